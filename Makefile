@@ -4,9 +4,11 @@
 LAB = $(shell scripts/build-lab --path)
 # Passed to the command of the target, for example: make lab-run ARGS="--kernel 6.12"
 ARGS ?=
+# Where `make install` installs.
+PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check clean
+.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -26,7 +28,7 @@ faults: setup ## Break guests, host and lab on purpose, and count lost verdicts 
 hostile: setup ## Attack the lab: hostile guests, agents, results and other users, each contained
 	@cargo test --quiet -p lab --test hostile -- $(ARGS)
 
-fuzz: ## Fuzz each reader of foreign data, mostly with a million inputs or more (RUNS=100000 for a short run)
+fuzz: setup-tests ## Fuzz each reader of foreign data with a million inputs or more (RUNS=100000 for a short run)
 	@scripts/fuzz
 
 canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
@@ -38,7 +40,7 @@ test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, sna
 test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
 	@scripts/test-kvm long
 
-test-all: test shards test-kvm-long ## Everything that the gate runs, in its long forms
+test-all: test fuzz shards test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards
@@ -69,6 +71,12 @@ check: setup-tests ## Formatting, lints, and the dependencies' licences, sources
 	@cargo fmt --manifest-path ebpf/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@scripts/deny
+
+dist: setup ## Build the packages: an archive, a .deb and an OCI image, in target/dist
+	@scripts/dist
+
+install: setup ## Install the lab, what guests run, man pages and completions in PREFIX (/usr/local)
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/dist install
 
 clean: ## Remove what was built here; keep the cache of kernels and tools
 	@cargo clean

@@ -1,4 +1,4 @@
-//! Gives the `lab` binary the commit that it is built from.
+//! Sets the commit that the `lab` binary is built from.
 
 use std::{path::Path, process::Command};
 
@@ -10,7 +10,7 @@ mod sources;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    // Tests of this crate are no part of the program; the other crates have nothing beside what is built.
+    // Tests of this crate are not part of the program; in the other crates all files count.
     let own = ["lab/build.rs", "lab/Cargo.toml", "lab/src"];
     let built_from: Vec<&str> = sources::LAB.into_iter().filter(|name| *name != "lab").chain(own).collect();
     for path in built_from.iter().map(|path| root.join(path)).chain(heads(&root)) {
@@ -20,8 +20,8 @@ fn main() {
     println!("cargo::rustc-env={}={}", commit::VARIABLE, commit::of(&root, &built_from));
 }
 
-/// The files of git that change with a commit and with a checkout. Those that are not there are left out: cargo would take
-/// them for changed at every build.
+/// The files of git that change with a commit or a checkout. Missing files are left out: cargo would treat them as
+/// changed in every build.
 fn heads(root: &Path) -> Vec<std::path::PathBuf> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;

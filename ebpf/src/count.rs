@@ -1,4 +1,4 @@
-//! The plain instrument: count, record, answer.
+//! Counts and records packets, and returns the configured verdict.
 
 use crate::{config, parse::Flow, stats};
 use aya_ebpf::{macros::classifier, programs::TcContext};

@@ -15,7 +15,7 @@ const BPF_FIB_LKUP_RET_SUCCESS: i64 = 0;
 /// The device is known, its neighbour is not: redirecting with a next hop resolves it.
 const BPF_FIB_LKUP_RET_NO_NEIGH: i64 = 7;
 
-/// Looks marked packets up and has no opinion on them.
+/// Does a lookup for marked packets and returns UNSPEC.
 #[classifier]
 fn fib(ctx: TcContext) -> i32 {
     steer(&ctx, |_, _| VERDICT_NEXT)

@@ -4,7 +4,7 @@ use crate::{config, parse::Flow, stats};
 use aya_ebpf::{helpers::generated::bpf_check_mtu, macros::classifier, programs::TcContext};
 use lab_abi::VERDICT_NEXT;
 
-/// Records the answer for marked packets and has no opinion on them.
+/// Records the result for marked packets and returns UNSPEC.
 #[classifier]
 fn check_mtu(ctx: TcContext) -> i32 {
     let marked = Flow::of(&ctx).is_some_and(|flow| flow.is_marked());

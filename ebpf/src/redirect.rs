@@ -1,4 +1,4 @@
-//! The three ways out: to a device, into a device's peer, and to a device with the neighbour's address filled in.
+//! The three redirects: to a device, into a device's peer, and to a device with the neighbour's address filled in.
 //!
 //! Only marked packets are redirected. A program that also swallowed ARP would break the reply that it waits for.
 
@@ -51,7 +51,7 @@ fn redirect_neigh(ctx: TcContext) -> i32 {
     })
 }
 
-/// Lets a helper choose where marked packets go, and has no opinion on others.
+/// Returns a helper's verdict for marked packets, and UNSPEC for others.
 #[inline(always)]
 pub fn steer(ctx: &TcContext, helper: impl FnOnce() -> i64) -> i32 {
     let marked = Flow::of(ctx).is_some_and(|flow| flow.is_marked());

@@ -1,4 +1,4 @@
-//! Denial that is heard: the packet turns into the ICMP error about itself and goes back to where it came from.
+//! Rejects packets with an error: the packet is turned into an ICMP error and sent back to its sender.
 
 use crate::{
     config, parse,
@@ -130,7 +130,8 @@ fn error(ctx: &TcContext, at: usize, kind: [u8; 4], quoted: u32) -> Option<()> {
 #[inline(always)]
 fn sum<const WORDS: usize>(words: &[u32; WORDS], seed: u32) -> u32 {
     let (start, length) = (words.as_ptr().cast_mut(), size_of::<[u32; WORDS]>() as u32);
-    // SAFETY: the helper only reads the words, whose length is told; nothing is taken away, so that pointer may be null.
+    // SAFETY: the helper only reads the words, whose length is told; nothing is taken away, so that pointer may be
+    // null.
     unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, start, length, seed) as u32 }
 }
 

@@ -1,6 +1,6 @@
 //! PID 1: mounts, modules, the port to the host, and power-off.
 
-use crate::{kmsg, modules, port, sender, session};
+use crate::{error::AgentError, kmsg, modules, port, sender, session};
 use lab_harness::Suite;
 use lab_protocol::message::PORT_NAME;
 use nix::{
@@ -21,7 +21,7 @@ pub fn as_init(suites: &[&'static dyn Suite]) -> ! {
     power_off()
 }
 
-fn live(suites: &[&'static dyn Suite]) -> Result<(), String> {
+fn live(suites: &[&'static dyn Suite]) -> Result<(), AgentError> {
     let boot_ms = sender::boottime_ms();
     mount_all()?;
     quiet_console();
@@ -30,12 +30,12 @@ fn live(suites: &[&'static dyn Suite]) -> Result<(), String> {
     for complaint in &loaded.complaints {
         kmsg::say(complaint);
     }
-    let port = port::open(PORT_NAME).map_err(|error| format!("no port to the host: {error}"))?;
+    let port = port::open(PORT_NAME).map_err(AgentError::Port)?;
     session::run(suites, port, boot_ms, loaded.modules)
 }
 
 /// `/dev` first: without it the port has no node. bpffs last: it sits on sysfs.
-fn mount_all() -> Result<(), String> {
+fn mount_all() -> Result<(), AgentError> {
     let plan: [(&str, &str, &str, &str); 6] = [
         ("dev", "/dev", "devtmpfs", "mode=0755"),
         ("proc", "/proc", "proc", ""),
@@ -46,25 +46,27 @@ fn mount_all() -> Result<(), String> {
     ];
     for (source, target, kind, options) in plan {
         if !Path::new(target).is_dir() {
-            fs::create_dir_all(target).map_err(|error| format!("cannot make {target}: {error}"))?;
+            fs::create_dir_all(target).map_err(AgentError::file(target))?;
         }
         match mount(Some(source), target, Some(kind), MsFlags::empty(), Some(options)) {
             // The kernel mounts devtmpfs itself under CONFIG_DEVTMPFS_MOUNT.
             Ok(()) | Err(nix::Error::EBUSY) => {}
-            Err(error) => return Err(format!("cannot mount {kind} on {target}: {error}")),
+            Err(errno) => {
+                return Err(AgentError::Mount { kind: kind.to_owned(), target: target.to_owned(), errno });
+            }
         }
     }
     Ok(())
 }
 
-/// The boot log is on the console in full; from here on the console gets warnings and worse only.
+/// The console shows the whole boot log; from here on only warnings and worse.
 fn quiet_console() {
     let _ = fs::write("/proc/sys/kernel/printk", "5 4 1 7");
 }
 
-/// Deleting devices, namespaces and programs waits for grace periods, several in a row, and each takes a few ticks of an
-/// otherwise idle guest. Expedited ones take none, and change nothing but the time. A kernel without the switch is
-/// slower.
+/// Deleting devices, namespaces and programs waits for grace periods, several in a row, and each takes a few ticks of
+/// an otherwise idle guest. Expedited grace periods avoid this wait and change nothing else. A kernel without the
+/// switch is slower.
 fn expedite_grace_periods() {
     let _ = fs::write("/sys/kernel/rcu_expedited", "1");
 }

@@ -1,4 +1,4 @@
-//! Random numbers after a restore: every guest of one snapshot wakes with the same generator state.
+//! Random numbers after a restore: all guests of one snapshot start with the same state of the kernel's generator.
 
 use nix::errno::Errno;
 use std::{fs::OpenOptions, os::fd::AsRawFd};
@@ -6,7 +6,7 @@ use std::{fs::OpenOptions, os::fd::AsRawFd};
 /// `struct rand_pool_info` of `linux/random.h` with room for the host's bytes.
 #[repr(C)]
 struct PoolInfo {
-    /// Bits of entropy that `buf` is worth.
+    /// Number of entropy bits to credit for `buf`.
     entropy_count: i32,
     /// Length of `buf`, bytes.
     buf_size: i32,
@@ -21,7 +21,7 @@ nix::ioctl_write_ptr!(
     [i32; 2]
 );
 nix::ioctl_none!(
-    /// `RNDRESEEDCRNG`: the generator takes what the pool has, now and not within the next minute.
+    /// `RNDRESEEDCRNG`: the generator reseeds itself from the pool at once instead of within the next minute.
     reseed_generator,
     b'R',
     0x07
@@ -30,7 +30,7 @@ nix::ioctl_none!(
 /// Feeds the host's bytes to the kernel's generator and makes it use them at once.
 ///
 /// # Errors
-/// The kernel's answer; `EPERM` where the agent is not root.
+/// The ioctl's errno, for example `EPERM` if the agent is not root.
 pub fn reseed(bytes: &[u8; 32]) -> Result<(), Errno> {
     let random = OpenOptions::new()
         .write(true)

@@ -1,5 +1,5 @@
-//! The kernel log: marks in it, so that a splat can be attributed to the cell that was running, and the splats themselves. The
-//! console shows warnings and worse only; the log has the backtraces too.
+//! The kernel log: writes marks, which attribute a splat to the cell that was running, and reads splats. The
+//! console shows only warnings and worse; the log has the backtraces too.
 
 use lab_protocol::complaint::{CUT_HERE, scan};
 use nix::libc::O_NONBLOCK;
@@ -9,24 +9,26 @@ use std::{
     os::unix::fs::OpenOptionsExt,
 };
 
-/// A record of `/dev/kmsg` with its dictionary is never longer (`CONSOLE_EXT_LOG_MAX`, `PRINTK_MESSAGE_MAX`).
+/// Maximum length of a record of `/dev/kmsg` with its dictionary, bytes (`CONSOLE_EXT_LOG_MAX`, `PRINTK_MESSAGE_MAX`).
 const RECORD: usize = 16 << 10;
-/// Bytes of splats in one message; the host cuts at the same place.
+/// Maximum length of the splats in one message, bytes; the host has the same limit.
 const MOST: usize = 256 << 10;
 
-/// What the agent's own lines begin with.
+/// Prefix of the agent's own lines.
 const OWN: &str = "netkit-lab: ";
-/// What passes the console's threshold: warnings and worse (`KERN_WARNING` of include/linux/kern_levels.h).
+/// Lowest level number that the console does not show: it shows warnings and worse (`KERN_WARNING` of
+/// include/linux/kern_levels.h).
 const WARNING: u8 = 4;
-/// What stays in the log.
+/// Priority of lines that only go to the log.
 const NOTICE: u8 = 5;
 
-/// Writes one line to the kernel log and the console; where that fails the line is lost.
+/// Writes one line to the kernel log and the console; if that fails the line is lost.
 pub fn say(line: &str) {
     write(WARNING, line);
 }
 
-/// Writes one line to the kernel log and not to the console, which takes it byte by byte and twice in an emulated guest.
+/// Writes one line to the kernel log only: writing to the console of an emulated guest is slow, since it takes one byte
+/// at a time.
 pub fn note(line: &str) {
     write(NOTICE, line);
 }
@@ -40,22 +42,22 @@ fn write(level: u8, line: &str) {
     }
 }
 
-/// The kernel log from its oldest record on.
+/// A reader of the kernel log, starting at its oldest record.
 pub struct Log {
     file: Option<File>,
-    /// Whether the kernel put a record that was read since [`Log::was_loud`] was asked on the console too.
+    /// Whether a record that was read since the last call of [`Log::was_loud`] also went to the console.
     loud: bool,
 }
 
 impl Log {
-    /// Opens it; where that fails the host has the console only.
+    /// Opens the log; if that fails the host only has the console.
     pub fn open() -> Self {
         let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg");
         let file = file.inspect_err(|error| say(&format!("cannot read /dev/kmsg: {error}"))).ok();
         Self { file, loud: false }
     }
 
-    /// The splats since the last call, as they are in the log; empty where there are none.
+    /// The text of the splats since the last call, as in the log; empty if there are none.
     pub fn splats(&mut self) -> String {
         let mut lines = String::new();
         let mut buffer = vec![0; RECORD];
@@ -66,7 +68,7 @@ impl Log {
                     self.loud |= is_loud(&record);
                     message(&record, &mut lines);
                 }
-                // Records were overwritten before they were read: the next read goes on with the oldest.
+                // Records were overwritten before they were read: the next read continues with the oldest.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => break,
@@ -75,7 +77,7 @@ impl Log {
         told(&lines)
     }
 
-    /// Whether any record that was read since the last call is on the console too, the agent's own left out.
+    /// Whether any record that was read since the last call also went to the console, except the agent's own.
     pub fn was_loud(&mut self) -> bool {
         std::mem::take(&mut self.loud)
     }
@@ -88,7 +90,8 @@ fn is_loud(record: &str) -> bool {
     prefix.is_some_and(|prefix| prefix & 7 <= u32::from(WARNING)) && !text.starts_with(OWN)
 }
 
-/// A splat that begins with the message of a WARN is recognised by the line before it only, so that every one gets that line.
+/// A splat that begins with the message of a WARN is only recognised together with the line before it, so that line is
+/// always included.
 fn told(log: &str) -> String {
     let mut out = String::new();
     for (_, lines) in scan(log) {
@@ -101,8 +104,8 @@ fn told(log: &str) -> String {
     out
 }
 
-/// Appends the text of a record, `6,339,5140900,-;text\n KEY=value\n` (Documentation/ABI/testing/dev-kmsg): unprintable
-/// characters are escaped in it, line ends too.
+/// Appends the text of a record, `6,339,5140900,-;text\n KEY=value\n` (Documentation/ABI/testing/dev-kmsg). The
+/// kernel escapes unprintable characters in it, including line ends.
 fn message(record: &str, lines: &mut String) {
     let text = record.split_once(';').map_or(record, |(_, text)| text);
     let mut rest = text.lines().next().unwrap_or_default();
@@ -136,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn the_console_shows_warnings_and_worse_and_marks_call_for_no_marks() {
+    fn warnings_and_worse_are_on_the_console_but_the_agents_own_lines_do_not_count() {
         assert!(is_loud("4,339,5140900,-;WARNING\n") && is_loud("12,340,1,-;from user space\n"));
         assert!(!is_loud("5,341,2,-;a notice\n") && !is_loud("14,342,3,-;info\n") && !is_loud("garbage"));
         assert!(!is_loud("12,343,4,-;netkit-lab: end A01-x[tc]\n"));
     }
 
     #[test]
-    fn only_complaints_are_told_and_they_read_as_they_did() {
+    fn only_splats_are_reported_and_their_text_is_unchanged() {
         let quiet = "p0: entered promiscuous mode\nnetkit-lab: begin A01\n";
         assert_eq!(told(quiet), "");
         let splat = "refcount_t: underflow; use-after-free.\nWARNING: CPU: 0 PID: 1 at lib/refcount.c:28 f+0x1/0x2\n\

@@ -1,16 +1,17 @@
-//! The agent in the guest: as PID 1 it boots the user space of the lab, probes the kernel, runs the cells that the host asks
-//! for and reports what happens. On any other machine it only lists what it can run.
+//! The agent in the guest: as PID 1 it starts the lab's user space, probes the kernel, runs the cells that the host
+//! requests and reports their results. On any other machine it only lists what it can run.
+//! Where to start: a program that calls [`main`] is an agent. The binary `guest-agent` has the suites of this
+//! repository; `[agent] package` in `lab.toml` selects another agent. `session.rs` handles the messages from the host,
+//! `shell/` runs the programs for `lab shell`.
 //!
-//! Where to start: [`main`] is all that a program needs in order to be an agent. The binary `guest-agent` is one with the
-//! suites of this repository; `[agent] package` in `lab.toml` names another one. `session.rs` has the conversation with the host,
-//! `program/` the programs that are cells, `shell/` those of `lab shell`.
+//! *Architecture invariant:* the agent depends on no suite. [`main`] receives the suites and passes them to the
+//! harness.
 //!
-//! *Architecture invariant:* the agent knows no suite. It gets them from [`main`] and hands them to the harness.
-//!
-//! *Architecture invariant:* one writer per port: whatever goes to the host goes through `sender::Sender`.
+//! *Architecture invariant:* one writer per port: all messages to the host go through `sender::Sender`.
 
 mod boot;
 mod entropy;
+mod error;
 mod kmsg;
 mod modules;
 mod names;
@@ -26,7 +27,7 @@ use lab_protocol::PROTOCOL_VERSION;
 use serde::Serialize;
 use std::{fmt, process::ExitCode};
 
-/// Runs the agent with these suites: forever as PID 1, elsewhere until it has answered its one argument.
+/// Runs the agent with these suites. As PID 1 it never returns; otherwise it answers its one argument and returns.
 ///
 /// ```no_run
 /// use lab_harness::{Cases, Suite};
@@ -56,13 +57,14 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("guest-agent runs as PID 1 of a lab guest; elsewhere it takes --list, --topologies or --version");
+            eprintln!("guest-agent runs as PID 1 of a lab guest; elsewhere give it --list, --topologies or --version");
             ExitCode::from(2)
         }
     }
 }
 
-/// Version and commit of this build, as the host's reports name it. `lab` hands the commit to cargo when it builds the agent.
+/// Version and commit of this build, as the host's reports name it. `lab` hands the commit to cargo when it builds the
+/// agent.
 fn version() -> String {
     format!("{} ({})", env!("CARGO_PKG_VERSION"), option_env!("NETKIT_LAB_COMMIT").unwrap_or("unknown"))
 }

@@ -1,4 +1,4 @@
-//! The agent with the suites of this repository.
+//! The agent binary with the suites of this repository.
 
 use std::process::ExitCode;
 

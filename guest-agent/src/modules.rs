@@ -1,22 +1,22 @@
-//! Loads the modules that the image carries.
+//! Loads the kernel modules that are in the image.
 
 use nix::kmod::{ModuleInitFlags, finit_module};
 use std::{fs::File, path::Path};
 
-/// Where the image keeps its modules and the order to load them in.
+/// Path of the file in the image that lists its modules in load order.
 const ORDER: &str = "/lib/modules/load-order";
 
-/// What became of the image's modules.
+/// Result of loading the image's modules.
 #[derive(Debug, Default)]
 pub struct LoadedModules {
-    /// Modules that are in the kernel now, built in ones included.
+    /// Modules that are loaded now, including built-in ones.
     pub modules: Vec<String>,
-    /// One line per module that is not.
+    /// One error per module that could not be loaded.
     pub complaints: Vec<String>,
 }
 
-/// Loads every module of the order file. A module that does not load is reported and does not end the agent: the probes of
-/// what needs it decide.
+/// Loads every module of the order file. A module that cannot be loaded is reported and does not end the agent: the
+/// probes find the capabilities that are missing without it.
 pub fn load_all() -> LoadedModules {
     let mut loaded = LoadedModules::default();
     let text = match std::fs::read_to_string(ORDER) {

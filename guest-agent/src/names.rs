@@ -1,5 +1,6 @@
-//! Namespaces under names: where `ip netns` and `nsenter` look for them.
+//! Binds namespaces to names in the directory that `ip netns` and `nsenter` use.
 
+use crate::error::AgentError;
 use lab_harness::Netns;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::{
@@ -11,26 +12,24 @@ use std::{
 /// `NETNS_RUN_DIR` of iproute2, without the link `/var/run`.
 const DIRECTORY: &str = "/run/netns";
 
-/// Names that exist. Dropping it takes them away, and with them the last thing that holds a namespace which is otherwise
-/// given up.
+/// The names that were created. Dropping it removes them; a name may be the last reference to its namespace.
 pub struct Names(Vec<PathBuf>);
 
 impl Names {
-    /// Gives every namespace its name; a name that two of them have gets a number.
+    /// Binds every namespace to its name; a name that occurs twice gets a number.
     ///
     /// # Errors
-    /// One line.
-    pub fn publish(namespaces: &[Netns]) -> Result<Self, String> {
-        fs::create_dir_all(DIRECTORY).map_err(|error| format!("{DIRECTORY}: {error}"))?;
+    /// A name can't be made or bound to its namespace.
+    pub fn publish(namespaces: &[Netns]) -> Result<Self, AgentError> {
+        fs::create_dir_all(DIRECTORY).map_err(AgentError::file(DIRECTORY))?;
         let mut names = Self(Vec::new());
         for ns in namespaces {
             let path = free(Path::new(DIRECTORY), ns.name());
-            let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-            File::create(&path).map_err(|error| failed(&error))?;
+            File::create(&path).map_err(AgentError::file(&path))?;
             names.0.push(path.clone());
             let source = format!("/proc/self/fd/{}", ns.fd().as_raw_fd());
             mount(Some(&*source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .map_err(|errno| failed(&errno))?;
+                .map_err(|errno| AgentError::file(&path)(errno.into()))?;
         }
         Ok(names)
     }

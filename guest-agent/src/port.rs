@@ -1,4 +1,5 @@
-//! The virtio-serial port to the host, found by its name in sysfs: there is no udev to make a link for it.
+//! The virtio-serial port to the host, found by its name in sysfs, since the guest has no udev that would create a
+//! link.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -7,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the port may take to appear after its driver was loaded.
+/// Maximum time until the port appears after its driver was loaded.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens the port of this name for reading and writing.

@@ -1,10 +1,12 @@
-//! What goes to the host: one writer for the port.
+//! Sends messages to the host: one writer for the port.
 
+use crate::error::AgentError;
+use lab_harness::unpoisoned;
 use lab_protocol::{AgentMessage, CellId, frame, message::HEARTBEAT_MS};
 use std::{
     fs::File,
     io::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,7 +15,7 @@ pub fn boottime_ms() -> u64 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |now| Duration::from(now).as_millis() as u64)
 }
 
-/// The writing half: one writer per port, shared by the session, the heartbeat and a shell.
+/// The writing half of the port, shared by the session, the heartbeat and a shell.
 #[derive(Clone)]
 pub struct Sender {
     port: Arc<Mutex<File>>,
@@ -29,31 +31,31 @@ impl Sender {
     /// Sends one message to the host.
     ///
     /// # Errors
-    /// One line where the port is gone, or the message is larger than a frame may be.
-    pub fn send(&self, message: &AgentMessage) -> Result<(), String> {
-        let bytes = frame::encode(message).map_err(|error| error.to_string())?;
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        port.write_all(&bytes).map_err(|error| format!("the port to the host broke: {error}"))
+    /// The port is gone, or the message is larger than a frame may be.
+    pub fn send(&self, message: &AgentMessage) -> Result<(), AgentError> {
+        let bytes = frame::encode(message)?;
+        let mut port = unpoisoned(self.port.lock());
+        port.write_all(&bytes).map_err(AgentError::Port)
     }
 
-    /// Reports splats of the kernel log, where there are any.
-    pub fn report(&self, splats: &str) -> Result<(), String> {
+    /// Reports splats of the kernel log, if there are any.
+    pub fn report(&self, splats: &str) -> Result<(), AgentError> {
         if splats.is_empty() { Ok(()) } else { self.send(&AgentMessage::KernelLog { text: splats.to_owned() }) }
     }
 
-    /// Sets the cell that heartbeats name.
+    /// Sets the cell that heartbeats report.
     pub fn set_current(&self, cell: Option<CellId>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = cell;
+        *unpoisoned(self.current.lock()) = cell;
     }
 
-    /// Sends heartbeats from a thread of its own: a case that blocks must not look like a hang of the guest before its own
-    /// deadline.
+    /// Sends heartbeats from a separate thread, so that a case that blocks until its deadline is not taken for a
+    /// hung guest.
     pub fn start_heartbeat(&self) {
         let sender = self.clone();
         std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
-                let cell = sender.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let cell = unpoisoned(sender.current.lock()).clone();
                 if sender.send(&AgentMessage::Heartbeat { uptime_ms: boottime_ms(), cell }).is_err() {
                     return;
                 }

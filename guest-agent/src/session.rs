@@ -1,7 +1,8 @@
-//! The conversation with the host.
+//! Handles the messages from the host.
 
 use crate::{
     entropy,
+    error::AgentError,
     kmsg::{self, Log},
     program::{Ended, Programs},
     sender::Sender,
@@ -20,19 +21,19 @@ use std::{
     time::Duration,
 };
 
-/// Answers the host until it sends `Shutdown`.
+/// Handles messages from the host until it sends `Shutdown`.
 ///
 /// # Errors
-/// One line where the port breaks or the host speaks another protocol.
-pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), String> {
-    let reader = port.try_clone().map_err(|error| format!("cannot clone the port: {error}"))?;
+/// The port fails, the host uses another protocol version, or the harness can't probe the kernel.
+pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), AgentError> {
+    let reader = port.try_clone().map_err(AgentError::Port)?;
     let sender = Sender::new(port);
     let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
 
-    let uts = nix::sys::utsname::uname().map_err(|error| format!("uname: {error}"))?;
+    let uts = nix::sys::utsname::uname().map_err(AgentError::Uname)?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let kernel = KernelVersion::from_uname(&release, &version)
-        .ok_or_else(|| format!("`{release}` is not a kernel release that the agent can read"))?;
+        .ok_or_else(|| AgentError::Release(release.clone().into_owned()))?;
     let hello = |nonce| AgentMessage::Hello {
         protocol: PROTOCOL_VERSION,
         nonce,
@@ -56,17 +57,17 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     let mut runner: Option<Arc<Runner>> = None;
     let mut shell: Option<Shell> = None;
     let programs = Programs::default();
-    let mut work: Option<JoinHandle<Result<(), String>>> = None;
+    let mut work: Option<JoinHandle<Result<(), AgentError>>> = None;
     loop {
         match inbox.next()? {
             HostMessage::Hello { protocol } | HostMessage::Resume { protocol, .. } if protocol != PROTOCOL_VERSION => {
-                let message = format!("the host speaks protocol {protocol}, the agent {PROTOCOL_VERSION}");
-                sender.send(&AgentMessage::Fatal { message: message.clone() })?;
-                return Err(message);
+                let error = AgentError::Protocol(protocol);
+                sender.send(&AgentMessage::Fatal { message: error.to_string() })?;
+                return Err(error);
             }
             HostMessage::Hello { .. } => {
                 let fresh = Runner::probe(kernel, suites).inspect_err(|error| {
-                    let _ = sender.send(&AgentMessage::Fatal { message: error.clone() });
+                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
                 })?;
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
@@ -79,7 +80,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Resume { nonce, now_unix_ns, entropy, .. } => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Resume to a guest that never settled".into());
+                    return Err(AgentError::OutOfTurn { message: "Resume", when: "before Settle" });
                 };
                 set_clock(now_unix_ns);
                 if let Err(error) = entropy::reseed(&entropy) {
@@ -91,7 +92,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Run before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Run", when: "before Hello" });
                 };
                 set_clock(now_unix_ns);
                 scale = time_scale;
@@ -101,18 +102,18 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 let (programs, options) = (programs.clone(), RunOptions { time_scale, mutant, held: false });
                 let run = move || run_cells(&sender, &log, &runner, &programs, &cells, &options);
                 let thread = thread::Builder::new().name("cells".into()).spawn(run);
-                work = Some(thread.map_err(|error| format!("no thread for cells: {error}"))?);
+                work = Some(thread.map_err(AgentError::Thread)?);
             }
             HostMessage::Shell(request) => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Shell before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Shell", when: "before Hello" });
                 };
                 set_clock(request.now_unix_ns);
                 shell = Some(Shell::start(Arc::clone(runner), *request, sender.clone()));
             }
             HostMessage::Measure(request) => {
                 let Some(runner) = &runner else {
-                    return Err("the host sent Measure before Hello".into());
+                    return Err(AgentError::OutOfTurn { message: "Measure", when: "before Hello" });
                 };
                 set_clock(request.now_unix_ns);
                 measure(&sender, runner, &request)?;
@@ -146,8 +147,8 @@ fn locked(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
 }
 
 /// Waits for the cells of the last `Run`, which the host has heard the end of.
-fn finish(work: Option<JoinHandle<Result<(), String>>>) -> Result<(), String> {
-    work.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err("the thread of the cells panicked".to_owned())))
+fn finish(work: Option<JoinHandle<Result<(), AgentError>>>) -> Result<(), AgentError> {
+    work.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(AgentError::Panicked)))
 }
 
 fn run_cells(
@@ -157,7 +158,7 @@ fn run_cells(
     programs: &Programs,
     cells: &[Job],
     options: &RunOptions,
-) -> Result<(), String> {
+) -> Result<(), AgentError> {
     let mut ran = 0;
     for Job { cell, work, requires } in cells {
         sender.set_current(Some(cell.clone()));
@@ -196,7 +197,7 @@ fn run_cells(
 
 /// Reports splats since the last mark, and marks the place in the kernel log. Where the console got a line since then, the
 /// mark goes there too: the host attributes what precedes it to the cell before.
-fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
+fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), AgentError> {
     let splats = log.splats();
     if log.was_loud() || !splats.is_empty() {
         kmsg::say(line);
@@ -206,26 +207,26 @@ fn mark(sender: &Sender, log: &mut Log, line: &str) -> Result<(), String> {
     sender.report(&splats)
 }
 
-fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), String> {
+fn measure(sender: &Sender, runner: &Runner, request: &MeasureRequest) -> Result<(), AgentError> {
     let mut ran = 0;
     let tell = |round, setup, sample| sender.send(&AgentMessage::Measured { round, setup, sample });
-    let measured = runner.measure(request, &mut |round, setup, sample| {
+    let measured: Result<(), AgentError> = runner.measure(request, &mut |round, setup, sample| {
         ran += 1;
         tell(round, setup, sample)
     });
     match measured {
         Ok(()) => sender.send(&AgentMessage::Done { ran }),
-        Err(message) => sender.send(&AgentMessage::Refused { message }),
+        Err(error) => sender.send(&AgentMessage::Refused { message: error.to_string() }),
     }
 }
 
-/// Writes back what is dirty and gives back what the boot cached, so that a snapshot is small.
+/// Writes back dirty pages and drops the caches that the boot filled, so that a snapshot is small.
 fn settle() {
     nix::unistd::sync();
     let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
 }
 
-/// A restored or emulated guest's clock may be far off; logs should not be.
+/// Sets the clock, which may be wrong in a restored or emulated guest, so that logs have the right time.
 fn set_clock(now_unix_ns: u64) {
     let now = nix::sys::time::TimeSpec::from_duration(Duration::from_nanos(now_unix_ns));
     let _ = nix::time::clock_settime(nix::time::ClockId::CLOCK_REALTIME, now);
@@ -237,23 +238,23 @@ struct Inbox {
 }
 
 impl Inbox {
-    /// The next intact message; broken frames are noted on the console and passed over.
-    fn next(&mut self) -> Result<HostMessage, String> {
+    /// The next intact message; broken frames are logged and skipped.
+    fn next(&mut self) -> Result<HostMessage, AgentError> {
         let mut buffer = [0; 4096];
         loop {
             match self.decoder.next_message() {
                 Some(Ok(message)) => return Ok(message),
                 Some(Err(error)) => {
-                    kmsg::say(&format!("from the host: {error}"));
+                    kmsg::say(&format!("broken frame from the host: {error}"));
                     continue;
                 }
                 None => {}
             }
             match self.port.read(&mut buffer) {
-                // The port reads as empty while no host side is connected.
+                // Reads return no data while the host is not connected.
                 Ok(0) => std::thread::sleep(Duration::from_millis(1)),
                 Ok(count) => self.decoder.feed(&buffer[..count]),
-                Err(error) => return Err(format!("the port to the host broke: {error}")),
+                Err(error) => return Err(AgentError::Port(error)),
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Checks that the agent is a static program, because the guest has no dynamic loader.
 
-use crate::{error::ImageError, image::Input};
+use crate::{error::ImageError, image::ImageInput};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 /// Refuses a program that a guest can't run.
-pub fn check_agent(agent: Input<'_>) -> Result<(), ImageError> {
+pub fn check_agent(agent: ImageInput<'_>) -> Result<(), ImageError> {
     let refused = |problem| Err(ImageError::Agent { path: agent.path.to_owned(), problem });
     match interpreter(agent.bytes) {
         Ok(None) => Ok(()),
@@ -34,9 +34,10 @@ mod tests {
     fn a_dynamic_program_and_a_script_are_refused() {
         // The test program itself is linked dynamically on every target that builds the lab.
         let path = std::env::current_exe().unwrap();
-        let error = check_agent(Input { path: &path, bytes: &std::fs::read(&path).unwrap() }).unwrap_err().to_string();
+        let error =
+            check_agent(ImageInput { path: &path, bytes: &std::fs::read(&path).unwrap() }).unwrap_err().to_string();
         assert!(error.contains("it needs the dynamic loader /lib64/ld-linux"), "{error}");
-        let script = check_agent(Input { path: &path, bytes: b"#!/bin/sh\n" });
+        let script = check_agent(ImageInput { path: &path, bytes: b"#!/bin/sh\n" });
         assert!(script.unwrap_err().to_string().contains("+crt-static"));
     }
 }

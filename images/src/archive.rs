@@ -7,12 +7,12 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 use std::io::{self, Write};
 
 /// An archive in memory.
-pub struct Archive {
+pub struct CpioArchive {
     bytes: Vec<u8>,
     inode: u32,
 }
 
-impl Archive {
+impl CpioArchive {
     pub fn new() -> Self {
         Self { bytes: Vec::new(), inode: 1 }
     }

@@ -12,7 +12,7 @@ const SUFFIXES: [&str; 4] = [".ko", ".ko.xz", ".ko.zst", ".ko.gz"];
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DepError {
     /// A line is not `path: path…` or `path`.
-    #[error("line {line} is not a module with its dependencies")]
+    #[error("line {line} is not a module followed by its dependencies")]
     Syntax {
         /// Line number, from 1.
         line: usize,
@@ -31,7 +31,7 @@ pub enum DepError {
         name: String,
     },
     /// A dependency is not listed itself.
-    #[error("module `{name}` needs `{dependency}`, which has no line")]
+    #[error("module `{name}` needs `{dependency}`, which is not listed")]
     Dangling {
         name: String,
         /// The missing dependency.
@@ -104,7 +104,7 @@ impl Index {
         self.modules.contains_key(name)
     }
 
-    /// Where a module is, below the module directory.
+    /// Path of a module, relative to the module directory.
     pub fn path(&self, name: &str) -> Option<&str> {
         self.modules.get(name).map(|module| &*module.path)
     }
@@ -152,13 +152,13 @@ impl Index {
     }
 }
 
-/// The name that the kernel gives to the module in a file of this name; none where it is no module file.
+/// The kernel's name of the module in a file with this name; `None` if it is not a module file.
 pub fn name_of(file: &str) -> Option<String> {
     let stem = SUFFIXES.iter().find_map(|suffix| file.strip_suffix(suffix)).filter(|stem| !stem.is_empty());
     stem.map(|stem| stem.replace('-', "_"))
 }
 
-/// The name that the kernel gives to the module in this file.
+/// The kernel's name of the module in this file.
 fn module_name(path: &str, line: usize) -> Result<String, DepError> {
     let inside = !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     let file = path.rsplit('/').next().unwrap_or(path);
@@ -200,7 +200,7 @@ kernel/drivers/char/hw_random/virtio-rng.ko.xz: kernel/drivers/virtio/virtio_rin
     #[test]
     fn errors_name_line_and_problem() {
         for (text, wanted) in [
-            ("a.ko", "line 1 is not a module with its dependencies"),
+            ("a.ko", "line 1 is not a module followed by its dependencies"),
             ("\n/lib/a.ko:", "line 2: `/lib/a.ko` is not a module file below the module directory"),
             ("a/../../b.ko:", "line 1: `a/../../b.ko` is not a module file below the module directory"),
             ("a.ko: b.txt", "line 1: `b.txt` is not a module file below the module directory"),
@@ -209,7 +209,7 @@ kernel/drivers/char/hw_random/virtio-rng.ko.xz: kernel/drivers/virtio/virtio_rin
             assert_eq!(Index::parse_dep(text).unwrap_err().to_string(), wanted, "{text}");
         }
         let provide = |text, name| Index::parse_dep(text).unwrap().provide(name).unwrap_err().to_string();
-        assert_eq!(provide("a.ko: b.ko", "a"), "module `a` needs `b`, which has no line");
+        assert_eq!(provide("a.ko: b.ko", "a"), "module `a` needs `b`, which is not listed");
         assert_eq!(provide("a.ko: b.ko\nb.ko: a.ko", "a"), "module `a` depends on itself");
         assert_eq!(provide("a.ko: a.ko", "a"), "module `a` depends on itself");
     }

@@ -1,11 +1,11 @@
 //! Extracts the uncompressed kernel, which the virtual machine can start directly through the PVH entry point.
 //!
-//! A bzImage decompresses and relocates itself in the guest. Under TCG this takes a fifth of a boot; on the host it takes
-//! milliseconds. QEMU can start an ELF file with a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) directly, and the
-//! kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
+//! A bzImage decompresses and relocates itself in the guest. Under TCG this takes a fifth of a boot; on the host it
+//! takes milliseconds. QEMU can start an ELF file with a PVH note (`XEN_ELFNOTE_PHYS32_ENTRY`, `CONFIG_PVH`) directly,
+//! and the kernel inside a bzImage is such a file (`Documentation/arch/x86/boot.rst`, `payload_offset`;
 //! `include/xen/interface/elfnote.h`).
 
-use crate::{cache, error::ImageError};
+use crate::{cache, error::ImageError, setup_header::SetupHeader};
 use object::{
     elf::FileHeader64,
     read::elf::{FileHeader, ProgramHeader},
@@ -19,14 +19,13 @@ use std::{
 
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the physical address of the kernel's entry point.
 const PHYS32_ENTRY: u32 = 18;
-/// Changes whenever the same image gives another answer: what could not be unpacked is remembered, and must not be once it
-/// can.
+/// Version of the cache: increase it when more images can be unpacked, because failures are cached too.
 const FORMAT: u32 = 1;
-/// No kernel is larger; what unpacks to more is broken.
+/// Maximum size of an uncompressed kernel, bytes; a payload that unpacks to more is damaged.
 const LIMIT: u64 = 512 << 20;
 
-/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression; the
-/// kernel must decompress itself then. This result is cached as an empty file.
+/// The kernel of a bzImage as an ELF file in the cache. `None` if it has no PVH entry or an unsupported compression;
+/// the kernel must decompress itself then. This result is cached as an empty file.
 ///
 /// # Errors
 /// The image can't be read, or the cache can't be written.
@@ -35,26 +34,16 @@ pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, Imag
     let key = Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize();
     let path = cache::path_of(cache, &lab_base::hex::hex(&key), "elf");
     if !cache::touch(&path) {
-        let kernel = unpack(&packed).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
+        let kernel = unpack(&packed, LIMIT).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
         cache::store(&path, &kernel)?;
     }
     let length = fs::metadata(&path).map_err(ImageError::io("kernel", &path))?.len();
     Ok((length > 0).then_some(path))
 }
 
-/// Decompresses the payload of a bzImage.
-fn unpack(image: &[u8]) -> Option<Vec<u8>> {
-    let word = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?) as usize);
-    if image.get(0x202..0x206)? != b"HdrS" || u16::from_le_bytes(image.get(0x206..0x208)?.try_into().ok()?) < 0x208 {
-        return None;
-    }
-    // 0 means 4, for compatibility with very old kernels (Documentation/arch/x86/boot.rst, `setup_sects`).
-    let sectors = match usize::from(*image.get(0x1f1)?) {
-        0 => 4,
-        sectors => sectors,
-    };
-    let begin = (sectors + 1) * 512 + word(0x248)?;
-    let payload = image.get(begin..begin.checked_add(word(0x24c)?)?)?;
+/// Decompresses the payload of a bzImage; `None` if it is more than `limit` bytes.
+pub(crate) fn unpack(image: &[u8], limit: u64) -> Option<Vec<u8>> {
+    let payload = SetupHeader::of(image)?.payload()?;
     let reader: Box<dyn Read + '_> = match payload {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::GzDecoder::new(payload)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(liblzma::read::XzDecoder::new(payload)),
@@ -62,11 +51,11 @@ fn unpack(image: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     let mut kernel = Vec::new();
-    reader.take(LIMIT).read_to_end(&mut kernel).ok()?;
-    Some(kernel)
+    reader.take(limit + 1).read_to_end(&mut kernel).ok()?;
+    (kernel.len() as u64 <= limit).then_some(kernel)
 }
 
-fn has_pvh_entry(kernel: &[u8]) -> bool {
+pub(crate) fn has_pvh_entry(kernel: &[u8]) -> bool {
     let find = || -> object::read::Result<bool> {
         let header = FileHeader64::<object::Endianness>::parse(kernel)?;
         let endian = header.endian()?;
@@ -171,7 +160,7 @@ mod tests {
             let mut bytes = image(&tail);
             let end = (0x240 + header.len()).min(bytes.len());
             bytes[0x240..end].copy_from_slice(&header[..end - 0x240]);
-            unpack(&bytes);
+            unpack(&bytes, LIMIT);
             has_pvh_entry(&tail);
         }
     }

@@ -26,10 +26,10 @@ pub enum ImageError {
     #[error("no eBPF object was built; build them first")]
     NoObjects,
     /// `modules.dep` or `modules.builtin` is broken.
-    #[error("{}: {problem}; run `depmod` again or fetch the kernel anew", path.display())]
+    #[error("{}: {problem}; run `depmod` again or fetch the kernel again", path.display())]
     Index { path: PathBuf, problem: DepError },
     /// A module that `modules.dep` lists can't be decompressed.
-    #[error("module {}: {problem}; fetch the kernel anew", path.display())]
+    #[error("module {}: {problem}; fetch the kernel again", path.display())]
     Module { path: PathBuf, problem: String },
     /// An image with a shell needs busybox.
     #[error("no static busybox: {problem}; `lab setup` installs busybox-static")]

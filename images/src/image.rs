@@ -2,14 +2,14 @@
 
 use crate::{
     agent::check_agent,
-    archive::Archive,
+    archive::CpioArchive,
     cache,
     decompress::read_module,
     deps::{Index, Provided},
     error::ImageError,
     signature::unsigned,
     toolbox::Toolbox,
-    wanted::Wanted,
+    wanted::ModuleList,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -23,16 +23,16 @@ const FORMAT: u32 = 2;
 /// Directories of every image.
 const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
-/// A file that goes in, as it was read: it may have been replaced since.
+/// A file of the image and its content when it was read; the file may have been replaced since.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
-    /// Where it was, for people.
+pub struct ImageInput<'a> {
+    /// Its path, for messages.
     pub path: &'a Path,
-    /// What it held.
+    /// Its content.
     pub bytes: &'a [u8],
 }
 
-/// What goes into an image.
+/// Specification of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
     /// The kernel's id in the matrix; written into the image.
@@ -40,11 +40,11 @@ pub struct Spec<'a> {
     /// Directory with `modules.dep`, `modules.builtin` and the module files; `None` for a kernel without modules.
     pub modules: Option<&'a Path>,
     /// The agent, statically linked.
-    pub agent: Input<'a>,
+    pub agent: ImageInput<'a>,
     /// The BPF objects, by their names in the image.
     pub objects: &'a [(&'a str, &'a [u8])],
     /// The modules that the suite needs.
-    pub wanted: &'a Wanted,
+    pub wanted: &'a ModuleList,
     /// A shell and tools, for interactive images.
     pub toolbox: Option<&'a Toolbox>,
     /// Whether modules keep their signatures. Verifying them takes a sixth of a guest's boot.
@@ -92,7 +92,7 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
     Ok(Image { path, key, cached, modules: plan.carried, builtin: plan.builtin, missing: plan.missing })
 }
 
-/// Which module files go in, and in which order the guest loads them.
+/// The module files of an image, and the order in which the guest loads them.
 #[derive(Default)]
 struct ModulePlan {
     /// Names with files on the host.
@@ -105,7 +105,7 @@ struct ModulePlan {
 }
 
 impl ModulePlan {
-    fn new(dir: Option<&Path>, wanted: &Wanted) -> Result<Self, ImageError> {
+    fn new(dir: Option<&Path>, wanted: &ModuleList) -> Result<Self, ImageError> {
         let Some(dir) = dir else { return Ok(Self::default()) };
         let read = |name: &str| {
             let path = dir.join(name);
@@ -146,7 +146,7 @@ impl ModulePlan {
     }
 }
 
-/// Every input goes in with its length before it, so that no two sets of inputs look the same.
+/// Hashes all inputs. The length of each is hashed before it, so that different sets of inputs have different hashes.
 fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
@@ -175,7 +175,7 @@ fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
 }
 
 fn assemble(spec: &Spec<'_>, key: &str, plan: &ModulePlan, modules: &BTreeMap<&str, Vec<u8>>) -> io::Result<Vec<u8>> {
-    let mut archive = Archive::new();
+    let mut archive = CpioArchive::new();
     for directory in DIRECTORIES {
         archive.directory(directory)?;
     }
@@ -221,14 +221,14 @@ mod tests {
 
     struct Inputs {
         dir: tempfile::TempDir,
-        wanted: Wanted,
+        wanted: ModuleList,
     }
 
     impl Inputs {
         fn new() -> Self {
             let inputs = Self {
                 dir: tempfile::tempdir().unwrap(),
-                wanted: Wanted::parse(
+                wanted: ModuleList::parse(
                     &["veth", "netkit", "ghost"]
                         .map(|name| format!("[[module]]\nname='{name}'\nreason='x'"))
                         .join("\n"),
@@ -257,7 +257,7 @@ mod tests {
             build(&Spec {
                 kernel_id: "6.12",
                 modules: Some(&dir.join("modules")),
-                agent: Input { path: &agent, bytes: &fs::read(&agent).unwrap() },
+                agent: ImageInput { path: &agent, bytes: &fs::read(&agent).unwrap() },
                 objects: &[("tc.o", &object)],
                 wanted: &self.wanted,
                 toolbox: None,

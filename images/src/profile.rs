@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
-    /// Nothing: the suite needs no more.
+    /// Nothing else, for the suite.
     #[default]
     Suite,
     /// A shell and network tools, for interactive use.

@@ -1,7 +1,8 @@
-//! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks one
-//! of them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C library.
+//! A shell and network tools, with the libraries that they are linked against: those of the host or, if the host lacks
+//! one of them, those that `lab setup` has unpacked into the cache. They are never mixed, because a guest has one C
+//! library.
 
-use crate::{archive::Archive, error::ImageError};
+use crate::{archive::CpioArchive, error::ImageError};
 use lab_base::programs;
 use lddtree::DependencyAnalyzer;
 use std::{
@@ -29,7 +30,7 @@ const TERMINALS: [&str; 2] = ["lib/terminfo", "usr/share/terminfo"];
 const PROGRAM_DIRECTORIES: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 /// Directories with libraries in unpacked packages.
 const LIBRARY_DIRECTORIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
-/// tcpdump drops root for the user `tcpdump`, which is root again in a guest.
+/// Users of the guest: tcpdump drops root for the user `tcpdump`, which is also root in a guest.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\ntcpdump:x:0:0:tcpdump:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\n";
 
@@ -130,7 +131,7 @@ impl Toolbox {
     }
 
     fn collect_from(source: &Source) -> Result<Self, ImageError> {
-        let busybox = source.find(BUSYBOX).ok_or(ImageError::NoShell { problem: "there is none".to_owned() })?;
+        let busybox = source.find(BUSYBOX).ok_or(ImageError::NoShell { problem: "not found".to_owned() })?;
         let listed = std::process::Command::new(&busybox).arg("--list").output();
         let listed = listed.map_err(ImageError::io("busybox", &busybox))?;
         let applets = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();
@@ -170,9 +171,9 @@ impl Toolbox {
     }
 
     /// Writes the tools to an image that already has the directories `there`.
-    pub(crate) fn pack(&self, archive: &mut Archive, there: &[&str]) -> io::Result<()> {
+    pub(crate) fn pack(&self, archive: &mut CpioArchive, there: &[&str]) -> io::Result<()> {
         let mut known: BTreeSet<String> = there.iter().map(|path| (*path).to_owned()).collect();
-        let mut parents = |archive: &mut Archive, path: &str| -> io::Result<()> {
+        let mut parents = |archive: &mut CpioArchive, path: &str| -> io::Result<()> {
             for (end, _) in path.match_indices('/') {
                 if known.insert(path[..end].to_owned()) {
                     archive.directory(&path[..end])?;
@@ -254,7 +255,7 @@ mod tests {
             applets: ["ip", "sh"].map(str::to_owned).to_vec(),
             absent: Vec::new(),
         };
-        let mut archive = Archive::new();
+        let mut archive = CpioArchive::new();
         toolbox.pack(&mut archive, &["etc", "lib"]).unwrap();
         let names = crate::archive::names(&archive.finish().unwrap());
         assert_eq!(

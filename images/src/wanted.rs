@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 /// Module names in load order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ModuleList {
     names: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ struct Entry {
     profile: Option<Profile>,
 }
 
-impl Wanted {
+impl ModuleList {
     /// The committed list, `images/modules.toml`, for a profile.
     ///
     /// # Panics
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_committed_list_loads_the_port_first() {
         for profile in [Profile::Suite, Profile::Shell] {
-            let wanted = Wanted::committed(profile);
+            let wanted = ModuleList::committed(profile);
             assert_eq!(wanted.names().take(2).collect::<Vec<_>>(), ["virtio_pci", "virtio_console"]);
             assert!(wanted.names().any(|name| name == "overlay"), "{profile:?}");
         }
@@ -92,8 +92,8 @@ mod tests {
                 "modules.toml: `a` is listed twice",
             ),
         ] {
-            assert_eq!(Wanted::parse(text, Profile::Suite).unwrap_err().to_string(), wanted);
+            assert_eq!(ModuleList::parse(text, Profile::Suite).unwrap_err().to_string(), wanted);
         }
-        assert!(Wanted::parse("[[module]]\nname = \"a\"\nreason = \"x\"\nwhy = 1", Profile::Suite).is_err());
+        assert!(ModuleList::parse("[[module]]\nname = \"a\"\nreason = \"x\"\nwhy = 1", Profile::Suite).is_err());
     }
 }

@@ -13,7 +13,7 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] FileError),
     /// There is no `kernels.toml` in or above the working directory.
-    #[error("no kernels.toml in {} or above it; run inside the project or name it with --project", from.display())]
+    #[error("no kernels.toml in {} or above it; run inside the project, name it with --project, or begin one with `lab init`", from.display())]
     NoProject {
         /// Directory in which the search started.
         from: PathBuf,
@@ -85,8 +85,8 @@ impl From<ProcessError> for Error {
 }
 
 impl Error {
-    /// The signal that caused the error, with a line that names both. Errors that a signal caused elsewhere (a truncated
-    /// archive, a program of the same terminal) are included.
+    /// The signal that caused the error, with a line that names both. Errors that a signal caused elsewhere (a
+    /// truncated archive, a program of the same terminal) are included.
     pub fn interruption(&self) -> Option<(Exit, String)> {
         let signal = lab_base::interrupt::Interrupt::raised()?;
         let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", nix::sys::signal::Signal::as_str);

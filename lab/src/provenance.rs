@@ -1,10 +1,10 @@
-//! Finds out what a run tests and who started it.
+//! Determines the tested commit and the CI job of a run.
 
 use lab_base::git::git;
-use lab_record::provenance::Provenance;
+use lab_record::provenance::{Call, Provenance};
 use std::{env, path::Path};
 
-/// Variables in which CI systems name the commit.
+/// Variables of CI systems that contain the commit.
 const COMMITS: [&str; 8] = [
     "GITHUB_SHA",
     "CI_COMMIT_SHA",
@@ -15,17 +15,28 @@ const COMMITS: [&str; 8] = [
     "BITBUCKET_COMMIT",
     "GIT_COMMIT",
 ];
-/// Variables in which CI systems name the page of the job: GitLab, Buildkite, CircleCI, Jenkins.
+/// Variables of CI systems that contain the URL of the job: GitLab, Buildkite, CircleCI, Jenkins.
 const PAGES: [&str; 4] = ["CI_JOB_URL", "BUILDKITE_BUILD_URL", "CIRCLE_BUILD_URL", "BUILD_URL"];
 
-/// A directory of results as CI systems look for it: from the project's root, or absolute where it is elsewhere.
+/// The path of a results directory for CI systems: relative to the project, or absolute if it is elsewhere.
 pub fn place(root: &Path, results: &Path) -> Option<String> {
     let absolute = std::path::absolute(results).ok()?;
     let root = std::path::absolute(root).ok()?;
     Some(absolute.strip_prefix(&root).unwrap_or(&absolute).display().to_string())
 }
 
-/// Of this process, in the project's directory. Without git or a repository the CI system's word counts.
+/// How this process was called: by make, whose working directory may be another one than the person's, or by a person.
+pub fn call(root: &Path, named: Option<&Path>) -> Call {
+    let program = env::args_os().next().filter(|program| !program.is_empty()).unwrap_or_else(|| "lab".into());
+    let made = || env::var_os("MAKELEVEL").map(|_| root);
+    Call {
+        program: program.to_string_lossy().into_owned(),
+        project: named.or_else(made).map(|project| project.display().to_string()),
+        ..Call::default()
+    }
+}
+
+/// Reads the provenance of this process, in the project's directory. Without git or a repository, the CI system's variables are used.
 pub fn of(root: &Path) -> Provenance {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let asked = |words: &[&str]| git(root, words).ok().map(|said| said.trim().to_owned());
@@ -33,10 +44,10 @@ pub fn of(root: &Path) -> Provenance {
     let changed = own.is_some()
         && asked(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
     let commit = own.or_else(|| COMMITS.iter().find_map(|name| variable(name)));
-    Provenance { commit, changed, ci_url: page(&variable), results: None, command: env::args().collect() }
+    Provenance { commit, changed, ci_url: page(&variable), results: None, call: None, command: env::args().collect() }
 }
 
-/// The page of the CI job.
+/// The URL of the CI job.
 fn page(variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let joined = |names: [&str; 3], [between, last]: [&str; 2]| {
         let [server, project, number] = names.map(variable);

@@ -2,6 +2,8 @@
 
 #[path = "support/imports.rs"]
 mod imports;
+#[path = "support/types.rs"]
+mod types;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -109,10 +111,10 @@ fn the_host_uses_no_crate_of_the_guest() {
     }
 }
 
-/// `--watch` must miss no source of the agent, shards must agree on every one, and a build is named by the commit that changed
-/// one of them.
+/// `--watch` must watch all sources of the agent, shards must agree on them, and a build has the commit that last
+/// changed one of them.
 #[test]
-fn the_lists_of_what_agent_and_lab_are_built_from_are_what_cargo_says() {
+fn the_lists_of_sources_of_agent_and_lab_agree_with_cargo() {
     use lab::project::sources::{AGENT, LAB};
     for (name, listed) in [("guest-agent", &AGENT[..]), ("lab", &LAB[..])] {
         let listed: BTreeSet<String> = listed.iter().map(|&it| it.to_owned()).collect();
@@ -150,4 +152,53 @@ fn there_are_no_import_cycles() {
         }
     }
     assert_eq!(seen.len(), CIRCLES.len(), "a cycle no longer exists: remove it from the list");
+}
+
+/// Declarations in the sources of every crate of the workspace.
+fn declared(of: fn(&Path) -> Vec<types::Declared>) -> Vec<types::Declared> {
+    let directories = packages().into_values().map(|package| root().join(package.directory).join("src"));
+    directories.flat_map(|source| of(&source)).collect()
+}
+
+/// The name of a type must identify it.
+#[test]
+fn the_name_of_a_public_type_occurs_once() {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let all = declared(types::types);
+    assert!(all.len() > 400, "only {} types were found", all.len());
+    for it in all {
+        places.entry(it.name).or_default().push(it.place);
+    }
+    places.retain(|_, places| places.len() > 1);
+    assert!(places.is_empty(), "give these types names of their own: {places:#?}");
+}
+
+/// An error is a type, whose variants a caller can tell apart and whose text is written in one place.
+#[test]
+fn no_public_function_has_text_for_an_error() {
+    let all = declared(types::functions);
+    assert!(all.len() > 1000, "only {} functions were found", all.len());
+    for (signature, wanted) in [
+        ("a() -> Result<(), String> {", true),
+        ("b(it: &Result<Vec<(u8, u8)>, String>);", true),
+        ("c() -> Result<Result<A, String>, E> {", true),
+        ("d(f: impl Fn(&str) -> Result<u32, String>, ) {", true),
+        ("e() -> Result<String> {", false),
+        ("f() -> Result<(u8, String), E> {", false),
+        ("g() -> Result<BTreeMap<u8, String>, E> {", false),
+    ] {
+        assert_eq!(types::has_text_for_error(signature), wanted, "{signature}");
+    }
+    let wrong = all.iter().filter(|it| types::has_text_for_error(&it.rest));
+    let parsers = declared(types::parsers_with_text_for_error);
+    let wrong = wrong.chain(&parsers);
+    let found: Vec<String> = wrong.map(|it| format!("{}: {}", it.place, it.name)).collect();
+    assert!(found.is_empty(), "give these functions an error type: {found:#?}");
+}
+
+#[test]
+fn no_error_prints_its_source_and_returns_it() {
+    let directories = packages().into_values().map(|package| root().join(package.directory).join("src"));
+    let found: Vec<String> = directories.flat_map(|source| types::sources_that_are_printed(&source)).collect();
+    assert!(found.is_empty(), "name the field `error` where the text has it: {found:#?}");
 }

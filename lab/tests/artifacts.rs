@@ -1,4 +1,4 @@
-//! What guests run is what was built last, wherever a person has cargo build, and asking for it writes nothing.
+//! Guests run the latest build, wherever the user's cargo builds, and an up-to-date build writes no files.
 
 use lab_base::lock::lock;
 use std::{
@@ -19,7 +19,7 @@ fn lab(arguments: &[&str]) -> Command {
     command
 }
 
-/// What one test builds changes the files that another one compares.
+/// Tests run one at a time, because a build of one changes files that another one compares.
 static ALONE: Mutex<()> = Mutex::new(());
 
 #[track_caller]
@@ -27,7 +27,7 @@ fn fine(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Every file below the places where guests' programs are built, with all that a write changes.
+/// Every file in the directories in which programs for guests are built, with its metadata.
 fn stamps() -> BTreeMap<PathBuf, (u64, i64, i64)> {
     let files = PLACES.iter().flat_map(|place| walkdir::WalkDir::new(Path::new(ROOT).join(place))).flatten();
     let stamp = |meta: fs::Metadata| (meta.ino(), meta.mtime_nsec(), meta.ctime_nsec());
@@ -35,30 +35,30 @@ fn stamps() -> BTreeMap<PathBuf, (u64, i64, i64)> {
 }
 
 #[test]
-fn another_target_directory_of_the_persons_gets_nothing() {
+fn nothing_is_written_to_the_users_target_directory() {
     let _alone = lock(&ALONE);
-    fine(&lab(&["list", "--case", "A01*"]).output().unwrap());
+    fine(&lab(&["build"]).output().unwrap());
     let elsewhere = tempfile::tempdir().unwrap();
     let place = elsewhere.path().join("target");
-    let mut command = lab(&["list", "--case", "A01*"]);
+    let mut command = lab(&["build"]);
     fine(&command.env("CARGO_BUILD_TARGET_DIR", &place).env("CARGO_TARGET_DIR", &place).output().unwrap());
     assert!(!place.exists(), "something was built where it is not taken from");
 }
 
 #[test]
-fn nothing_is_written_where_nothing_is_built() {
+fn an_up_to_date_build_writes_no_files() {
     let _alone = lock(&ALONE);
-    fine(&lab(&["list", "--case", "A01*"]).output().unwrap());
+    fine(&lab(&["build"]).output().unwrap());
     let before = stamps();
     fine(&lab(&["list", "--no-build", "--case", "A01*"]).output().unwrap());
     assert_eq!(stamps(), before);
 }
 
-/// As in a container or a build of a distribution.
+/// Read-only as in a container or a package build of a distribution.
 #[test]
 fn a_read_only_checkout_is_enough() {
     let _alone = lock(&ALONE);
-    fine(&lab(&["list", "--case", "A01*"]).output().unwrap());
+    fine(&lab(&["build"]).output().unwrap());
     let script = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && cd "$0" && shift 0 &&
         ! touch "$0/written" 2>/dev/null && exec "$1" --project "$0" list --no-build --case 'A01*'"#;
     let root = Path::new(ROOT).canonicalize().unwrap();
@@ -71,7 +71,7 @@ fn a_read_only_checkout_is_enough() {
     fine(&output);
 }
 
-/// The Makefile and the scripts start what cargo has built, and not what lies where cargo usually builds.
+/// The Makefile and the scripts start the lab that cargo reports, not the one in cargo's default directory.
 #[test]
 fn the_scripts_ask_cargo_where_the_lab_is() {
     let _alone = lock(&ALONE);

@@ -85,7 +85,7 @@ fn invalid_searches_leave_the_tree_unchanged() {
     refused(&bisect(&["--tree", nowhere, "--good", "one", "--bad", "two"]), 2, "not a git repository");
 }
 
-/// git takes exit code 2 for a bad commit, and would blame a wrong one.
+/// git takes exit code 2 for a bad commit, and would report a wrong one.
 #[test]
 fn an_invalid_step_stops_the_bisection() {
     for wrong in [&["bisect-step"][..], &["bisect-step", "--case", "A04-netkit-link", "--rate", "often"]] {

@@ -1,4 +1,4 @@
-//! The cache is bounded as a whole, says what it holds, and is left alone while another lab is at work in it.
+//! The cache has limits, its content can be listed, and nothing is removed while another lab process uses it.
 
 use std::{
     fs::{self, File},
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The smallest file that passes for a bzImage of this kernel (Documentation/arch/x86/boot.rst), of some size.
+/// A minimal valid bzImage of this kernel (Documentation/arch/x86/boot.rst), of the given size.
 fn image(build: u32) -> Vec<u8> {
     let mut image = vec![0; 200_000];
     image[0x1F1] = 1;
@@ -18,7 +18,7 @@ fn image(build: u32) -> Vec<u8> {
     image
 }
 
-/// A project with a kernel of this host that is built anew all the time.
+/// A project with a kernel of this host that is rebuilt repeatedly.
 struct Desk(tempfile::TempDir);
 
 impl Desk {
@@ -64,7 +64,7 @@ fn fine(output: &Output) -> String {
 }
 
 #[test]
-fn what_nobody_used_for_long_goes_by_itself() {
+fn entries_without_use_are_removed_automatically() {
     let desk = Desk::new("[cache]\ndays = 7\n");
     let old = desk.fetch(1, 8);
     let product = desk.at("cache/bisect/0123/products/key");
@@ -73,7 +73,7 @@ fn what_nobody_used_for_long_goes_by_itself() {
     date(&product, 8);
     let recent = desk.fetch(2, 6);
     assert!(!old.exists() && !product.exists() && recent.exists());
-    // What is used again is not old.
+    // Using an entry updates its time of use.
     date(&recent, 8);
     assert_eq!(desk.fetch(2, 0), recent);
     desk.fetch(3, 0);
@@ -81,7 +81,7 @@ fn what_nobody_used_for_long_goes_by_itself() {
 }
 
 #[test]
-fn what_it_holds_is_shown_and_goes_when_asked_for() {
+fn entries_are_listed_and_removed_on_request() {
     let desk = Desk::new("");
     let (first, second) = (desk.fetch(1, 3), desk.fetch(2, 1));
     let text = fine(&desk.lab(&["cache", "--all"]));
@@ -101,7 +101,7 @@ fn what_it_holds_is_shown_and_goes_when_asked_for() {
 }
 
 #[test]
-fn a_lab_at_work_loses_nothing() {
+fn nothing_is_removed_while_another_lab_uses_the_cache() {
     let desk = Desk::new("[cache]\ndays = 7\n");
     let old = desk.fetch(1, 8);
     let other = File::open(desk.at("cache/in-use.lock")).unwrap();
@@ -110,14 +110,14 @@ fn a_lab_at_work_loses_nothing() {
     assert!(old.exists());
     let output = desk.lab(&["cache", "prune"]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("another lab is at work in the cache"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another lab process is using the cache"));
     drop(other);
     fine(&desk.lab(&["cache", "prune"]));
     assert!(!old.exists());
 }
 
 #[test]
-fn a_bound_that_is_none_is_named() {
+fn an_invalid_limit_is_named() {
     let desk = Desk::new("[cache]\nmax-size = 3\n");
     let output = desk.lab(&["cache"]);
     assert_eq!(output.status.code(), Some(2));

@@ -1,4 +1,5 @@
-//! What other users of the machine could reach, and what could keep the program from ending: through the binary.
+//! Tests through the binary: other users of the machine cannot access files, and nothing prevents the program from
+//! ending.
 
 use lab_protocol::{Listing, PROTOCOL_VERSION};
 use lab_record::testing::cell;
@@ -16,10 +17,10 @@ use std::{
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// How long anything that must happen may take on a busy machine.
+/// Maximum wait for any condition on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program under a umask of 0, with a cache of its own.
+/// The program under a umask of 0, with a separate cache.
 fn open_to_all(cache: &Path, arguments: &[&str]) -> Output {
     let script = r#"umask 0; exec "$@""#;
     let mut command = Command::new("sh");
@@ -36,7 +37,7 @@ fn with_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A directory that others get to, as they get to /tmp.
+/// A directory that other users can access, like /tmp.
 fn public() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     with_mode(dir.path(), 0o755);
@@ -44,7 +45,7 @@ fn public() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_cache_is_the_users_own_whatever_the_umask() {
+fn a_cache_is_private_with_any_umask() {
     let dir = public();
     let cache = dir.path().join("cache");
     let listed = open_to_all(&cache, &["kernels", "list"]);
@@ -57,7 +58,7 @@ fn a_cache_is_the_users_own_whatever_the_umask() {
 }
 
 #[test]
-fn a_cache_that_others_could_fill_is_not_trusted() {
+fn a_cache_that_others_can_write_to_is_refused() {
     let dir = public();
     let planted = dir.path().join("planted");
     with_mode(&planted, 0o777);
@@ -114,7 +115,7 @@ fn ended(child: &mut Child, within: Duration) -> Option<ExitStatus> {
 }
 
 #[test]
-fn a_second_signal_ends_what_the_first_one_does_not() {
+fn a_second_signal_ends_a_program_that_ignores_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let project = talkative(dir.path());
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
@@ -122,7 +123,7 @@ fn a_second_signal_ends_what_the_first_one_does_not() {
     command.env("NETKIT_LAB_CACHE", dir.path().join("cache")).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut lab = command.spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(lab.id()).unwrap());
-    // Nobody reads what it lists: it stands in its write, which no signal ends.
+    // The list is not read, so the program blocks in write(), which no signal ends.
     let waits = || fs::read_to_string(format!("/proc/{pid}/wchan")).is_ok_and(|place| place.contains("pipe"));
     let deadline = Instant::now() + PATIENCE;
     while !waits() {
@@ -135,4 +136,35 @@ fn a_second_signal_ends_what_the_first_one_does_not() {
     let status = ended(&mut lab, PATIENCE);
     let _ = lab.kill();
     assert_eq!(status.and_then(|status| status.code()), Some(128 + Signal::SIGTERM as i32));
+}
+
+/// Guests may open no program outside of /usr, the cache and the directory of the one that was chosen.
+#[test]
+fn a_script_that_starts_a_qemu_outside_of_the_allowed_directories_is_refused_with_a_fix() {
+    let dir = public();
+    let program = |place: &str, text: &str| {
+        let path = dir.path().join(place);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let qemu = program("elsewhere/qemu-system-x86_64", "echo QEMU emulator version 11.0.0");
+    let doctor = |script: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.args(["doctor", "--json"]).env("NETKIT_LAB_QEMU", script);
+        let output = command.env("NETKIT_LAB_CACHE", dir.path().join("cache")).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        findings.iter().find(|finding| finding["name"] == "QEMU").unwrap().clone()
+    };
+    let start = format!("exec {} \"$@\"", qemu.display());
+    let refused = doctor(&program("scripts/qemu", &start));
+    let words = refused.to_string();
+    assert!(words.contains("starts a QEMU that guests of the lab may not open"), "{words}");
+    assert!(words.contains("put the script beside its QEMU, or let NETKIT_LAB_QEMU name QEMU itself"), "{words}");
+    // Both in one directory that has a usual name for programs.
+    let qemu = program("mine/bin/qemu-real", "echo QEMU emulator version 11.0.0");
+    let beside = doctor(&program("mine/bin/qemu", &format!("exec {} \"$@\"", qemu.display())));
+    assert!(beside.to_string().contains("11.0.0"), "{beside}");
 }

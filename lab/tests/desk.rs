@@ -25,7 +25,7 @@ fn lab(arguments: &[&str]) -> Command {
     // The first build takes minutes on a busy machine, which is not part of the deadlines.
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
-        let listed = bare_lab(&["list", "--case", "P03*"]).output().unwrap();
+        let listed = bare_lab(&["build"]).output().unwrap();
         assert!(listed.status.success(), "{}", text(&listed.stderr));
     });
     bare_lab(arguments)
@@ -106,7 +106,7 @@ fn keys_are_sent_to_the_guest_and_the_terminal_is_restored() {
     let mut seat = Seat::take(&lab(&["shell", KERNEL]));
     seat.screen.wait_for("# ");
     seat.press(b"\x1d");
-    assert_eq!(seat.leave().0, Some(0), "Ctrl-] leaves");
+    assert_eq!(seat.leave().0, Some(0), "Ctrl-] ends it");
 
     let mut seat = Seat::take(&lab(&["shell", KERNEL]));
     seat.screen.wait_for("# ");
@@ -154,7 +154,7 @@ fn invalid_shell_arguments_are_refused_before_a_guest_boots() {
             &["6.1 does not support netkit", "needs kernel 6.7"],
         ),
         (&["shell", "6.17", "--case", "R01-redirct-to-pod"], 4, &["no case matches", "R01-redirect-to-pod"]),
-        (&["shell", "6.17", "--case", "R01"], 2, &["`R01` matches ", " cells; name one: R01-redirect-to-pod["]),
+        (&["shell", "6.17", "--case", "R01"], 2, &["`R01` matches ", " cells; select one: R01-redirect-to-pod["]),
         (&["shell", "6.1", "--case", "R01-redirect-to-pod[netkit,nk-l2]"], 2, &["is skipped on 6.1", "netkit"]),
     ] {
         let output = run(arguments, b"");

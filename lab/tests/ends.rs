@@ -1,4 +1,4 @@
-//! How runs end that something outside of them ends: the exit code, the words, and the reports that are left.
+//! Runs that are ended from outside: the exit code, the messages, and the reports.
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -25,7 +25,7 @@ fn lab(arguments: &[&str]) -> Command {
 
 /// A run of some cells on one kernel, which is fetched and built before.
 fn run(case: &str, out: &Path) -> Command {
-    let ready = lab(&["list", "--case", case]).output().unwrap();
+    let ready = lab(&["build"]).output().unwrap();
     assert!(ready.status.success(), "{}", String::from_utf8_lossy(&ready.stderr));
     let fetched = lab(&["kernels", "fetch", "--kernel", KERNEL]).output().unwrap();
     assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
@@ -34,7 +34,7 @@ fn run(case: &str, out: &Path) -> Command {
     command
 }
 
-/// The one run below a directory, once it has begun.
+/// The only run below a directory, once it has started.
 fn begun(out: &Path) -> PathBuf {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -69,7 +69,7 @@ fn a_closed_terminal_leaves_the_reports() {
 }
 
 #[test]
-fn a_run_under_nohup_outlives_its_terminal() {
+fn a_run_under_nohup_continues_after_its_terminal_closes() {
     let out = tempfile::tempdir().unwrap();
     let command = run("T0*", out.path());
     let mut ignoring = Command::new("sh");
@@ -86,7 +86,7 @@ fn a_run_under_nohup_outlives_its_terminal() {
 
 /// `lab … 2>&1 | head -1`.
 #[test]
-fn a_reader_of_stderr_that_leaves_changes_no_exit_code() {
+fn a_closed_stderr_does_not_change_the_exit_code() {
     let closed = || {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -107,9 +107,9 @@ fn a_reader_of_stderr_that_leaves_changes_no_exit_code() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// The first words of the disk, when the run begins, and the last ones, when the reports are written.
+/// A disk that is full when the run starts, and one that is full when the reports are written.
 #[test]
-fn a_full_disk_is_told_and_is_no_signal() {
+fn a_full_disk_is_reported_and_not_treated_as_a_signal() {
     for size in ["8k", "64k"] {
         let scratch = tempfile::tempdir().unwrap();
         let disk = scratch.path().join("disk");
@@ -128,16 +128,16 @@ fn a_full_disk_is_told_and_is_no_signal() {
     }
 }
 
-/// An artifact's way through a CI system turns the link into a directory.
+/// When a CI system stores artifacts, the link becomes a directory.
 #[test]
-fn latest_that_is_a_directory_hides_no_verdict() {
+fn a_directory_named_latest_does_not_change_the_exit_code() {
     let out = tempfile::tempdir().unwrap();
     fs::create_dir(out.path().join("latest")).unwrap();
     fs::write(out.path().join("latest/events.jsonl"), "of an earlier run").unwrap();
     let output = run("A01-*[tc,veth,from-workload]", out.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("latest does not lead to this run"), "{said}");
+    assert!(said.contains("latest does not point to this run"), "{said}");
     let table = String::from_utf8_lossy(&output.stdout);
     let mut runs = fs::read_dir(out.path()).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
     let id = runs.find(|name| name != "latest" && !name.starts_with('.')).unwrap();

@@ -1,4 +1,4 @@
-//! What a hook of git's and a person's own settings hand on reaches none of the programs that the lab starts.
+//! Variables of a git hook and the user's own settings do not affect the programs that the lab starts.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ const MATRIX: &str =
     "[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.git = { tree = \"linux\", ref = \"main\" }\n";
 const RELEASE: &str = "6.12.3-mine";
 
-/// git as a person runs it, by nobody's settings.
+/// git without the user's and the system's settings.
 fn git(tree: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
     command.arg("-C").arg(tree).args(["-c", "user.name=k", "-c", "user.email=k@k.example"]).args(arguments);
@@ -29,7 +29,7 @@ fn repository(tree: &Path, makefile: &str) -> String {
     git(tree, &["rev-parse", "HEAD"])
 }
 
-/// All that somebody could notice of a repository.
+/// The observable state of a repository.
 fn state(tree: &Path) -> [String; 5] {
     let asked = [
         &["symbolic-ref", "HEAD"][..],
@@ -47,7 +47,7 @@ fn program(path: &Path, script: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// The smallest file that passes for a bzImage of this kernel (Documentation/arch/x86/boot.rst).
+/// A minimal valid bzImage of this kernel (Documentation/arch/x86/boot.rst).
 fn image() -> Vec<u8> {
     let mut image = vec![0; 0x400];
     image[0x1F1] = 1;
@@ -74,7 +74,7 @@ impl Desk {
         fs::write(at.join("other/staged"), "by the person").unwrap();
         git(&at.join("other"), &["add", "staged"]);
         fs::write(at.join("image"), image()).unwrap();
-        // It says what reached it, and leaves a kernel.
+        // It prints the variables that it received, and writes a kernel.
         let at_image = at.join("image");
         let vng = format!(
             "env > '{0}/vng.env'; ls \"$HOME\"/.config/virtme-ng > '{0}/vng.settings'\n\
@@ -155,7 +155,7 @@ fn a_hooks_repository_is_neither_locked_nor_checked_out() {
     assert_eq!(fs::read_to_string(Path::new(home).join(".config/virtme-ng/virtme-ng.conf")).unwrap(), "{}\n");
 }
 
-/// A repository's own configuration is read, and still decides nothing that is read here.
+/// A repository's own configuration is read but does not affect the results.
 #[test]
 fn a_repositorys_own_settings_change_nothing() {
     let desk = Desk::new();

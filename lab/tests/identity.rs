@@ -1,4 +1,4 @@
-//! Builds are named by version and commit.
+//! Builds are identified by version and commit.
 
 use std::{
     fs,

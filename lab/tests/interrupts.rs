@@ -99,7 +99,7 @@ fn the_agents_build_ends_with_all_its_compilers() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let desk = Desk::new();
         let cargo = desk.program("cargo", FOREVER);
-        let mut seat = Seat::take(desk.lab(&["list"]).env("CARGO", &cargo));
+        let mut seat = Seat::take(desk.lab(&["build"]).env("CARGO", &cargo));
         seat.screen.wait_for("building the guest agent");
         interrupt(&mut seat, signal);
         let said = desk.ended(seat, signal);

@@ -11,7 +11,7 @@ use std::{
 const RELEASE: &str = "6.12.3-mine";
 const MODULES: [&str; 3] = ["veth", "dummy", "some_other"];
 
-/// The smallest file that passes for a bzImage of this kernel (Documentation/arch/x86/boot.rst).
+/// A minimal valid bzImage of this kernel (Documentation/arch/x86/boot.rst).
 fn image() -> Vec<u8> {
     let mut image = vec![0; 0x400];
     image[0x1F1] = 1;
@@ -142,7 +142,7 @@ fn compressed_modules_are_indexed_whatever_depmod_was_built_with() {
 fn files_that_do_not_belong_together_are_refused() {
     let host = Host::new();
     host.module("veth", "6.12.2-mine");
-    host.refused(&["kernel mine", "kernel/net/veth.ko", "module of kernel 6.12.2-mine, and the image is 6.12.3-mine"]);
+    host.refused(&["kernel mine", "kernel/net/veth.ko", "module of kernel 6.12.2-mine, but the image is 6.12.3-mine"]);
 
     let host = Host::new();
     fs::write(host.file("veth"), "half").unwrap();
@@ -155,13 +155,13 @@ fn files_that_do_not_belong_together_are_refused() {
 
     let host = Host::new();
     symlink("/nonexistent/veth.ko", host.at("m/kernel/net/lost.ko")).unwrap();
-    host.refused(&["kernel mine", "m/kernel/net/lost.ko", "leads nowhere"]);
+    host.refused(&["kernel mine", "m/kernel/net/lost.ko", "is a broken or circular link"]);
 
     let host = Host::new();
     fs::remove_dir_all(host.at("m/kernel")).unwrap();
-    host.refused(&["kernel mine", "holds neither modules nor modules.builtin"]);
+    host.refused(&["kernel mine", "contains neither modules nor modules.builtin"]);
 
     let host = Host::new();
     fs::write(host.at("config"), "#\n# Linux/x86 6.1.3 Kernel Configuration\n").unwrap();
-    host.refused(&["kernel mine", "configuration of kernel 6.1.3, and the image is 6.12.3"]);
+    host.refused(&["kernel mine", "configuration of kernel 6.1.3, but the image is 6.12.3"]);
 }

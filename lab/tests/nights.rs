@@ -36,7 +36,7 @@ fn run(results: &Path, id: &str, cells: usize, change: impl Fn(&mut RunInfo, &mu
 }
 
 #[test]
-fn only_whole_runs_without_deliberate_faults_are_nights() {
+fn only_complete_runs_without_deliberate_faults_are_in_the_history() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path();
     run(at, "20261101T020000Z-aaaaaa", 40, |_, _| {});

@@ -1,6 +1,9 @@
 //! An agent with its own suite, from a package outside of this workspace: `own-suite/`.
 
-use lab::project::artifacts::{Builder, listing, topologies};
+use lab::project::{
+    artifacts::{Builder, listing, topologies},
+    home::Home,
+};
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -29,7 +32,8 @@ fn an_agent_with_its_own_suite_needs_at_most_twenty_lines() {
     assert!(source.lines().count() <= 20, "{source}");
 
     let project = project();
-    let builder = Builder { root: project.path(), cache: Path::new("/nonexistent"), say: &|_| {} };
+    let home = Home::of(project.path());
+    let builder = Builder { project: project.path(), home: &home, cache: Path::new("/nonexistent"), say: &|_| {} };
     let agent = builder.agent().unwrap();
     let listing = listing(&agent).unwrap();
     let ids: Vec<&str> = listing.cells.iter().map(|cell| cell.id.as_str()).collect();

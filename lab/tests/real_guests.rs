@@ -128,7 +128,7 @@ fn latest(results: &Path) -> PathBuf {
 
 /// The main test: runs the default matrix like `make lab-run`, and checks the JUnit file.
 #[test]
-fn the_default_matrix_uses_the_attach_types_that_the_plan_demands() {
+fn the_default_matrix_uses_the_attach_types_that_the_plan_requires() {
     let _machine = machine();
     let results = tempfile::tempdir().unwrap();
     let output = lab(&["run", "--out"]).arg(results.path()).output().unwrap();
@@ -194,7 +194,7 @@ fn tcx_on_a_netkit_device_in_auto_mode_is_an_attach_mismatch() {
         }
         let (element, kind, message) = case.result.expect("netkit devices are red");
         assert_eq!((&*element, &*kind), ("failure", "attach-mismatch"));
-        assert!(message.contains("plan demands netkit, kernel reports tcx/"), "{message}");
+        assert!(message.contains("the plan requires netkit, kernel reports tcx/"), "{message}");
         assert_eq!(case.properties["attach.used"], "tcx");
         assert_eq!(case.properties["attach.required"], "netkit");
     }
@@ -218,7 +218,7 @@ fn kernels_that_were_fetched_need_no_network() {
 
 /// Who reads the failure knows where the answers came from without a capture, and how to go on.
 #[test]
-fn a_failure_names_the_address_that_answered_and_the_one_that_should_have() {
+fn a_failure_names_the_actual_and_the_expected_address() {
     let _machine = machine();
     let results = tempfile::tempdir().unwrap();
     let arguments =

@@ -90,7 +90,7 @@ fn the_report_works_in_a_browser() {
 
 /// A cell whose guest left a file of every kind, each with a script in it.
 #[test]
-fn what_a_guest_left_runs_nothing_in_a_browser() {
+fn files_of_a_guest_run_no_script_in_a_browser() {
     const SCRIPT: &str = "<script>globalThis.ran = true; parent.ran = true</script>";
     let (tools, chromium) = (tools(), chromium());
     let home = tempfile::tempdir().unwrap();

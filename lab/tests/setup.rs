@@ -30,7 +30,7 @@ fn setup(dir: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn packages_that_are_in_the_way_are_named() {
+fn conflicting_packages_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let removes = "[ \"$2\" = update ] && exit 0\n\
                    echo 'The following packages will be REMOVED:'; echo '  rustc cargo'; echo '  llvm'\n\
@@ -65,7 +65,7 @@ fn fix_for_busybox(os_release: &str) -> String {
 }
 
 #[test]
-fn the_distribution_is_what_os_release_says_and_not_which_programs_are_there() {
+fn the_distribution_is_read_from_os_release_not_from_programs() {
     assert_eq!(fix_for_busybox("ID=debian\nVERSION_CODENAME=trixie\n"), "make setup");
     assert_eq!(fix_for_busybox("ID=ubuntu\nID_LIKE=debian\nVERSION_CODENAME=noble\n"), "make setup");
     assert_eq!(fix_for_busybox("ID=fedora\n"), "sudo dnf install busybox");

@@ -12,7 +12,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_test_that_the_threat_model_names_exists() {
+fn every_test_in_the_threat_model_exists() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/threat-model.md")).unwrap();
     let (promises, attacks) = page.split_once("\n## Attacks\n").expect("the attacks come after the promises");
     let rows: Vec<Vec<&str>> = promises
@@ -46,9 +46,10 @@ fn every_test_that_the_threat_model_names_exists() {
 }
 
 /// The allowed places that name a shell. None of them runs text that the lab composed: the build command from the command
-/// line, which is passed unchanged; the pod of a plan, which the lab writes but never runs; the tools of the image for `lab
-/// shell`, and their package.
-const NAMED: [(&str, &str); 5] = [
+/// line, which is passed unchanged; the command of `lab bisect --exec`, which a guest runs; the pod of a plan, which the lab
+/// writes but never runs; the tools of the image for `lab shell`, and their package.
+const NAMED: [(&str, &str); 6] = [
+    ("/cli/exec.rs", r#"argv: ["sh", "-c", command]"#),
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),
     ("/images/src/toolbox.rs", r#"const BASH: &str = "bash";"#),
@@ -57,10 +58,12 @@ const NAMED: [(&str, &str); 5] = [
 ];
 
 /// The places that name a stream of the program, and why that is no way around the one writer: the writer itself; a
-/// program's own bytes in `lab shell`, which a person started to see them; bars, whose words are escaped where they are put
+/// program's own bytes in `lab shell` and `lab exec`, which a person started to see them; bars, whose words are escaped where they are put
 /// in; clap's answer to a wrong command line, which has the person's own words; an example in the documentation.
-const STREAMS: [&str; 6] = [
+const STREAMS: [&str; 8] = [
     "/base/src/say.rs",
+    "/cli/exec.rs",
+    "/run/program/streams.rs",
     "/cli/shell.rs",
     "/shell/terminal.rs",
     "/report/src/progress.rs",
@@ -70,7 +73,7 @@ const STREAMS: [&str; 6] = [
 
 /// Whatever is printed passes the writer that makes visible what steers a terminal or commands a CI system.
 #[test]
-fn nothing_is_printed_past_the_one_writer() {
+fn everything_is_printed_by_the_one_writer() {
     let ways = [
         " print!(",
         "println!(",
@@ -111,9 +114,10 @@ fn nothing_is_printed_past_the_one_writer() {
     assert!(looked > 100, "{looked} files only");
 }
 
-/// Directories for a while are made where others can't enter them, and sockets are connected to where they are one's own.
+/// Directories for a while are made where others can't enter them, and sockets are connected to where they are one's
+/// own.
 #[test]
-fn nothing_is_made_or_connected_to_past_the_guard() {
+fn directories_and_sockets_are_only_used_through_the_guard() {
     let mut looked = 0;
     for (path, text) in sources() {
         let tests = path.contains("/tests/")

@@ -67,7 +67,8 @@ fn kubernetes(files: &[PathBuf]) -> Result<(), String> {
 fn files(directory: &str, extension: &str) -> Vec<PathBuf> {
     let directory = Path::new(ROOT).join("ci").join(directory);
     let all = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
-    let found: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|it| it == extension)).collect();
+    let mut found: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|it| it == extension)).collect();
+    found.sort();
     assert!(!found.is_empty(), "{}: no .{extension}", directory.display());
     found
 }
@@ -101,7 +102,7 @@ fn workflows_of_github() {
     let github = |files: &[PathBuf]| schema("vendor.github-workflows", files);
     lint("schema", github, &workflows, ("runs-on:", "runs-of:"), "runs-of");
     lint("actionlint", actionlint, &workflows, ("needs: plan", "needs: plans"), "plans");
-    let action = [Path::new(ROOT).join("ci/github/setup/action.yml")];
+    let action = ["ci/github/setup/action.yml", "action.yml"].map(|file| Path::new(ROOT).join(file));
     lint(
         "schema",
         |files| schema("vendor.github-actions", files),
@@ -114,7 +115,7 @@ fn workflows_of_github() {
 #[test]
 fn pipelines_of_gitlab() {
     let gitlab = |files: &[PathBuf]| schema("vendor.gitlab-ci", files);
-    let pipelines = [".gitlab-ci.yml", "shard.yml"].map(|name| Path::new(ROOT).join("ci/gitlab").join(name));
+    let pipelines = [".gitlab-ci.yml", "shard.yml", "use.yml"].map(|name| Path::new(ROOT).join("ci/gitlab").join(name));
     lint("schema", gitlab, &pipelines, ("strategy: depend", "strategy: despair"), "despair");
 }
 
@@ -139,7 +140,12 @@ fn layout_of_all_yaml() {
     };
     let all: Vec<PathBuf> =
         ["github", "github/setup", "gitlab", "semaphore"].iter().flat_map(|it| files(it, "yml")).collect();
-    let all = [all, files("kubernetes", "yaml"), vec![Path::new(ROOT).join("ci/gitlab/.gitlab-ci.yml")]].concat();
+    let all = [
+        all,
+        files("kubernetes", "yaml"),
+        ["ci/gitlab/.gitlab-ci.yml", "action.yml"].map(|it| Path::new(ROOT).join(it)).to_vec(),
+    ]
+    .concat();
     lint("yamllint", yamllint, &all, ("\njobs:", "\njobs: \t"), "trailing");
 }
 
@@ -147,12 +153,17 @@ fn layout_of_all_yaml() {
 fn steps_are_a_shell_script() {
     let mut command = Command::new("bash");
     command.arg("-n");
-    let said = judge(command, &[Path::new(ROOT).join("ci/steps")]);
+    let scripts = ["ci/steps", "ci/use"];
+    let said = judge(command, &scripts.map(|script| Path::new(ROOT).join(script)));
     assert_eq!(said, Ok(()));
-    let usage = Command::new(Path::new(ROOT).join("ci/steps")).output().unwrap();
-    assert_eq!(usage.status.code(), Some(2), "a call without a step is an error");
-    let said = String::from_utf8_lossy(&usage.stderr);
-    assert_eq!(said.lines().filter(|line| line.starts_with("ci/steps ")).count(), 4, "{said}");
+    for script in scripts {
+        let usage = Command::new(Path::new(ROOT).join(script)).output().unwrap();
+        assert_eq!(usage.status.code(), Some(2), "a call without a step is an error");
+        let said = String::from_utf8_lossy(&usage.stderr);
+        let name = script.trim_start_matches("ci/");
+        let steps = said.lines().filter(|line| line.trim_start_matches("ci/").starts_with(&format!("{name} ")));
+        assert_eq!(steps.count(), 4, "{said}");
+    }
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Resul
     })
 }
 
-/// Dates a file or a directory: it was used now. Best effort: what can't be dated seems older than it is.
+/// Sets the time of use of a file or directory to now. Errors are ignored: the file then seems older than it is.
 pub fn touch(path: &Path) {
     let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }

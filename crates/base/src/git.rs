@@ -1,4 +1,4 @@
-//! git, as everything here runs it: on the repository that was named, and by nobody's settings.
+//! Runs git on a given repository, independent of the user's and the system's settings.
 
 use crate::process::{self, ProcessError};
 use std::{
@@ -7,10 +7,10 @@ use std::{
     path::Path,
 };
 
-/// What a repository's own configuration must not decide either. The person's and the system's is not read at all, which
-/// would bring hooks, signatures, aliases, pagers, colours and file system monitors.
+/// Settings that override the repository's own configuration. The user's and the system's configuration, which may
+/// have hooks, signatures, aliases, pagers, colours and file system monitors, is not read.
 const SETTINGS: [&str; 25] = [
-    // A repository of another owner may be tested: its Makefile is going to be run.
+    // Allow repositories of another owner: their Makefile is run anyway.
     "safe.directory=*",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -33,19 +33,18 @@ const SETTINGS: [&str; 25] = [
     "log.follow=false",
     "format.pretty=medium",
     "rerere.enabled=false",
-    // Packing would go on behind a build's back.
+    // Packing would continue in the background during a build.
     "gc.auto=0",
     "maintenance.auto=false",
     "advice.detachedHead=false",
 ];
 
 /// Runs git in a directory.
-///
-/// A hook of git's own, an editor or an outer git leave `GIT_DIR`, `GIT_INDEX_FILE` and others in the environment, by which
-/// git would work on their repository and not on this one: none of git's variables is handed on.
+/// A git hook, an editor or an outer git set `GIT_DIR`, `GIT_INDEX_FILE` and others in the environment, so that git
+/// would use their repository instead of this one. Therefore git's variables are removed.
 ///
 /// # Errors
-/// git's last words.
+/// git failed; the error has the end of its output.
 pub fn git<I>(dir: &Path, args: I) -> Result<String, ProcessError>
 where
     I: IntoIterator,

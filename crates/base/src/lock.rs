@@ -5,13 +5,13 @@ use std::{
     time::Duration,
 };
 
-/// Locks a mutex even if a thread has panicked while it held the lock. Use it only for data that is consistent after each
-/// single change. The panic itself is reported by the code that joins the thread.
+/// Locks a mutex even if a thread has panicked while it held the lock. Use it only for data that is consistent after
+/// each single change. The panic itself is reported by the code that joins the thread.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until somebody notifies, at most for so long; the lock is held again afterwards.
+/// Waits for a notification, at most for the given time; the lock is held again afterwards.
 pub fn wait<'a, T>(condition: &Condvar, held: MutexGuard<'a, T>, limit: Duration) -> MutexGuard<'a, T> {
     condition.wait_timeout(held, limit).unwrap_or_else(PoisonError::into_inner).0
 }

@@ -1,8 +1,7 @@
 //! Suggests names for a mistyped word: one rule for kernels, cases, keys and everything else.
-//!
-//! A name that begins with the word comes first (`6.18` means 6.18.5 and its like), then one that contains it, then one with
-//! few letters changed. A version is never taken for another version: there the next lower and the next higher one are
-//! named. No suggestion is better than a wrong one.
+//! Names that begin with the word come first (`6.18` suggests 6.18.5), then names that contain it, then names that
+//! differ by few letters. For a version, the next lower and the next higher one are suggested. A wrong suggestion is
+//! worse than none.
 
 use std::cmp::Reverse;
 
@@ -24,7 +23,7 @@ pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<St
         }
     }
     let word = wanted.to_lowercase();
-    // Of a pattern, what stands before its first wildcard; of `*x`, what stands after it.
+    // The part of a pattern before its first wildcard; of `*x` the part after it.
     let core = word.trim_start_matches(['*', '?']);
     let core = core.split(['*', '?']).next().unwrap_or_default();
     if core.is_empty() {
@@ -34,7 +33,7 @@ pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<St
     let pick = |fits: &dyn Fn(&str) -> bool| -> Vec<String> {
         lower.iter().filter(|(name, _)| fits(name)).map(|(_, name)| (*name).to_owned()).take(MOST).collect()
     };
-    // 6.1 is no beginning of 6.12.
+    // 6.12 does not begin with the version 6.1.
     let goes_on =
         |rest: &str| core.ends_with(|c: char| c.is_ascii_digit()) && rest.starts_with(|c: char| c.is_ascii_digit());
     let beginning = pick(&|name| name.strip_prefix(core).is_some_and(|rest| !goes_on(rest)));
@@ -61,14 +60,14 @@ pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<St
     close.into_iter().take(MOST).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// Letters that differ; of a pattern only as many letters of the name count as the pattern has before its wildcard.
+/// Number of letters that differ; of a pattern, only the part before its wildcard is compared.
 fn distance(core: &str, name: &str, open: bool) -> usize {
     let beginning: String = name.chars().take(core.chars().count()).collect();
     let whole = strsim::osa_distance(core, name);
     if open { whole.min(strsim::osa_distance(core, &beginning)) } else { whole }
 }
 
-/// The numbers of a word that is nothing but numbers and dots.
+/// The numbers of a word that consists of numbers and dots.
 fn version(word: &str) -> Option<Vec<u32>> {
     word.trim_end_matches('.').split('.').map(|part| part.parse().ok()).collect()
 }
@@ -86,7 +85,7 @@ pub fn suggest(word: &str, known: &[&str]) -> String {
     match &*nearest(word, known.iter().copied()) {
         [] if known.is_empty() || known.len() > FEW => String::new(),
         [] => format!("; known: {}", known.join(", ")),
-        // A version with other digits is not what was meant.
+        // A version with other digits is not a typing error.
         [only] if version(word).is_none() || only.starts_with(word) => format!("; did you mean `{only}`?"),
         names => format!("; nearest: {}", names.join(", ")),
     }
@@ -100,13 +99,13 @@ mod tests {
     const CASES: [&str; 4] = ["A02-tcx-link", "A02-tcx-link[tcx,veth]", "A10-no-such-device", "T08-service"];
 
     #[test]
-    fn what_begins_with_the_word_comes_first_and_in_its_own_order() {
+    fn names_that_begin_with_the_word_come_first_in_their_order() {
         assert_eq!(nearest("6.18", KERNELS.into_iter()), ["6.18.5", "6.18.9", "6.18.12", "6.18.15"]);
         assert_eq!(nearest("a02-tcx-L*", CASES.into_iter()), ["A02-tcx-link", "A02-tcx-link[tcx,veth]"]);
     }
 
     #[test]
-    fn a_version_is_not_taken_for_another_one() {
+    fn a_version_is_not_treated_as_a_typing_error() {
         assert_eq!(nearest("6.1", ["6.12", "6.1-generic"].into_iter()), ["6.1-generic"]);
         assert_eq!(suggest("6.7", &["below-6.7", "6.7+"]), "; did you mean `6.7+`?");
         assert_eq!(nearest("6.13", KERNELS.into_iter()), ["6.12", "6.17"]);
@@ -115,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_typo_is_found_and_a_chance_is_not() {
+    fn a_typing_error_is_found_but_not_a_random_similarity() {
         assert_eq!(nearest("A02-tcx-lnik*", CASES.into_iter()), ["A02-tcx-link", "A02-tcx-link[tcx,veth]"]);
         assert_eq!(nearest("A02-tcx-lnk", CASES.into_iter()), ["A02-tcx-link"]);
         assert_eq!(nearest("tcx-link", CASES.into_iter()), ["A02-tcx-link", "A02-tcx-link[tcx,veth]"]);

@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum NoCacheDir {
     /// Neither a cache directory nor a home directory is known.
-    #[error("no place for the cache: set NETKIT_LAB_CACHE, XDG_CACHE_HOME or HOME to an absolute path")]
+    #[error("no directory for the cache: set NETKIT_LAB_CACHE, XDG_CACHE_HOME or HOME to an absolute path")]
     Unknown,
-    /// Its path goes through virtme-ng's shell, QEMU's options and apt's configuration, which can't hold every character.
+    /// virtme-ng's shell, QEMU's options and apt's configuration do not support all characters in its path.
     #[error(
-        "{} can't be the cache, since virtme-ng can't pass on {found:?}: set NETKIT_LAB_CACHE to an absolute path of letters, \
+        "{} can't be the cache, because virtme-ng does not support {found:?} in paths: set NETKIT_LAB_CACHE to an absolute path of letters, \
          digits and `/._-+:=@%`",
         path.display()
     )]
     Unusable {
         /// The path.
         path: PathBuf,
-        /// The first character that can't pass.
+        /// The first unsupported character.
         found: char,
     },
 }
 
-/// Whether a character of a path reaches QEMU as it is: vng passes its arguments through a shell and through QEMU's
-/// comma-separated options.
+/// Whether a character of a path is passed to QEMU unchanged: vng passes its arguments through a shell and through
+/// QEMU's comma-separated options.
 pub fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/._-+:=@%".contains(c)
 }
@@ -50,8 +50,8 @@ pub fn cache_dir() -> Result<PathBuf, NoCacheDir> {
     Ok(path)
 }
 
-/// Ignores relative paths in the variables, as the XDG base directory specification demands: the cache directory must not
-/// depend on the working directory.
+/// Ignores relative paths in the variables, as the XDG base directory specification requires: the cache directory must
+/// not depend on the working directory.
 fn choose_cache_dir(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, NoCacheDir> {
     let absolute = |key: &str| env(key).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("NETKIT_LAB_CACHE")

@@ -28,7 +28,7 @@ const LEAVING: Duration = Duration::from_secs(2);
 const VNG_HOME: &str = "vng-home";
 const NO_SETTINGS: &[u8] = b"{}\n";
 
-/// How much of a program's output an error quotes, in characters.
+/// Maximum length of a program's output in an error, characters.
 const TAIL: usize = 400;
 
 /// A program could not be run, or failed.
@@ -56,8 +56,8 @@ pub enum ProcessError {
     },
 }
 
-/// Variables by which a person, an outer make or an outer build changes what these programs say, or where they put what
-/// they make. None of them shall reach a program whose output or products are read here.
+/// Environment variables with which the user, an outer make or an outer build changes the output of these programs
+/// or the paths of their files. They are removed for programs whose output or files are read here.
 const FOREIGN: [&str; 30] = [
     "LANGUAGE",
     "FORCE_COLOR",
@@ -91,11 +91,11 @@ const FOREIGN: [&str; 30] = [
     "MODPROBE_OPTIONS",
 ];
 
-/// A command whose messages are in English and without colours, so that what is read is what was expected, and what is
-/// quoted in errors is what can be searched for.
+/// A command whose messages are in English and without colours, so that they can be parsed, and searched for if an
+/// error quotes them.
 ///
-/// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program; given
-/// a `Path` of one component, duct would use a file of the working directory.
+/// A program name without a slash is looked up on [`programs::search_path`], which is also the `PATH` of the program;
+/// given a `Path` of one component, duct would use a file of the working directory.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> duct::Expression
 where
     I: IntoIterator,
@@ -109,9 +109,9 @@ where
     FOREIGN.into_iter().fold(command, |command, name| command.env_remove(name))
 }
 
-/// A home directory for virtme-ng below the cache, with settings that say nothing: vng would otherwise add the options of
-/// `~/.config/virtme-ng/virtme-ng.conf` or `/etc/virtme-ng.conf` to its command line, and `~/.config/virtme-ng/kernel.config`
-/// to every kernel's configuration.
+/// A home directory for virtme-ng below the cache, with empty settings: vng would otherwise add the options of
+/// `~/.config/virtme-ng/virtme-ng.conf` or `/etc/virtme-ng.conf` to its command line, and
+/// `~/.config/virtme-ng/kernel.config` to every kernel's configuration.
 ///
 /// # Errors
 /// The cache can't be written.
@@ -134,7 +134,8 @@ pub fn without_settings(home: &Path) -> io::Result<()> {
     replace(&path, NO_SETTINGS)
 }
 
-/// What programs that vng starts find by the person's home: each, where it is not named already, and its place below.
+/// Variables of programs that vng starts, with their default directories below the user's home; set unless they are
+/// already set.
 const BY_HOME: [(&str, &str); 4] = [
     ("PYTHONUSERBASE", ".local"),
     ("CARGO_HOME", ".cargo"),
@@ -142,7 +143,7 @@ const BY_HOME: [(&str, &str); 4] = [
     ("CCACHE_DIR", ".cache/ccache"),
 ];
 
-/// virtme-ng with a home of its own. It finds its helpers (`virtme-configkernel`) on `PATH` only.
+/// A command of virtme-ng with a separate home directory. vng finds its helpers (`virtme-configkernel`) only on `PATH`.
 pub fn vng<I>(vng: &Path, home: &Path, args: I) -> duct::Expression
 where
     I: IntoIterator,
@@ -159,11 +160,11 @@ where
     command
 }
 
-/// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the latter
-/// case.
+/// Runs a program until it exits, or until `stop` (called with the elapsed time) returns true; returns `None` in the
+/// latter case.
 ///
-/// A program that fails returns an output too. The program runs in its own process group, and the whole group is killed:
-/// otherwise a compiler could outlive its cargo and continue to write.
+/// A program that fails returns an output too. The program runs in its own process group, and the whole group is
+/// killed: otherwise a compiler could outlive its cargo and continue to write.
 ///
 /// # Errors
 /// The program can't be started or waited for.
@@ -197,8 +198,8 @@ pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> b
     }
 }
 
-/// Runs a program to its end and returns its stdout; a signal to this process ends the program. `what` names the step in
-/// errors, `package` the package that contains the program.
+/// Runs a program to its end and returns its stdout; a signal to this process ends the program. `what` names the step
+/// in errors, `package` the package that contains the program.
 ///
 /// # Errors
 /// The program is not installed, exits with a status other than 0, or was interrupted.
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(output.unwrap(), None);
         assert!(begin.elapsed() < LEAVING * 10 && !late.exists(), "{:?}", begin.elapsed());
         let output = to_end(&command("sh", ["-c".as_ref(), "touch $0".as_ref(), late.as_os_str()]), |_| true);
-        assert!(output.unwrap().is_none() && !late.exists(), "no program was started");
+        assert!(output.unwrap().is_none() && !late.exists(), "the child was killed");
     }
 
     #[test]

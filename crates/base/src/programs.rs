@@ -44,7 +44,8 @@ fn joined(first: Option<&Path>, path: &OsStr, unpacked: Option<&Path>) -> OsStri
     let last = unpacked.map(|root| root.join(BIN));
     // A directory whose name contains a colon can't be on PATH.
     let fits = |dir: &PathBuf| !dir.as_os_str().as_encoded_bytes().contains(&b':');
-    let own = first.into_iter().filter(fits).chain(env::split_paths(path));
+    // `.` or an empty entry names the working directory, which may be somebody else's project.
+    let own = first.into_iter().filter(fits).chain(env::split_paths(path).filter(|dir| dir.is_absolute()));
     let all = own.chain(ADMINISTRATIVE.map(PathBuf::from)).chain(last.into_iter().filter(fits));
     env::join_paths(all).unwrap_or_else(|_| path.to_owned())
 }
@@ -70,6 +71,8 @@ mod tests {
             joined(first.map(Path::new), "/a:/b".as_ref(), unpacked.map(Path::new)).into_string().unwrap()
         };
         assert_eq!(joined(None, None), "/a:/b:/usr/sbin:/sbin");
+        let relative = super::joined(None, ".:/a::bin:/b".as_ref(), None);
+        assert_eq!(relative.into_string().unwrap(), "/a:/b:/usr/sbin:/sbin", "no relative directories");
         assert_eq!(joined(Some("/venv/bin"), Some("/c/shell")), "/venv/bin:/a:/b:/usr/sbin:/sbin:/c/shell/bin");
         assert_eq!(
             joined(Some(""), Some("/with:colon")),

@@ -1,8 +1,8 @@
 //! Writes to stdout and stderr, and escapes what must not reach them.
 //!
-//! Nearly all printed text comes from guests, mirrors or result files. Therefore all output passes one writer. It escapes
-//! characters that control a terminal or make a line look like a different one and, in CI systems, text that they would
-//! execute as a command. This includes file names and errors.
+//! Nearly all printed text comes from guests, mirrors or result files. Therefore all output passes one writer. It
+//! escapes characters that control a terminal or make a line look like a different one and, in CI systems, text that
+//! they would execute as a command. This includes file names and errors.
 
 use crate::{file::FileError, text};
 use std::{
@@ -10,8 +10,8 @@ use std::{
     io::{self, ErrorKind, IsTerminal, Write},
 };
 
-/// Progress, on standard error so that standard output stays what was asked for. A reader that has left is no reason to stop,
-/// as `eprintln!` would by a panic.
+/// Prints a progress message to standard error; standard output only has the requested output. A closed standard
+/// error is ignored, whereas `eprintln!` would panic.
 pub fn say(line: &str) {
     let mut out = stderr();
     // If stderr can't be written to, this can't be reported either.
@@ -31,8 +31,8 @@ pub fn show(text: impl std::fmt::Display) -> Result<(), FileError> {
     }
 }
 
-/// As [`show`], for lines that shall be commands to GitHub's runner: `::error`, `::warning` and `::notice` of the lab's own
-/// making, whose words are those of others and are no further command.
+/// As [`show`], for lines that are commands to GitHub's runner: the lab's own `::error`, `::warning` and
+/// `::notice`. Their text may come from guests and is escaped, so that it is not another command.
 ///
 /// # Errors
 /// Standard output can't be written to.
@@ -65,17 +65,17 @@ pub fn redrawn() -> Box<dyn Write> {
     if is_said_to_people() { Box::new(io::stderr()) } else { Box::new(stderr()) }
 }
 
-/// Whether a CI system reads what is printed.
+/// Whether a CI system reads the output.
 pub fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
-/// Whether stdout is read by people, and not by another program.
+/// Whether stdout is a terminal or a CI log, not another program.
 pub fn is_shown_to_people() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Whether stderr is read by people.
+/// Whether stderr is a terminal or a CI log.
 pub fn is_said_to_people() -> bool {
     io::stderr().is_terminal()
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_one_however_many_pieces_it_comes_in() {
+    fn a_line_written_in_pieces_is_escaped_as_one() {
         let mut kept = Vec::new();
         let mut out = Escaping { out: &mut kept, colours: false, ci: true, line: Vec::new() };
         for piece in ["a\n:", ":error::", "x\n\x1b", "[2J rest"] {

@@ -34,7 +34,7 @@ impl Pattern {
         Self::read(text, false)
     }
 
-    /// Reads a pattern of names, in which the case of letters does not count: nobody has names that differ in it alone.
+    /// Compiles a pattern that ignores the case of letters: no names differ only by it.
     pub fn of_names(text: &str) -> Self {
         Self::read(text, true)
     }
@@ -61,8 +61,8 @@ impl Pattern {
     }
 }
 
-/// Returns the items that match any pattern, or all items if there are no patterns. `names` returns the names of an item,
-/// the preferred one for suggestions first.
+/// Returns the items that match any pattern, or all items if there are no patterns. `names` returns the names of an
+/// item, the preferred one for suggestions first.
 ///
 /// # Errors
 /// [`NoMatch`] for the first pattern that no item matches.

@@ -21,9 +21,9 @@ const fn misleads(c: char) -> bool {
     )
 }
 
-/// Escapes text for the program's output: newlines and tabs stay, other control and misleading characters become `\u` and
-/// four digits, which is valid in JSON and YAML. With `colours` the lab's own colours stay; with `ci` commands of CI
-/// systems are escaped.
+/// Escapes text for the program's output: newlines and tabs stay, other control and misleading characters become `\u`
+/// and four digits, which is valid in JSON and YAML. With `colours` the lab's own colours stay; with `ci` commands of
+/// CI systems are escaped.
 pub fn printable(text: &str, colours: bool, ci: bool) -> Cow<'_, str> {
     let ascii = |byte: u8| matches!(byte, b' '..=b'~' | b'\n' | b'\t');
     let safe = text.bytes().all(ascii) || text.chars().all(|c| plain(c) || c == '\n' || c == '\t');
@@ -64,7 +64,7 @@ fn uncommanded(line: &str) -> Cow<'_, str> {
         let rest = words[*at..].strip_prefix('#');
         rest.is_some_and(|it| it.trim_start_matches(|c: char| c.is_ascii_alphanumeric()).starts_with('['))
     };
-    // The second of the two that a command begins with.
+    // The second character of a command's prefix.
     let seconds = words.match_indices('#').map(|(at, _)| at).filter(|at| words[..*at].ends_with('#'));
     let commands: Vec<usize> = seconds.filter(begins).collect();
     if !words.starts_with("::") && commands.is_empty() {
@@ -96,7 +96,8 @@ pub fn markdown(text: &str) -> String {
     out
 }
 
-/// Returns text as one line: control characters, newlines included, are escaped; text longer than `max` characters is cut.
+/// Returns text as one line: control characters, newlines included, are escaped; text longer than `max` characters is
+/// cut.
 pub fn line(text: &str, max: usize) -> String {
     cut_line(text, max).into_owned()
 }
@@ -118,8 +119,8 @@ pub fn cut_block(text: &str, max: usize) -> Cow<'_, str> {
 
 fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let stays = |c: char| plain(c) || keep(c);
-    // `max` counts characters, and there are never more characters than bytes. Nearly all text is ASCII, for which checking
-    // bytes is several times as fast.
+    // `max` counts characters, and there are never more characters than bytes. Nearly all text is ASCII, for which
+    // checking bytes is several times as fast.
     let ascii = |byte: u8| matches!(byte, b' '..=b'~') || byte.is_ascii() && keep(byte.into());
     if text.len() <= max && (text.bytes().all(ascii) || text.chars().all(stays)) {
         return Cow::Borrowed(text);
@@ -148,8 +149,8 @@ pub fn cap(text: &mut String, max: usize) {
     }
 }
 
-/// The lines of a program's output, trimmed, without empty ones; of a Python traceback only the exception. An exception that
-/// only says that a command failed is left out where anything else was said.
+/// The lines of a program's output, trimmed, without empty ones; of a Python traceback only the exception. An
+/// exception that only says that a command failed is left out if there is any other line.
 pub fn told_lines(said: &str) -> Vec<&str> {
     let mut told: Vec<&str> = Vec::new();
     let mut in_traceback = false;
@@ -160,7 +161,7 @@ pub fn told_lines(said: &str) -> Vec<&str> {
         } else if trimmed.starts_with("During handling of the above exception")
             || trimmed.starts_with("The above exception was the direct cause")
         {
-            // The exception that is told is the last one.
+            // Only the last exception is returned.
             told.pop();
         } else if in_traceback && line.starts_with(char::is_whitespace) {
             continue;
@@ -176,7 +177,7 @@ pub fn told_lines(said: &str) -> Vec<&str> {
     told
 }
 
-/// A number of things: `1 cell`, `2 cells`. The word must take a plain `s`.
+/// A number with a noun: `1 cell`, `2 cells`. The plural must end with `s`.
 pub fn count(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_steers_nothing_and_stays_json() {
+    fn printed_text_has_no_control_characters_and_is_valid_json() {
         assert!(matches!(printable("plain\n\tpläin", false, true), Cow::Borrowed(_)));
         assert_eq!(printable("\x1b[2J\u{202e}\u{e0041}\x7f", false, false), r"\u001b[2J\u202e\udb40\udc41\u007f");
         assert_eq!(printable("\x1b[31mred\x1b[0m\x1b[8m", true, false), "\x1b[31mred\x1b[0m\\u001b[8m");
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_a_command_to_a_ci_system() {
+    fn no_line_is_a_command_for_a_ci_system() {
         for (text, told) in [
             ("::error::x\n", "\\u003a:error::x\n"),
             (" \t ::set-output name=x::y", " \t \\u003a:set-output name=x::y"),
@@ -235,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_is_text_in_markdown() {
+    fn markdown_in_text_is_escaped() {
         let text = markdown("[x](javascript:1) ![i](http://e/) <img> | `c` # @all\n- [ ] y");
         assert!(!text.contains(['<', '>', '\n', '@']), "{text}");
         assert!(text.starts_with(r"\[x\]\(javascript\:1\) \!\[i\]"), "{text}");
     }
 
     #[test]
-    fn of_a_traceback_the_exception_is_told() {
+    fn only_the_exception_of_a_traceback_is_returned() {
         let trace = "Traceback (most recent call last):\n  File \"vng\", line 8, in <module>\n    sys.exit(main())\n             ~~~~^^\n";
         let called = "subprocess.CalledProcessError: Command '['virtme-run']' returned non-zero exit status 1.\n";
         let said = format!(

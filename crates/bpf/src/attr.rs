@@ -1,7 +1,7 @@
 //! Arguments of bpf(2): the members of `union bpf_attr` in use, in the layout of include/uapi/linux/bpf.h.
 //!
 //! Own structs instead of aya's generated union, so that building an argument needs no unsafe and bytes that a command
-//! does not know stay zero, which the kernel insists on.
+//! does not know stay zero, which the kernel requires.
 
 /// `BPF_MAP_CREATE`.
 #[repr(C)]

@@ -1,4 +1,4 @@
-//! Attaching the way aya does it by itself, for the cases that ask what that comes to.
+//! Attaches with aya's own functions, for cases that check which attach type aya uses.
 
 use crate::{
     BpfError, ProgramKind, Programs, TcDirection,

@@ -68,7 +68,7 @@ pub struct WorkloadPrograms {
 #[derive(Debug)]
 pub struct Loaded {
     fd: OwnedFd,
-    /// Kernel id.
+    /// Id that the kernel gave the program (`bpf_prog_info.id`).
     pub id: u32,
 }
 
@@ -84,7 +84,7 @@ impl DatapathObject {
     /// # Errors
     /// [`BpfError::File`], [`BpfError::Object`].
     pub fn open(path: &Path) -> Result<Self, BpfError> {
-        let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|error| BpfError::File { path: path.to_owned(), error })?;
         Ok(Self(Arc::new(Parsed::new(&bytes, size_of::<DatapathConfig>(), WHOLE)?)))
     }
 }
@@ -171,7 +171,7 @@ impl Datapath {
         for direction in [FROM_WORKLOAD, TO_WORKLOAD] {
             let cpus = aya::util::nr_cpus().map_err(|(what, error)| object_error(WHOLE, format!("{what}: {error}")))?;
             let zeros = PerCpuValues::try_from(vec![Counters::default(); cpus])
-                .map_err(|error| BpfError::Map { map: "COUNTERS", source: error.into() })?;
+                .map_err(|error| BpfError::Map { map: "COUNTERS", error: error.into() })?;
             counters.insert(CounterKey { host_ifindex, direction }, zeros, 0).map_err(in_map("COUNTERS"))?;
         }
         Ok(())
@@ -193,7 +193,7 @@ impl Datapath {
     ///
     /// # Errors
     /// [`BpfError::Map`].
-    pub fn set_rule(&self, rule: &Rule, verdict: i32) -> Result<(), BpfError> {
+    pub fn set_rule(&self, rule: &WorkloadRule, verdict: i32) -> Result<(), BpfError> {
         let mut rules: LpmTrie<_, RuleKey, i32> = self.typed("RULES_MAP")?;
         rules.insert(&rule.key(), verdict, 0).map_err(in_map("RULES_MAP"))
     }
@@ -202,7 +202,7 @@ impl Datapath {
     ///
     /// # Errors
     /// [`BpfError::Map`]: `ENOENT` where it is not there.
-    pub fn clear_rule(&self, rule: &Rule) -> Result<(), BpfError> {
+    pub fn clear_rule(&self, rule: &WorkloadRule) -> Result<(), BpfError> {
         let mut rules: LpmTrie<_, RuleKey, i32> = self.typed("RULES_MAP")?;
         rules.remove(&rule.key()).map_err(in_map("RULES_MAP"))
     }
@@ -273,7 +273,7 @@ impl Mechanism {
 
 /// What a rule applies to.
 #[derive(Debug, Clone, Copy)]
-pub struct Rule {
+pub struct WorkloadRule {
     /// The workload's device on the node.
     pub host_ifindex: u32,
     /// [`FROM_WORKLOAD`] or [`TO_WORKLOAD`].
@@ -286,7 +286,7 @@ pub struct Rule {
     pub prefix: u32,
 }
 
-impl Rule {
+impl WorkloadRule {
     fn key(&self) -> Key<RuleKey> {
         let (protocol, port) = self.service.unwrap_or_default();
         let mapped = if self.remote.is_ipv4() { 96 } else { 0 };
@@ -324,7 +324,7 @@ pub fn words(address: IpAddr) -> Address {
 }
 
 const fn in_map(map: &'static str) -> impl Fn(MapError) -> BpfError {
-    move |source| BpfError::Map { map, source }
+    move |error| BpfError::Map { map, error }
 }
 
 #[cfg(test)]
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn a_rule_for_an_ipv4_network_counts_the_mapped_prefix_too() {
         let remote = "10.65.0.0".parse().unwrap();
-        let rule = Rule { host_ifindex: 1, direction: FROM_WORKLOAD, service: None, remote, prefix: 24 };
+        let rule = WorkloadRule { host_ifindex: 1, direction: FROM_WORKLOAD, service: None, remote, prefix: 24 };
         assert_eq!(rule.key().prefix_len(), RuleKey::FIXED_BITS + 96 + 24);
     }
 }

@@ -1,11 +1,11 @@
-//! What can go wrong, always with the call that it went wrong in.
+//! Errors, each with the call that failed.
 
 use lab_netlink::NetlinkError;
 use lab_protocol::Hook;
 use nix::errno::Errno;
 use std::path::PathBuf;
 
-/// A call that did not work out.
+/// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// bpf(2) refused.
@@ -17,7 +17,7 @@ pub enum BpfError {
         errno: Errno,
     },
     /// The kernel, most often its verifier, refused a program.
-    #[error("BPF_PROG_LOAD {program}: {errno}{}", if log.is_empty() { String::new() } else { format!("; the verifier's last words:\n{log}") })]
+    #[error("BPF_PROG_LOAD {program}: {errno}{}", if log.is_empty() { String::new() } else { format!("; end of the verifier's log:\n{log}") })]
     Load {
         /// The program's name.
         program: String,
@@ -27,30 +27,30 @@ pub enum BpfError {
         log: String,
     },
     /// The object file can't be read.
-    #[error("{}: {source}; the eBPF object belongs there (see ebpf/README.md)", path.display())]
+    #[error("{}: {error}; build the eBPF object at this path (see ebpf/README.md)", path.display())]
     File {
-        /// The object.
+        /// The object file in the image.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Error of reading it.
+        error: std::io::Error,
     },
     /// The object is not what the loader was built for.
     #[error(
         "eBPF object, program {program}: {detail}; rebuild it from the same sources as the agent (see ebpf/README.md)"
     )]
     Object {
-        /// The program.
+        /// Name of the program in the object.
         program: String,
         /// What does not fit.
         detail: String,
     },
     /// A map operation failed.
-    #[error("map {map}: {source}")]
+    #[error("map {map}: {}", chain(.error))]
     Map {
         /// The map's name.
         map: &'static str,
-        /// Why.
-        source: aya::maps::MapError,
+        /// Error of the map's system call.
+        error: aya::maps::MapError,
     },
     /// The hook has no multi-program API: clsact takes filters.
     #[error("{0} takes filters over netlink, not links or attached programs; use attach_tc")]
@@ -70,11 +70,26 @@ impl BpfError {
         match self {
             Self::Call { errno, .. } | Self::Load { errno, .. } => Some(*errno),
             Self::Netlink(error) => error.errno().map(Errno::from_raw),
-            Self::File { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::Map { source, .. } => errno_in(source),
+            Self::File { error, .. } => error.raw_os_error().map(Errno::from_raw),
+            Self::Map { error, .. } => errno_in(error),
             Self::Object { .. } | Self::NotMprog(_) => None,
         }
     }
+}
+
+/// An error and what is behind it, as one text; what the text has already is not repeated.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = inner.source();
+    }
+    message
 }
 
 /// The errno at the bottom of one of aya's error chains.

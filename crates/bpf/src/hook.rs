@@ -10,7 +10,7 @@ const BPF_NETKIT_PEER: u32 = 55;
 
 /// The `expected_attach_type` that belongs to a hook: 0 for clsact.
 ///
-/// The kernel compares it nowhere but among the users of a prog_array ("bpf: Enforce expected_attach_type for tailcall
+/// The kernel only compares it among the users of a prog_array ("bpf: Enforce expected_attach_type for tailcall
 /// compatibility").
 pub const fn expected_attach_type(hook: Hook) -> u32 {
     match hook {

@@ -1,4 +1,4 @@
-//! Everything that the kernel holds, by id: what a case left behind is the difference of two lists.
+//! The ids of all programs, maps and links in the kernel: leaks of a case are the difference of two lists.
 
 use crate::{
     BpfError, attr,

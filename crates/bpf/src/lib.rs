@@ -1,14 +1,15 @@
 //! Loads eBPF programs, attaches them by every attach type, and asks the kernel what is attached.
 //!
-//! Where to start: [`Programs`] opens the object and loads [`Program`]s; [`attach_tc`], [`attach_link`] and [`attach_prog`]
-//! attach them; [`observe`] and [`query`] list what is attached. aya loads programs and owns the maps. What aya does not offer
-//! is done with bpf(2) directly: links and attachments of tcx and netkit with all their anchors, `expected_attach_type` at
-//! load, link ids in queries.
+//! Where to start: [`Programs`] opens the object and loads [`Program`]s; [`attach_tc`], [`attach_link`] and
+//! [`attach_prog`] attach them; [`observe`] and [`query`] list what is attached. aya loads programs and owns the maps.
+//! What aya does not offer is done with bpf(2) directly: links and attachments of tcx and netkit with all their
+//! anchors, `expected_attach_type` at load, link ids in queries.
 //!
-//! *Architecture invariant:* nothing reports a request as a fact: [`observe`], [`query`] and [`Link::info`] read from the kernel.
+//! *Architecture invariant:* requests are never reported as results: [`observe`], [`query`] and [`BpfLink::info`] read
+//! from the kernel.
 //!
-//! *Architecture invariant:* interface indexes are resolved in the network namespace of the *calling thread*, as the kernel
-//! does it; this crate knows no topology.
+//! *Architecture invariant:* interface indexes are resolved in the network namespace of the *calling thread*, as the
+//! kernel does it; this crate knows no topology.
 
 mod attr;
 mod by_aya;
@@ -32,17 +33,17 @@ mod tc;
 mod xdp;
 
 pub use by_aya::{AyaAttachment, attach_by_aya, aya_reads_version};
-pub use error::BpfError;
+pub use error::{BpfError, chain};
 pub use hook::expected_attach_type;
 pub use ids::{link_fd, link_ids, map_ids, prog_fd, prog_ids};
 pub use lab_abi::{Config, PolicyKey, Seen, Stats};
-pub use link::{Link, LinkInfo};
+pub use link::{BpfLink, LinkInfo};
 pub use load::{LoadOptions, ProgramKind, Programs};
-pub use mprog::{Anchor, Mprog, Place, attach_link, attach_prog, detach_prog};
+pub use mprog::{Anchor, Mprog, Position, attach_link, attach_prog, detach_prog};
 pub use observe::{Observed, find, observe};
 pub use prog_array::ProgArray;
 pub use program::{Program, id_of};
-pub use query::{Entry, Query, query, query_with_room};
+pub use query::{ListedProgram, Query, query, query_with_room};
 pub use sys::as_nobody;
 pub use tc::{
     ClsactState, ListedFilter, Qdisc, Sharing, TcDirection, TcFilter, TcOptions, attach_tc, attach_to_block,

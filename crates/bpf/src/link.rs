@@ -16,14 +16,14 @@ const BPF_LINK_TYPE_NETKIT: u32 = 13;
 
 /// A link's descriptor. Dropping the last one, unless pinned, detaches.
 #[derive(Debug)]
-pub struct Link {
+pub struct BpfLink {
     fd: OwnedFd,
 }
 
 /// What the kernel reports of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkInfo {
-    /// Kernel id.
+    /// `bpf_link_info.id`.
     pub id: u32,
     /// `enum bpf_link_type`.
     pub link_type: u32,
@@ -51,7 +51,7 @@ impl LinkInfo {
     }
 }
 
-impl Link {
+impl BpfLink {
     /// `BPF_OBJ_GET_INFO_BY_FD`.
     ///
     /// # Errors
@@ -109,19 +109,19 @@ impl Link {
     }
 }
 
-impl From<OwnedFd> for Link {
+impl From<OwnedFd> for BpfLink {
     fn from(fd: OwnedFd) -> Self {
         Self { fd }
     }
 }
 
-impl From<Link> for OwnedFd {
-    fn from(link: Link) -> Self {
+impl From<BpfLink> for OwnedFd {
+    fn from(link: BpfLink) -> Self {
         link.fd
     }
 }
 
-impl AsFd for Link {
+impl AsFd for BpfLink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }

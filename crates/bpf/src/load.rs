@@ -90,8 +90,8 @@ impl fmt::Display for ProgramKind {
     }
 }
 
-/// What aya's loader has no words for. With neither set, aya loads; `Some(0)` loads the same without aya's loader, which
-/// parses the kernel's BTF anew for every program (0.1 s against 2 ms in an emulated guest).
+/// Options that aya's loader does not support. With neither set, aya loads; `Some(0)` loads the same without aya's
+/// loader, which parses the kernel's BTF anew for every program (0.1 s against 2 ms in an emulated guest).
 #[derive(Debug, Default)]
 pub struct LoadOptions<'a> {
     /// Passed to `BPF_PROG_LOAD`; aya always says 0.
@@ -113,7 +113,7 @@ impl Programs {
     /// # Errors
     /// [`BpfError::File`], [`BpfError::Object`].
     pub fn open(path: &Path) -> Result<Self, BpfError> {
-        let bytes = fs::read(path).map_err(|source| BpfError::File { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|error| BpfError::File { path: path.to_owned(), error })?;
         let parsed = Parsed::new(&bytes, size_of::<Config>(), &path.display().to_string())?;
         Ok(Self { bytes, parsed })
     }
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn last_words_are_bounded() {
+    fn the_end_of_a_log_is_limited() {
         let log: String = (0..100).map(|line| format!("{line}\n\n")).collect();
         let words = last_words(&log);
         assert!(words.starts_with("80\n") && words.ends_with("\n99"), "{words}");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_object_says_where_it_belongs() {
+    fn an_error_about_a_missing_object_names_its_path() {
         let error = Programs::open(Path::new("/nonexistent/lab")).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ENOENT));
         assert!(error.to_string().starts_with("/nonexistent/lab: "), "{error}");

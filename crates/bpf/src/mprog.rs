@@ -1,7 +1,7 @@
 //! tcx and netkit: links and attached programs, with the anchors of the multi-program API (kernel/bpf/mprog.c).
 
 use crate::{
-    BpfError, Link, attr, hook,
+    BpfError, BpfLink, attr, hook,
     sys::{self, Command},
 };
 use lab_protocol::Hook;
@@ -15,7 +15,7 @@ const BPF_F_LINK: u32 = 1 << 13;
 
 /// On which side of its anchor something goes; without an anchor, of all that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Place {
+pub enum Position {
     /// No flag: at the end, and an anchor is an error of the caller.
     #[default]
     Default,
@@ -30,7 +30,7 @@ pub enum Place {
 /// What a place is relative to.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Anchor<'a> {
-    /// Nothing.
+    /// No anchor: the place is one of the whole list.
     #[default]
     None,
     /// A program's descriptor.
@@ -46,8 +46,8 @@ pub enum Anchor<'a> {
 /// Options of one change to a hook. The default appends, whatever the revision.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Mprog<'a> {
-    /// Side.
-    pub place: Place,
+    /// On which side of the anchor.
+    pub place: Position,
     /// Relative to what.
     pub anchor: Anchor<'a>,
     /// The revision that the hook must have, `ESTALE` otherwise; 0 for any.
@@ -61,12 +61,12 @@ pub struct Mprog<'a> {
 impl<'a> Mprog<'a> {
     /// In front of the anchor.
     pub fn before(anchor: Anchor<'a>) -> Self {
-        Self { place: Place::Before, anchor, ..Self::default() }
+        Self { place: Position::Before, anchor, ..Self::default() }
     }
 
     /// Behind the anchor.
     pub fn after(anchor: Anchor<'a>) -> Self {
-        Self { place: Place::After, anchor, ..Self::default() }
+        Self { place: Position::After, anchor, ..Self::default() }
     }
 
     /// In the slot of `program`.
@@ -81,10 +81,10 @@ impl<'a> Mprog<'a> {
 
     fn flags(&self) -> u32 {
         let place = match self.place {
-            Place::Default => 0,
-            Place::Before => BPF_F_BEFORE,
-            Place::After => BPF_F_AFTER,
-            Place::Both => BPF_F_BEFORE | BPF_F_AFTER,
+            Position::Default => 0,
+            Position::Before => BPF_F_BEFORE,
+            Position::After => BPF_F_AFTER,
+            Position::Both => BPF_F_BEFORE | BPF_F_AFTER,
         };
         let anchor = match self.anchor {
             Anchor::None | Anchor::ProgFd(_) => 0,
@@ -110,7 +110,7 @@ impl<'a> Mprog<'a> {
 /// # Errors
 /// [`BpfError::NotMprog`] for clsact; else [`BpfError::Call`] with the kernel's errno: `EINVAL` where the kernel lacks
 /// the hook, `ENODEV` no such device in this namespace, `ENXIO` not netkit, `EACCES` netkit's peer, and mprog's own.
-pub fn attach_link(hook: Hook, ifindex: u32, program: &impl AsFd, options: &Mprog<'_>) -> Result<Link, BpfError> {
+pub fn attach_link(hook: Hook, ifindex: u32, program: &impl AsFd, options: &Mprog<'_>) -> Result<BpfLink, BpfError> {
     let mut attr = attr::LinkCreate {
         prog_fd: sys::number(program.as_fd()),
         target_ifindex: ifindex,
@@ -121,7 +121,7 @@ pub fn attach_link(hook: Hook, ifindex: u32, program: &impl AsFd, options: &Mpro
         expected_revision: options.expected_revision,
     };
     sys::bpf_fd(Command::LinkCreate, &mut attr)
-        .map(Link::from)
+        .map(BpfLink::from)
         .map_err(|errno| BpfError::call(format!("BPF_LINK_CREATE {hook} ifindex {ifindex}"), errno))
 }
 

@@ -1,6 +1,6 @@
-//! Loading past aya's loader, for what that cannot say: an expected attach type, and a map that is there already.
+//! Loads programs without aya's loader, which supports neither an expected attach type nor existing maps.
 //!
-//! Parsing, relocation and map creation are aya's all the same; only the calls to the kernel differ.
+//! Parsing, relocation and map creation still use aya; only the calls to the kernel differ.
 
 use crate::{
     BpfError, LoadOptions, ProgramKind,
@@ -25,8 +25,8 @@ const LOAD_WIDE: u8 = 0x18;
 /// `BPF_PSEUDO_MAP_FD` and `BPF_PSEUDO_MAP_VALUE`, include/uapi/linux/bpf.h.
 const MAP: [u8; 2] = [1, 2];
 
-/// An object file whose programs are relocated but for the descriptors of their maps. Parsing and relocation are most of
-/// the work, so they are done once.
+/// An object file whose programs are relocated but for the descriptors of their maps. Parsing and relocation are most
+/// of the work, so they are done once.
 #[derive(Debug)]
 pub(crate) struct Parsed {
     maps: Vec<(String, aya_obj::Map)>,
@@ -35,7 +35,7 @@ pub(crate) struct Parsed {
     programs: HashMap<String, Relocated>,
 }
 
-/// One program.
+/// A program, with the places of the maps in it.
 #[derive(Debug)]
 struct Relocated {
     license: CString,
@@ -98,7 +98,7 @@ impl Parsed {
                 }
             };
         }
-        let fd = raw::prog_load(&raw::Load {
+        let fd = raw::prog_load(&raw::ProgramLoad {
             prog_type: raw::BPF_PROG_TYPE_SCHED_CLS,
             expected_attach_type: want.expected_attach_type,
             name: of,

@@ -1,4 +1,4 @@
-//! Questions to the running kernel. Each does the thing; none looks at a version.
+//! Probes of the running kernel: each uses the feature, none checks the version.
 
 use crate::{
     BpfError, Mprog, ProgArray, attach_link, expected_attach_type, query,
@@ -13,14 +13,14 @@ const UNASSIGNED: u32 = 200;
 
 /// A probe's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct ProbeResult {
     /// Whether the kernel can do it.
     pub supported: bool,
     /// The call and what came of it.
     pub detail: String,
 }
 
-impl Answer {
+impl ProbeResult {
     fn new(supported: bool, detail: impl Into<String>) -> Self {
         Self { supported, detail: detail.into() }
     }
@@ -30,33 +30,34 @@ impl Answer {
 ///
 /// # Errors
 /// Whatever does not mean "no tcx", which is `EINVAL`.
-pub fn tcx(ifindex: u32) -> Result<Answer, BpfError> {
+pub fn tcx(ifindex: u32) -> Result<ProbeResult, BpfError> {
     let program = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
     let link = match attach_link(Hook::TcxIngress, ifindex, &program, &Mprog::default()) {
         Ok(link) => link,
-        Err(error) if error.errno() == Some(Errno::EINVAL) => return Ok(Answer::new(false, error.to_string())),
+        Err(error) if error.errno() == Some(Errno::EINVAL) => return Ok(ProbeResult::new(false, error.to_string())),
         Err(error) => return Err(error),
     };
     let link_id = link.info()?.id;
     let listed = query(Hook::TcxIngress, ifindex)?.entries.iter().any(|entry| entry.link_id == Some(link_id));
     let detail = if listed { "link attached and listed" } else { "link attached, but BPF_PROG_QUERY does not list it" };
-    Ok(Answer::new(listed, detail))
+    Ok(ProbeResult::new(listed, detail))
 }
 
 /// Tries a netkit link on a device that is no netkit device, `lo` for one: the errno tells whether the kernel knows the
 /// attach type at all.
 ///
 /// # Errors
-/// An errno that says neither.
-pub fn netkit_attach(ifindex: u32) -> Result<Answer, BpfError> {
+/// Any other errno.
+pub fn netkit_attach(ifindex: u32) -> Result<ProbeResult, BpfError> {
     let program = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
     match attach_link(Hook::NetkitPrimary, ifindex, &program, &Mprog::default()) {
-        Ok(_link) => Ok(Answer::new(true, "link attached")),
+        Ok(_link) => Ok(ProbeResult::new(true, "link attached")),
         Err(error) => match error.errno() {
-            Some(Errno::EINVAL) => Ok(Answer::new(false, error.to_string())),
-            Some(Errno::ENXIO | Errno::EACCES) => {
-                Ok(Answer::new(true, format!("{error}: the attach type is known, the device is not netkit's primary")))
-            }
+            Some(Errno::EINVAL) => Ok(ProbeResult::new(false, error.to_string())),
+            Some(Errno::ENXIO | Errno::EACCES) => Ok(ProbeResult::new(
+                true,
+                format!("{error}: the attach type is known, the device is not netkit's primary"),
+            )),
             _ => Err(error),
         },
     }
@@ -66,17 +67,17 @@ pub fn netkit_attach(ifindex: u32) -> Result<Answer, BpfError> {
 /// tailcall compatibility").
 ///
 /// # Errors
-/// Whatever is neither consent nor `EINVAL`.
-pub fn prog_array_strict() -> Result<Answer, BpfError> {
+/// Any errno other than `EINVAL`.
+pub fn prog_array_strict() -> Result<ProbeResult, BpfError> {
     let map = ProgArray::create(2)?;
     let owner = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, 0, VERDICT_NEXT)?;
     map.insert(0, &owner)?;
     let other = expected_attach_type(Hook::TcxIngress);
     let stranger = raw::minimal(BPF_PROG_TYPE_SCHED_CLS, other, VERDICT_NEXT)?;
     match map.insert(1, &stranger) {
-        Ok(()) => Ok(Answer::new(false, format!("a map owned by type 0 took a program of type {other}"))),
+        Ok(()) => Ok(ProbeResult::new(false, format!("a map owned by type 0 took a program of type {other}"))),
         Err(error) if error.errno() == Some(Errno::EINVAL) => {
-            Ok(Answer::new(true, format!("a map owned by type 0 refused a program of type {other}: {error}")))
+            Ok(ProbeResult::new(true, format!("a map owned by type 0 refused a program of type {other}: {error}")))
         }
         Err(error) => Err(error),
     }
@@ -90,24 +91,27 @@ pub const BPF_F_EGRESS: u64 = 1 << 1;
 ///
 /// # Errors
 /// Whatever keeps a program from being run on a packet.
-pub fn redirect_peer_egress() -> Result<Answer, BpfError> {
-    /// The shortest Ethernet frame, of no protocol that anybody looks into.
+pub fn redirect_peer_egress() -> Result<ProbeResult, BpfError> {
+    /// The shortest Ethernet frame, of an unused protocol.
     const FRAME: [u8; 60] = [0; 60];
     let answer = |flags| raw::test_run(&raw::redirecting(raw::Redirect::Peer, 1, flags)?, &FRAME).map(u32::cast_signed);
     let (plain, egress) = (answer(0)?, answer(BPF_F_EGRESS as i32)?);
     let supported = plain == VERDICT_REDIRECT && egress == VERDICT_REDIRECT;
-    Ok(Answer::new(supported, format!("bpf_redirect_peer returns {plain} without flags, {egress} with BPF_F_EGRESS")))
+    Ok(ProbeResult::new(
+        supported,
+        format!("bpf_redirect_peer returns {plain} without flags, {egress} with BPF_F_EGRESS"),
+    ))
 }
 
 /// Whether `BPF_PROG_LOAD` takes any expected attach type for `BPF_PROG_TYPE_SCHED_CLS`. Known kernels do, so that
 /// loading proves nothing about attaching.
 ///
 /// # Errors
-/// Whatever is neither consent nor `EINVAL`.
-pub fn load_accepts_any_expected_attach_type() -> Result<Answer, BpfError> {
+/// Any errno other than `EINVAL`.
+pub fn load_accepts_any_expected_attach_type() -> Result<ProbeResult, BpfError> {
     match raw::minimal(BPF_PROG_TYPE_SCHED_CLS, UNASSIGNED, VERDICT_NEXT) {
-        Ok(_program) => Ok(Answer::new(true, format!("a program of type {UNASSIGNED} loaded"))),
-        Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(Answer::new(false, error.to_string())),
+        Ok(_program) => Ok(ProbeResult::new(true, format!("a program of type {UNASSIGNED} loaded"))),
+        Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(ProbeResult::new(false, error.to_string())),
         Err(error) => Err(error),
     }
 }

@@ -35,12 +35,12 @@ impl Program {
         self.kind
     }
 
-    /// Kernel id.
+    /// `bpf_prog_info.id`.
     pub const fn id(&self) -> u32 {
         self.id
     }
 
-    /// What it was loaded with.
+    /// Its configuration.
     pub const fn expected_attach_type(&self) -> u32 {
         self.expected_attach_type
     }
@@ -50,7 +50,7 @@ impl Program {
     /// # Errors
     /// [`BpfError::Map`].
     pub fn stats(&self) -> Result<Stats, BpfError> {
-        let shares = self.maps.stats.get(&0, 0).map_err(|source| BpfError::Map { map: "STATS", source })?;
+        let shares = self.maps.stats.get(&0, 0).map_err(|error| BpfError::Map { map: "STATS", error })?;
         let mut sum = Stats::default();
         shares.iter().for_each(|share| sum.merge(share));
         Ok(sum)
@@ -61,7 +61,7 @@ impl Program {
     /// # Errors
     /// [`BpfError::Map`]; [`BpfError::Object`] for a program without one.
     pub fn set_policy(&mut self, key: PolicyKey, verdict: i32) -> Result<(), BpfError> {
-        self.policy()?.insert(key, verdict, 0).map_err(|source| BpfError::Map { map: "POLICY", source })
+        self.policy()?.insert(key, verdict, 0).map_err(|error| BpfError::Map { map: "POLICY", error })
     }
     fn policy(&mut self) -> Result<&mut HashMap<MapData, PolicyKey, i32>, BpfError> {
         self.maps.policy.as_mut().ok_or_else(|| missing(self.kind.name(), "POLICY"))

@@ -15,12 +15,12 @@ pub struct Query {
     /// Counts the changes, from 1.
     pub revision: u64,
     /// In the order of execution.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ListedProgram>,
 }
 
 /// One program on a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListedProgram {
     /// Kernel id of the program.
     pub prog_id: u32,
     /// Kernel id of its link; `None` where it was attached by `BPF_PROG_ATTACH`.
@@ -69,7 +69,7 @@ pub fn query_with_room(hook: Hook, ifindex: u32, room: usize) -> (u32, Result<Qu
                 .iter()
                 .zip(&link_ids)
                 .take(attr.count as usize)
-                .map(|(&prog_id, &link_id)| Entry { prog_id, link_id: (link_id != 0).then_some(link_id) })
+                .map(|(&prog_id, &link_id)| ListedProgram { prog_id, link_id: (link_id != 0).then_some(link_id) })
                 .collect(),
         });
     (attr.count, result)

@@ -1,4 +1,4 @@
-//! Programs of a few instructions, for questions about the API that no packet needs to answer.
+//! Programs of a few instructions, for tests of the API without packets.
 
 use crate::{
     BpfError, ProgArray, attr,
@@ -30,7 +30,7 @@ pub struct RawProgram {
 }
 
 impl RawProgram {
-    /// Kernel id.
+    /// `bpf_prog_info.id`.
     pub const fn id(&self) -> u32 {
         self.id
     }
@@ -152,7 +152,7 @@ fn assemble(
     name: &str,
     instructions: &[bpf_insn],
 ) -> Result<RawProgram, BpfError> {
-    let fd = prog_load(&Load { prog_type, expected_attach_type, name, license: GPL, instructions })?;
+    let fd = prog_load(&ProgramLoad { prog_type, expected_attach_type, name, license: GPL, instructions })?;
     let id = id_of(&fd)?;
     Ok(RawProgram { fd, id })
 }
@@ -187,7 +187,7 @@ fn load_map(dst: u8, map: BorrowedFd<'_>) -> [bpf_insn; 2] {
 }
 
 /// One `BPF_PROG_LOAD`.
-pub(crate) struct Load<'a> {
+pub(crate) struct ProgramLoad<'a> {
     pub prog_type: u32,
     pub expected_attach_type: u32,
     pub name: &'a str,
@@ -196,7 +196,7 @@ pub(crate) struct Load<'a> {
 }
 
 /// Loads without a log first, and once more with one where the kernel refuses.
-pub(crate) fn prog_load(load: &Load<'_>) -> Result<OwnedFd, BpfError> {
+pub(crate) fn prog_load(load: &ProgramLoad<'_>) -> Result<OwnedFd, BpfError> {
     let mut prog_name = [0; 16];
     // The kernel wants a terminating zero.
     for (to, from) in prog_name[..15].iter_mut().zip(load.name.bytes()) {
@@ -220,7 +220,7 @@ pub(crate) fn prog_load(load: &Load<'_>) -> Result<OwnedFd, BpfError> {
     };
     let attempt = |log: &mut [u8]| {
         let mut result = sys::bpf_fd(Command::ProgLoad, &mut attr(log));
-        // The verifier gives way to signals.
+        // Signals interrupt the verifier.
         for _ in 0..INTERRUPTIONS {
             if !matches!(result, Err(Errno::EAGAIN)) {
                 break;

@@ -86,7 +86,7 @@ pub enum ClsactState {
 pub enum Sharing {
     /// The ingress list.
     Ingress,
-    /// Both.
+    /// The ingress and the egress list.
     Both,
     /// The only list of `ingress`, which clsact has come after.
     Old,
@@ -109,11 +109,11 @@ pub struct TcFilter {
 /// A filter as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedFilter {
-    /// Its list.
+    /// Ingress or egress list of the clsact qdisc.
     pub direction: TcDirection,
-    /// Priority.
+    /// Priority: filters run in ascending order (upper half of `tcm_info`).
     pub priority: u16,
-    /// Handle.
+    /// Handle, unique within a priority (`tcm_handle`).
     pub handle: u32,
     /// Kernel id of the program, `TCA_BPF_ID`.
     pub prog_id: u32,
@@ -128,7 +128,7 @@ pub struct ListedFilter {
 pub struct Qdisc {
     /// `noqueue`, `clsact`, …
     pub kind: String,
-    /// Parent handle.
+    /// Handle of the parent (`tcm_parent`), for example `TC_H_CLSACT`.
     pub parent: u32,
     /// Its own handle.
     pub handle: u32,
@@ -177,7 +177,7 @@ pub fn attach_to_block(block: u32, program: &impl AsFd, options: TcOptions) -> R
 }
 
 impl TcFilter {
-    /// The hook.
+    /// The hook in the report's terms.
     pub const fn hook(&self) -> Hook {
         self.direction.hook()
     }

@@ -1,7 +1,7 @@
 //! XDP links, for the cases that ask which modes a device takes.
 
 use crate::{
-    BpfError, Link, attr,
+    BpfError, BpfLink, attr,
     sys::{self, Command},
 };
 use std::os::fd::AsFd;
@@ -23,7 +23,7 @@ pub enum XdpMode {
 ///
 /// # Errors
 /// [`BpfError::Call`]: `EOPNOTSUPP` where the driver has no native XDP.
-pub fn attach_xdp(ifindex: u32, program: &impl AsFd, mode: XdpMode) -> Result<Link, BpfError> {
+pub fn attach_xdp(ifindex: u32, program: &impl AsFd, mode: XdpMode) -> Result<BpfLink, BpfError> {
     let mut attr = attr::LinkCreate {
         prog_fd: sys::number(program.as_fd()),
         target_ifindex: ifindex,
@@ -32,6 +32,6 @@ pub fn attach_xdp(ifindex: u32, program: &impl AsFd, mode: XdpMode) -> Result<Li
         ..attr::LinkCreate::default()
     };
     sys::bpf_fd(Command::LinkCreate, &mut attr)
-        .map(Link::from)
+        .map(BpfLink::from)
         .map_err(|errno| BpfError::call(format!("BPF_LINK_CREATE xdp ifindex {ifindex}"), errno))
 }

@@ -177,11 +177,11 @@ pub struct CounterKey {
     pub direction: u32,
 }
 
-/// What happened to one workload's packets in one direction.
+/// Counters of one workload's packets in one direction.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Packets that the entry program took.
+    /// Packets that the entry program handled.
     pub entered: u64,
     /// Packets that reached the policy program by tail call.
     pub judged: u64,
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_the_flow_the_other_way_round() {
+    fn a_reply_is_the_reversed_flow() {
         let tuple = Tuple { source: [1; 4], destination: [2; 4], source_port: 3, destination_port: 4, protocol: 6 };
         assert_eq!(tuple.reversed().source_port, 4);
         assert_eq!(tuple.reversed().reversed(), tuple);

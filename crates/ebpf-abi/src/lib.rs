@@ -1,9 +1,10 @@
 //! Layouts that the eBPF programs and user space share.
 //!
-//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature datapath.
+//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature
+//! datapath.
 //!
-//! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and tests pin
-//! every size, so that no layout changes unnoticed.
+//! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and
+//! tests pin every size, so that no layout changes unnoticed.
 #![no_std]
 
 pub mod datapath;
@@ -15,7 +16,7 @@ pub const VERDICT_NEXT: i32 = -1;
 pub const VERDICT_PASS: i32 = 0;
 /// Verdict "drop it": `TC_ACT_SHOT`, `TCX_DROP`, `NETKIT_DROP`.
 pub const VERDICT_DROP: i32 = 2;
-/// Verdict "a helper chose where it goes": `TC_ACT_REDIRECT`, `TCX_REDIRECT`, `NETKIT_REDIRECT`.
+/// Verdict "a helper selected the destination": `TC_ACT_REDIRECT`, `TCX_REDIRECT`, `NETKIT_REDIRECT`.
 pub const VERDICT_REDIRECT: i32 = 7;
 
 /// Slots of the jump map (`BPF_MAP_TYPE_PROG_ARRAY`).
@@ -44,8 +45,8 @@ pub struct Config {
     pub jump_index: u32,
     /// Port or echo identifier, host byte order; 0 marks nothing.
     pub marker: u16,
-    /// Link-layer destination that `redirect` and `tunnel` write first, as a datapath that forwards by FIB does; zeros leave the
-    /// packet's own.
+    /// Link-layer destination that `redirect` and `tunnel` write first, as a datapath that forwards by FIB does; zeros
+    /// leave the packet's own.
     pub eth_dst: [u8; 6],
     /// What `check_mtu` adds to the packet's length, bytes.
     pub mtu_len_diff: i32,
@@ -79,7 +80,7 @@ impl Default for Config {
     }
 }
 
-/// What a program saw of the last marked packet (`struct __sk_buff`, include/uapi/linux/bpf.h).
+/// Metadata of the last marked packet (`struct __sk_buff`, include/uapi/linux/bpf.h).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {

@@ -7,6 +7,14 @@ mod results;
 #[cfg(test)]
 mod roots;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod targets;
 #[cfg(test)]
 mod words;
+
+/// A directory in memory, if available.
+#[cfg(test)]
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}

@@ -1,16 +1,14 @@
 //! Fuzz targets for results from other machines.
 
+use crate::scratch;
 use lab::shard::{durations::Durations, merge::Shards};
 use lab_guard::Id;
 use lab_record::log;
-use lab_report::results::figures;
+use lab_report::{
+    history::{self, History},
+    results::{figures, stored},
+};
 use std::fs;
-use tempfile::TempDir;
-
-/// A directory in memory, if available.
-fn scratch() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
 
 #[test]
 fn shards() {
@@ -52,6 +50,26 @@ fn durations_json() {
         match Durations::load(&path) {
             Ok(durations) => assert!(durations.count() <= bytes.len()),
             Err(error) => assert!(error.to_string().contains("durations.json"), "{error}"),
+        }
+    });
+}
+
+/// Runs as `lab results` and `lab history` read them: the end of events.jsonl, and all of it.
+#[test]
+fn stored_runs() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let dir = scratch();
+        let run = dir.path().join("20261120T120000Z-abcdef");
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join(log::FILE), bytes).unwrap();
+        fs::write(run.join("run.json"), bytes).unwrap();
+        let runs = stored(dir.path()).unwrap();
+        assert_eq!((runs.len(), runs[0].size()), (1, 2 * bytes.len() as u64));
+        let passed = runs[0].passed();
+        if let Ok(history) = History::read(&runs, |_, _| true, true, &|_| ()) {
+            assert!(!passed || history.runs.len() == 1);
+            let shown = history::text(&history);
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
         }
     });
 }

@@ -27,5 +27,5 @@ fn every_target_is_in_the_script() {
             }
         }
     }
-    assert_eq!(found, listed.len(), "scripts/fuzz names a target that is not there");
+    assert_eq!(found, listed.len(), "scripts/fuzz has a target that does not exist");
 }

@@ -1,7 +1,7 @@
 //! Fuzz targets for foreign text: names, drawings, and their output.
 
 use lab::run::only_draws;
-use lab_base::text;
+use lab_base::{selection::Pattern, text};
 use lab_guard::{Id, Inside};
 use std::path::{Component, Path};
 
@@ -46,6 +46,20 @@ fn drawings() {
                 !text.contains("<script") && !text.contains("<!doctype") && !text.contains("<foreignobject"),
                 "{text}"
             );
+        }
+    });
+}
+
+/// A pattern and a name, with a NUL byte between them.
+#[test]
+fn patterns() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let (pattern, name) = text.split_once('\0').unwrap_or((&text, "A01-first[auto,nk-l3]"));
+        for read in [Pattern::new, Pattern::of_names] {
+            assert!(read(name).matches(name) && read(&format!("{pattern}*")).matches(pattern), "{text:?}");
+            let plain = !pattern.contains(['*', '?']);
+            assert!(!plain || !Pattern::new(pattern).matches(name) || pattern == name, "{text:?}");
         }
     });
 }

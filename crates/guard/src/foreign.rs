@@ -69,7 +69,7 @@ pub fn copy(from: &Path, to: &Path, most: u64) -> io::Result<u64> {
     Ok(copied)
 }
 
-fn too_large(most: u64) -> io::Error {
+pub(crate) fn too_large(most: u64) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {} MiB", most >> 20))
 }
 

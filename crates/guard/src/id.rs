@@ -1,7 +1,7 @@
 //! Ids of kernels and runs, which become file names.
 //!
-//! Ids are read from results and configuration that may come from other people, so a type checks them when it is created. A
-//! valid id is one harmless path component and can be printed unchanged.
+//! Ids are read from results and configuration that may come from other people, so a type checks them when it is
+//! created. A valid id is one harmless path component and can be printed unchanged.
 
 use serde::{Deserialize, Serialize};
 use std::{borrow::Borrow, fmt, ops::Deref, path::Path, str::FromStr, sync::Arc};
@@ -17,7 +17,7 @@ pub struct Id(Arc<str>);
 /// The text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no name of a kernel or a run: 1 to {LONGEST} letters, digits, `.`, `_`, `+` and `-`, beginning with a letter, \
+    "{0:?} is not a valid name of a kernel or a run: use 1 to {LONGEST} letters, digits, `.`, `_`, `+` and `-`, beginning with a letter, \
      a digit or `_`"
 )]
 pub struct NotAnId(String);
@@ -121,7 +121,9 @@ pub struct Inside(Arc<str>);
 
 /// The text is not a path inside a run's directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no path of a file inside a run: components of letters, digits, `.`, `_`, `+` and `-`, joined by `/`")]
+#[error(
+    "{0:?} is not a valid path of a file in a run: use components of letters, digits, `.`, `_`, `+` and `-`, joined by `/`"
+)]
 pub struct NotInside(String);
 
 impl Inside {
@@ -182,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_one_component_that_reads_as_what_it_is() {
+    fn a_name_is_one_printable_path_component() {
         for good in ["6.12", "7.2-rc1", "newest", "20261126T005127Z-a1b2c3", "_x", "a+b", &"x".repeat(LONGEST)] {
             assert_eq!(Id::new(good).unwrap(), *good);
         }
@@ -193,11 +195,11 @@ mod tests {
             assert!(Id::new(bad).is_err(), "{bad:?}");
         }
         let error = Id::new("../e\u{1b}[2J\u{202e}").unwrap_err().to_string();
-        assert!(error.starts_with(r#""../e\u{1b}[2J\u{202e}" is no name"#), "{error}");
+        assert!(error.starts_with(r#""../e\u{1b}[2J\u{202e}" is not a valid name"#), "{error}");
     }
 
     #[test]
-    fn a_path_inside_a_run_stays_there() {
+    fn a_path_cannot_leave_the_runs_directory() {
         assert_eq!(&*Inside::new("6.1/cells/T01-x/w0.pcap").unwrap(), "6.1/cells/T01-x/w0.pcap");
         for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", "a/./b", "a\\b", "a/b\u{1b}"] {
             assert!(Inside::new(bad).is_err(), "{bad:?}");
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_read_back() {
+    fn invalid_names_and_paths_are_not_deserialized() {
         assert_eq!(serde_json::from_str::<Id>("\"6.12\"").unwrap(), "6.12");
         assert_eq!(serde_json::to_string(&Id::new("6.12").unwrap()).unwrap(), "\"6.12\"");
         assert!(serde_json::from_str::<Id>("\"../evil\"").is_err());

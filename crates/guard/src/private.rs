@@ -1,7 +1,7 @@
 //! Creates and checks directories that other users can neither enter nor replace, independent of the umask.
 //!
-//! A user who can write to a directory can change its files, and a user who can write to a parent directory can replace it.
-//! Therefore both are checked.
+//! A user who can write to a directory can change its files, and a user who can write to a parent directory can replace
+//! it. Therefore both are checked.
 
 use nix::{
     sys::{
@@ -21,7 +21,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// For the owner alone.
+/// Mode of private directories: access for the owner only.
 const PRIVATE: u32 = 0o700;
 /// Write permission for the group and for everybody.
 const FOREIGN_WRITE: u32 = 0o022;
@@ -33,8 +33,8 @@ const STICKY: u32 = 0o1000;
 pub enum Untrusted {
     /// Mode bits let others write.
     #[error(
-        "{} can be written by other users (mode {mode:04o}), and the lab runs what lies in it: `chmod go-w` it, and remove \
-         what others may have put there",
+        "{} can be written by other users (mode {mode:04o}), and the lab runs programs from it: `chmod go-w` it, and remove \
+         files that they may have put there",
         path.display()
     )]
     Writable {
@@ -44,11 +44,11 @@ pub enum Untrusted {
         mode: u32,
     },
     /// It belongs to another user.
-    #[error("{} belongs to another user (uid {owner}), and the lab runs what lies in it: choose another place", path.display())]
+    #[error("{} belongs to another user (uid {owner}), and the lab runs programs from it: choose another directory", path.display())]
     Owner {
         /// The directory.
         path: PathBuf,
-        /// Who owns it.
+        /// Its owner's user id.
         owner: u32,
     },
     /// The path is of another kind.
@@ -56,18 +56,18 @@ pub enum Untrusted {
     Kind {
         /// The path.
         path: PathBuf,
-        /// What it must be.
+        /// The required kind.
         wanted: &'static str,
-        /// What it is.
+        /// Its kind.
         found: &'static str,
     },
     /// It can't be inspected, created or changed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -75,17 +75,17 @@ impl Untrusted {
     /// Whether the path does not exist yet.
     pub fn is_absent(&self) -> bool {
         let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
-        matches!(self, Self::Io { source, .. } if absent.contains(&source.kind()))
+        matches!(self, Self::Io { error, .. } if absent.contains(&error.kind()))
     }
 
     fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
     }
 }
 
-/// Sets the umask so that this process and its children create nothing that group or others can write to. Must be called
-/// first, while there is a single thread.
+/// Sets the umask so that this process and its children create nothing that group or others can write to. Must be
+/// called first, while there is a single thread.
 pub fn restrict_umask() {
     let others = Mode::from_bits_truncate(FOREIGN_WRITE);
     let before = umask(others);
@@ -151,11 +151,12 @@ pub fn scratch(prefix: &str) -> Result<TempDir, Untrusted> {
     temporary(prefix, &std::env::temp_dir())
 }
 
-/// Connects to a socket in a private directory, and checks that the peer runs as this user, because the peer receives files
-/// and commands.
+/// Connects to a socket in a private directory, and checks that the peer runs as this user, because the peer receives
+/// files and commands.
 ///
 /// # Errors
-/// The socket or its peer belongs to another user; [`Untrusted::is_absent`] if it does not exist or does not listen yet.
+/// The socket or its peer belongs to another user; [`Untrusted::is_absent`] if it does not exist or does not listen
+/// yet.
 pub fn connect(socket: &Path) -> Result<UnixStream, Untrusted> {
     own_socket(socket)?;
     let stream = UnixStream::connect(socket).map_err(Untrusted::io(socket))?;
@@ -215,8 +216,8 @@ fn open_to_others(found: &Metadata) -> bool {
     others || (found.mode() & 0o020 != 0 && !is_own_group(Gid::from_raw(found.gid())))
 }
 
-/// Whether a group is the user's private group without other members, as in `pam_umask`: with such groups the usual umask
-/// is 002.
+/// Whether a group is the user's private group without other members, as in `pam_umask`: with such groups the usual
+/// umask is 002.
 fn is_own_group(gid: Gid) -> bool {
     let user = User::from_uid(geteuid()).ok().flatten();
     let group = Group::from_gid(gid).ok().flatten();
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_private_and_what_others_could_fill_is_refused() {
+    fn a_created_directory_is_private_and_a_writable_one_is_refused() {
         let place = public();
         let cache = place.path().join("a/cache");
         keep(&cache).unwrap();
@@ -286,7 +287,7 @@ mod tests {
         let open = place.path().join("open");
         with_mode(&open, 0o777);
         keep(&open).unwrap();
-        assert_eq!(mode(&open), 0o700, "nobody has put anything there");
+        assert_eq!(mode(&open), 0o700, "others could not have written to it");
         with_mode(&open, 0o777);
         fs::write(open.join("planted"), "x").unwrap();
         let error = keep(&open).unwrap_err().to_string();
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_others_can_replace_is_refused_and_one_in_a_sticky_directory_is_not() {
+    fn a_replaceable_directory_is_refused_unless_its_parent_is_sticky() {
         let place = public();
         with_mode(&place.path().join("open"), 0o777);
         let error = keep(&place.path().join("open/cache")).unwrap_err();
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_socket_of_ones_own_in_a_private_directory_is_connected_to() {
+    fn only_the_users_own_socket_in_a_private_directory_is_connected_to() {
         let dir = scratch("guard-").unwrap();
         let socket = dir.path().join("socket");
         assert!(connect(&socket).unwrap_err().is_absent());

@@ -1,8 +1,8 @@
-//! What this kernel can do, probed once per guest.
+//! Capabilities of this kernel, probed once per guest.
 
 use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion, Since, SkipReason, Stated};
 
-/// The probes' answers.
+/// The probe results, with the kernel's version.
 #[derive(Debug)]
 pub struct Capabilities {
     kernel: KernelVersion,
@@ -11,20 +11,20 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// From finished probes.
+    /// Creates it from probe results.
     pub fn new(kernel: KernelVersion, reports: Vec<CapabilityReport>) -> Self {
         Self { kernel, reports, stated: Stated::default() }
     }
 
-    /// With what `kernels.toml` says of the kernel.
+    /// Adds the corrections of `kernels.toml` for the kernel.
     #[must_use]
     pub fn stated(mut self, stated: Stated) -> Self {
         self.stated = stated;
         self
     }
 
-    /// Whether this kernel is known to have a capability: by its version and by what `kernels.toml` says against that. Of a
-    /// kernel whose probes are believed nothing else is known.
+    /// Whether this kernel must have a capability, by its version and the corrections in `kernels.toml`. A kernel
+    /// whose probes decide must only have the stated capabilities.
     pub fn is_known_for(&self, capability: Capability) -> bool {
         if self.stated.believe_probes {
             return self.has(capability);
@@ -33,17 +33,17 @@ impl Capabilities {
         by_version && !self.stated.lacks.contains(&capability)
     }
 
-    /// Whether the kernel has a change that no probe asks for; none where its version says nothing.
+    /// Whether the kernel has a change that is not probed; `None` if its version does not decide that.
     pub fn has_change(&self, since: &Since) -> Option<bool> {
         (!self.stated.believe_probes).then(|| since.expected_on(self.kernel))
     }
 
-    /// All answers.
+    /// The answers of all probes, in the order of [`Capability::ALL`].
     pub fn reports(&self) -> &[CapabilityReport] {
         &self.reports
     }
 
-    /// The kernel's version: for expectations that are facts about releases, never for detection.
+    /// The kernel's version, only for expectations that are facts about releases, never for detection.
     pub fn kernel(&self) -> KernelVersion {
         self.kernel
     }
@@ -53,10 +53,10 @@ impl Capabilities {
         self.reports.iter().any(|report| report.capability == capability && report.state == CapabilityState::Supported)
     }
 
-    /// Passes where the kernel has the capability.
+    /// Returns an error if the kernel lacks the capability.
     ///
     /// # Errors
-    /// The reason for a skip, with what the probe found.
+    /// The reason for a skip, with the probe result.
     pub fn need(&self, capability: Capability) -> Result<(), SkipReason> {
         if self.has(capability) {
             return Ok(());
@@ -69,8 +69,8 @@ impl Capabilities {
         Err(SkipReason { capability, detail, lifted_by: capability.since().lifted_by(self.kernel) })
     }
 
-    /// The reason for a skip behind an unexpected refusal: the kernel knows no such driver, and the probes have found
-    /// before that a module of this sort is missing. On a kernel with its modules the refusal stays a failure.
+    /// The reason for a skip after an unexpected error: the kernel has no such driver, and a probe has found that
+    /// its module is missing. If no module is missing, the error remains a failure.
     pub fn behind(&self, refusal: &str) -> Option<SkipReason> {
         let suspects: &[Capability] = if refusal.contains("Unknown device type") {
             &[Capability::Veth, Capability::Dummy, Capability::Bridge]
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_module_that_a_probe_missed_excuses_a_refusal() {
+    fn an_error_is_a_skip_only_if_a_probe_found_the_module_missing() {
         let with = |state| {
             let report = CapabilityReport { capability: Capability::Clsact, state, detail: String::new() };
             Capabilities::new("7.1.13".parse().unwrap(), vec![report])

@@ -1,4 +1,4 @@
-//! What a case is: a name from the catalogue, its variants, and one function.
+//! Cases: a name from the catalogue, variants, and a function.
 
 use crate::{
     ctx::{Ctx, Stop},
@@ -24,7 +24,7 @@ impl Area {
         Self { name, cases, keeps_evidence: false }
     }
 
-    /// Keeps the packets of cells that fail: for areas whose subject is traffic.
+    /// Captures packets of failed cells, for areas about traffic.
     #[must_use]
     pub const fn keeping_evidence(mut self) -> Self {
         self.keeps_evidence = true;
@@ -38,7 +38,7 @@ impl Area {
     }
 }
 
-/// Which way the packets go, seen from the workload.
+/// The direction of packets, relative to the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// Ingress of the node's end, or `BPF_NETKIT_PEER`.
@@ -48,7 +48,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both directions.
+    /// From the workload first.
     pub const BOTH: [Self; 2] = [Self::FromWorkload, Self::ToWorkload];
 
     /// The opposite one.
@@ -77,10 +77,10 @@ impl Direction {
     }
 }
 
-/// One point on the axes that a case is run over. Axes that a case does not vary are `None`.
+/// One variant: a value per axis. Axes that a case does not vary are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Variant {
-    /// The attach type that is asked for.
+    /// The requested attach type.
     pub attach: Option<AttachRequest>,
     /// The kind of the workload's link.
     pub device: Option<LinkKind>,
@@ -123,43 +123,43 @@ impl Variant {
     }
 }
 
-/// What a case's function returns.
+/// Result of a case's function.
 pub type CaseResult = Result<(), Stop>;
 
 /// The topology that a case runs on.
 #[derive(Debug, Clone, Copy)]
 enum On {
-    /// None: the case makes its own devices, or needs no network.
+    /// None: the case creates its own devices, or needs no network.
     Nothing,
-    /// The same one in every variant.
+    /// The same in every variant.
     One(Template),
-    /// Another one by variant.
+    /// Depends on the variant.
     Each(fn(&Variant) -> Template),
 }
 
-/// One case of the catalogue. An entry stands directly above its function.
+/// One case of the catalogue. Its entry is directly above its function.
 #[derive(Debug)]
 pub struct Case {
     /// The catalogue's number.
     catalogue: &'static str,
     /// Short name, unique together with the number.
     name: &'static str,
-    /// One sentence: what holds when it passes.
+    /// One sentence that is true if it passes.
     title: &'static str,
     on: On,
     variants: fn() -> Vec<Variant>,
-    /// Needed beyond what variants and topology imply.
+    /// Required capabilities in addition to those of variants and topology.
     requires: &'static [Capability],
-    /// On a fast guest.
+    /// Deadline on a fast guest.
     deadline_ms: u32,
     run: fn(&mut Ctx, &Variant) -> CaseResult,
-    /// Where it is written.
+    /// Its source file and line.
     place: &'static Location<'static>,
 }
 
 impl Case {
-    /// A case with the usual deadline of ten seconds, without topology, variants and extra requirements. `catalogue` and
-    /// `name` make its cells' ids, `title` says in one sentence what holds when it passes.
+    /// A case with the usual deadline of ten seconds, without topology, variants and extra requirements. `catalogue`
+    /// and `name` make its cells' ids, `title` is one sentence that is true if it passes.
     #[track_caller]
     pub const fn new(
         catalogue: &'static str,
@@ -181,35 +181,35 @@ impl Case {
         }
     }
 
-    /// On this topology, which [`Ctx::testbed`] builds.
+    /// Sets the topology, which [`Ctx::testbed`] builds.
     #[must_use]
     pub const fn on(mut self, topology: Template) -> Self {
         self.on = On::One(topology);
         self
     }
 
-    /// On a topology that depends on the variant.
+    /// Sets a topology that depends on the variant.
     #[must_use]
     pub const fn on_each(mut self, topology: fn(&Variant) -> Template) -> Self {
         self.on = On::Each(topology);
         self
     }
 
-    /// In these variants.
+    /// Sets the variants.
     #[must_use]
     pub const fn over(mut self, variants: fn() -> Vec<Variant>) -> Self {
         self.variants = variants;
         self
     }
 
-    /// On kernels with these capabilities only, beside those that variants and topology imply.
+    /// Adds required capabilities to those of variants and topology.
     #[must_use]
     pub const fn needs(mut self, requires: &'static [Capability]) -> Self {
         self.requires = requires;
         self
     }
 
-    /// With this deadline, milliseconds on a fast guest.
+    /// Sets the deadline, milliseconds on a fast guest.
     #[must_use]
     pub const fn within(mut self, deadline_ms: u32) -> Self {
         self.deadline_ms = deadline_ms;
@@ -248,8 +248,8 @@ impl Case {
     }
 }
 
-/// A variant's axes and the devices of its topology say what it needs; the case adds the rest. `auto` needs nothing
-/// beyond its device, since it chooses from what the kernel has.
+/// The required capabilities: those of a variant's axes, of its topology's devices, and of the case. `auto` only
+/// needs its device, since it selects from the attach types of the kernel.
 fn requirements(own: &[Capability], variant: &Variant, topology: Option<&Topology>) -> Vec<Capability> {
     let mut requires = own.to_vec();
     if let Some(topology) = topology {

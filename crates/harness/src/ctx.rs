@@ -1,4 +1,4 @@
-//! The state of a running case: its checks, its attachments, its clean-up.
+//! The state of a running case: its checks, attachments and clean-up.
 
 use crate::{
     capabilities::Capabilities,
@@ -8,39 +8,40 @@ use crate::{
 };
 use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
+use lab_topology::unpoisoned;
 use lab_topology::{Family, Net, Topology};
 use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-/// Lines of log that one cell may keep.
+/// Maximum log lines of one cell.
 const MAX_LOG: usize = 500;
 /// Interval at which a condition is checked.
 const POLL: Duration = Duration::from_millis(2);
 
-/// Why a case stops before its end. Travels through `?`, so that helpers may fail and skip too.
+/// Why a case stops early. Returned with `?`, so that helpers can fail and skip too.
 #[derive(Debug)]
 pub enum Stop {
-    /// A verdict on the kernel.
+    /// A failure.
     Fail(FailureKind, String),
     /// The kernel lacks something.
     Skip(SkipReason),
 }
 
 impl Stop {
-    /// An assertion without which going on makes no sense.
+    /// A check without which the case cannot continue.
     pub fn check(message: impl Into<String>) -> Self {
         Self::Fail(FailureKind::Check, message.into())
     }
 
-    /// A call failed that no check expected to fail.
+    /// A call failed unexpectedly.
     pub fn unexpected(message: impl fmt::Display) -> Self {
         Self::Fail(FailureKind::Unexpected, message.to_string())
     }
@@ -48,27 +49,17 @@ impl Stop {
 
 impl<E: std::error::Error> From<E> for Stop {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let inner_text = inner.to_string();
-            if !message.contains(&inner_text) {
-                message.push_str(": ");
-                message.push_str(&inner_text);
-            }
-            source = inner.source();
-        }
-        Self::Fail(FailureKind::Unexpected, message)
+        Self::Fail(FailureKind::Unexpected, lab_bpf::chain(&error))
     }
 }
 
-/// What [`Ctx::defer`] takes.
+/// A clean-up action for [`Ctx::defer`].
 type Cleanup = Box<dyn FnOnce() -> Result<(), String> + Send>;
 
-/// Tells how often a program ran on the cell's own packets.
+/// Returns how often a program ran on the cell's own packets.
 pub type RunMeter = Box<dyn Fn() -> Result<u64, BpfError> + Send>;
 
-/// An attachment whose program is asked once more, before clean-up, how often it ran.
+/// An attachment; the run count of its program is read before clean-up.
 struct Attached {
     record: AttachRecord,
     meter: Option<RunMeter>,
@@ -80,33 +71,33 @@ pub struct Ctx {
     pub programs: Arc<Programs>,
     /// The miniature datapath's programs.
     pub datapath: DatapathObject,
-    /// What the probes found.
+    /// Probe results.
     pub capabilities: Arc<Capabilities>,
-    /// UDP and TCP port, and ICMP id, of this cell's own traffic: what its programs count.
+    /// Marker of this cell's own traffic, which its programs count: UDP and TCP port, and ICMP id.
     pub marker: u16,
     /// Factor on every deadline.
     pub time_scale: f32,
-    /// A deliberate fault.
+    /// The deliberate fault, if any.
     pub fault: Option<Fault>,
     checks: Vec<Check>,
     attached: Vec<Attached>,
     log: Vec<String>,
     metrics: BTreeMap<String, f64>,
     cleanups: Vec<(&'static str, Cleanup)>,
-    /// Kept where the case's area is one of traffic.
+    /// Evidence, if the case's area is about traffic.
     evidence: Option<Mutex<Evidence>>,
-    /// Topologies that end with the case, see [`Ctx::outlive`].
+    /// Topologies to delete at the end of the case, see [`Ctx::outlive`].
     nets: Vec<Arc<Net>>,
-    /// What the cell declares.
+    /// The declared topology.
     topology: Option<Topology>,
-    /// Whether the cell has built what it declares.
+    /// Whether the cell has built its declared topology.
     built: AtomicBool,
-    /// Whether the cell has sent what this machine has no protocol for.
+    /// Whether the cell has sent packets of a protocol that this machine lacks.
     without_ipv6: AtomicBool,
 }
 
 impl Ctx {
-    /// An empty context.
+    /// Creates an empty context.
     pub fn new(
         programs: Arc<Programs>,
         datapath: DatapathObject,
@@ -135,47 +126,59 @@ impl Ctx {
         }
     }
 
-    /// With the topology that the cell declares.
+    /// Sets the topology that the cell declares.
     #[must_use]
     pub(crate) fn with_topology(mut self, topology: Option<Topology>) -> Self {
         self.topology = topology;
         self
     }
 
-    /// Builds the topology that the cell declares; every call builds another one. There is no other way for a case to
-    /// build a topology, so that what is listed and drawn is what runs.
+    /// Builds the topology that the cell declares; every call builds a new one. A case cannot build a topology in
+    /// another way, so that the listed and drawn topology is the one that runs.
     ///
     /// # Errors
-    /// The kernel's refusal, or a failed check where the cell declares none.
+    /// The kernel's error, or a failed check if the cell declares no topology.
     pub fn testbed(&self) -> Result<Testbed, Stop> {
         let topology = self.topology.as_ref().ok_or_else(|| Stop::check("the case declares no topology"))?;
         self.built.store(true, Ordering::Relaxed);
         Testbed::build(topology)
     }
 
-    /// Says that the case is about to send packets of a family. Where the machine has no IPv6, cases run in IPv4 alone; one
-    /// that sends IPv6 all the same and fails is skipped for it.
+    /// Records that the case is going to send packets of a family. Without IPv6, cases run with IPv4 only; a case
+    /// that sends IPv6 anyway and fails is skipped.
     pub fn asks_for(&self, family: Family) {
         if !family.is_available() {
             self.without_ipv6.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Keeps evidence from now on, see [`Evidence`].
+    /// An empty context on the same machine: for cases that test the harness's own checks.
+    #[must_use]
+    pub fn scratch(&self) -> Self {
+        let (programs, capabilities) = (self.programs.clone(), self.capabilities.clone());
+        Self::new(programs, self.datapath.clone(), capabilities, self.marker, self.time_scale, None)
+    }
+
+    /// What was checked, in order.
+    pub fn into_checks(self) -> Vec<Check> {
+        self.checks
+    }
+
+    /// Starts to collect evidence, see [`Evidence`].
     #[must_use]
     pub fn with_evidence(mut self) -> Self {
         self.evidence = Some(Mutex::default());
         self
     }
 
-    /// Captures at two nodes from now on, where this case keeps evidence.
+    /// Starts captures at two nodes, if this case collects evidence.
     pub fn watch(&self, net: &Arc<Net>, nodes: [&str; 2]) {
         if let Some(evidence) = &self.evidence {
-            evidence.lock().unwrap_or_else(PoisonError::into_inner).watch(net, nodes);
+            unpoisoned(evidence.lock()).watch(net, nodes);
         }
     }
 
-    /// Captures at both ends of a device's link from now on, where this case keeps evidence.
+    /// Starts captures at both ends of a device's link, if this case collects evidence.
     pub fn watch_link(&self, net: &Arc<Net>, node: &str, dev: &str) {
         let link = net.topology().links.iter().find(|link| link.primary.node == node && link.primary.name == dev);
         if let Some(link) = link {
@@ -183,51 +186,51 @@ impl Ctx {
         }
     }
 
-    /// Drops a topology after the programs that were attached in it. The kernel frees a program after some grace periods,
-    /// and a namespace by work that takes as long; this order lets both happen at the same time.
+    /// Drops a topology after the programs that were attached in it. The kernel frees a program after some grace
+    /// periods, and a namespace by work that takes as long; this order lets both happen at the same time.
     pub fn outlive(&mut self, net: &Arc<Net>) {
         if !self.nets.iter().any(|held| Arc::ptr_eq(held, net)) {
             self.nets.push(net.clone());
         }
     }
 
-    /// A duration on this guest: `millis` on a fast one, more under emulation. A case that has failed already
-    /// gets less: where no packet passes any more, its waits would add up to its deadline, and it would count as a hang.
+    /// A duration on this guest: `millis` on a fast one, more under emulation. It is shorter for a case that has
+    /// already failed: without passing packets its waits would add up to its deadline, and it would count as a hang.
     pub fn patience(&self, millis: u64) -> Duration {
         let scale = self.time_scale.max(1.0);
         let failed = self.checks.iter().any(|check| !check.ok);
         Duration::from_millis(millis).mul_f32(if failed { scale.min(MUTANT_TIME_SCALE) } else { scale })
     }
 
-    /// Notes a line.
+    /// Adds a line to the cell's log.
     pub fn log(&mut self, line: impl Into<String>) {
         if self.log.len() < MAX_LOG {
             self.log.push(line.into());
         }
     }
 
-    /// Keeps a number.
+    /// Adds a metric to the report.
     pub fn metric(&mut self, name: &str, value: f64) {
         self.metrics.insert(name.to_owned(), value);
     }
 
-    /// Records an assertion and continues; a false one fails the cell at the end. Returns the value of the assertion.
+    /// Records a check and continues; a false one fails the cell at the end. Returns `ok`.
     pub fn check(&mut self, name: impl Into<String>, ok: bool, seen: impl fmt::Display) -> bool {
         self.checks.push(Check { name: name.into(), ok, seen: seen.to_string() });
         if let Some(evidence) = self.evidence.as_mut().filter(|_| !ok) {
-            evidence.get_mut().unwrap_or_else(PoisonError::into_inner).dump();
+            unpoisoned(evidence.get_mut()).dump();
         }
         ok
     }
 
-    /// Asserts that two values are equal.
+    /// Checks that two values are equal.
     pub fn equal<T: PartialEq + fmt::Debug>(&mut self, name: impl Into<String>, seen: T, wanted: T) -> bool {
         let ok = seen == wanted;
-        let shown = if ok { format!("{seen:?}") } else { format!("{seen:?}, wanted {wanted:?}") };
+        let shown = if ok { format!("{seen:?}") } else { format!("{seen:?}, expected {wanted:?}") };
         self.check(name, ok, shown)
     }
 
-    /// Asserts that a call failed with exactly this errno.
+    /// Checks that a call failed with exactly this errno.
     pub fn refused<T, E: AsErrno + fmt::Display>(
         &mut self,
         name: impl Into<String>,
@@ -235,19 +238,19 @@ impl Ctx {
         wanted: Errno,
     ) -> bool {
         match result {
-            Ok(_) => self.check(name, false, format!("succeeded, wanted {wanted:?}")),
+            Ok(_) => self.check(name, false, format!("succeeded, expected {wanted:?}")),
             Err(error) => {
                 let ok = error.errno() == Some(wanted);
-                let shown = if ok { format!("{wanted:?}") } else { format!("{error}, wanted {wanted:?}") };
+                let shown = if ok { format!("{wanted:?}") } else { format!("{error}, expected {wanted:?}") };
                 self.check(name, ok, shown)
             }
         }
     }
 
-    /// Stops the case unless the condition holds: for what everything after depends on.
+    /// Stops the case unless the condition is true, for conditions on which the rest of the case depends.
     ///
     /// # Errors
-    /// [`Stop::Fail`] where it does not.
+    /// [`Stop::Fail`] if it is false.
     pub fn require(&mut self, name: &str, ok: bool, seen: impl fmt::Display) -> Result<(), Stop> {
         let seen = seen.to_string();
         if self.check(name, ok, &seen) { Ok(()) } else { Err(Stop::check(format!("{name}: {seen}"))) }
@@ -256,15 +259,15 @@ impl Ctx {
     /// Stops with a skip unless the kernel has the capability.
     ///
     /// # Errors
-    /// [`Stop::Skip`] with what the probe found and the version that lifts it.
+    /// [`Stop::Skip`] with the probe result and the version that has the capability.
     pub fn need(&self, capability: Capability) -> Result<(), Stop> {
         self.capabilities.need(capability).map_err(Stop::Skip)
     }
 
-    /// Waits for a condition; false where it does not come true in time (milliseconds on a fast guest).
+    /// Waits for a condition; returns false if it does not become true in time (milliseconds on a fast guest).
     ///
     /// # Errors
-    /// Those of the question.
+    /// The error of `condition`.
     pub fn wait_until(&self, millis: u64, mut holds: impl FnMut() -> Result<bool, Stop>) -> Result<bool, Stop> {
         let deadline = Instant::now() + self.patience(millis);
         loop {
@@ -278,13 +281,17 @@ impl Ctx {
         }
     }
 
-    /// Puts clean-up on the stack: it runs last in, first out, also after a failure, and its own failure fails the cell.
-    pub fn defer(&mut self, what: &'static str, cleanup: impl FnOnce() -> Result<(), String> + Send + 'static) {
-        self.cleanups.push((what, Box::new(cleanup)));
+    /// Adds a clean-up action. The actions run in reverse order, also after a failure, and their failure fails the cell.
+    pub fn defer<E: fmt::Display>(
+        &mut self,
+        what: &'static str,
+        cleanup: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) {
+        self.cleanups.push((what, Box::new(|| cleanup().map_err(|error| error.to_string()))));
     }
 
-    /// Adds an attachment to the report. `program` is asked at the end how many marked packets it saw; a case that
-    /// sends none gives `None`.
+    /// Adds an attachment to the report. The number of marked packets is read from `program` at the end; `None` for
+    /// a case that sends none.
     pub fn report_attachment(&mut self, record: AttachRecord, program: Option<Arc<Program>>) {
         let meter = program.map(|program| -> RunMeter { Box::new(move || program.stats().map(|stats| stats.marked)) });
         self.report_metered(record, meter);
@@ -296,8 +303,8 @@ impl Ctx {
         lab_traffic::gate::attached();
     }
 
-    /// Reads the run counts of all reported programs now, and drops the programs and their topology: for cases that observe
-    /// their deletion.
+    /// Reads the run counts of all reported programs now, and drops the programs and their topology: for cases that
+    /// observe their deletion.
     pub fn ask_programs(&mut self) {
         for attached in &mut self.attached {
             if let Some(meter) = attached.meter.take() {
@@ -311,12 +318,14 @@ impl Ctx {
         self.nets.clear();
     }
 
-    /// Ends the case: counts, cleans up, judges.
+    /// Ends the case: reads counters, cleans up, and determines the outcome.
     pub fn finish(mut self, cell: lab_protocol::CellId, mut result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
-        // Read before clean-up; what it holds of the topology goes with it.
-        let evidence =
-            self.evidence.take().map(|evidence| evidence.into_inner().unwrap_or_else(PoisonError::into_inner));
+        for late in lab_traffic::late_arrivals() {
+            self.check("nothing arrives after the window in which nothing must arrive", false, late);
+        }
+        // Read before clean-up; the references to the topology are dropped with it.
+        let evidence = self.evidence.take().map(|evidence| unpoisoned(evidence.into_inner()));
         let failed = matches!(result, Err(Stop::Fail(..))) || self.checks.iter().any(|check| !check.ok);
         let attachments = evidence.filter(|_| failed).map(Evidence::attachments).unwrap_or_default();
         let mut cleanup_failures = Vec::new();
@@ -329,7 +338,7 @@ impl Ctx {
             && !matches!(judge(&result, &self.checks, &[]), Outcome::Passed)
             && let Err(stop) = self.need(Capability::Ipv6)
         {
-            // What failed before belongs to the question that can't be asked here.
+            // Failed checks are only logged, because this machine cannot run the case.
             self.checks
                 .iter()
                 .filter(|check| !check.ok)
@@ -341,7 +350,7 @@ impl Ctx {
         let outcome = match (judge(&result, &self.checks, &cleanup_failures), unbuilt) {
             (Outcome::Passed, Some(topology)) => Outcome::Failed {
                 kind: FailureKind::Check,
-                message: format!("the case declares the topology {} and did not build it", topology.name),
+                message: format!("the case declares the topology {} but did not build it", topology.name),
             },
             (outcome, _) => outcome,
         };
@@ -374,14 +383,14 @@ fn judge(result: &Result<(), Stop>, checks: &[Check], cleanup_failures: &[String
         }
         Err(Stop::Skip(reason)) => Outcome::Skipped { reason: reason.clone() },
         Ok(()) if !cleanup_failures.is_empty() => fail(FailureKind::Cleanup, cleanup_failures.join("; ")),
-        Ok(()) if checks.is_empty() => fail(FailureKind::Check, "the case asserted nothing".into()),
+        Ok(()) if checks.is_empty() => fail(FailureKind::Check, "the case made no checks".into()),
         Ok(()) => Outcome::Passed,
     }
 }
 
-/// Errors that carry the kernel's errno.
+/// Errors that contain the kernel's errno.
 pub trait AsErrno {
-    /// The errno, where the kernel gave one.
+    /// The errno, if the kernel returned one.
     fn errno(&self) -> Option<Errno>;
 }
 
@@ -406,13 +415,13 @@ mod tests {
     }
 
     #[test]
-    fn a_case_that_asserts_nothing_does_not_pass() {
+    fn a_case_without_checks_does_not_pass() {
         assert_eq!(judge(&Ok(()), &[], &[]).word(), "failed");
         assert_eq!(judge(&Ok(()), &[check(true)], &[]).word(), "passed");
     }
 
     #[test]
-    fn a_false_check_outweighs_a_later_skip_and_clean_up_counts() {
+    fn a_failed_check_takes_precedence_over_a_later_skip_and_clean_up_counts() {
         let skip = SkipReason {
             capability: Capability::Netkit,
             detail: "RTM_NEWLINK: EOPNOTSUPP".into(),

@@ -1,7 +1,6 @@
-//! Auto mode: which attach type to use for one workload interface.
-//!
-//! The choice is made per interface, from its kind as netlink reports it and from what the probes found, so that veth
-//! and netkit workloads share a node. It is the guest's choice; what the kernel must give is worked out by the host.
+//! Auto mode: selects the attach type for a workload interface.
+//! The selection is made per interface, from its kind in netlink and the probe results, so that a node can have veth
+//! and netkit workloads. The guest selects; the host independently computes which attach type the kernel must use.
 
 use crate::{capabilities::Capabilities, fault::Fault};
 use lab_protocol::{AttachType, Capability, DeviceKind};
@@ -35,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_of_each_interface_decides_for_that_interface_alone() {
+    fn each_interface_is_decided_by_its_own_kind() {
         let all = capabilities(&[Capability::Tcx, Capability::Netkit]);
         assert_eq!(choose(DeviceKind::Veth, &all, None), AttachType::Tcx);
         assert_eq!(choose(DeviceKind::NetkitL3, &all, None), AttachType::Netkit);

@@ -1,7 +1,6 @@
 //! Evidence of a failed case: packets at both ends, the drawing of the topology, its devices and programs.
-//!
-//! Captures start with a case's first traffic and cost nothing until they are read. The dump is taken when the first
-//! check fails, while everything is still in place; a case that stops otherwise is dumped at its end.
+//! Captures start with a case's first traffic and have no cost until they are read. Devices and programs are recorded
+//! when the first check fails, while they still exist; in a case that stops otherwise, at its end.
 
 use crate::survey;
 use lab_protocol::attachment::{Attachment, AttachmentKind};
@@ -23,7 +22,7 @@ struct Watched {
 }
 
 impl Evidence {
-    /// Captures at these nodes from now on, each once.
+    /// Starts captures at these nodes, at most one per node.
     pub fn watch(&mut self, net: &Arc<Net>, nodes: [&str; 2]) {
         let at = self.nets.iter().position(|watched| Arc::ptr_eq(&watched.net, net)).unwrap_or_else(|| {
             self.nets.push(Watched { net: net.clone(), captures: BTreeMap::new() });
@@ -40,14 +39,14 @@ impl Evidence {
         }
     }
 
-    /// Keeps devices and programs as they are now, unless an earlier failure has.
+    /// Records the current devices and programs, unless an earlier failure already did.
     pub fn dump(&mut self) {
         if self.dump.is_none() {
             self.dump = Some(self.nets.iter().map(|watched| dump(&watched.net)).collect());
         }
     }
 
-    /// Everything, for the host.
+    /// All evidence as files for the host.
     pub fn attachments(mut self) -> Vec<Attachment> {
         self.dump();
         let mut attachments = Vec::new();
@@ -73,7 +72,7 @@ impl Evidence {
     }
 }
 
-/// Every device of every node with its counters, and what is attached to it.
+/// All devices of all nodes with their counters and programs.
 fn dump(net: &Net) -> String {
     let mut out = String::new();
     for node in &net.topology().nodes {

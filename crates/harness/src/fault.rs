@@ -1,4 +1,5 @@
-//! Deliberate faults: each is a mistake that a datapath team could make, and a suite must detect it.
+//! Deliberate faults (mutants): each is a mistake that developers of a datapath could make, and the suite must detect
+//! it.
 
 use lab_protocol::{Capability, CellId, cell::MutantInfo};
 
@@ -15,14 +16,14 @@ pub enum Fault {
     PinStays,
     /// Programs of all mechanisms share one jump map.
     SharedJump,
-    /// Two workloads' policies get one slot.
+    /// The policies of two workloads use the same slot.
     SharedSlot,
     /// One of [`lab_bpf::datapath::fault`], in every program of the miniature datapath.
     Datapath(u32),
 }
 
-/// Factor by which deadlines are stretched at most while a fault is built in, and once a case has failed: a check that
-/// fails waits for its whole deadline, and one that passes needs a fraction of it.
+/// Maximum factor for deadlines while a fault is built in or after a case has failed: a failing check waits for its
+/// whole deadline, a passing one only for a fraction of it.
 pub const MUTANT_TIME_SCALE: f32 = 2.5;
 
 /// A fault, and the cells that must detect it.
@@ -30,11 +31,12 @@ pub const MUTANT_TIME_SCALE: f32 = 2.5;
 pub struct Mutant {
     /// Unique name: `lab mutants NAME`.
     pub name: &'static str,
-    /// The fault.
+    /// What the harness or the eBPF programs do wrong.
     pub fault: Fault,
     /// Description of the fault.
     pub breaks: &'static str,
-    /// Cells that are run with it: at least one must fail. Few, since each failing one waits for its deadline.
+    /// Cells that run with the fault; at least one must fail. There are few, since each failing cell waits for its
+    /// deadline.
     pub noticed_by: &'static [&'static str],
     /// Capabilities without which the fault has no effect.
     pub needs: &'static [Capability],

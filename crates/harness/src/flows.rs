@@ -1,7 +1,6 @@
-//! Traffic across a testbed, and the agreement of two independent witnesses.
-//!
-//! The oracle is the traffic itself: sequence numbers and contents as the sockets saw them. The programs' counters are
-//! the second witness; for ICMP and UDP, which never retransmit here, both must name the same number.
+//! Traffic across a testbed, verified by two independent counts.
+//! The first count is that of the sockets: sequence numbers and contents of the received packets. The second count is
+//! that of the programs. For ICMP and UDP, which never retransmit here, both must be equal.
 
 use crate::{
     case::Direction,
@@ -13,17 +12,17 @@ use lab_topology::Family;
 use lab_traffic::{Flow, FlowReport, Path, Proto, SILENCE_WINDOW, UdpStream};
 use std::{sync::Arc, time::Duration};
 
-/// Exchanges per flow: enough to tell "all" from "some", few enough for an emulated guest.
+/// Exchanges per flow: enough to distinguish "all" from "some", few enough for an emulated guest.
 pub const EXCHANGES: u16 = 3;
-/// Between two datagrams of a stream: several per attach operation, and bearable under emulation.
+/// Time between two datagrams of a stream: short enough for several per attach operation, long enough under emulation.
 pub const STREAM_INTERVAL: Duration = Duration::from_millis(4);
-/// How long a stream that may have lost something must be silent before what is missing counts as lost: its receiver is a
-/// thread, which a busy host may keep waiting.
+/// Time without a datagram of a stream after which missing datagrams count as lost: a busy host may delay the
+/// thread that receives.
 pub const DRAIN_WINDOW: Duration = SILENCE_WINDOW.saturating_mul(10);
 /// Time for one flow, milliseconds on a fast guest.
 const FLOW_MS: u64 = 2_000;
 
-/// Every protocol in every family that the machine has.
+/// All protocols in all address families of the machine.
 pub fn all() -> impl Iterator<Item = (Proto, Family)> {
     Proto::ALL.into_iter().flat_map(|proto| Family::available().iter().map(move |family| (proto, *family)))
 }
@@ -34,12 +33,12 @@ impl Testbed {
         self.between(ctx, from, to, proto, family).run(EXCHANGES, ctx.patience(FLOW_MS))
     }
 
-    /// The same, listened to for the one short window in which nothing is expected to arrive.
+    /// A flow that is expected to be blocked; it is observed for a short time.
     pub fn silence(&self, ctx: &Ctx, from: &str, to: &str, proto: Proto, family: Family) -> FlowReport {
         Flow::silence(&[self.between(ctx, from, to, proto, family)], EXCHANGES).remove(0)
     }
 
-    /// The same for several flows at once: one window serves them all.
+    /// Observes several blocked flows at the same time.
     pub fn silences<const N: usize>(&self, ctx: &Ctx, flows: [(&str, &str, Proto, Family); N]) -> Vec<FlowReport> {
         let flows = flows.map(|(from, to, proto, family)| self.between(ctx, from, to, proto, family));
         Flow::silence(&flows, EXCHANGES)
@@ -52,10 +51,10 @@ impl Testbed {
         Flow { from, to, addr, proto, marker: ctx.marker }
     }
 
-    /// Asserts that ICMP, UDP and TCP pass in both families, and that the receiver sees the sender's own address.
+    /// Checks that ICMP, UDP and TCP pass in both families, and that the receiver sees the sender's own address.
     ///
     /// # Errors
-    /// None of its own: a flow that does not pass is a failed check.
+    /// None; a flow that does not pass is a failed check.
     pub fn passes(&self, ctx: &mut Ctx, from: &str, to: &str) -> Result<(), Stop> {
         for (proto, family) in all() {
             self.flow_passes(ctx, from, to, proto, family);
@@ -63,7 +62,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Asserts that one flow passes.
+    /// Checks that one flow passes.
     pub fn flow_passes(&self, ctx: &mut Ctx, from: &str, to: &str, proto: Proto, family: Family) -> bool {
         let report = self.flow(ctx, from, to, proto, family);
         let source = self.net.addr(from, family);
@@ -75,8 +74,8 @@ impl Testbed {
             }
     }
 
-    /// Asserts that nothing gets through in either family. UDP and ICMP only: TCP's silence is UDP's, and waiting for
-    /// a connect to time out would take seconds.
+    /// Checks that nothing passes in either family. Only UDP and ICMP: what blocks UDP also blocks TCP, and waiting
+    /// for a timeout of connect would take seconds.
     pub fn blocked(&self, ctx: &mut Ctx, from: &str, to: &str) {
         self.none_pass(
             ctx,
@@ -89,13 +88,13 @@ impl Testbed {
         );
     }
 
-    /// Asserts that none of these flows gets through.
+    /// Checks that none of these flows passes.
     pub fn none_pass<const N: usize>(&self, ctx: &mut Ctx, flows: [(&str, &str, Proto, Family); N]) {
         let flows: Vec<_> = flows.into_iter().filter(|(_, _, _, family)| family.is_available()).collect();
         let all: Vec<Flow<'_>> =
             flows.iter().map(|(from, to, proto, family)| self.between(ctx, from, to, *proto, *family)).collect();
         for ((from, to, proto, family), report) in flows.into_iter().zip(Flow::silence(&all, EXCHANGES)) {
-            let ok = report.tried() && report.silent();
+            let ok = report.lost();
             ctx.check(format!("no {proto} over {family} from {from} to {to}"), ok, &report);
         }
     }
@@ -129,7 +128,10 @@ impl Testbed {
                 continue;
             }
             let counted = program.stats()?.marked - before;
-            let name = format!("the program counts what the sockets sent ({proto}, {family}, {})", direction.name());
+            let name = format!(
+                "the program counts the packets that the sockets sent ({proto}, {family}, {})",
+                direction.name()
+            );
             match proto {
                 Proto::Icmp | Proto::Udp => ctx.equal(name, counted, u64::from(EXCHANGES)),
                 // A TCP conversation has at least a handshake, data and an end in each direction.
@@ -140,14 +142,14 @@ impl Testbed {
     }
 }
 
-/// Waits until a stream got a few datagrams further.
+/// Waits until a stream has received a few more datagrams.
 ///
 /// # Errors
-/// A failed check where it does not.
+/// A failed check if it does not.
 pub fn some_traffic(ctx: &Ctx, stream: &UdpStream) -> Result<(), Stop> {
     const DATAGRAMS: u32 = 3;
     match stream.wait_received(DATAGRAMS, ctx.patience(3_000)) {
         true => Ok(()),
-        false => Err(Stop::check("the stream stands still")),
+        false => Err(Stop::check("the stream makes no progress")),
     }
 }

@@ -1,4 +1,4 @@
-//! A process that holds a descriptor and does nothing, so that a case can see what its end releases.
+//! A process that only holds a descriptor, so that a case can observe what the kernel releases when the process ends.
 
 use std::{
     io,
@@ -6,18 +6,18 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// Argument by which the agent's binary becomes such a process.
+/// Argument with which the agent's binary runs as such a process.
 pub const HOLD: &str = "--hold";
 
-/// The process. Dropping it kills it.
+/// The process; killed on drop.
 #[derive(Debug)]
 pub struct Holder(Child);
 
 impl Holder {
-    /// Hands the descriptor over: this process keeps none.
+    /// Starts the process and passes it the descriptor; this process closes its own.
     ///
     /// # Errors
-    /// Where the process can't be started.
+    /// The process can't be started.
     pub fn of(descriptor: impl Into<OwnedFd>) -> io::Result<Self> {
         Command::new("/proc/self/exe")
             .arg(HOLD)
@@ -27,10 +27,10 @@ impl Holder {
             .map(Self)
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Kills the process and waits for its end.
     ///
     /// # Errors
-    /// Where it can't be signalled or waited for.
+    /// `kill` or `wait` failed.
     pub fn kill(mut self) -> io::Result<()> {
         self.0.kill()?;
         self.0.wait().map(drop)
@@ -39,7 +39,7 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // After kill() both find nothing left to do.
+        // After `kill()` both calls have no effect.
         _ = self.0.kill();
         _ = self.0.wait();
     }

@@ -1,6 +1,7 @@
 //! Leak check: programs, maps, links, pins, devices and namespaces are counted before and after a case.
 
-use crate::fence;
+use crate::{error::HarnessError, fence};
+use lab_bpf::BpfError;
 use lab_topology::Netns;
 use std::{
     collections::BTreeSet,
@@ -9,18 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The kernel frees programs, maps and links after an RCU grace period and a work item: not at once.
+/// Interval between counts: the kernel frees programs, maps and links later, after an RCU grace period and a work item.
 const POLL: Duration = Duration::from_millis(1);
-/// Nearly everything is freed within this time. For what is left, the check waits for the end of every dead namespace too,
-/// see [`FENCES`].
+/// Time within which nearly everything is freed. After that, the check also waits for the clean-up of dead
+/// namespaces, see [`FENCES`].
 const SOON: Duration = Duration::from_millis(200);
-/// What is still there after this many passes of the kernel's own clean-up, none of which freed any of it, is a leak.
-///
-/// The first waits for the devices of dead namespaces, the second for all else of theirs, and what they held (filters,
-/// programs, maps of maps) goes by work items behind that.
+/// Objects that still exist after this number of passes of the kernel's clean-up are leaks.
+/// The first pass waits for the devices of dead namespaces, the second for their other objects; work items after that
+/// free filters, programs and maps of maps.
 const FENCES: u32 = 4;
+const DEVICES: &str = "/sys/class/net";
 
-/// Everything that outlives a case unless it is cleaned up.
+/// Objects that remain after a case unless they are cleaned up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
     objects: Objects,
@@ -29,7 +30,7 @@ pub struct Inventory {
     namespaces: BTreeSet<PathBuf>,
 }
 
-/// What the kernel frees asynchronously, after the last reference to it is dropped.
+/// Objects that the kernel frees asynchronously after the last reference is dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Objects {
     programs: BTreeSet<u32>,
@@ -38,7 +39,7 @@ struct Objects {
 }
 
 impl Objects {
-    fn take() -> Result<Self, String> {
+    fn take() -> Result<Self, HarnessError> {
         Ok(Self {
             programs: ids("programs", lab_bpf::prog_ids())?,
             maps: ids("maps", lab_bpf::map_ids())?,
@@ -56,29 +57,29 @@ impl Objects {
 }
 
 impl Inventory {
-    /// Counts what there is now.
+    /// Counts the existing objects.
     ///
     /// # Errors
     /// The kernel refuses the query.
-    pub fn take(pins: &Path) -> Result<Self, String> {
+    pub fn take(pins: &Path) -> Result<Self, HarnessError> {
         Self::around(Objects::take()?, pins)
     }
 
-    fn around(objects: Objects, pins: &Path) -> Result<Self, String> {
+    fn around(objects: Objects, pins: &Path) -> Result<Self, HarnessError> {
         Ok(Self {
             objects,
-            pins: walk(pins).map_err(|error| format!("cannot walk {}: {error}", pins.display()))?,
-            devices: devices().map_err(|error| format!("cannot list devices: {error}"))?,
+            pins: walk(pins).map_err(unreadable(pins))?,
+            devices: devices().map_err(unreadable(Path::new(DEVICES)))?,
             namespaces: namespaces(),
         })
     }
 
-    /// Waits until nothing is left that was not there before, and returns what there is then. A leak is not decided by
-    /// time: `patience` bounds only how long one pass of the kernel's clean-up may take.
+    /// Waits until all objects that did not exist before are deleted, and returns the new count. A leak is not
+    /// decided by time: `patience` only limits the duration of one pass of the kernel's clean-up.
     ///
     /// # Errors
-    /// One line that names what leaked.
-    pub fn settled(&self, pins: &Path, patience: Duration) -> Result<Self, String> {
+    /// [`HarnessError::Leaks`] with what leaked, or a list that can't be read.
+    pub fn settled(&self, pins: &Path, patience: Duration) -> Result<Self, HarnessError> {
         let begin = Instant::now();
         let (soon, deadline) = (begin + SOON.min(patience), begin + patience);
         let mut before: Vec<String> = Vec::new();
@@ -87,7 +88,7 @@ impl Inventory {
             let objects = Objects::take()?;
             let early = Instant::now() < soon;
             if early && !self.objects.leaks(&objects).is_empty() {
-                // There is no need to look further yet.
+                // Nothing has leaked so far.
                 std::thread::sleep(POLL);
                 continue;
             }
@@ -104,12 +105,14 @@ impl Inventory {
                 passes = 0;
             }
             if passes == FENCES {
-                return Err(leaks.join(", "));
+                return Err(HarnessError::Leaks { left: leaks, stalled: None });
             }
             match fence::pass(deadline) {
                 Ok(()) => passes += 1,
-                Err(error) if Instant::now() > deadline => return Err(format!("{} ({error})", leaks.join(", "))),
-                // A kernel without the devices of a fence: only time is left to go by.
+                Err(error) if Instant::now() > deadline => {
+                    return Err(HarnessError::Leaks { left: leaks, stalled: Some(Box::new(error)) });
+                }
+                // Without devices to wait for the clean-up, only a time limit remains.
                 Err(_) => std::thread::sleep(POLL),
             }
             before = leaks;
@@ -130,8 +133,12 @@ fn diff<T: Ord + fmt::Display>(what: &str, before: &BTreeSet<T>, after: &BTreeSe
     leaks.extend(after.difference(before).map(|left| format!("{what} {left}")));
 }
 
-fn ids<E: fmt::Display>(what: &str, ids: Result<Vec<u32>, E>) -> Result<BTreeSet<u32>, String> {
-    ids.map(|ids| ids.into_iter().collect()).map_err(|error| format!("cannot list {what}: {error}"))
+fn ids(what: &'static str, ids: Result<Vec<u32>, BpfError>) -> Result<BTreeSet<u32>, HarnessError> {
+    ids.map(|ids| ids.into_iter().collect()).map_err(|error| HarnessError::List { what, error })
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> HarnessError {
+    |error| HarnessError::Directory { path: path.to_owned(), error }
 }
 
 fn walk(root: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
@@ -140,7 +147,7 @@ fn walk(root: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     while let Some(directory) = left.pop() {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
-            // The iterator pins that the kernel preloads are symlink-free files of its own.
+            // The iterator pins that the kernel preloads are regular files, not symbolic links.
             if entry.file_type()?.is_dir() {
                 left.push(entry.path());
             }
@@ -150,15 +157,13 @@ fn walk(root: &Path) -> std::io::Result<BTreeSet<PathBuf>> {
     Ok(found)
 }
 
-/// Devices of the namespace the agent lives in: a case builds in namespaces of its own.
+/// Devices of the agent's namespace; cases build in other namespaces.
 fn devices() -> std::io::Result<BTreeSet<String>> {
-    fs::read_dir("/sys/class/net")?
-        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
-        .collect()
+    fs::read_dir(DEVICES)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Network namespaces that this process keeps alive, by a thread in them or a descriptor on them; those kept ready for
-/// later cases are not counted.
+/// Network namespaces that this process keeps by a thread or a descriptor, without those that are kept ready for
+/// later cases.
 fn namespaces() -> BTreeSet<PathBuf> {
     let threads =
         fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path().join("ns/net"));
@@ -168,7 +173,7 @@ fn namespaces() -> BTreeSet<PathBuf> {
         .filter_map(|link| fs::read_link(link).ok())
         .filter(|target| target.to_string_lossy().starts_with("net:["))
         .collect();
-    // Asked for afterwards, when none of those found can still be on its way there.
+    // Read afterwards, so that none of the namespaces found above can be added to them later.
     let spares: Vec<PathBuf> =
         Netns::spare_inodes().into_iter().map(|inode| PathBuf::from(format!("net:[{inode}]"))).collect();
     found.into_iter().filter(|found| !spares.contains(found)).collect()
@@ -179,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_what_stayed_and_ignores_what_went() {
+    fn new_objects_are_leaks_and_deleted_ones_are_ignored() {
         let objects = |programs: &[u32]| Objects { programs: programs.iter().copied().collect(), ..Objects::default() };
         let before = Inventory { objects: objects(&[1, 2]), ..Inventory::default() };
         let after = Inventory {

@@ -1,19 +1,17 @@
 //! Runs suites of cells in a guest.
+//! A cell is a case in one variant. Most cases have the same steps: build the topology, load programs, attach, compare
+//! with the kernel's report, send traffic, compare counters, detach, check that the programs no longer run. Where to
+//! start: a test author writes a [`Case`](case::Case), whose function receives a [`Ctx`](ctx::Ctx);
+//! [`Ctx::testbed`](ctx::Ctx::testbed) builds the declared topology; [`testbed`], [`flows`] and [`trip`] attach
+//! programs and send traffic. An agent has one or more [`Suite`]s, and [`Runner`] runs their cells: each on a separate
+//! thread, with a deadline and a leak check.
 //!
-//! A cell is a case in one variant. A case reads in one order: build the topology, load, attach, compare with what the
-//! kernel reports, send traffic, compare counters, detach, check that nothing passes any more.
-//!
-//! Where to start: [`Case`](case::Case) is what a test author writes and [`Ctx`](ctx::Ctx) is what its function gets;
-//! [`Ctx::testbed`](ctx::Ctx::testbed) builds the declared topology, and [`testbed`], [`flows`] and [`trip`] do the rest.
-//! [`Suite`] is what an agent takes, and [`Runner`] runs its cells: each on a thread of its own, with a deadline and a
-//! count of what it left behind.
-//!
-//! *Architecture invariant:* the harness knows no case. It learns what there is to run from [`Suite`] alone.
+//! *Architecture invariant:* the harness does not depend on cases. It gets them through [`Suite`] only.
 //!
 //! *Architecture invariant:* a case builds the topology that it declares and no other, since
 //! [`Ctx::testbed`](ctx::Ctx::testbed) is the only way to a [`Testbed`](testbed::Testbed).
 //!
-//! *Architecture invariant:* what a cell needs is found out by probing the kernel, never by its version.
+//! *Architecture invariant:* capabilities are detected by probing the kernel, never by its version.
 
 #![warn(missing_docs)]
 
@@ -21,6 +19,7 @@ pub mod capabilities;
 pub mod case;
 pub mod ctx;
 pub mod detect;
+mod error;
 mod evidence;
 pub mod fault;
 mod fence;
@@ -37,7 +36,8 @@ pub mod testbed;
 pub mod trip;
 pub mod variants;
 
-pub use lab_topology::{Netns, Template, library};
+pub use error::HarnessError;
+pub use lab_topology::{Netns, Template, library, unpoisoned};
 pub use runner::{Finished, PINS, RunOptions, Runner};
 pub use stage::Staged;
 pub use suite::{Cases, Cell, Suite, SuiteError, listing, templates, topologies};

@@ -1,7 +1,6 @@
-//! The probes: every capability is tried on scratch devices and read back, never read off the version.
-//!
-//! Unknown netkit attributes are silently accepted by older kernels, so a request that succeeds proves nothing; only
-//! what `RTM_GETLINK` reports afterwards does.
+//! The probes: every capability is tested with temporary devices and read back, never derived from the version.
+//! Older kernels silently accept unknown netkit attributes, so a successful request is not sufficient; only the values
+//! that `RTM_GETLINK` reports afterwards count.
 
 use crate::ctx::AsErrno;
 use lab_bpf::{TcOptions, raw};
@@ -19,20 +18,20 @@ use std::{
 
 /// Index of `lo` in every namespace.
 const LOOPBACK: u32 = 1;
-/// Names of the devices that the probes make.
+/// Names of the devices that the probes create.
 pub const DEVICES: (&str, &str) = ("probe0", "probe1");
-/// Of a VRF, and a VXLAN's network: any number will do.
+/// Table of the VRF, and network identifier of the VXLAN device; any number works.
 const TABLE: u32 = 77;
-/// Headroom that is asked for, bytes; any value that is not the default shows in the read-back.
+/// Requested headroom, bytes; not the default, so that the value read back is significant.
 const HEADROOM: u16 = 64;
 
 /// The error of `netdev_can_lease_queue()` for a device without hardware.
 pub const VIRTUAL_GIVER: &str = "Lease device is a virtual device";
 
-/// What a probe found. `Err` says in which way the capability is missing, by the errno or by reading back.
+/// Result of a probe. The error contains the errno or the value read back.
 type Finding = Result<String, Missing>;
 
-/// The kernel refused.
+/// The capability is missing.
 struct Missing {
     /// Set if the errno itself shows that the driver or module is missing.
     absent: bool,
@@ -51,7 +50,8 @@ fn missing(detail: impl Into<String>) -> Missing {
     Missing { absent: false, detail: detail.into() }
 }
 
-/// Probes everything.
+/// Uses each capability once in a namespace of its own and reads the result back. The version decides only what a
+/// refusal is called: too old, or built without.
 pub fn all(kernel: KernelVersion) -> Vec<CapabilityReport> {
     Capability::ALL
         .into_iter()
@@ -76,7 +76,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         Capability::Ip6Tnl => device(ns, "ip6tnl", &DeviceSpec::IpTunnel { tunnel: tunnel(Ipv6Addr::LOCALHOST) }),
         Capability::Tun => match Tap::open(ns, DEVICES.0) {
             Ok(_tap) => Ok("/dev/net/tun, TUNSETIFF".into()),
-            // No driver has the device's number, or its node does not exist.
+            // No driver has the device number, or the device node does not exist.
             Err(error) => Err(Missing { absent: true, detail: error.to_string() }),
         },
         Capability::Ipv6 => ns.run(ipv6),
@@ -97,15 +97,15 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         Capability::RedirectPeerEgress => answer(lab_bpf::probe::redirect_peer_egress()),
         Capability::NetkitSingle => {
             let options = NetkitOptions { single: Some(true), ..NetkitOptions::default() };
-            // netkit_new_link refuses the description of a peer that there will not be; and where it makes a pair all the
-            // same, a template lets both ends have names.
+            // netkit_new_link rejects attributes of a peer for a single device; if an older kernel creates a pair
+            // anyway, the template lets it name both ends.
             let request = PairRequest { name: "probe%d".into(), without_peer_info: true, ..netkit_request(options) };
             read_back(ns, &request, "IFLA_NETKIT_PAIRING", |netkit| netkit.single == Some(true))
         }
     }
 }
 
-fn answer(answer: Result<lab_bpf::probe::Answer, lab_bpf::BpfError>) -> Finding {
+fn answer(answer: Result<lab_bpf::probe::ProbeResult, lab_bpf::BpfError>) -> Finding {
     let answer = answer?;
     if answer.supported { Ok(answer.detail) } else { Err(missing(answer.detail)) }
 }
@@ -125,7 +125,7 @@ fn tunnel(local: impl Into<IpAddr>) -> Tunnel {
     Tunnel { over: "lo".into(), local, remote }
 }
 
-/// The protocol may not be there (`CONFIG_IPV6`, `ipv6.disable=1`), or give devices no addresses (`ipv6.disable_ipv6=1`).
+/// The protocol may be missing (`CONFIG_IPV6`, `ipv6.disable=1`) or disabled on devices (`ipv6.disable_ipv6=1`).
 fn ipv6() -> Finding {
     const SETTING: &str = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
     match std::fs::read_to_string(SETTING) {
@@ -135,7 +135,7 @@ fn ipv6() -> Finding {
     }
 }
 
-/// One rule of each sort that the topologies have.
+/// One rule of each kind that the topologies use.
 fn nft_nat(ns: &Netns) -> Finding {
     const PORT: u16 = 9;
     let (node, address) = (String::new(), IpAddr::from([198, 51, 100, 1]));
@@ -164,7 +164,7 @@ fn clsact(ns: &Netns) -> Finding {
     })
 }
 
-/// The device and its attach type are two things: a kernel could have one without the other.
+/// Tests both the device and its attach type, since a kernel could have one without the other.
 fn netkit(ns: &Netns) -> Finding {
     let info = create(ns, &netkit_request(NetkitOptions::default()))?;
     let program = raw::minimal(raw::BPF_PROG_TYPE_SCHED_CLS, 0, 0)?;
@@ -177,11 +177,11 @@ fn netkit(ns: &Netns) -> Finding {
     })
 }
 
-/// No device in a virtual machine can lend a queue, so the probe asks for one of the loopback device: a kernel that refuses
-/// that device, and not the one that is to get the queue, has queue leasing.
+/// No device in a virtual machine can lend a queue, so the probe asks for one of the loopback device: a kernel that
+/// refuses that device, and not the one that is to get the queue, has queue leasing.
 fn queue_lease(ns: &Netns) -> Finding {
     let info = create(ns, &netkit_request(NetkitOptions::default()))?;
-    let taker = info.peer_ifindex.ok_or_else(|| missing("the primary does not name its peer"))?;
+    let taker = info.peer_ifindex.ok_or_else(|| missing("the primary does not report its peer"))?;
     match queue::lease(ns, taker, LOOPBACK, 0) {
         Ok(queue) => Err(missing(format!("queue {queue} leased from the loopback device"))),
         Err(error) if error.extack() == Some(VIRTUAL_GIVER) => Ok(error.to_string()),
@@ -194,7 +194,7 @@ fn read_back(ns: &Netns, request: &PairRequest<'_>, attribute: &str, there: fn(&
     if info.netkit.as_ref().is_some_and(there) {
         Ok(format!("{attribute} read back"))
     } else {
-        Err(missing(format!("{attribute} accepted and not read back")))
+        Err(missing(format!("{attribute} was accepted but not read back")))
     }
 }
 
@@ -215,8 +215,8 @@ fn scratch(probe: impl FnOnce(&Netns) -> Finding) -> Finding {
     }
 }
 
-/// Decides in which way a capability is missing. A kernel that is new enough has it configured off, except where the error
-/// came from its own code: then it is broken.
+/// Determines why a capability is missing. If the kernel is new enough, it is disabled in the configuration, unless
+/// the error comes from the capability's own code: then it is broken.
 fn report(kernel: KernelVersion, capability: Capability, finding: Finding) -> CapabilityReport {
     let (state, detail) = match finding {
         Ok(detail) => (CapabilityState::Supported, detail),
@@ -229,7 +229,7 @@ fn state_of(kernel: KernelVersion, capability: Capability, absent: bool) -> Capa
     match (capability.since().expected_on(kernel), absent, capability.is_module()) {
         (false, ..) => CapabilityState::TooOld,
         (true, true, true) => CapabilityState::ModuleMissing,
-        // CONFIG_NETKIT and CONFIG_NET_XGRESS are bool: absent can only mean not configured.
+        // CONFIG_NETKIT and CONFIG_NET_XGRESS are bool, so absent means not configured.
         (true, true, false) => CapabilityState::ConfigOff,
         (true, false, _) if capability == Capability::Tcx => CapabilityState::ConfigOff,
         (true, false, _) => CapabilityState::Broken,
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ways_of_missing_differ() {
+    fn the_reasons_for_a_missing_capability_are_distinguished() {
         let state = |kernel: &str, capability, absent| state_of(kernel.parse().unwrap(), capability, absent);
         assert_eq!(state("6.1.192", Capability::Netkit, true), CapabilityState::TooOld);
         assert_eq!(state("6.12.1", Capability::Netkit, true), CapabilityState::ConfigOff);

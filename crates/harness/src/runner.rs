@@ -3,6 +3,7 @@
 use crate::{
     capabilities::Capabilities,
     ctx::Ctx,
+    error::HarnessError,
     fault::{Fault, MUTANT_TIME_SCALE},
     leaks::Inventory,
     probe,
@@ -13,6 +14,7 @@ use lab_protocol::{
     Capability, CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, FailureKind, KernelVersion, Outcome,
     SkipReason, Stated, cell::NO_MUTANT,
 };
+use lab_topology::unpoisoned;
 use lab_topology::{Netns, Template, quiet};
 use lab_traffic::Stamping;
 use std::{
@@ -20,25 +22,25 @@ use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
-/// Where the image keeps the eBPF objects.
+/// Directory of the eBPF objects in the image.
 const OBJECT: &str = "/lib/bpf/lab.o";
 const DATAPATH: &str = "/lib/bpf/datapath.o";
-/// Where cases pin.
+/// Directory for pins of cases.
 pub const PINS: &str = "/sys/fs/bpf";
-/// First marker; every cell takes the next one, so that late packets of one never count for another.
+/// First marker; every cell has the next one, so that late packets of a cell never count for another.
 const FIRST_MARKER: u16 = 20_000;
 /// The marker for work outside of cases.
 const NO_CASE: u16 = FIRST_MARKER - 1;
-/// Namespaces that are kept ready: as many as most topologies have nodes.
+/// Number of namespaces that are kept ready: the number of nodes of most topologies.
 const SPARES: usize = 4;
-/// How long one pass of the kernel's clean-up may take, milliseconds on a fast guest.
+/// Maximum duration of one pass of the kernel's clean-up, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
-/// What the host chose for a run.
+/// Parameters of a run, set by the host.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Factor on every deadline.
@@ -54,7 +56,7 @@ pub struct RunOptions {
 pub struct Finished {
     /// The report to send.
     pub report: CellReport,
-    /// Set where the cell's thread is still running: the guest must be thrown away.
+    /// Set if the cell's thread is still running: the guest cannot be used any more.
     pub stuck: Option<String>,
 }
 
@@ -63,7 +65,7 @@ pub struct Runner {
     cells: HashMap<CellId, (u16, Arc<Cell>)>,
     mutants: Vec<(&'static str, Fault)>,
     templates: Vec<Template>,
-    /// What there was before the first cell.
+    /// Objects that existed before the first cell.
     before: Inventory,
     capabilities: Arc<Capabilities>,
     programs: Arc<Programs>,
@@ -76,17 +78,17 @@ impl Runner {
     /// Opens the eBPF objects, probes the kernel and prepares the machine, which must be the lab's own.
     ///
     /// # Errors
-    /// One line where the image has no object that can be read.
-    pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, String> {
-        let programs = Programs::open(Path::new(OBJECT)).map_err(|error| error.to_string())?;
-        let datapath = DatapathObject::open(Path::new(DATAPATH)).map_err(|error| error.to_string())?;
-        // Without /proc nothing is stated, and nothing else works either.
+    /// The image has no object that can be read, the kernel refuses a query, or two suites contradict each other.
+    pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, HarnessError> {
+        let programs = Programs::open(Path::new(OBJECT))?;
+        let datapath = DatapathObject::open(Path::new(DATAPATH))?;
+        // Without /proc there are no corrections, but then nothing else works either.
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let capabilities = Capabilities::new(kernel, probe::all(kernel)).stated(Stated::of(&cmdline));
         quiet::inherit();
-        let stamping = Stamping::keep().map_err(|error| format!("SO_TIMESTAMPNS: {error}"))?;
+        let stamping = Stamping::keep().map_err(HarnessError::Stamping)?;
         Netns::keep_ready(SPARES);
-        let templates = templates(suites).map_err(|error| error.to_string())?;
+        let templates = templates(suites)?;
         let cells = suites
             .iter()
             .flat_map(|suite| suite.cells())
@@ -112,12 +114,15 @@ impl Runner {
         })
     }
 
-    /// Objects that exist now and did not before the first cell, one entry each; `scale` is the host's factor for
+    /// Objects that exist now but did not before the first cell, one entry each; `scale` is the host's factor for
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
-        let left = self.before.settled(Path::new(PINS), patience);
-        left.err().map(|left| left.split(", ").map(str::to_owned).collect()).unwrap_or_default()
+        match self.before.settled(Path::new(PINS), patience) {
+            Ok(_) => Vec::new(),
+            Err(HarnessError::Leaks { left, stalled: None }) => left,
+            Err(error) => vec![error.to_string()],
+        }
     }
 
     /// The probes' answers.
@@ -143,13 +148,13 @@ impl Runner {
         self.templates.iter().find(|template| template.name == name)
     }
 
-    /// The fault that the host asks for.
-    fn fault(&self, mutant: Option<&str>) -> Result<Option<Fault>, String> {
+    /// The fault with a name from the host.
+    fn fault(&self, mutant: Option<&str>) -> Result<Option<Fault>, HarnessError> {
         match mutant {
             None | Some(NO_MUTANT) => Ok(None),
             Some(name) => match self.mutants.iter().find(|(known, _)| *known == name) {
                 Some((_, fault)) => Ok(Some(*fault)),
-                None => Err(format!("the agent knows no mutant `{name}`")),
+                None => Err(HarnessError::UnknownMutant(name.to_owned())),
             },
         }
     }
@@ -159,7 +164,7 @@ impl Runner {
         self.cells.get(id).map(|(_, cell)| &cell.info)
     }
 
-    /// Runs one cell.
+    /// Runs one cell on a thread of its own, up to its deadline times `time_scale`, and counts what it leaves behind.
     pub fn run(&self, id: &CellId, options: &RunOptions) -> Finished {
         let started = Instant::now();
         let mut finished = self.run_untimed(id, options);
@@ -170,14 +175,11 @@ impl Runner {
     fn run_untimed(&self, id: &CellId, options: &RunOptions) -> Finished {
         let over = |outcome| Finished { report: CellReport::bare(id.clone(), outcome), stuck: None };
         let Some((marker, cell)) = self.cells.get(id) else {
-            return over(Outcome::Errored {
-                kind: ErrorKind::Agent,
-                message: "the agent does not know this cell".into(),
-            });
+            return over(Outcome::Errored { kind: ErrorKind::Agent, message: "the agent has no such cell".into() });
         };
         let fault = match self.fault(options.mutant.as_deref()) {
             Ok(fault) => fault,
-            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+            Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
         let stretch = match options.mutant {
             Some(_) => options.time_scale.min(MUTANT_TIME_SCALE),
@@ -189,10 +191,10 @@ impl Runner {
             }
         }
         // Reuses the count after the last cell: nothing runs between two cells.
-        let known = self.settled.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let known = unpoisoned(self.settled.lock()).take();
         let before = match known.map_or_else(|| Inventory::take(Path::new(PINS)), Ok) {
             Ok(before) => before,
-            Err(message) => return over(Outcome::Errored { kind: ErrorKind::Agent, message }),
+            Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
         let ctx =
             Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), *marker, stretch, fault);
@@ -213,6 +215,8 @@ impl Runner {
                 CellReport::bare(id.clone(), Outcome::Errored { kind: ErrorKind::Agent, message })
             }
         };
+        // A case that panicked has not closed them.
+        _ = lab_traffic::late_arrivals();
         if let Outcome::Failed { kind: FailureKind::Unexpected, message } = &report.outcome
             && let Some(reason) = self.capabilities.behind(message)
         {
@@ -220,8 +224,9 @@ impl Runner {
         }
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(stretch.max(1.0));
         match before.settled(Path::new(PINS), patience) {
-            Ok(now) => *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now),
-            Err(leaks) => {
+            Ok(now) => *unpoisoned(self.settled.lock()) = Some(now),
+            Err(error) => {
+                let leaks = error.to_string();
                 report.log.push(format!("left behind: {leaks}"));
                 if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
                     report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
@@ -250,7 +255,7 @@ fn supervise(cell: Arc<Cell>, ctx: Ctx, deadline: Duration) -> Result<CellReport
         Ok(result) => result,
         Err(_) => return Err(Death::Stuck),
     };
-    // Joined, so that the thread's own namespace reference is gone before leaks are counted.
+    // Joined, so that the thread's reference to its namespace is released before leaks are counted.
     let _ = thread.join();
     result.map_err(|panic| Death::Panic(format!("the case panicked: {}", words(&*panic))))
 }

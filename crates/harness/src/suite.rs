@@ -1,9 +1,9 @@
-//! What the agent runs: suites of cells.
+//! Suites of cells, which the agent runs.
 
 use crate::{case::Area, ctx::Ctx, fault::Mutant};
 use lab_protocol::{CatalogueRow, CellId, CellInfo, CellReport, Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use lab_topology::{Template, library};
-use std::{collections::HashSet, fmt};
+use std::collections::HashSet;
 
 /// A set of cells that an agent can run. An agent takes any number of suites; [`Cases`] is the one for cases that are
 /// written as Rust functions.
@@ -11,7 +11,7 @@ pub trait Suite: Sync {
     /// Its cells, in the order in which they run.
     fn cells(&self) -> Vec<Cell>;
 
-    /// Cells that must not pass, with controls between them: they test the lab and run only when they are asked for.
+    /// Cells that must not pass, with controls between them: they test the lab and run only on request.
     fn canaries(&self) -> Vec<Cell> {
         Vec::new()
     }
@@ -21,7 +21,7 @@ pub trait Suite: Sync {
         &[]
     }
 
-    /// Its catalogue of features to test, with the coverage by its cells.
+    /// Its catalogue of features to test, with the cells that cover them.
     fn coverage(&self) -> Vec<CatalogueRow> {
         Vec::new()
     }
@@ -31,9 +31,9 @@ type Body = Box<dyn Fn(Ctx) -> CellReport + Send + Sync>;
 
 /// A cell that can be run.
 pub struct Cell {
-    /// What the host needs to know of it.
+    /// Information for the host.
     pub info: CellInfo,
-    /// The topology that it builds; `None` where it makes its own devices or needs none.
+    /// The topology that it builds; `None` if it creates its own devices or needs none.
     pub topology: Option<Template>,
     body: Body,
 }
@@ -75,29 +75,18 @@ impl Suite for Cases {
     }
 }
 
-/// Two cells have one id, or two different topologies have one name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Two cells have the same id, or two different topologies have the same name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SuiteError {
-    /// Two cells with one id.
+    /// Two cells with the same id.
+    #[error("two cells have the id {0}: rename one of the cases")]
     Cell(CellId),
-    /// Two topologies with one name.
+    /// Two topologies with the same name.
+    #[error("two different topologies have the name {0}: rename one of the templates")]
     Topology(&'static str),
 }
 
-impl fmt::Display for SuiteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cell(id) => write!(f, "two cells have the id {id}: rename one of the cases"),
-            Self::Topology(name) => {
-                write!(f, "two different topologies have the name {name}: rename one of the templates")
-            }
-        }
-    }
-}
-
-impl std::error::Error for SuiteError {}
-
-/// Everything that these suites' agent can run.
+/// Lists everything that an agent with these suites can run.
 ///
 /// # Errors
 /// An id that occurs twice.
@@ -123,7 +112,7 @@ pub fn listing(suites: &[&'static dyn Suite], agent: &str) -> Result<Listing, Su
 /// Every topology of the library, and those that only these suites' cells have.
 ///
 /// # Errors
-/// Two different topologies have one name: `lab shell --topology NAME` could not tell which is meant.
+/// Two different topologies have the same name, which would be ambiguous for `lab shell --topology NAME`.
 pub fn templates(suites: &[&'static dyn Suite]) -> Result<Vec<Template>, SuiteError> {
     let mut templates = library::ALL.to_vec();
     let cells = suites.iter().flat_map(|suite| suite.cells().into_iter().chain(suite.canaries()));

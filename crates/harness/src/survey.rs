@@ -3,8 +3,8 @@
 use lab_topology::{DeviceInfo, Netns, link};
 use std::fmt::Write as _;
 
-/// Describes every device of a namespace, with `detail` and its programs. A device for which `detail` gives `None` is left
-/// out.
+/// Describes every device of a namespace, with `detail` and its programs. Devices for which `detail` returns `None`
+/// are left out.
 pub fn write(out: &mut String, ns: &Netns, detail: impl Fn(&DeviceInfo) -> Option<String>) {
     let _ = writeln!(out, "{}", ns.name());
     let links = match link::list(ns) {

@@ -1,4 +1,4 @@
-//! What cases work on: a built topology, programs attached to its devices, traffic across it.
+//! The testbed of a case: a built topology with methods to load and attach programs.
 
 use crate::{
     case::Direction,
@@ -6,7 +6,7 @@ use crate::{
     detect,
     fault::Fault,
 };
-use lab_bpf::{BpfError, Config, Link, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
+use lab_bpf::{BpfError, BpfLink, Config, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
 use lab_netlink::NetlinkError;
 use lab_protocol::{AttachRecord, AttachRequest, AttachType, Hook};
 use lab_topology::{Net, Netns, Topology, link};
@@ -16,9 +16,9 @@ use std::{os::fd::AsFd, sync::Arc};
 /// A device in its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spot {
-    /// The node.
+    /// Node of the topology, whose namespace the device is in.
     pub node: &'static str,
-    /// The device.
+    /// Name of the device, as the topology declares it.
     pub dev: &'static str,
 }
 
@@ -27,8 +27,8 @@ pub const P0: Spot = Spot { node: "host", dev: "p0" };
 /// The node's end of the second workload's link.
 pub const P1: Spot = Spot { node: "host", dev: "p1" };
 
-/// `expected_attach_type` 0 is valid for every hook. Given explicitly, it selects the loader that does not read the
-/// kernel's BTF for each program, which takes a tenth of a second and more under emulation.
+/// `expected_attach_type` 0 is valid for every hook. If it is set explicitly, the loader does not read the kernel's BTF
+/// for each program, which takes a tenth of a second and more under emulation.
 pub const UNTYPED: LoadOptions<'static> = LoadOptions { expected_attach_type: Some(0), jump: None };
 
 /// A built topology.
@@ -51,11 +51,11 @@ impl Testbed {
         self.net.ifindex(at.node, at.dev)
     }
 
-    /// Loads a program that is given its device's index in a global, as Felix does, since `skb->ifindex`
-    /// differs between netkit's hooks.
+    /// Loads a program with its device's index in a global variable, as Felix does, since `skb->ifindex` differs
+    /// between netkit's hooks.
     ///
     /// # Errors
-    /// The verifier's refusal.
+    /// The verifier's error.
     pub fn load(&self, ctx: &Ctx, at: Spot, kind: ProgramKind, config: Config) -> Result<Arc<Program>, Stop> {
         let config = Config { host_ifindex: self.ifindex(at), ..config };
         Ok(Arc::new(ctx.programs.load(kind, &config, &UNTYPED)?))
@@ -69,7 +69,7 @@ impl Testbed {
         self.load(ctx, at, ProgramKind::Count, Config::new(ctx.marker))
     }
 
-    /// Attaches as requested, and reports what the kernel then lists.
+    /// Attaches as requested, and reports the attachment that the kernel then lists.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -81,7 +81,7 @@ impl Testbed {
         direction: Direction,
         program: &Arc<Program>,
     ) -> Result<AttachedProgram<'_>, Stop> {
-        self.attach_as(ctx, at, request, direction, program, How::Link)
+        self.attach_as(ctx, at, request, direction, program, MprogCall::Link)
     }
 
     /// Like [`Testbed::attach`], by link or by `BPF_PROG_ATTACH`. tc filters have no such choice.
@@ -95,7 +95,7 @@ impl Testbed {
         request: AttachRequest,
         direction: Direction,
         program: &Arc<Program>,
-        how: How,
+        how: MprogCall,
     ) -> Result<AttachedProgram<'_>, Stop> {
         let ifindex = self.ifindex(at);
         let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
@@ -113,7 +113,7 @@ impl Testbed {
         Ok(AttachedProgram { testbed: self, handle, hook, at, program: program.clone(), stays })
     }
 
-    /// Attaches a clsact filter with options of its own; the caller reports it.
+    /// Attaches a clsact filter with the given options; the caller reports it.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -132,8 +132,8 @@ impl Testbed {
         Ok(self.run(at, || lab_bpf::attach_tc(ifindex, list, program, options))?)
     }
 
-    /// Adds to the report what the kernel lists of a program on a device. A program without counters is given by its id
-    /// alone.
+    /// Adds the kernel's information about a program on a device to the report. A program without counters is given by
+    /// its id only.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -152,7 +152,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// What the kernel lists of a program on a device.
+    /// The attachment of a program on a device, as listed by the kernel.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -160,7 +160,7 @@ impl Testbed {
         record(self.net.ns(at.node), at.dev, requested, prog_id)
     }
 
-    /// Where the kernel lists a program on a device, if it does.
+    /// The hook at which the kernel lists a program on a device, if any.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -169,7 +169,7 @@ impl Testbed {
         Ok(self.run(at, || lab_bpf::find(ifindex, program.id()))?)
     }
 
-    /// Everything that the kernel lists on a device.
+    /// All programs that the kernel lists on a device.
     ///
     /// # Errors
     /// The kernel refuses the query.
@@ -205,28 +205,28 @@ pub fn record(ns: &Netns, dev: &str, requested: AttachRequest, prog_id: u32) -> 
 
 /// How to attach to a multi-program hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum MprogCall {
     /// `BPF_LINK_CREATE`.
     Link,
     /// `BPF_PROG_ATTACH`.
     Prog,
 }
 
-/// What keeps a program attached.
+/// The object that keeps a program attached.
 pub enum Handle {
     /// A clsact filter.
-    Filter(Filter),
-    /// A link.
-    Link(Link),
-    /// Nothing: a program attached by `BPF_PROG_ATTACH` stays until it is detached or the device is deleted.
+    Filter(AttachedFilter),
+    /// `BPF_LINK_CREATE`: dropping it detaches.
+    Link(BpfLink),
+    /// None: a program attached by `BPF_PROG_ATTACH` stays until it is detached or the device is deleted.
     Prog,
 }
 
-/// A filter that is detached when it is dropped, as a link is. Left to the device's deletion, its program would exist until
-/// the namespace is gone, and the leak check would wait for that.
-pub struct Filter(Option<TcFilter>);
+/// A filter that is detached on drop, like a link. Without that, its program would exist until the namespace is
+/// deleted, and the leak check would wait for that.
+pub struct AttachedFilter(Option<TcFilter>);
 
-impl Filter {
+impl AttachedFilter {
     fn new(filter: TcFilter) -> Self {
         Self(Some(filter))
     }
@@ -240,21 +240,21 @@ impl Filter {
     }
 }
 
-impl Drop for Filter {
+impl Drop for AttachedFilter {
     fn drop(&mut self) {
-        // Already gone where the case deleted its device or qdisc.
+        // Already detached if the case deleted its device or qdisc.
         _ = self.0.take().map(TcFilter::detach);
     }
 }
 
-/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its device
-/// is deleted.
+/// A program on a hook. Dropping it detaches a link or a filter; a program attached without a link stays until its
+/// device is deleted.
 pub struct AttachedProgram<'b> {
     testbed: &'b Testbed,
     handle: Handle,
-    /// The hook it was put on.
+    /// The hook that it was attached to.
     pub hook: Hook,
-    /// The device.
+    /// Where it is attached.
     pub at: Spot,
     /// The program that was attached first.
     pub program: Arc<Program>,
@@ -262,11 +262,11 @@ pub struct AttachedProgram<'b> {
 }
 
 impl AttachedProgram<'_> {
-    /// The link, where it is one.
+    /// The link, if it is one.
     ///
     /// # Errors
-    /// A failed check where it is not a link.
-    pub fn link(&self) -> Result<&Link, Stop> {
+    /// A failed check if it is not a link.
+    pub fn link(&self) -> Result<&BpfLink, Stop> {
         match &self.handle {
             Handle::Link(link) => Ok(link),
             _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
@@ -277,27 +277,27 @@ impl AttachedProgram<'_> {
     ///
     /// # Errors
     /// Like [`AttachedProgram::link`].
-    pub fn into_link(self) -> Result<Link, Stop> {
+    pub fn into_link(self) -> Result<BpfLink, Stop> {
         match self.handle {
             Handle::Link(link) => Ok(link),
             _ => Err(Stop::check(format!("{} on {} is not a link", self.hook, self.at.dev))),
         }
     }
 
-    /// Leaves a filter attached, like an owner that is killed.
+    /// Leaves a filter attached, as after its owner was killed.
     pub fn abandon(mut self) {
-        if let Handle::Filter(Filter(filter)) = &mut self.handle {
+        if let Handle::Filter(AttachedFilter(filter)) = &mut self.handle {
             drop(filter.take());
         }
     }
 
-    /// The filter, where it is one.
+    /// The filter, if it is one.
     ///
     /// # Errors
     /// Like [`AttachedProgram::link`].
     pub fn filter(&mut self) -> Result<&mut TcFilter, Stop> {
         match &mut self.handle {
-            Handle::Filter(Filter(Some(filter))) => Ok(filter),
+            Handle::Filter(AttachedFilter(Some(filter))) => Ok(filter),
             _ => Err(Stop::check(format!("{} on {} is not a filter", self.hook, self.at.dev))),
         }
     }
@@ -327,26 +327,28 @@ pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
         (AttachType::Tc, Direction::ToWorkload) => Hook::ClsactEgress,
         (AttachType::Tcx, Direction::FromWorkload) => Hook::TcxIngress,
         (AttachType::Tcx, Direction::ToWorkload) => Hook::TcxEgress,
-        // The peer transmits what comes from the workload; its programs are attached through the primary all the same.
+        // The peer transmits packets from the workload; its programs are also attached through the primary.
         (AttachType::Netkit, Direction::FromWorkload) => Hook::NetkitPeer,
         (AttachType::Netkit, Direction::ToWorkload) => Hook::NetkitPrimary,
     }
 }
 
 /// Attaches a program to a hook of a device of the calling thread's namespace.
-pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: How) -> Result<Handle, BpfError> {
+pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: MprogCall) -> Result<Handle, BpfError> {
     let direction = match hook {
         Hook::ClsactIngress => lab_bpf::TcDirection::Ingress,
         Hook::ClsactEgress => lab_bpf::TcDirection::Egress,
         _ => {
             return match how {
-                How::Link => lab_bpf::attach_link(hook, ifindex, program, &Mprog::default()).map(Handle::Link),
-                How::Prog => lab_bpf::attach_prog(hook, ifindex, program, &Mprog::default()).map(|()| Handle::Prog),
+                MprogCall::Link => lab_bpf::attach_link(hook, ifindex, program, &Mprog::default()).map(Handle::Link),
+                MprogCall::Prog => {
+                    lab_bpf::attach_prog(hook, ifindex, program, &Mprog::default()).map(|()| Handle::Prog)
+                }
             };
         }
     };
     lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default())
-        .map(|filter| Handle::Filter(Filter::new(filter)))
+        .map(|filter| Handle::Filter(AttachedFilter::new(filter)))
 }
 
 impl AsErrno for BpfError {

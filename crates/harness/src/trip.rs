@@ -1,4 +1,4 @@
-//! Traffic that is counted at both hooks of a workload's link, wherever the other end is.
+//! Traffic that is counted at both hooks of a workload's link, wherever its other end is.
 
 use crate::{
     case::Direction,
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Counting programs on both hooks of one workload's link.
-pub struct Watch<'b> {
+pub struct HookCounters<'b> {
     /// Sees packets from the workload.
     pub outgoing: Arc<Program>,
     /// Sees packets to the workload.
@@ -24,7 +24,7 @@ pub struct Watch<'b> {
     _attachments: [AttachedProgram<'b>; 2],
 }
 
-/// What a [`Watch`] has counted so far.
+/// Counts of a [`HookCounters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
     /// Marked packets from the workload.
@@ -33,14 +33,14 @@ pub struct Counted {
     pub to: u64,
 }
 
-impl<'b> Watch<'b> {
+impl<'b> HookCounters<'b> {
     /// Attaches by the variant's attach type; packets are counted by the cell's marker.
     pub fn new(ctx: &mut Ctx, testbed: &'b Testbed, at: Spot, attach: AttachRequest) -> Result<Self, Stop> {
         let marker = ctx.marker;
         Self::marking(ctx, testbed, at, attach, marker)
     }
 
-    /// The same, for a port that the topology and not the cell has chosen.
+    /// As above, for a port that is set by the topology instead of the cell.
     pub fn marking(
         ctx: &mut Ctx,
         testbed: &'b Testbed,
@@ -73,13 +73,13 @@ pub struct Trip<'a> {
     pub to: &'a str,
     /// The server's port, and the ICMP identifier.
     pub marker: u16,
-    /// Protocols that go this way.
+    /// Protocols of the trip.
     pub protos: &'a [Proto],
-    /// Where the client sends; unset is the server's first address.
+    /// Destination of the client's packets; by default the server's first address.
     pub dial: Option<[SocketAddr; 2]>,
-    /// The server's address, where it is not its node's first one.
+    /// The server's address, if it is not its node's first one.
     pub listen: Option<[IpAddr; 2]>,
-    /// The client's address as the server sees it; unset is the client's first address.
+    /// The client's address as the server sees it; by default the client's first address.
     pub source: Option<[IpAddr; 2]>,
 }
 
@@ -104,12 +104,12 @@ impl<'a> Trip<'a> {
         Flow { from, to, addr, proto, marker: self.marker }.run_to(dial, EXCHANGES, ctx.patience(2_000))
     }
 
-    /// Asserts that every protocol passes in both families, that the server sees the right client, and that every
-    /// watched link carried exactly the packets of both directions: every packet has an answer.
+    /// Checks that every protocol passes in both families, that the server sees the right client address, and that
+    /// every watched link carried exactly the packets of both directions: every packet has an answer.
     ///
     /// # Errors
-    /// Where counters can't be read.
-    pub fn passes(&self, ctx: &mut Ctx, testbed: &Testbed, watches: &[&Watch<'_>]) -> Result<(), Stop> {
+    /// Counters can't be read.
+    pub fn passes(&self, ctx: &mut Ctx, testbed: &Testbed, watches: &[&HookCounters<'_>]) -> Result<(), Stop> {
         for &proto in self.protos {
             for family in Family::available().iter().copied() {
                 self.one_passes(ctx, testbed, watches, proto, family)?;
@@ -122,7 +122,7 @@ impl<'a> Trip<'a> {
         &self,
         ctx: &mut Ctx,
         testbed: &Testbed,
-        watches: &[&Watch<'_>],
+        watches: &[&HookCounters<'_>],
         proto: Proto,
         family: Family,
     ) -> Result<(), Stop> {
@@ -133,7 +133,7 @@ impl<'a> Trip<'a> {
             return Ok(());
         }
         let source = self.source.map_or_else(|| testbed.net.addr(self.from, family), |source| source[family as usize]);
-        ctx.equal(format!("{what}: whom the server sees"), report.source_seen, Some(source));
+        ctx.equal(format!("{what}: client address that the server sees"), report.source_seen, Some(source));
         for (watch, before) in watches.iter().zip(before) {
             let now = watch.counted()?;
             let seen = Counted { from: now.from - before.from, to: now.to - before.to };

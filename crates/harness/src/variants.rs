@@ -1,4 +1,4 @@
-//! The axes that cases are run over.
+//! The variants of cases.
 
 use crate::case::{Direction, Variant};
 use lab_protocol::{AttachRequest, LinkKind};
@@ -41,12 +41,12 @@ pub fn netkit_devices() -> Vec<Variant> {
     NETKIT.map(on).to_vec()
 }
 
-/// Every attach type on every device that takes it.
+/// Every attach type on every device kind that supports it.
 pub fn mechanisms() -> Vec<Variant> {
     cross(&EXPLICIT, &LinkKind::ALL)
 }
 
-/// Every attach type and every device at least once.
+/// Every attach type and every device kind at least once.
 pub fn paired_mechanisms() -> Vec<Variant> {
     let pair = |attach, device| Variant { attach: Some(attach), ..on(device) };
     vec![
@@ -58,17 +58,17 @@ pub fn paired_mechanisms() -> Vec<Variant> {
     ]
 }
 
-/// Every attach type on every device that takes it, in both directions.
+/// Every attach type on every device kind that supports it, in both directions.
 pub fn hooks() -> Vec<Variant> {
     both_ways(mechanisms())
 }
 
-/// tc on every device, in both directions.
+/// tc on every device kind, in both directions.
 pub fn tc_hooks() -> Vec<Variant> {
     both_ways(cross(&[AttachRequest::Tc], &LinkKind::ALL))
 }
 
-/// tcx on every device, in both directions.
+/// tcx on every device kind, in both directions.
 pub fn tcx_hooks() -> Vec<Variant> {
     both_ways(cross(&[AttachRequest::Tcx], &LinkKind::ALL))
 }
@@ -83,14 +83,15 @@ pub fn link_hooks() -> Vec<Variant> {
     both_ways(link_mechanisms())
 }
 
-/// Like [`link_hooks`], one direction left to the case.
+/// Like [`link_hooks`], without the direction, which the case chooses.
 pub fn link_mechanisms() -> Vec<Variant> {
     let mut variants = cross(&[AttachRequest::Tcx], &[LinkKind::Veth]);
     variants.extend(cross(&[AttachRequest::Netkit], &NETKIT));
     variants
 }
 
-/// Each attach type once where a datapath would take it: for cases in which the pairing decides nothing further.
+/// Each attach type once, on the device kind on which a datapath would use it: for cases that do not depend on the
+/// combination.
 pub fn usual_mechanisms() -> Vec<Variant> {
     [cross(&[AttachRequest::Tc], &[LinkKind::Veth]), link_mechanisms()].concat()
 }
@@ -100,17 +101,17 @@ pub fn usual_hooks() -> Vec<Variant> {
     both_ways(usual_mechanisms())
 }
 
-/// Detection on every device.
+/// `auto` on every device kind.
 pub fn auto() -> Vec<Variant> {
     cross(&[AttachRequest::Auto], &LinkKind::ALL)
 }
 
-/// Detection on every device, in both directions.
+/// `auto` on every device kind, in both directions.
 pub fn auto_hooks() -> Vec<Variant> {
     both_ways(auto())
 }
 
-/// Each attach type and each kind of device once: for cases about a path far behind the workload's link.
+/// Each attach type and each device kind once: for cases about a path beyond the workload's link.
 pub fn one_each() -> Vec<Variant> {
     use {AttachRequest as A, LinkKind as D};
     let pairs = [(A::Tc, D::Veth), (A::Tcx, D::NetkitL2), (A::Netkit, D::NetkitL3)];

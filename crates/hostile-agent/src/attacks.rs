@@ -1,6 +1,6 @@
-//! What is done to the host, by the name of the cell.
+//! The attacks on the host; the name of a cell selects one.
 
-use crate::Host;
+use crate::HostPort;
 use lab_protocol::{
     AgentMessage, CellId, CellReport, Check, FailureKind, Outcome,
     attachment::{Attachment, AttachmentKind},
@@ -28,12 +28,12 @@ pub const NAMES: [&str; 16] = [
     "last-words-without-end",
 ];
 
-/// What steers terminals, browsers, CI systems and parsers.
+/// Control sequences for terminals, browsers, CI systems and parsers.
 const EVIL: &str =
     "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\r\n::error::x\n##[add-mask]x\n]]><script>x</script>|`x` @all [a](b)\0";
 
-/// Does what a cell is named after; the report where the agent lives on.
-pub fn act(host: &mut Host, cell: &CellId, mut report: CellReport) -> Option<CellReport> {
+/// Runs the attack that the cell names; returns the report if the agent survives it.
+pub fn act(host: &mut HostPort, cell: &CellId, mut report: CellReport) -> Option<CellReport> {
     let name = cell.as_str().split_once('-').map_or("", |(_, name)| name);
     match name {
         "probes-without-end" => {
@@ -125,7 +125,7 @@ fn failed() -> Outcome {
     Outcome::Failed { kind: FailureKind::Check, message: "with files".to_owned() }
 }
 
-/// What of its host a guest could get at, each with what there is of it.
+/// Resources of the host that a guest must not reach, each with the ones that were found.
 fn looked_for() -> [(&'static str, String); 4] {
     let names = |directory: &str, foreign: &dyn Fn(&Path) -> bool| {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -138,7 +138,10 @@ fn looked_for() -> [(&'static str, String); 4] {
         ["0x0001", "0x0002", "0x0009", "0x0013", "0x001a"].contains(&id.trim())
     };
     [
-        ("no directory, network or disk of the host is a device", names("/sys/bus/virtio/devices", &shared)),
+        (
+            "no device gives access to a directory, network or disk of the host",
+            names("/sys/bus/virtio/devices", &shared),
+        ),
         ("no second console", names("/sys/class/tty", &|path| path.file_name().is_some_and(|name| name == "hvc0"))),
         ("no network card", names("/sys/class/net", &|path| path.join("device").exists())),
         ("no disk", names("/sys/block", &|path| path.join("device").exists())),

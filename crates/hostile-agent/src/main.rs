@@ -1,5 +1,5 @@
-//! An agent that attacks its host. It boots as the lab's own agent does and lists attacks as cells: the host asks for one, and
-//! the agent does it instead of running a case.
+//! An agent that attacks its host. It boots like the lab's agent and lists attacks as cells: when the host requests a
+//! cell, the agent runs the attack instead of a case.
 
 mod attacks;
 #[path = "../../../guest-agent/src/modules.rs"]
@@ -21,12 +21,12 @@ use std::{
     process::ExitCode,
 };
 
-/// A cell's own deadline, milliseconds: what attacks without end are ended by, where nothing else does.
+/// A cell's own deadline, milliseconds. It ends endless attacks that nothing else ends.
 const DEADLINE_MS: u32 = 1000;
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
-        // Whatever goes wrong, the machine ends: there is nobody to tell.
+        // On any error the machine powers off: the error cannot be reported.
         let _ = live();
         let _ = reboot(RebootMode::RB_AUTOBOOT);
         loop {
@@ -70,18 +70,18 @@ fn show(listing: &impl serde::Serialize) -> ExitCode {
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The port, and what attacks say on it.
-pub struct Host {
+/// The port to the host, with methods for attacks.
+pub struct HostPort {
     port: File,
 }
 
-impl Host {
-    /// Says a message; the host may have had enough.
+impl HostPort {
+    /// Sends a message; ignores errors, since the host may have closed the port.
     pub fn say(&mut self, message: &AgentMessage) -> Option<()> {
         self.raw(&frame::encode(message).ok()?)
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes without a frame.
     pub fn raw(&mut self, bytes: &[u8]) -> Option<()> {
         self.port.write_all(bytes).ok()
     }
@@ -90,12 +90,12 @@ impl Host {
 fn live() -> Option<()> {
     for (source, target, kind) in [("dev", "/dev", "devtmpfs"), ("proc", "/proc", "proc"), ("sys", "/sys", "sysfs")] {
         fs::create_dir_all(target).ok()?;
-        // The kernel may have mounted it.
+        // The kernel may have mounted it already.
         let _ = mount(Some(source), target, Some(kind), MsFlags::empty(), None::<&str>);
     }
     modules::load_all();
-    let mut port = port::open().ok()?;
-    let mut host = Host { port: port.try_clone().ok()? };
+    let mut port = port::open(lab_protocol::message::PORT_NAME).ok()?;
+    let mut host = HostPort { port: port.try_clone().ok()? };
     let uts = nix::sys::utsname::uname().ok()?;
     let (release, version) = (uts.release().to_string_lossy(), uts.version().to_string_lossy());
     let hello = |nonce| {
@@ -138,7 +138,7 @@ fn live() -> Option<()> {
             }
         }
         match port.read(&mut buffer).ok()? {
-            // The host's side is not there.
+            // The host is not connected.
             0 => std::thread::sleep(std::time::Duration::from_millis(5)),
             count => decoder.feed(&buffer[..count]),
         }

@@ -1,11 +1,11 @@
-//! apt with its own state directory per suite: it uses the host's keyring, mirror and proxy, no other configuration of the
-//! host, and installs nothing.
+//! apt with its own state directory per suite: it uses the host's keyring, mirror and proxy, no other configuration of
+//! the host, and installs nothing.
 
 use super::{
-    config::Debian,
+    debian::Debian,
     error::{KernelsError, Result},
     mirror::mirror,
-    packages::{self, Package},
+    packages::{self, ArchivePackage},
 };
 use lab_base::process;
 use std::{
@@ -25,8 +25,8 @@ pub struct AptState {
 }
 
 impl AptState {
-    /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas of
-    /// packages that count as installed.
+    /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas
+    /// of packages that count as installed.
     ///
     /// # Errors
     /// No mirror is known, the keyring is missing, or the directory can't be written.
@@ -111,7 +111,7 @@ impl Apt {
     ///
     /// # Errors
     /// apt can't read its own files.
-    pub fn kernels(&self) -> Result<Vec<Package>> {
+    pub fn kernels(&self) -> Result<Vec<ArchivePackage>> {
         let args = ["indextargets", "--format", "$(FILENAME)", "Created-By: Packages"];
         let files = process::capture("apt-get indextargets", "apt", self.command("apt-get", args))?;
         let mut found = Vec::new();
@@ -128,7 +128,7 @@ impl Apt {
     ///
     /// # Errors
     /// The index does not contain it, or the network fails.
-    pub fn download(&self, package: &Package, dir: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+    pub fn download(&self, package: &ArchivePackage, dir: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size >> 20));
         let wanted = format!("{}={}", package.name, package.version);
         let command = self.command("apt-get", ["-q", "download", &*wanted]).dir(dir);
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_named_suite_may_be_stale_and_none_may_be_unsigned() {
+    fn only_a_listed_suite_may_be_stale_and_none_may_be_unsigned() {
         let debian = Debian { stale: [("sid".to_owned(), "it lags".to_owned())].into(), ..Debian::default() };
         let line = |suite| source("http://a.example/debian", suite, &debian);
         assert_eq!(

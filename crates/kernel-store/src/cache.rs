@@ -1,12 +1,12 @@
 //! The directory of unpacked kernels: they are written under a lock, renamed when complete, and checked on every use.
 
 use super::{
-    config::Kernel,
+    class::ClassRule,
     error::{KernelsError, Result},
     header,
 };
 use lab_base::interrupt::Interrupt;
-use lab_guard::private;
+use lab_guard::{Id, private};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,16 +22,16 @@ use tempfile::TempDir;
 /// Interval at which a lock of another run is tried again.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits for
-/// a compiler.
+/// Purpose of a write. Each purpose has its own lock and temporary directories, so that fetching a package never waits
+/// for a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(super) enum WritePurpose {
     /// Downloading or copying.
     Fetch,
     Build,
 }
 
-impl Errand {
+impl WritePurpose {
     const fn lock(self) -> &'static str {
         match self {
             Self::Fetch => ".lock",
@@ -54,10 +54,31 @@ impl Errand {
     }
 }
 
+/// A kernel of the matrix, as far as it matters for what is written.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub id: Id,
+    /// The source as text.
+    pub origin: String,
+    /// What its version must be.
+    pub rule: ClassRule,
+}
+
+impl Target {
+    /// Refuses a version that does not belong to the class.
+    pub fn check(&self, version: KernelVersion) -> Result<()> {
+        if self.rule.fits(version) {
+            return Ok(());
+        }
+        Err(KernelsError::WrongClass { version, class: self.rule.class.clone() })
+    }
+}
+
+/// The directory of unpacked kernels.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
-    /// Says that a lab is at work here; none where nobody can write.
+    /// Takes a shared lock while this process uses the cache; `None` if the cache is not writable.
     used: Option<Arc<File>>,
 }
 
@@ -73,8 +94,8 @@ impl Cache {
     /// Opens a cache at the given path.
     ///
     /// # Errors
-    /// The path is relative or holds characters that apt's and vng's configuration cannot, cannot be made, or others can
-    /// write there.
+    /// The path is relative or has characters that the configuration of apt or vng does not support, the directory
+    /// can't be created, or other users can write to it.
     pub fn at(root: PathBuf) -> Result<Self> {
         if !root.is_absolute() {
             return Err(KernelsError::BadCache { path: root });
@@ -92,20 +113,20 @@ impl Cache {
         &self.root
     }
 
-    /// The right to remove from the cache; none while another lab is at work in it.
+    /// An exclusive lock for removing entries; `None` while another lab process uses the cache.
     pub fn alone(&self) -> Option<Alone<'_>> {
         let file = self.used.as_deref()?;
         if file.try_lock().is_err() {
-            // Linux gives up a lock to change it (flock(2)).
+            // Linux releases a lock while converting it (flock(2)).
             let _ = file.lock_shared();
             return None;
         }
         Some(Alone(file))
     }
 
-    /// The unpacked kernel of this identity, if it is there and whole.
-    pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<Finished> {
-        let finished = Finished::read(&self.place(id, version, sha256))?;
+    /// The unpacked kernel with this identity, if it exists and is complete.
+    pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<CachedKernel> {
+        let finished = CachedKernel::read(&self.place(id, version, sha256))?;
         (finished.meta.sha256 == sha256 && finished.meta.id == id).then_some(finished)
     }
 
@@ -118,32 +139,34 @@ impl Cache {
     ///
     /// # Errors
     /// The lock file can't be used, or temporary files can't be removed.
-    pub(super) fn write(&self, errand: Errand, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
-        let path = self.root.join("kernels").join(errand.lock());
+    pub(super) fn write(&self, purpose: WritePurpose, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
+        let path = self.root.join("kernels").join(purpose.lock());
         let file = File::options().create(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
-        let mut told = false;
+        let mut refusals = 0;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
-                    return Err(KernelsError::Interrupted { what: errand.words().to_owned() });
+                    return Err(KernelsError::Interrupted { what: purpose.words().to_owned() });
                 }
                 Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut told, true) {
-                        progress(errand.words());
+                    refusals += 1;
+                    // At the first one the holder may be a child of this process, which has the lock from fork to exec.
+                    if refusals == 2 {
+                        progress(purpose.words());
                     }
                     std::thread::sleep(POLL);
                 }
                 Err(TryLockError::Error(error)) => return Err(KernelsError::io(&path)(error)),
             }
         }
-        let writing = Writing { cache: self, errand, _lock: file };
+        let writing = Writing { cache: self, purpose, lock: file };
         writing.clear_leftovers()?;
         Ok(writing)
     }
 }
 
-/// The right to remove from the cache; ends with the value.
+/// An exclusive lock of the cache, for removing entries; released on drop.
 #[derive(Debug)]
 pub struct Alone<'a>(&'a File);
 
@@ -153,11 +176,19 @@ impl Drop for Alone<'_> {
     }
 }
 
-/// The right to write into the cache; ends with the value.
+/// A lock for writing into the cache; released on drop.
 pub(super) struct Writing<'a> {
     cache: &'a Cache,
-    errand: Errand,
-    _lock: File,
+    purpose: WritePurpose,
+    lock: File,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        // A child that another thread has forked holds a copy of the descriptor, and with it the lock, until it executes its
+        // program (flock(2)).
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Writing<'_> {
@@ -166,12 +197,12 @@ impl Writing<'_> {
         self.cache.root()
     }
 
-    /// The holder of the lock is alone, so all temporary directories belong to killed runs.
+    /// Only the holder of the lock has temporary directories, so all existing ones belong to killed runs.
     fn clear_leftovers(&self) -> Result<()> {
         let dir = self.root().join("kernels");
         for entry in fs::read_dir(&dir).map_err(KernelsError::io(&dir))? {
             let entry = entry.map_err(KernelsError::io(&dir))?;
-            if entry.file_name().as_encoded_bytes().starts_with(self.errand.stage().as_bytes()) {
+            if entry.file_name().as_encoded_bytes().starts_with(self.purpose.stage().as_bytes()) {
                 fs::remove_dir_all(entry.path()).map_err(KernelsError::io(entry.path()))?;
             }
         }
@@ -181,7 +212,7 @@ impl Writing<'_> {
     /// An empty temporary directory on the cache's file system; removed on drop unless it is finished.
     pub fn stage(&self) -> Result<TempDir> {
         let dir = self.root().join("kernels");
-        Ok(private::temporary(self.errand.stage(), &dir)?)
+        Ok(private::temporary(self.purpose.stage(), &dir)?)
     }
 
     /// Checks that the disk has `need` bytes of free space.
@@ -193,21 +224,25 @@ impl Writing<'_> {
     ///
     /// # Errors
     /// The image is invalid, its version or class differs from `kernels.toml`, or it can't be moved.
-    pub fn finish(&self, stage: TempDir, kernel: &Kernel, version: KernelVersion, sha256: &str) -> Result<Finished> {
+    pub fn finish(
+        &self,
+        stage: TempDir,
+        target: &Target,
+        version: KernelVersion,
+        sha256: &str,
+    ) -> Result<CachedKernel> {
         let image = stage.path().join("vmlinuz");
         let banner = header::banner(&image)?;
         if banner.version != version {
             let reason = format!("is kernel {}, but {version} was expected", banner.version);
             return Err(KernelsError::BadKernel { path: image, reason });
         }
-        if !kernel.fits(banner.version) {
-            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class.clone() });
-        }
+        target.check(banner.version)?;
         let meta = Meta {
-            id: kernel.id.to_string(),
+            id: target.id.to_string(),
             release: banner.release,
             version: banner.version,
-            origin: kernel.source.to_string(),
+            origin: target.origin.clone(),
             sha256: sha256.to_owned(),
             image_sha256: sha256_of(&image)?,
             image_size: fs::metadata(&image).map_err(KernelsError::io(&image))?.len(),
@@ -215,13 +250,13 @@ impl Writing<'_> {
         let path = stage.path().join("meta.toml");
         let text = toml::to_string(&meta).map_err(|error| KernelsError::io(&path)(io::Error::other(error)))?;
         fs::write(&path, text).map_err(KernelsError::io(&path))?;
-        let place = self.cache.place(&kernel.id, meta.version, sha256);
+        let place = self.cache.place(&target.id, meta.version, sha256);
         if place.exists() {
             // An existing directory has been checked before, and is damaged.
             fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
         }
         fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
-        Ok(Finished { dir: place, meta })
+        Ok(CachedKernel { dir: place, meta })
     }
 }
 
@@ -258,14 +293,14 @@ pub(super) struct Meta {
 }
 
 /// An unpacked kernel in the cache.
-pub(super) struct Finished {
+pub(super) struct CachedKernel {
     pub dir: PathBuf,
     pub meta: Meta,
 }
 
-impl Finished {
+impl CachedKernel {
     /// `None` if anything is missing, or if the image was changed.
-    fn read(dir: &Path) -> Option<Self> {
+    pub fn read(dir: &Path) -> Option<Self> {
         let meta: Meta = toml::from_str(&fs::read_to_string(dir.join("meta.toml")).ok()?).ok()?;
         let image = dir.join("vmlinuz");
         let whole = fs::metadata(&image).ok()?.len() == meta.image_size
@@ -278,7 +313,7 @@ impl Finished {
 /// SHA-256 of a file, hexadecimal.
 pub fn sha256_of(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
-    let mut file = File::open(path).map_err(KernelsError::io(path))?;
+    let mut file = lab_guard::bounded::open(path).map_err(KernelsError::io(path))?;
     let mut buffer = vec![0; 128 * 1024];
     loop {
         match file.read(&mut buffer).map_err(KernelsError::io(path))? {

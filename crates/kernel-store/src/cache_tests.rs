@@ -1,20 +1,10 @@
 use super::*;
-use crate::{Class, Source};
+use crate::KernelClass;
 use std::cell::RefCell;
 
-fn kernel() -> Kernel {
-    Kernel {
-        id: lab_guard::Id::new("k").unwrap(),
-        class: Class::From67,
-        may_fail: false,
-        has: Vec::new(),
-        believe_probes: None,
-        default: true,
-        source: Source::Mainline { version: "v6.7".into() },
-        unsupported: vec![],
-        cmdline: vec![],
-        memory_mib: None,
-    }
+fn kernel(class: KernelClass) -> Target {
+    let rule = ClassRule { class, lacks_netkit: false, has_netkit: false, believes_probes: false };
+    Target { id: Id::new("k").unwrap(), origin: "mainline v6.7".into(), rule }
 }
 
 fn staged(writing: &Writing<'_>) -> TempDir {
@@ -33,8 +23,8 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
     let cache = Cache::at(dir.path().join("cache")).unwrap();
     let version = KernelVersion::new(6, 7, 0);
     let place = {
-        let writing = cache.write(Errand::Fetch, &quiet).unwrap();
-        writing.finish(staged(&writing), &kernel(), version, "abc").unwrap().dir
+        let writing = cache.write(WritePurpose::Fetch, &quiet).unwrap();
+        writing.finish(staged(&writing), &kernel(KernelClass::From67), version, "abc").unwrap().dir
     };
     assert!(cache.find("k", version, "abc").is_some());
     assert!(cache.find("k", version, "abd").is_none());
@@ -43,8 +33,8 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&image, bytes).unwrap();
     assert!(cache.find("k", version, "abc").is_none());
-    let writing = cache.write(Errand::Fetch, &quiet).unwrap();
-    writing.finish(staged(&writing), &kernel(), version, "abc").unwrap();
+    let writing = cache.write(WritePurpose::Fetch, &quiet).unwrap();
+    writing.finish(staged(&writing), &kernel(KernelClass::From67), version, "abc").unwrap();
     assert!(cache.find("k", version, "abc").is_some());
 }
 
@@ -52,11 +42,11 @@ fn a_damaged_kernel_is_not_found_and_is_replaced() {
 fn a_kernel_of_another_class_or_version_is_not_stored() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let writing = cache.write(Errand::Fetch, &quiet).unwrap();
-    let wrong = Kernel { class: Class::Below67, ..kernel() };
+    let writing = cache.write(WritePurpose::Fetch, &quiet).unwrap();
+    let wrong = kernel(KernelClass::Below67);
     let result = writing.finish(staged(&writing), &wrong, KernelVersion::new(6, 7, 0), "abc");
     insta::assert_snapshot!(result.err().unwrap(), @"version 6.7 is not of class below-6.7 (kernels before 6.7, and later ones with `netkit` listed as unsupported)");
-    let result = writing.finish(staged(&writing), &kernel(), KernelVersion::new(6, 8, 0), "abc");
+    let result = writing.finish(staged(&writing), &kernel(KernelClass::From67), KernelVersion::new(6, 8, 0), "abc");
     assert!(result.err().unwrap().to_string().ends_with("is kernel 6.7, but 6.8 was expected"));
     assert_eq!(fs::read_dir(dir.path().join("kernels")).unwrap().count(), 1, "only the lock file remains");
 }
@@ -65,9 +55,9 @@ fn a_kernel_of_another_class_or_version_is_not_stored() {
 fn temporary_files_of_killed_runs_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let left = cache.write(Errand::Fetch, &quiet).unwrap().stage().unwrap().keep();
+    let left = cache.write(WritePurpose::Fetch, &quiet).unwrap().stage().unwrap().keep();
     fs::write(left.join("half"), "x").unwrap();
-    drop(cache.write(Errand::Fetch, &quiet).unwrap());
+    drop(cache.write(WritePurpose::Fetch, &quiet).unwrap());
     assert!(!left.exists());
 }
 
@@ -75,26 +65,26 @@ fn temporary_files_of_killed_runs_are_removed() {
 fn waiting_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let first = cache.write(Errand::Fetch, &quiet).unwrap();
+    let first = cache.write(WritePurpose::Fetch, &quiet).unwrap();
     let (said, heard) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let cache = &cache;
         scope.spawn(move || {
-            drop(cache.write(Errand::Fetch, &|message| said.send(message.to_owned()).unwrap()).unwrap())
+            drop(cache.write(WritePurpose::Fetch, &|message| said.send(message.to_owned()).unwrap()).unwrap())
         });
         assert_eq!(heard.recv().unwrap(), "waiting for another lab run that is fetching kernels");
         drop(first);
     });
     let messages = RefCell::new(0);
-    drop(cache.write(Errand::Fetch, &|_| *messages.borrow_mut() += 1).unwrap());
+    drop(cache.write(WritePurpose::Fetch, &|_| *messages.borrow_mut() += 1).unwrap());
     assert_eq!(messages.into_inner(), 0);
 }
 
 #[test]
-fn a_full_disk_is_one_clear_error() {
+fn an_error_about_a_full_disk_names_the_directory_and_the_fix() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().into()).unwrap();
-    let error = cache.write(Errand::Fetch, &quiet).unwrap().reserve(u64::MAX).unwrap_err();
+    let error = cache.write(WritePurpose::Fetch, &quiet).unwrap().reserve(u64::MAX).unwrap_err();
     assert!(error.to_string().contains("has too little space ("), "{error}");
     assert!(error.to_string().ends_with("free some, or set NETKIT_LAB_CACHE to a larger disk"), "{error}");
     let error = KernelsError::io("/x")(io::Error::from_raw_os_error(nix::libc::ENOSPC));
@@ -113,11 +103,11 @@ fn paths_that_apt_does_not_support_are_refused() {
 fn a_fetch_neither_waits_for_a_build_nor_removes_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::at(dir.path().to_owned()).unwrap();
-    let building = cache.write(Errand::Build, &quiet).unwrap();
+    let building = cache.write(WritePurpose::Build, &quiet).unwrap();
     let stage = building.stage().unwrap();
-    drop(cache.write(Errand::Fetch, &|message| panic!("{message}")).unwrap());
+    drop(cache.write(WritePurpose::Fetch, &|message| panic!("{message}")).unwrap());
     assert!(stage.path().is_dir());
     drop(building);
-    drop(cache.write(Errand::Build, &quiet).unwrap());
+    drop(cache.write(WritePurpose::Build, &quiet).unwrap());
     assert!(!stage.path().exists(), "the next build removes files of a killed one");
 }

@@ -1,55 +1,42 @@
 //! The changelog of a Debian kernel: titles of the upstream commits in a package.
 
 use super::{
-    apt::Apt,
-    config::Kernel,
     error::{KernelsError, Result},
-    lockfile::{Lock, Locked},
-    source::Wanted,
-    store::Store,
+    untar::{self, Refusal},
 };
 use lab_base::process;
 use lab_protocol::KernelVersion;
-use std::io::Read;
+use std::{io::Read, path::Path};
 
 /// Maximum size of a changelog, uncompressed, bytes: that of 6.12 has 2 MiB after a year.
 const MAX_BYTES: u64 = 64 << 20;
 
-impl Store<'_> {
-    /// Reads the changelog of a kernel's locked package.
-    ///
-    /// # Errors
-    /// The kernel is not from a package, the package can't be fetched, or it has no changelog.
-    pub fn changelog(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<String> {
-        self.read_changelog(kernel, lock, progress).map_err(|error| error.of(&kernel.id))
-    }
-
-    fn read_changelog(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<String> {
-        let none =
-            |reason: &str| KernelsError::Archive { archive: kernel.source.to_string(), reason: reason.to_owned() };
-        let Locked::Deb { suite, package, version, sha256, kernel: locked, parts } = lock.entry(kernel)? else {
-            return Err(none("only packages have changelogs"));
-        };
-        let wanted = Wanted { suite, pattern: package, package, version, sha256, kernel: *locked, parts };
-        let writing = self.fetching(progress)?;
-        let (apt, stage) = (Apt::new(writing.root(), &self.config.debian, suite)?, writing.stage()?);
-        let deb = wanted.get(&writing, &apt, (package, sha256), stage.path(), progress)?;
-        let stream = process::command("dpkg-deb", ["--fsys-tarfile".as_ref(), deb.as_os_str()]).stderr_null().reader();
-        let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
-        let mut archive = tar::Archive::new(&stream);
-        let broken = |error: std::io::Error| none(&error.to_string());
-        for entry in archive.entries().map_err(broken)? {
-            let entry = entry.map_err(broken)?;
-            if entry.path().map_err(broken)?.ends_with("changelog.gz") {
-                let mut text = Vec::new();
-                flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text).map_err(broken)?;
-                // The rest of the package is not needed.
-                let _ = stream.kill();
-                return Ok(String::from_utf8_lossy(&text).into_owned());
-            }
+/// The changelog in a `.deb`.
+///
+/// # Errors
+/// The package is damaged or has none.
+pub(super) fn of_package(deb: &Path) -> Result<String> {
+    let broken = |reason: String| {
+        let archive = deb.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        KernelsError::Archive { archive, reason }
+    };
+    let stream = process::command("dpkg-deb", ["--fsys-tarfile".as_ref(), deb.as_os_str()]).stderr_null().reader();
+    let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
+    let mut found = None;
+    let read = untar::entries(&stream, |name, entry| {
+        if Path::new(name).file_name() != Some("changelog.gz".as_ref()) {
+            return Ok(true);
         }
-        Err(none("the package has no changelog.gz"))
-    }
+        let mut text = Vec::new();
+        let unpacked = flate2::read::GzDecoder::new(entry).take(MAX_BYTES).read_to_end(&mut text);
+        unpacked.map_err(|error| Refusal::Archive(error.to_string()))?;
+        found = Some(String::from_utf8_lossy(&text).into_owned());
+        Ok(false)
+    });
+    // The rest of the package is not needed.
+    let _ = stream.kill();
+    read.map_err(|refusal| broken(refusal.to_string()))?;
+    found.ok_or_else(|| broken("the package has no changelog.gz".to_owned()))
 }
 
 /// The entries since an earlier version, each line with its package version.

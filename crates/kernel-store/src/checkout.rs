@@ -1,16 +1,16 @@
 //! Builds many commits of a checkout with the same configuration, as needed for bisecting.
 //!
-//! Build results are cached by the tree hash of the sources, the configuration, the compiler and the command, so that no
-//! commit is built twice. Builds are reproducible: time, user, host and build number are fixed.
+//! Build results are cached by the tree hash of the sources, the configuration, the compiler and the command, so that
+//! no commit is built twice. Builds are reproducible: time, user, host and build number are fixed.
 
 use super::{
-    class::Class,
+    class::KernelClass,
     error::{KernelsError, Result},
     files::Identity,
     header, modules,
     recipe::{self, BARE, BASE},
     source,
-    store::Unpacked,
+    store::BootableKernel,
 };
 use lab_base::{file::touch, process};
 use lab_guard::Id;
@@ -22,7 +22,7 @@ use std::{
 
 /// Disk space for sources, objects and image, bytes: the lab's configuration of 6.12 needs 1.1 GiB.
 const SPACE: u64 = 2 << 30;
-/// Messages of a build that indicate a failure of the host, not of the sources.
+/// Messages of a build that mean a failure of the host, not of the sources.
 const HOST: [&str; 5] = [
     "No space left on device",
     "Cannot allocate memory",
@@ -32,7 +32,7 @@ const HOST: [&str; 5] = [
 ];
 /// Exit code of `git bisect run` for "can't be tested".
 const SKIP: i32 = 125;
-/// Programs whose output ends up in a kernel, or without which a part of it is left out (pahole: BTF).
+/// Programs that influence a kernel's content, for example pahole, without which BTF is left out.
 const BUILDERS: [&str; 7] = ["gcc", "ld", "clang", "ld.lld", "rustc", "pahole", "make"];
 
 /// How commits are built.
@@ -47,15 +47,15 @@ pub struct Settings {
     /// Number of parallel compilers.
     pub jobs: usize,
     pub vng: PathBuf,
-    /// Its home directory.
+    /// Home directory of the build command.
     pub home: PathBuf,
 }
 
 /// Result of a build.
 #[derive(Debug, Clone)]
-pub enum Built {
+pub enum BuildResult {
     /// The kernel.
-    Kernel(Box<Unpacked>),
+    Kernel(Box<BootableKernel>),
     /// The sources do not compile, at least with this configuration; one line.
     Cannot(String),
 }
@@ -112,20 +112,20 @@ impl Checkout<'_> {
     }
 
     /// The cached result of an earlier build.
-    pub fn find(&self, key: &str) -> Option<Built> {
+    pub fn find(&self, key: &str) -> Option<BuildResult> {
         let place = self.products.join(key);
         touch(&place);
         if let Ok(why) = fs::read_to_string(place.join("failed")) {
-            return Some(Built::Cannot(why));
+            return Some(BuildResult::Cannot(why));
         }
-        product(&place).ok().map(|kernel| Built::Kernel(Box::new(kernel)))
+        product(&place).ok().map(|kernel| BuildResult::Kernel(Box::new(kernel)))
     }
 
     /// Builds the current commit, and caches the result.
     ///
     /// # Errors
     /// A failure of the host: a tool is missing, the disk is full, or the build was interrupted.
-    pub fn build(&self, key: &str) -> Result<Built> {
+    pub fn build(&self, key: &str) -> Result<BuildResult> {
         fs::create_dir_all(&self.products).map_err(KernelsError::io(&self.products))?;
         super::cache::reserve(&self.products, SPACE)?;
         let stage = tempfile::Builder::new().prefix(".stage-").tempdir_in(&self.products);
@@ -155,8 +155,10 @@ impl Checkout<'_> {
             fs::remove_dir_all(&place).map_err(KernelsError::io(&place))?;
         }
         fs::rename(stage.keep(), &place).map_err(KernelsError::io(&place))?;
-        self.find(key)
-            .ok_or_else(|| KernelsError::BadKernel { path: place, reason: "was built and can't be read".into() })
+        self.find(key).ok_or_else(|| KernelsError::BadKernel {
+            path: place,
+            reason: "was built, but can't be read: build it again".into(),
+        })
     }
 
     /// Writes the configuration and lets Kconfig complete it. Returns the options without an effect.
@@ -214,8 +216,7 @@ impl Checkout<'_> {
                 process::vng(&self.settings.vng, &self.settings.home, args)
             }
         };
-        // What an earlier commit left must not pass for this one's: neither the image, nor modules, which are installed by
-        // this list.
+        // Remove results of an earlier commit: the image, and the list by which modules are installed.
         for left in [&image, &self.tree.join("modules.order")] {
             match fs::remove_file(left) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -225,12 +226,13 @@ impl Checkout<'_> {
             }
         }
         match self.run(command, log)? {
-            None if !image.is_file() => Ok(Some("the build left no arch/x86/boot/bzImage".to_owned())),
+            None if !image.is_file() => Ok(Some("the build created no arch/x86/boot/bzImage".to_owned())),
             other => Ok(other),
         }
     }
 
-    /// Runs a part of the build in a process group of its own, so that it can be ended as a whole. Returns why it failed.
+    /// Runs a part of the build in a process group of its own, so that it can be ended as a whole. Returns why it
+    /// failed.
     fn run(&self, command: duct::Expression, log: &File) -> Result<Option<String>> {
         let io = || KernelsError::io(&self.tree);
         let output = log.try_clone().map_err(io())?;
@@ -268,11 +270,11 @@ fn cause(said: &str) -> String {
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
     let compiler = lines().find(|line| line.contains(" error: ") || line.contains("undefined reference to"));
     let make = || lines().find(|line| line.contains("*** "));
-    let line = compiler.or_else(make).or_else(|| lines().next_back()).unwrap_or("it said nothing");
+    let line = compiler.or_else(make).or_else(|| lines().next_back()).unwrap_or("no output");
     lab_base::text::line(line, 200)
 }
 
-/// What the builders say of themselves, asked once; nothing where one is not installed.
+/// The versions of the build programs, read once; empty for a program that is not installed.
 fn versions() -> &'static [String] {
     static VERSIONS: OnceLock<Vec<String>> = OnceLock::new();
     let version = |program: &str| {
@@ -318,15 +320,19 @@ fn is_kbuilds(name: &str) -> bool {
 }
 
 /// Reads a product.
-fn product(place: &Path) -> Result<Unpacked> {
+fn product(place: &Path) -> Result<BootableKernel> {
     let vmlinuz = place.join("vmlinuz");
     let banner = header::banner(&vmlinuz)?;
-    let class = Class::PREDEFINED.into_iter().rev().find(|class| class.holds(banner.version)).unwrap_or(Class::Below67);
+    let class = KernelClass::PREDEFINED
+        .into_iter()
+        .rev()
+        .find(|class| class.holds(banner.version))
+        .unwrap_or(KernelClass::Below67);
     // The configuration decides whether the guest's modules keep their signatures.
     let mut identity = Identity::default();
     identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;
     let sha256 = identity.finish();
-    Ok(Unpacked {
+    Ok(BootableKernel {
         id: Id::new(&format!("commit-{}", &sha256[..12])).expect("letters, a dash and digits"),
         class,
         version: banner.version,

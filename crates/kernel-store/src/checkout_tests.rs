@@ -50,10 +50,10 @@ impl Fixture {
     }
 }
 
-fn cannot(built: Built) -> String {
+fn cannot(built: BuildResult) -> String {
     match built {
-        Built::Cannot(why) => why,
-        Built::Kernel(kernel) => panic!("a kernel: {kernel:?}"),
+        BuildResult::Cannot(why) => why,
+        BuildResult::Kernel(kernel) => panic!("a kernel: {kernel:?}"),
     }
 }
 
@@ -63,10 +63,13 @@ fn a_result_is_cached_by_sources_and_configuration() {
     let checkout = fixture.checkout(None, &|| false);
     let key = checkout.key("tree 1").unwrap();
     assert!(checkout.find(&key).is_none());
-    let Built::Kernel(kernel) = checkout.build(&key).unwrap() else { panic!("no kernel") };
-    assert_eq!((kernel.release.as_str(), kernel.class, kernel.unsupported.len()), ("6.12.3-virtme", Class::From67, 0));
+    let BuildResult::Kernel(kernel) = checkout.build(&key).unwrap() else { panic!("no kernel") };
+    assert_eq!(
+        (kernel.release.as_str(), kernel.class, kernel.unsupported.len()),
+        ("6.12.3-virtme", KernelClass::From67, 0)
+    );
     assert!(kernel.modules.join("modules.dep").is_file() && kernel.config.as_ref().unwrap().is_file());
-    let Some(Built::Kernel(again)) = checkout.find(&key) else { panic!("not kept") };
+    let Some(BuildResult::Kernel(again)) = checkout.find(&key) else { panic!("not kept") };
     assert_eq!((again.sha256, fixture.calls()), (kernel.sha256, 1));
     let said = fs::read_to_string(fixture.dir.path().join("calls")).unwrap();
     assert!(said.contains("--build --verbose --jobs 2 --skip-modules"), "{said}");
@@ -80,13 +83,14 @@ fn equal_images_of_different_sources_are_the_same_kernel() {
     let fixture = Fixture::new();
     let checkout = fixture.checkout(None, &|| false);
     let image = |sources: &str| match checkout.build(&checkout.key(sources).unwrap()).unwrap() {
-        Built::Kernel(kernel) => kernel.sha256,
-        Built::Cannot(why) => panic!("{why}"),
+        BuildResult::Kernel(kernel) => kernel.sha256,
+        BuildResult::Cannot(why) => panic!("{why}"),
     };
     assert_eq!(image("tree 1"), image("tree 2"));
 }
 
-/// Distributions install modules compressed, and some as links; what differs in nothing else is another kernel.
+/// Distributions compress modules, and some install links: kernels that only differ in the content of a module must not
+/// be the same.
 #[test]
 fn kernels_that_differ_in_a_module_are_not_the_same() {
     let fixture = Fixture::new();
@@ -109,14 +113,14 @@ fn kernels_that_differ_in_a_module_are_not_the_same() {
             fixture.sources(&format!(
                 "cp image arch/x86/boot/bzImage; printf '\\177ELF{content}' > extra; echo extra.o > modules.order"
             ));
-            let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+            let BuildResult::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
             assert!(!seen.contains(&kernel.sha256), "{packed}, {content}");
             seen.push(kernel.sha256);
         }
     }
     fixture.sources("cp image arch/x86/boot/bzImage");
-    let Built::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
-    assert!(!kernel.modules.join("kernel").exists(), "modules of an earlier commit are none of this one's");
+    let BuildResult::Kernel(kernel) = checkout.build("key").unwrap() else { panic!("no kernel") };
+    assert!(!kernel.modules.join("kernel").exists(), "modules of an earlier commit are not used");
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn a_compile_error_is_cached_with_the_compilers_message() {
     assert_eq!(cannot(checkout.build(&key).unwrap()), "net/x.c:7:2: error: expected ';'");
     assert_eq!(cannot(checkout.find(&key).unwrap()), "net/x.c:7:2: error: expected ';'");
     fixture.sources("true");
-    assert_eq!(cannot(checkout.build("other").unwrap()), "the build left no arch/x86/boot/bzImage");
+    assert_eq!(cannot(checkout.build("other").unwrap()), "the build created no arch/x86/boot/bzImage");
 }
 
 #[test]
@@ -140,7 +144,7 @@ fn a_failure_of_the_host_is_not_cached() {
     assert!(error.starts_with("the build failed: exit status: 1: x.o: No space left"), "{error}");
     fixture.sources("kill -KILL $$");
     assert!(checkout.build("key").is_err());
-    assert!(checkout.find("key").is_none(), "nothing is remembered");
+    assert!(checkout.find("key").is_none(), "the failure is not cached");
 }
 
 #[test]
@@ -151,7 +155,7 @@ fn a_fragment_without_effect_is_an_error_before_compiling() {
     assert_eq!(fixture.calls(), 0);
     let checkout = fixture.checkout(Some("CONFIG_EXTRA=y\n"), &|| false);
     for key in ["a", "b"] {
-        let Built::Kernel(kernel) = checkout.build(key).unwrap() else { panic!("no kernel") };
+        let BuildResult::Kernel(kernel) = checkout.build(key).unwrap() else { panic!("no kernel") };
         let config = fs::read_to_string(kernel.config.unwrap()).unwrap();
         assert!(config.contains("CONFIG_NETKIT=y") && config.contains("CONFIG_EXTRA=y"), "{config}");
     }
@@ -162,7 +166,7 @@ fn the_users_build_command_may_skip() {
     let fixture = Fixture::new();
     let mut checkout = fixture.checkout(None, &|| false);
     checkout.settings.command = Some("cp image arch/x86/boot/bzImage && test -f .config".to_owned());
-    assert!(matches!(checkout.build("a").unwrap(), Built::Kernel(_)));
+    assert!(matches!(checkout.build("a").unwrap(), BuildResult::Kernel(_)));
     checkout.settings.command = Some("exit 125".to_owned());
     assert_eq!(cannot(checkout.build("b").unwrap()), "the build command skips it");
     assert_eq!(fixture.calls(), 0);
@@ -186,6 +190,6 @@ fn an_interrupted_build_ends_with_all_its_children() {
             std::thread::sleep(std::time::Duration::from_millis(10));
             false
         }),
-        "{pid} lives on"
+        "{pid} is still running"
     );
 }

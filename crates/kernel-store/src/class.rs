@@ -1,15 +1,14 @@
-//! Labels of kernels, by which people select and read them: three are predefined, and any other text is a class of one's own.
-//!
-//! What depends on a class: `--class`, the groups of `lab kernels update`, the class that reports name, and the recorded
-//! durations that split a plan. A predefined one is also compared with the kernel's version. What does not depend on it is the
-//! attach type that a kernel must use: that follows from its version and from `unsupported`.
+//! Labels of kernels, for selecting them and for reports: three are predefined, and any other text is a project's own
+//! class. The class is used by `--class`, in the groups of `lab kernels update`, in reports, and for the recorded
+//! durations that split a plan. A predefined class is also compared with the kernel's version. The attach type that a
+//! kernel must use does not depend on its class: it follows from its version and from `unsupported`.
 
 use lab_protocol::KernelVersion;
 use std::fmt;
 
 /// Kernel class of the matrix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum KernelClass {
     /// Without netkit: before 6.7 ("netkit, bpf: Add bpf programmable net device"), or built without it.
     Below67,
     /// Has netkit.
@@ -20,13 +19,13 @@ pub enum Class {
     Own(String),
 }
 
-impl serde::Serialize for Class {
+impl serde::Serialize for KernelClass {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
 }
 
-impl Class {
+impl KernelClass {
     /// The predefined classes, oldest kernels first.
     pub const PREDEFINED: [Self; 3] = [Self::Below67, Self::From67, Self::Ubuntu2510];
 
@@ -40,8 +39,8 @@ impl Class {
         }
     }
 
-    /// The class of this name. One that differs from a predefined one by case or punctuation only is meant to be that one: gives
-    /// that one as the error.
+    /// The class with this name. If it differs from a predefined name only by case or punctuation, it is a typing
+    /// error: the predefined name is the error.
     pub(super) fn named(name: &str) -> Result<Self, Self> {
         let bare =
             |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
@@ -52,7 +51,7 @@ impl Class {
         }
     }
 
-    /// Whether a kernel of this version belongs to the class, as far as the version tells.
+    /// Whether a kernel of this version may belong to the class.
     pub fn holds(&self, version: KernelVersion) -> bool {
         let netkit = KernelVersion::new(6, 7, 0);
         match self {
@@ -63,7 +62,7 @@ impl Class {
         }
     }
 
-    /// The rule of [`holds`](Self::holds) in words.
+    /// The rule of [`holds`](Self::holds) as text.
     pub(super) const fn rule(&self) -> &'static str {
         match self {
             Self::Below67 => "kernels before 6.7, and later ones with `netkit` listed as unsupported",
@@ -74,7 +73,32 @@ impl Class {
     }
 }
 
-impl fmt::Display for Class {
+/// What the version of a kernel must be, by the class and the capabilities that its entry of `kernels.toml` states.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassRule {
+    pub class: KernelClass,
+    /// Whether it is stated to have no netkit.
+    pub lacks_netkit: bool,
+    /// Whether it is stated to have netkit.
+    pub has_netkit: bool,
+    /// Whether its probes are believed and not its version.
+    pub believes_probes: bool,
+}
+
+impl ClassRule {
+    /// Whether a kernel of this version may have the class.
+    pub fn fits(&self, version: KernelVersion) -> bool {
+        match self.class {
+            KernelClass::Below67 if self.has_netkit => false,
+            KernelClass::Below67 | KernelClass::From67 if self.believes_probes => true,
+            KernelClass::Below67 => self.class.holds(version) || self.lacks_netkit,
+            KernelClass::From67 => self.class.holds(version) || self.has_netkit,
+            KernelClass::Ubuntu2510 | KernelClass::Own(_) => self.class.holds(version),
+        }
+    }
+}
+
+impl fmt::Display for KernelClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -87,13 +111,13 @@ mod tests {
     #[test]
     fn the_boundary_is_6_7() {
         for (class, version, wanted) in [
-            (Class::Below67, "6.6.99", true),
-            (Class::Below67, "6.7", false),
-            (Class::From67, "6.7", true),
-            (Class::From67, "6.6.112", false),
-            (Class::Ubuntu2510, "6.17.13", true),
-            (Class::Ubuntu2510, "6.18", false),
-            (Class::Own("mine".to_owned()), "4.19", true),
+            (KernelClass::Below67, "6.6.99", true),
+            (KernelClass::Below67, "6.7", false),
+            (KernelClass::From67, "6.7", true),
+            (KernelClass::From67, "6.6.112", false),
+            (KernelClass::Ubuntu2510, "6.17.13", true),
+            (KernelClass::Ubuntu2510, "6.18", false),
+            (KernelClass::Own("mine".to_owned()), "4.19", true),
         ] {
             assert_eq!(class.holds(version.parse().unwrap()), wanted, "{class} {version}");
         }

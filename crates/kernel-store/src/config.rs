@@ -1,41 +1,36 @@
 //! `kernels.toml`: the kernels of the matrix and their sources.
 
 use super::{
-    class::Class,
+    cache::{Target, WritePurpose},
+    class::{ClassRule, KernelClass},
+    debian::Debian,
     error::{KernelsError, Result},
+    local,
+    names::is_file_name,
+    source::Source,
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_guard::Id;
-use lab_protocol::{Capability, KernelVersion};
+use lab_protocol::Capability;
 use std::{
-    collections::BTreeMap,
-    fmt, fs,
+    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 use toml_edit::Document;
 
 /// The content of `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct KernelMatrix {
     /// The kernels in file order; never empty.
     pub kernels: Vec<Kernel>,
     /// Mirrors, if not those of the host's apt.
     pub debian: Debian,
     /// Directory to which relative paths in the file refer.
     pub dir: PathBuf,
-    /// Keys under a former name, one hint each.
+    /// Hints about keys with deprecated names, one line each.
     pub hints: Vec<String>,
-}
-
-/// `[debian]`: mirrors and exceptions for sources that apt fetches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Debian {
-    /// Mirror of the plain suites (`mirror`).
-    pub mirror: Option<String>,
-    /// Mirror of the `*-security` suites (`security-mirror`).
-    pub security_mirror: Option<String>,
-    /// Suites whose index may be older than its `Valid-Until`, each with a reason (`stale`).
-    pub stale: BTreeMap<String, String>,
+    /// Ids of the kernels that `kernels.local.toml` has.
+    pub local: BTreeSet<String>,
 }
 
 /// A `[kernels."…"]` table.
@@ -43,18 +38,18 @@ pub struct Debian {
 pub struct Kernel {
     /// Name of the kernel in the matrix.
     pub id: Id,
-    /// Class that it stands for.
-    pub class: Class,
+    /// Its class.
+    pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
     pub default: bool,
     /// Whether its failures are reported but do not count, for example of a release candidate.
     pub may_fail: bool,
     pub source: Source,
-    /// Capabilities that it lacks though its version says otherwise.
+    /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// Capabilities that it has though its version says otherwise.
-    pub has: Vec<Backport>,
-    /// Why its probes are believed and not its version; none where the version counts.
+    /// Capabilities that it has although its version lacks them.
+    pub has: Vec<BackportEntry>,
+    /// Reason why its probes decide instead of its version; `None` if the version decides.
     pub believe_probes: Option<String>,
     /// Extra words for the kernel's command line.
     pub cmdline: Vec<String>,
@@ -63,139 +58,85 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Whether a kernel of this version may have this entry's class. The class depends on the capabilities: a kernel that
-    /// was built without netkit belongs to the class of kernels before 6.7.
-    pub fn fits(&self, version: KernelVersion) -> bool {
-        let without_netkit = || self.unsupported.iter().any(|it| it.capability == Capability::Netkit);
-        let with_netkit = || self.has.iter().any(|backport| backport.capability == Capability::Netkit);
-        match self.class {
-            Class::Below67 if with_netkit() => false,
-            Class::Below67 | Class::From67 if self.believe_probes.is_some() => true,
-            Class::Below67 => self.class.holds(version) || without_netkit(),
-            Class::From67 => self.class.holds(version) || with_netkit(),
-            Class::Ubuntu2510 | Class::Own(_) => self.class.holds(version),
+    /// What a version must be for this entry's class. The class depends on the capabilities: a kernel that was built without
+    /// netkit belongs to the class of kernels before 6.7.
+    pub fn rule(&self) -> ClassRule {
+        ClassRule {
+            class: self.class.clone(),
+            lacks_netkit: self.unsupported.iter().any(|it| it.capability == Capability::Netkit),
+            has_netkit: self.has.iter().any(|backport| backport.capability == Capability::Netkit),
+            believes_probes: self.believe_probes.is_some(),
         }
+    }
+
+    /// Whether the lab compiles it.
+    pub fn is_built(&self) -> bool {
+        self.source.get().purpose() == WritePurpose::Build
+    }
+
+    /// Whether `lab bisect` steps over it without being asked: a published binary, which is there at once.
+    pub fn is_published(&self) -> bool {
+        self.source.get().is_published()
+    }
+
+    /// What its source and the cache need to know of it.
+    pub(super) fn target(&self) -> Target {
+        Target { id: self.id.clone(), origin: self.source.to_string(), rule: self.rule() }
     }
 }
 
 /// A capability that is missing although the version has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnsupportedEntry {
-    /// What is missing.
+    /// The missing capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
-/// A capability that is there although the version does not have it.
+/// A capability that the kernel has although its version does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backport {
-    /// What is there.
+pub struct BackportEntry {
+    /// The capability.
     pub capability: Capability,
-    /// Why, for reports.
+    /// The reason, for reports.
     pub reason: String,
-    /// Where that can be looked up.
+    /// Source of this fact.
     pub source: Option<String>,
 }
 
-/// Where a kernel comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A Debian package.
-    Deb {
-        /// Suite that contains it.
-        suite: String,
-        /// Pattern of the package's name; the highest matching version is used.
-        package: String,
-    },
-    /// A kernel compiled from a Debian source package.
-    LinuxSource {
-        /// Suite that contains it.
-        suite: String,
-        /// Pattern of the package's name; the highest matching version is used.
-        package: String,
-        /// Configuration fragment in addition to the lab's own.
-        fragment: Option<PathBuf>,
-    },
-    /// A kernel image on this host.
-    Image {
-        /// bzImage.
-        image: PathBuf,
-        /// Its `lib/modules/<release>`.
-        modules: Option<PathBuf>,
-        /// Its `.config`.
-        config: Option<PathBuf>,
-    },
-    /// A built kernel tree on this host.
-    Tree {
-        /// Top directory of the tree, or its output directory.
-        tree: PathBuf,
-    },
-    /// A commit of a git repository on this host, built by `vng --build`.
-    Git {
-        tree: PathBuf,
-        /// Branch, tag or commit.
-        reference: String,
-        /// Configuration fragment in addition to the lab's own.
-        fragment: Option<PathBuf>,
-    },
-    /// A prebuilt mainline kernel that vng downloads.
-    Mainline {
-        /// `v6.12.43`.
-        version: String,
-    },
-}
-
-impl Source {
-    /// The version that follows from the source's name, if any.
-    fn promised(&self) -> Option<KernelVersion> {
-        match self {
-            Self::Deb { package, .. } => package.strip_prefix("linux-image-")?.parse().ok(),
-            Self::LinuxSource { package, .. } => package.strip_prefix("linux-source-")?.parse().ok(),
-            Self::Mainline { version } => version.parse().ok(),
-            Self::Git { reference, .. } => reference.strip_prefix('v')?.parse().ok(),
-            Self::Image { .. } | Self::Tree { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Deb { suite, package } => write!(f, "deb {package} ({suite})"),
-            Self::LinuxSource { suite, package, .. } => write!(f, "linux-source {package} ({suite})"),
-            Self::Image { image, .. } => write!(f, "path {}", image.display()),
-            Self::Tree { tree } => write!(f, "path {}", tree.display()),
-            Self::Git { tree, reference, .. } => write!(f, "git {reference} ({})", tree.display()),
-            Self::Mainline { version } => write!(f, "mainline {version}"),
-        }
-    }
-}
-
-impl Config {
-    /// Reads and checks `kernels.toml`.
+impl KernelMatrix {
+    /// Reads and checks `kernels.toml`, and merges the file of this machine's own kernels that may be beside it.
     ///
     /// # Errors
-    /// The file can't be read, or a line is invalid.
+    /// A file can't be read, or a line is invalid.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(KernelsError::io(path))?;
+        let text = lab_guard::bounded::text(path).map_err(KernelsError::io(path))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self::parse(&text, &path.display().to_string(), dir)?)
+        let file = path.display().to_string();
+        let shared = Self::read(&text, &file, dir)?;
+        Ok(local::merge(shared, path)?.complete(Origin { file: &file, text: &text })?)
     }
 
-    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative paths.
+    /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative
+    /// paths.
     ///
     /// # Errors
     /// The first invalid line.
     pub fn parse(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
+        Self::read(text, file, dir)?.complete(Origin { file, text })
+    }
+
+    /// The same of a file that is not all of the matrix.
+    pub(super) fn read(text: &str, file: &str, dir: PathBuf) -> std::result::Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
         let top = Section::open(origin, document.as_table(), None, "the file".into(), &["kernels", "debian"])?;
-        let debian = match top.section("debian", "[debian]".into(), &["mirror", "security-mirror", "stale"])? {
+        let debian = match top.section("debian", "[debian]".into(), Debian::KEYS)? {
             None => Debian::default(),
-            Some(section) => debian(&section)?,
+            Some(section) => Debian::read(&section)?,
         };
         let table = top.section("kernels", "[kernels]".into(), &[])?;
         let (mut kernels, mut hints) = (Vec::new(), Vec::new());
@@ -203,28 +144,19 @@ impl Config {
             let table = table.as_ref().ok_or_else(|| top.missing("kernels"))?;
             kernels.push(kernel(table, id, &dir, &mut hints)?);
         }
-        if kernels.is_empty() {
+        Ok(Self { kernels, debian, dir, hints, local: BTreeSet::new() })
+    }
+
+    /// Refuses a matrix by which a run would do nothing.
+    fn complete(self, origin: Origin<'_>) -> std::result::Result<Self, ConfigError> {
+        if self.kernels.is_empty() {
             return Err(origin.error(None, "the matrix is empty: add a [kernels.\"…\"] table"));
         }
-        if !kernels.iter().any(|kernel| kernel.default) {
+        if !self.kernels.iter().any(|kernel| kernel.default) {
             return Err(origin.error(None, "no kernel has `default = true`: a run without --kernel would do nothing"));
         }
-        Ok(Self { kernels, debian, dir, hints })
+        Ok(self)
     }
-}
-
-fn debian(section: &Section<'_>) -> std::result::Result<Debian, ConfigError> {
-    let mut stale = BTreeMap::new();
-    if let Some(table) = section.section("stale", "`stale` of [debian]".into(), &[])? {
-        for suite in table.keys() {
-            stale.insert(suite.to_owned(), table.required(suite)?.to_owned());
-        }
-    }
-    Ok(Debian {
-        mirror: section.text("mirror")?.map(str::to_owned),
-        security_mirror: section.text("security-mirror")?.map(str::to_owned),
-        stale,
-    })
 }
 
 const KERNEL_KEYS: &[&str] =
@@ -244,7 +176,7 @@ fn kernel(
     let name = format!("[kernels.\"{id}\"]");
     let section = table.section_with(id, name.clone(), KERNEL_KEYS, FORMER_KEYS)?.ok_or_else(|| table.missing(id))?;
     let class = class(&section, &name)?;
-    let source = source(&section, &name, dir)?;
+    let source = Source::read(&section, &name, dir)?;
     let cmdline: Vec<String> = section.texts("cmdline")?.into_iter().map(str::to_owned).collect();
     if let Some(word) = cmdline.iter().find(|word| !is_cmdline_word(word)) {
         let message =
@@ -267,10 +199,10 @@ fn kernel(
         kernel.has.iter().find(|it| kernel.unsupported.iter().any(|gone| gone.capability == it.capability))
     {
         let message =
-            format!("{name} lists `{}` under `has` and under `unsupported`: drop one of them", both.capability);
+            format!("{name} lists `{}` under `has` and under `unsupported`: remove one of them", both.capability);
         return Err(section.error_at("has", message));
     }
-    match kernel.source.promised().filter(|version| !kernel.fits(*version)) {
+    match kernel.source.get().promised().filter(|version| !kernel.rule().fits(*version)) {
         None => Ok(kernel),
         Some(version) => {
             let message =
@@ -280,14 +212,14 @@ fn kernel(
     }
 }
 
-fn class(section: &Section<'_>, name: &str) -> std::result::Result<Class, ConfigError> {
+fn class(section: &Section<'_>, name: &str) -> std::result::Result<KernelClass, ConfigError> {
     let text = section.required("class")?;
     if !is_file_name(text) {
         let message =
             format!("class {text:?} of {name} must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit");
         return Err(section.error_at("class", message));
     }
-    Class::named(text).map_err(|meant| {
+    KernelClass::named(text).map_err(|meant| {
         section.error_at("class", format!("unknown class `{text}` in {name}; did you mean `{meant}`?"))
     })
 }
@@ -299,7 +231,7 @@ fn unsupported(
 ) -> std::result::Result<Vec<UnsupportedEntry>, ConfigError> {
     let key = section.renamed("unsupported", "departures")?;
     if key != "unsupported" {
-        // As an error, for the file and the line.
+        // Created as an error, which has the file and the line.
         hints.push(section.error_at(key, format!("`{key}` in {name} is deprecated: use `unsupported`")).to_string());
     }
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
@@ -315,26 +247,27 @@ fn unsupported(
     Ok(found)
 }
 
-/// `has`: names of capabilities, for which the kernel's own `reason` stands, or tables with a reason each.
-fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backport>, ConfigError> {
+/// Reads `has`: names of capabilities, to which the kernel's own `reason` applies, or tables with a reason each.
+fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<BackportEntry>, ConfigError> {
     let known = Capability::ALL.map(|capability| (capability.name(), capability));
-    let mut found: Vec<Backport> = Vec::new();
+    let mut found: Vec<BackportEntry> = Vec::new();
     if let Ok(names) = section.texts("has") {
         for text in names {
             let capability = known.iter().find(|(name, _)| *name == text).map(|(_, capability)| *capability);
             let capability = capability.ok_or_else(|| {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-                let message = format!("`{text}` in `has` of {name} is not a capability (wanted: {})", names.join(", "));
+                let message =
+                    format!("`{text}` in `has` of {name} is not a capability (expected: {})", names.join(", "));
                 section.error_at("has", message)
             })?;
             let reason = reason(section, name, "has")?;
-            found.push(Backport { capability, reason, source: None });
+            found.push(BackportEntry { capability, reason, source: None });
         }
     } else {
         for table in section.sections("has", &format!("has of {name}"), &["capability", "reason", "source"])? {
             let capability = table.word("capability", &known)?;
             let reason = table.required("reason")?.to_owned();
-            found.push(Backport { capability, reason, source: table.text("source")?.map(str::to_owned) });
+            found.push(BackportEntry { capability, reason, source: table.text("source")?.map(str::to_owned) });
         }
     }
     for (at, backport) in found.iter().enumerate() {
@@ -345,11 +278,12 @@ fn backports(section: &Section<'_>, name: &str) -> std::result::Result<Vec<Backp
     Ok(found)
 }
 
-/// `believe`, which takes `"probes"`, and the reason for it.
+/// Reads `believe`, whose only value is `"probes"`, and its reason.
 fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<String>, ConfigError> {
     if section.text("believe")?.is_none() {
         if section.text("reason")?.is_some() && !section.keys().any(|key| key == "has") {
-            let message = format!("`reason` of {name} is one for `believe` or `has`, and there is neither");
+            let message =
+                format!("`reason` of {name} is only used with `believe` or `has`: remove it or add one of them");
             return Err(section.error_at("reason", message));
         }
         return Ok(None);
@@ -360,18 +294,18 @@ fn believed(section: &Section<'_>, name: &str) -> std::result::Result<Option<Str
 
 fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<String, ConfigError> {
     let reason = section.text("reason")?.map(str::to_owned);
-    let why = || format!("`{of}` of {name} needs a `reason`: why the version does not tell what this kernel has");
+    let why = || format!("`{of}` of {name} needs a `reason`: why this kernel differs from its version");
     reason.ok_or_else(|| section.error_at(of, why()))
 }
 
-/// What a kernel's own command line takes from it (Documentation/admin-guide/kernel-parameters.txt, Documentation/networking/
-/// ipv6.rst).
+/// Capabilities that a kernel's own command line disables (Documentation/admin-guide/kernel-parameters.txt,
+/// Documentation/networking/ ipv6.rst).
 fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
     let source = "Documentation/networking/ipv6.rst";
     let off = |word: &str, capability| {
         cmdline.iter().any(|it| it == word).then(|| UnsupportedEntry {
             capability,
-            reason: format!("its command line has {word}"),
+            reason: format!("its command line contains {word}"),
             source: Some(source.to_owned()),
         })
     };
@@ -383,93 +317,6 @@ fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-const SOURCE_KINDS: &[&str] = &["deb", "linux-source", "path", "git", "mainline"];
-
-fn source(kernel: &Section<'_>, name: &str, dir: &Path) -> std::result::Result<Source, ConfigError> {
-    let section = kernel.section("source", format!("`source` of {name}"), SOURCE_KINDS)?;
-    let section = section.ok_or_else(|| kernel.missing("source"))?;
-    let mut kinds = section.keys();
-    let (Some(kind), None) = (kinds.next(), kinds.next()) else {
-        let message = format!("`source` of {name} must have exactly one of: {}", SOURCE_KINDS.join(", "));
-        return Err(kernel.error_at("source", message));
-    };
-    let table = |allowed: &[&str]| {
-        let table = section.section(kind, format!("`{kind}` source of {name}"), allowed)?;
-        table.ok_or_else(|| section.missing(kind))
-    };
-    let at = |path: &str| dir.join(path);
-    match kind {
-        "deb" | "linux-source" => {
-            let built = kind == "linux-source";
-            let table = table(if built { &["suite", "package", "fragment"] } else { &["suite", "package"] })?;
-            let (suite, package) = (table.required("suite")?, table.required("package")?);
-            if !is_file_name(suite) {
-                return Err(table.error_at("suite", format!("{suite:?} in {name} is not a suite's name")));
-            }
-            if let Err(error) = globset::Glob::new(package) {
-                return Err(table.error_at("package", format!("`package` in {name}: {}", error.kind())));
-            }
-            let (suite, package) = (suite.to_owned(), package.to_owned());
-            if built {
-                return Ok(Source::LinuxSource { suite, package, fragment: table.text("fragment")?.map(at) });
-            }
-            Ok(Source::Deb { suite, package })
-        }
-        "path" => {
-            let table = table(&["image", "modules", "config", "tree"])?;
-            match (table.text("tree")?, table.text("image")?) {
-                (Some(tree), None) if table.keys().count() == 1 => Ok(Source::Tree { tree: at(tree) }),
-                (None, Some(image)) => Ok(Source::Image {
-                    image: at(image),
-                    modules: table.text("modules")?.map(at),
-                    config: table.text("config")?.map(at),
-                }),
-                _ => Err(section.error_at(
-                    kind,
-                    format!("`path` source of {name} wants either `tree` alone, or `image` with optional `modules` and `config`"),
-                )),
-            }
-        }
-        "git" => {
-            let table = table(&["tree", "ref", "fragment"])?;
-            let reference = table.required("ref")?;
-            if reference.starts_with('-') {
-                return Err(table.error_at("ref", format!("{reference:?} in {name} is not a git revision")));
-            }
-            Ok(Source::Git {
-                tree: at(table.required("tree")?),
-                reference: reference.to_owned(),
-                fragment: table.text("fragment")?.map(at),
-            })
-        }
-        _ => {
-            let table = table(&["version"])?;
-            let version = table.required("version")?;
-            if !is_mainline_tag(version) {
-                let message = format!("{version:?} in {name} must look like v6.12.43 or v6.12-rc1");
-                return Err(table.error_at("version", message));
-            }
-            Ok(Source::Mainline { version: version.to_owned() })
-        }
-    }
-}
-
-/// Ids and suites become file names in the cache and in the results.
-pub(super) fn is_file_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
-}
-
-/// A version as vng understands it; `vng --run` would take other text as the path of an image.
-fn is_mainline_tag(text: &str) -> bool {
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let release = text.strip_prefix('v').map(|rest| rest.split_once("-rc").unwrap_or((rest, "0")));
-    release.is_some_and(|(numbers, candidate)| {
-        numbers.split('.').all(digits) && digits(candidate) && numbers.parse::<KernelVersion>().is_ok()
-    })
 }
 
 fn is_cmdline_word(word: &str) -> bool {

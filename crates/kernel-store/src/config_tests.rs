@@ -1,4 +1,6 @@
 use super::*;
+use crate::source::{GitCommit, LinuxSource};
+use lab_protocol::KernelVersion;
 use proptest::prelude::*;
 
 const GOOD: &str = r#"[debian]
@@ -17,8 +19,8 @@ class = "6.7+"
 source.git = { tree = "../linux", ref = "v6.12", fragment = "my.config" }
 "#;
 
-fn parse(text: &str) -> std::result::Result<Config, ConfigError> {
-    Config::parse(text, "kernels.toml", "/lab".into())
+fn parse(text: &str) -> std::result::Result<KernelMatrix, ConfigError> {
+    KernelMatrix::parse(text, "kernels.toml", "/lab".into())
 }
 
 /// The error for [`GOOD`] after one replacement.
@@ -31,11 +33,11 @@ fn broken(from: &str, to: &str) -> String {
 fn reads_every_key() {
     let config = parse(GOOD).unwrap();
     let kernel = &config.kernels[0];
-    assert_eq!((&*kernel.id, &kernel.class, kernel.default), ("6.12", &Class::From67, true));
+    assert_eq!((&*kernel.id, &kernel.class, kernel.default), ("6.12", &KernelClass::From67, true));
     assert_eq!(kernel.unsupported[0].capability, Capability::Netkit);
     assert_eq!((kernel.memory_mib, &*kernel.cmdline[0]), (Some(512), "net.ifnames=0"));
     assert_eq!(config.debian.mirror.as_deref(), Some("http://a.example/debian"));
-    let Source::Git { tree, fragment, .. } = &config.kernels[1].source else { panic!("git expected") };
+    let Source::Git(GitCommit { tree, fragment, .. }) = &config.kernels[1].source else { panic!("git expected") };
     assert_eq!((tree.as_path(), fragment.as_deref()), (Path::new("/lab/../linux"), Some(Path::new("/lab/my.config"))));
 }
 
@@ -55,7 +57,9 @@ fn sources_are_packages_with_a_fragment() {
     let text = format!("{GOOD}\n[kernels.built]\nclass = \"6.7+\"\n{source}\n");
     let kernel = parse(&text).unwrap().kernels.remove(2);
     assert!(kernel.is_built());
-    let Source::LinuxSource { suite, package, fragment } = &kernel.source else { panic!("linux-source expected") };
+    let Source::LinuxSource(LinuxSource { suite, package, fragment }) = &kernel.source else {
+        panic!("linux-source expected")
+    };
     assert_eq!((&**suite, &**package), ("sid", "linux-source-7.2"));
     assert_eq!(fragment.as_deref(), Some(Path::new("/lab/my.config")));
     let text = text.replacen("[kernels.built]\nclass = \"6.7+\"", "[kernels.built]\nclass = \"25.10\"", 1);
@@ -105,17 +109,9 @@ fn wrong_types_and_missing_keys_name_the_line() {
 }
 
 #[test]
-fn mainline_versions_have_vngs_format() {
-    for (text, wanted) in [("v6.12.43", true), ("v6.12-rc1", true), ("6.12", false), ("v6", false), ("v6.12/..", false)]
-    {
-        assert_eq!(is_mainline_tag(text), wanted, "{text}");
-    }
-}
-
-#[test]
 fn classes_are_checked_against_versions() {
     let older = GOOD.replacen(r#""6.7+""#, r#""below-6.7""#, 1);
-    assert!(parse(&older).is_ok(), "without netkit a kernel does what those before 6.7 do");
+    assert!(parse(&older).is_ok(), "a kernel without netkit behaves like those before 6.7");
     insta::assert_snapshot!(parse(&older.replace(r#""netkit""#, r#""tcx""#)).unwrap_err(),
         @r#"kernels.toml:5: [kernels."6.12"] is kernel 6.12, but class below-6.7 is for kernels before 6.7, and later ones with `netkit` listed as unsupported"#);
     insta::assert_snapshot!(broken(r#""6.7+""#, r#""25.10""#),
@@ -140,9 +136,9 @@ fn an_empty_matrix_is_an_error() {
 #[test]
 fn the_committed_matrix_is_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let config = Config::load(&root.join("kernels.toml")).unwrap();
-    let lock = crate::Lock::load(&root.join("kernels.lock")).unwrap();
-    for class in Class::PREDEFINED {
+    let config = KernelMatrix::load(&root.join("kernels.toml")).unwrap();
+    let lock = crate::KernelsLock::load(&root.join("kernels.lock")).unwrap();
+    for class in KernelClass::PREDEFINED {
         assert!(config.kernels.iter().any(|kernel| kernel.default && kernel.class == class), "{class}");
     }
     for kernel in config.kernels.iter().filter(|kernel| kernel.default) {
@@ -166,7 +162,7 @@ proptest! {
 
 fn vendor(lines: &str) -> std::result::Result<Kernel, String> {
     let text = format!("[kernels.rhel]\ndefault = true\nsource.path = {{ image = \"vmlinuz\" }}\n{lines}\n");
-    let config = Config::parse(&text, "kernels.toml", PathBuf::new()).map_err(|error| error.to_string())?;
+    let config = KernelMatrix::parse(&text, "kernels.toml", PathBuf::new()).map_err(|error| error.to_string())?;
     Ok(config.kernels[0].clone())
 }
 
@@ -175,19 +171,19 @@ fn a_kernel_may_have_more_than_its_version() {
     let version = KernelVersion::new(5, 14, 0);
     let kernel = vendor("class = \"below-6.7\"\nhas = [\"tcx\"]\nreason = \"RHEL 9.4 backports tcx\"").unwrap();
     assert_eq!((kernel.has[0].capability, &*kernel.has[0].reason), (Capability::Tcx, "RHEL 9.4 backports tcx"));
-    assert!(kernel.fits(version));
+    assert!(kernel.rule().fits(version));
     let netkit = "has = [{ capability = \"netkit\", reason = \"backport\", source = \"release notes\" }]";
     let kernel = vendor(&format!("class = \"6.7+\"\n{netkit}")).unwrap();
     assert_eq!(kernel.has[0].source.as_deref(), Some("release notes"));
-    assert!(kernel.fits(version), "its class goes by what it can do");
-    assert!(!vendor(&format!("class = \"below-6.7\"\n{netkit}")).unwrap().fits(version));
+    assert!(kernel.rule().fits(version), "its class depends on its capabilities");
+    assert!(!vendor(&format!("class = \"below-6.7\"\n{netkit}")).unwrap().rule().fits(version));
     let kernel = vendor("class = \"6.7+\"\nbelieve = \"probes\"\nreason = \"a vendor's kernel\"").unwrap();
     assert_eq!(kernel.believe_probes.as_deref(), Some("a vendor's kernel"));
-    assert!(kernel.fits(version));
+    assert!(kernel.rule().fits(version));
 }
 
 #[test]
-fn what_a_kernel_has_is_read_strictly() {
+fn invalid_has_and_believe_are_refused() {
     for (lines, line, words) in [
         ("has = [\"tcxx\"]\nreason = \"x\"", 5, "`tcxx` in `has` of [kernels.\"rhel\"] is not a capability"),
         ("has = [\"tcx\"]", 5, "`has` of [kernels.\"rhel\"] needs a `reason`"),
@@ -196,7 +192,7 @@ fn what_a_kernel_has_is_read_strictly() {
         ("has = [{ capability = \"tcx\" }]", 5, "reason"),
         ("believe = \"probes\"", 5, "`believe` of [kernels.\"rhel\"] needs a `reason`"),
         ("believe = \"version\"\nreason = \"x\"", 5, "unknown believe `version`"),
-        ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is one for `believe` or `has`"),
+        ("reason = \"x\"", 5, "`reason` of [kernels.\"rhel\"] is only used with `believe` or `has`"),
         (
             "has = [\"tcx\"]\nreason = \"x\"\nunsupported = [{ capability = \"tcx\", reason = \"y\" }]",
             5,

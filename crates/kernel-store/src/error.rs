@@ -1,6 +1,6 @@
 //! Errors of resolving and fetching kernels, with their fixes.
 
-use super::class::Class;
+use super::class::KernelClass;
 use lab_base::{file::FileError, process::ProcessError, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use std::{io, path::PathBuf};
@@ -30,7 +30,7 @@ pub enum KernelsError {
     /// Patterns and classes together select nothing.
     #[error("no kernel is left after --kernel and --class: {hint}")]
     NothingSelected {
-        /// What would select a kernel.
+        /// Advice how to select a kernel.
         hint: String,
     },
     /// An error of one kernel of the matrix.
@@ -52,7 +52,7 @@ pub enum KernelsError {
         wanted: String,
     },
     /// The archive no longer contains the locked version.
-    #[error("{package} {version} is gone from {suite}; it now has {available}: run `lab kernels update`")]
+    #[error("{suite} no longer has {package} {version}; it now has {available}: run `lab kernels update`")]
     Vanished {
         package: String,
         version: String,
@@ -96,10 +96,10 @@ pub enum KernelsError {
         /// The version found.
         version: KernelVersion,
         /// The class in `kernels.toml`.
-        class: Class,
+        class: KernelClass,
     },
     /// Neither the configuration nor the host names a mirror.
-    #[error("this host's apt names no {archive} mirror: set `{key}` under [debian] in kernels.toml, or {variable}")]
+    #[error("this host's apt has no {archive} mirror: set `{key}` under [debian] in kernels.toml, or {variable}")]
     NoMirror {
         /// "Debian" or "Debian security".
         archive: &'static str,
@@ -148,7 +148,7 @@ pub enum KernelsError {
     /// A signal ended a build or a download.
     #[error("{what} was stopped")]
     Interrupted { what: String },
-    /// A downloaded file is not the locked one.
+    /// A downloaded file differs from the locked one.
     #[error("{what} has sha256 {found}, but kernels.lock has {locked}: fetch again, or run `lab kernels update`")]
     Checksum {
         what: String,
@@ -157,6 +157,12 @@ pub enum KernelsError {
         /// The locked hash.
         locked: String,
     },
+    /// The index has an older package than the lock.
+    #[error(
+        "kernel {kernel}: the mirror has {found}, which is older than {known}: it lags, or replays an old index; choose \
+         another mirror, or remove the entry from kernels.lock to take it"
+    )]
+    Replayed { kernel: String, known: String, found: String },
     /// A package's archive is damaged, or contains a path outside of its directory.
     #[error("{archive}: {reason}: nothing was unpacked")]
     Archive {
@@ -188,7 +194,7 @@ pub enum KernelsError {
         /// The path.
         path: PathBuf,
     },
-    /// Others can write to the cache.
+    /// Other users can write to the cache.
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
     /// A file operation failed.
@@ -235,8 +241,8 @@ impl KernelsError {
         }
     }
 
-    /// Whether the command line or the configuration is wrong (exit code 2), and not the host, the network or the archive
-    /// (exit code 3).
+    /// Whether the command line or the configuration is wrong (exit code 2), and not the host, the network or the
+    /// archive (exit code 3).
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Kernel { error, .. } => error.is_usage(),
@@ -264,6 +270,7 @@ impl KernelsError {
             | Self::Interrupted { .. }
             | Self::Checksum { .. }
             | Self::Archive { .. }
+            | Self::Replayed { .. }
             | Self::NoSpace { .. }
             | Self::Untrusted(_)
             | Self::Io { .. } => false,

@@ -1,4 +1,4 @@
-//! The files of a kernel: which ones count, and what they are known by.
+//! The files of a kernel, and its identity: a hash of them.
 
 use super::{
     cache::{hex, sha256_of},
@@ -11,14 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Links of a modules directory that lead to whole kernel trees. `make modules_install` and headers packages make them.
+/// Links in a modules directory to whole kernel trees, created by `make modules_install` and headers packages.
 const TREES: [&str; 2] = ["build", "source"];
 
-/// The files of a modules directory, by their path in it, sorted. Links are followed, since some distributions install
-/// nothing but links; `build` and `source` are left out.
+/// The files of a modules directory, sorted by their path in it. Links are followed, because some distributions
+/// only install links; `build` and `source` are left out.
 ///
 /// # Errors
-/// The directory can't be read, or a link in it leads nowhere or in a circle.
+/// The directory can't be read, or it contains a broken or circular link.
 pub(super) fn of_modules(dir: &Path) -> Result<Vec<PathBuf>> {
     let inside = |path: &Path| path.strip_prefix(dir).map(Path::to_owned).unwrap_or_default();
     let tree = |path: &Path| TREES.iter().any(|name| inside(path) == Path::new(name));
@@ -28,12 +28,12 @@ pub(super) fn of_modules(dir: &Path) -> Result<Vec<PathBuf>> {
         match entry {
             Ok(entry) if entry.file_type().is_file() => files.push(inside(entry.path())),
             Ok(_) => {}
-            // A link into a tree that is not installed on this host.
+            // A link to a tree that is not installed on this host.
             Err(error) if error.path().is_some_and(tree) => {}
             Err(error) => {
                 let path = error.path().unwrap_or(dir).to_owned();
                 if path.is_symlink() {
-                    let reason = "is a link that leads nowhere or in a circle: install the modules anew".to_owned();
+                    let reason = "is a broken or circular link: install the modules again".to_owned();
                     return Err(KernelsError::BadKernel { path, reason });
                 }
                 return Err(KernelsError::io(path)(io::Error::from(error)));
@@ -43,7 +43,8 @@ pub(super) fn of_modules(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// An identity in the making: every part goes in with its length before it, so that no two lists of parts look the same.
+/// Computes an identity. The length of every part is hashed before the part, so that different lists of parts have
+/// different hashes.
 #[derive(Default)]
 pub(super) struct Identity(Sha256);
 
@@ -59,7 +60,7 @@ impl Identity {
     /// Adds a file's bytes.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file can't be read.
     pub fn content(&mut self, path: &Path) -> Result<&mut Self> {
         Ok(self.add(sha256_of(path)?))
     }
@@ -75,11 +76,11 @@ impl Identity {
         Ok(self)
     }
 
-    /// Adds what changes whenever a file does, without reading it: where it is, its size, and both of its times. A program
-    /// that sets the modification time (`cp -p`, rsync, a package manager) can't set the time of change.
+    /// Adds data that changes whenever a file does, without reading the file: path, size, and both times. A program
+    /// that sets the modification time (`cp -p`, rsync, a package manager) can't set the change time.
     ///
     /// # Errors
-    /// It is not there.
+    /// The file does not exist.
     pub fn stamp(&mut self, path: &Path) -> Result<&mut Self> {
         let real = path.canonicalize().map_err(KernelsError::io(path))?;
         let meta = fs::metadata(&real).map_err(KernelsError::io(path))?;
@@ -93,7 +94,7 @@ impl Identity {
         Ok(self)
     }
 
-    /// The identity in hex.
+    /// The identity, hexadecimal.
     pub fn finish(self) -> String {
         hex(self.0)
     }
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_count_however_they_are_packed_and_where_links_lead() {
+    fn compressed_and_linked_modules_are_hashed_by_content() {
         let dir = tempfile::tempdir().unwrap();
         let (modules, elsewhere) = (dir.path().join("m"), dir.path().join("elsewhere"));
         fs::create_dir_all(modules.join("kernel")).unwrap();
@@ -133,11 +134,11 @@ mod tests {
         assert!(of_modules(&modules).unwrap().contains(&"linked/net/veth.ko.xz".into()));
         symlink("/nonexistent", modules.join("kernel/lost.ko")).unwrap();
         let error = of_modules(&modules).unwrap_err().to_string();
-        assert!(error.contains("m/kernel/lost.ko: is a link that leads nowhere"), "{error}");
+        assert!(error.contains("m/kernel/lost.ko: is a broken or circular link"), "{error}");
     }
 
     #[test]
-    fn a_file_of_the_same_size_and_time_is_another_one() {
+    fn a_changed_file_of_the_same_size_and_time_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("veth.ko");
         let write = |content: &str| {

@@ -1,6 +1,9 @@
 //! Fuzz targets for configuration files and packages: `docs/fuzzing.md`.
 
-use super::{config::Config, header, lockfile::Lock, packages, untar::Unpacked};
+use super::{
+    cache, changelog, config::KernelMatrix, header, lockfile::KernelsLock, mirror, packages, untar::UnpackedFiles,
+};
+use lab_protocol::KernelVersion;
 use std::path::{Component, PathBuf};
 
 /// Checks that an error is one line that names the file.
@@ -15,10 +18,10 @@ fn readable(error: &dyn std::fmt::Display) {
 fn kernels_toml() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        match Config::parse(&text, "the-file", PathBuf::from("/project")) {
+        match KernelMatrix::parse(&text, "the-file", PathBuf::from("/project")) {
             Ok(config) => {
                 for kernel in &config.kernels {
-                    assert!(super::config::is_file_name(&kernel.id), "{}", kernel.id);
+                    assert!(super::names::is_file_name(&kernel.id), "{}", kernel.id);
                 }
             }
             Err(error) => readable(&error),
@@ -30,7 +33,7 @@ fn kernels_toml() {
 fn kernels_lock() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
-        if let Err(error) = Lock::parse(&text, "the-file") {
+        if let Err(error) = KernelsLock::parse(&text, "the-file") {
             readable(&error);
         }
     });
@@ -40,7 +43,7 @@ fn kernels_lock() {
 fn image_header() {
     bolero::check!().for_each(|bytes: &[u8]| {
         if let Some(banner) = header::parse(bytes) {
-            assert!(super::config::is_file_name(&banner.release));
+            assert!(super::names::is_file_name(&banner.release));
         }
     });
 }
@@ -50,6 +53,9 @@ fn package_index() {
     bolero::check!().for_each(|bytes: &[u8]| {
         for package in packages::kernels(bytes).unwrap() {
             assert!(package.name.starts_with("linux-"));
+            if let Ok(version) = package.version.parse::<KernelVersion>() {
+                assert_eq!(version.to_string().parse::<KernelVersion>().unwrap(), version);
+            }
         }
     });
 }
@@ -61,9 +67,9 @@ fn package_archive() {
         let outer = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let stage = outer.path().join("stage");
         std::fs::create_dir(&stage).unwrap();
-        let mut found = Unpacked::default();
+        let mut found = UnpackedFiles::default();
         let unpacked = found.add(bytes, &stage);
-        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "something appeared beside the stage");
+        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "a file was created outside of the stage");
         for entry in walkdir::WalkDir::new(&stage).min_depth(1) {
             let entry = entry.unwrap();
             assert!(entry.file_type().is_dir() || entry.file_type().is_file(), "{}", entry.path().display());
@@ -73,6 +79,47 @@ fn package_archive() {
         {
             let parts: Vec<_> = std::path::Path::new(&release).components().collect();
             assert!(matches!(parts[..], [Component::Normal(_)]), "{release}");
+        }
+    });
+}
+
+#[test]
+fn changelog() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let news = changelog::news(&text, KernelVersion::new(6, 12, 43));
+        assert!(news.len() <= text.lines().count());
+        for (version, line) in news {
+            let known = version.parse::<KernelVersion>().is_ok_and(|version| version <= KernelVersion::new(6, 12, 43));
+            assert!(!known && !line.contains('\n'), "{version:?} {line:?}");
+        }
+    });
+}
+
+/// `meta.toml` of an unpacked kernel, next to an arbitrary image.
+#[test]
+fn meta_toml() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        std::fs::create_dir(dir.path().join("modules")).unwrap();
+        for (name, content) in [("meta.toml", bytes), ("vmlinuz", b""), ("modules/modules.dep", b"")] {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        if let Some(finished) = cache::CachedKernel::read(dir.path()) {
+            assert_eq!((finished.meta.image_size, finished.meta.image_sha256.len()), (0, 64));
+        }
+    });
+}
+
+/// Sources of the host's apt.
+#[test]
+fn mirrors() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        for suite in ["sid", "trixie-security"] {
+            if let Ok(mirror) = mirror::choose(&text, suite) {
+                assert!(text.contains(&mirror) && !mirror.contains(['\n', '\t']), "{mirror:?}");
+            }
         }
     });
 }

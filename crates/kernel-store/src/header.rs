@@ -1,8 +1,13 @@
 //! Reads the version from a kernel image.
 
 use super::error::{KernelsError, Result};
+use lab_guard::bounded;
+use lab_image::SetupHeader;
 use lab_protocol::KernelVersion;
-use std::{fs, path::Path};
+use std::path::Path;
+
+/// Maximum size of an image, bytes; Debian's have 12 MiB.
+const LIMIT: u64 = 512 << 20;
 
 /// Version information of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,51 +18,34 @@ pub(super) struct Banner {
     pub version: KernelVersion,
 }
 
-/// Reads the banner of a bzImage (Documentation/arch/x86/boot.rst): `HdrS` at 0x202, and `kernel_version` at 0x20E, an
-/// offset (minus 0x200) to a NUL-terminated text with `uname -r`, builder and `uname -v`.
+/// Reads the banner of a bzImage from its setup header.
 ///
 /// # Errors
 /// The file can't be read or is not a bzImage.
 pub(super) fn banner(image: &Path) -> Result<Banner> {
-    let bytes = fs::read(image).map_err(|error| match error.kind() {
+    let bytes = bounded::file(image, LIMIT).map_err(|error| match error.kind() {
         // kernels.toml names the image, so its absence is an error in that file.
         std::io::ErrorKind::NotFound => KernelsError::BadKernel {
             path: image.to_owned(),
-            reason: "there is no such image: fix `source.path` in kernels.toml, or build the tree".into(),
+            reason: "the image does not exist: fix `source.path` in kernels.toml, or build the tree".into(),
         },
         _ => KernelsError::io(image)(error),
     })?;
     let bad = |reason: String| KernelsError::BadKernel { path: image.to_owned(), reason };
     let banner = parse(&bytes).ok_or_else(|| bad("is not an x86 bzImage with a version in its setup header".into()))?;
-    match length(&bytes) {
+    match SetupHeader::of(&bytes).and_then(|header| header.length()) {
         Some(length) if length > bytes.len() as u64 => {
             let missing = length - bytes.len() as u64;
-            Err(bad(format!("is {missing} bytes short of what its header says: build or copy it again")))
+            Err(bad(format!("is {missing} bytes shorter than its header says: build or copy it again")))
         }
         _ => Ok(banner),
     }
 }
 
-/// The image's length by its setup header: `setup_sects` at 0x1F1 is the number of sectors after the first one (0 means 4),
-/// `syssize` at 0x1F4 the size of the remainder in units of 16 bytes. A signature may follow.
-fn length(bytes: &[u8]) -> Option<u64> {
-    let sectors = match *bytes.get(0x1F1)? {
-        0 => 4,
-        sectors => u64::from(sectors),
-    };
-    let rest = u32::from_le_bytes(bytes.get(0x1F4..0x1F8)?.try_into().ok()?);
-    Some((sectors + 1) * 512 + u64::from(rest) * 16)
-}
-
 pub(super) fn parse(bytes: &[u8]) -> Option<Banner> {
-    if bytes.get(0x202..0x206)? != b"HdrS" {
-        return None;
-    }
-    let offset = usize::from(u16::from_le_bytes(bytes.get(0x20E..0x210)?.try_into().ok()?));
-    let rest = bytes.get(offset + 0x200..)?;
-    let text = std::str::from_utf8(rest.get(..rest.iter().position(|&byte| byte == 0)?)?).ok()?;
+    let text = SetupHeader::of(bytes)?.version()?;
     let (release, build) = text.split_once(' ')?;
-    if !super::config::is_file_name(release) {
+    if !super::names::is_file_name(release) {
         return None;
     }
     Some(Banner { release: release.to_owned(), version: KernelVersion::from_uname(release, build)? })
@@ -78,6 +66,7 @@ pub(super) fn sample(banner: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     #[test]
     fn finds_the_version_that_the_release_does_not_contain() {
@@ -97,7 +86,7 @@ mod tests {
         assert_eq!(banner(&path).unwrap().release, "6.12.1");
         fs::write(&path, &whole[..whole.len() - 7]).unwrap();
         let error = banner(&path).unwrap_err().to_string();
-        assert!(error.contains("is 7 bytes short of what its header says"), "{error}");
+        assert!(error.contains("is 7 bytes shorter than its header says"), "{error}");
     }
 
     proptest! {

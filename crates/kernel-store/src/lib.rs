@@ -1,12 +1,13 @@
 //! Resolves, fetches and unpacks the kernels of `kernels.toml`.
 //!
-//! [`Config`] is the user's intent, [`Lock`] its resolution, and [`Store`] turns a lock entry into
+//! [`KernelMatrix`] is the user's intent, [`KernelsLock`] its resolution, and [`KernelStore`] turns a lock entry into
 //! `<cache>/kernels/<id>-<version>-<sha12>/` with `vmlinuz`, `config`, `modules/` and `meta.toml`.
 //!
-//! Start with [`Store::fetch`]. [`select`] evaluates the patterns of the command line, and [`Checkout`] builds commits of a
-//! kernel tree for bisecting.
+//! Start with [`KernelStore::fetch`]. [`select`] evaluates the patterns of the command line, and [`Checkout`] builds commits
+//! of a kernel tree for bisecting.
 //!
-//! *Architecture invariant:* this crate handles kernels as files with a version: it boots nothing and knows no cell.
+//! *Architecture invariant:* this crate handles kernels as files with a version: it boots no guests and does not depend
+//! on cells.
 
 mod apt;
 mod cache;
@@ -14,14 +15,17 @@ mod changelog;
 mod checkout;
 mod class;
 mod config;
+mod debian;
 mod error;
 mod files;
 #[cfg(test)]
 mod fuzz;
 mod header;
+mod local;
 mod lockfile;
 mod mirror;
 mod modules;
+mod names;
 mod packages;
 mod recipe;
 mod select;
@@ -34,11 +38,14 @@ pub use apt::AptState;
 pub use cache::sha256_of;
 pub use cache::{Alone, Cache};
 pub use changelog::news;
-pub use checkout::{Built, Checkout, Settings};
-pub use class::Class;
-pub use config::{Backport, Config, Debian, Kernel, Source, UnsupportedEntry};
+pub use checkout::{BuildResult, Checkout, Settings};
+pub use class::{ClassRule, KernelClass};
+pub use config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry};
+pub use debian::Debian;
 pub use error::{KernelsError, Result};
-pub use lockfile::{Lock, Locked};
+pub use local::LOCAL_TOML;
+pub use lockfile::KernelsLock;
 pub use select::select;
-pub use store::{KernelRow, Store, Unpacked};
-pub use update::{Change, Update};
+pub use source::{LocalKernel, Locked, Source};
+pub use store::{BootableKernel, KernelRow, KernelStore};
+pub use update::{LockChange, Update};

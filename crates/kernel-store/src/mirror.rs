@@ -1,7 +1,7 @@
 //! Selects the mirror of a suite: from the configuration, or from the host's apt.
 
 use super::{
-    config::Debian,
+    debian::Debian,
     error::{KernelsError, Result},
 };
 use lab_base::process;
@@ -72,7 +72,7 @@ pub(super) fn mirror(debian: &Debian, suite: &str) -> Result<String> {
 }
 
 /// The first source of the right archive in the output of `apt-get indextargets`.
-fn choose(targets: &str, suite: &str) -> Result<String> {
+pub(super) fn choose(targets: &str, suite: &str) -> Result<String> {
     let archive = Archive::of(suite);
     targets
         .lines()
@@ -134,9 +134,9 @@ bookworm-updates\tDebian\thttp://a.example/debian/
     fn a_missing_mirror_is_an_error() {
         let plain = "bookworm\tDebian\thttp://a.example/debian/\n";
         insta::assert_snapshot!(choose(plain, "bookworm-security").unwrap_err(),
-            @"this host's apt names no Debian security mirror: set `security-mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_SECURITY_MIRROR");
+            @"this host's apt has no Debian security mirror: set `security-mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_SECURITY_MIRROR");
         insta::assert_snapshot!(choose("noble\tUbuntu\thttp://u.example/ubuntu/\n", "sid").unwrap_err(),
-            @"this host's apt names no Debian mirror: set `mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_MIRROR");
+            @"this host's apt has no Debian mirror: set `mirror` under [debian] in kernels.toml, or NETKIT_LAB_DEBIAN_MIRROR");
     }
 
     #[test]

@@ -5,19 +5,19 @@ use super::{
     files,
 };
 use lab_base::process;
-use lab_image::{ImageError, Profile, Wanted};
+use lab_image::{ImageError, ModuleList, Profile};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Modules that an error names.
+/// Maximum number of modules in an error.
 const NAMED: usize = 3;
 
 /// Indexes `<stage>/root/lib/modules/<release>` and moves it to `<stage>/modules`.
 ///
-/// Debian's packages contain no `modules.dep`: their maintainer script creates it on the host. The directory must not be
-/// named `lib/modules/<release>` beside the image, since vng would then try to build an initramfs of the host.
+/// Debian's packages contain no `modules.dep`: their maintainer script creates it on the host. The directory must not
+/// be named `lib/modules/<release>` beside the image, since vng would then try to build an initramfs of the host.
 ///
 /// # Errors
 /// depmod is missing or fails, or a file operation fails.
@@ -31,7 +31,8 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     depmod(&root, release)?;
     let unknown = not_indexed(&installed)?;
     if !unknown.is_empty() {
-        // depmod leaves out what it was built without a library for, and says nothing. A guest gets them unpacked anyway.
+        // depmod silently ignores files in compression formats that it was built without. Guests get uncompressed
+        // modules anyway.
         unpack(&installed, &unknown)?;
         depmod(&root, release)?;
     }
@@ -40,7 +41,7 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
         let inside = |path: &PathBuf| path.strip_prefix(&installed).unwrap_or(path).display().to_string();
         let names: Vec<String> = lost.iter().take(NAMED).map(inside).collect();
         let reason = format!(
-            "{} of its {} modules are in no index that depmod makes ({}{}): build or copy them again",
+            "depmod does not index {} of its {} modules ({}{}): build or copy them again",
             lost.len(),
             modules_in(&installed)?.len(),
             names.join(", "),
@@ -69,32 +70,33 @@ fn index_of(dir: &Path) -> Result<lab_image::Index> {
     let path = dir.join("modules.dep");
     let text = fs::read_to_string(&path).map_err(KernelsError::io(&path))?;
     lab_image::Index::parse_dep(&text)
-        .map_err(|error| KernelsError::BadKernel { path, reason: format!("{error}: install the modules anew") })
+        .map_err(|error| KernelsError::BadKernel { path, reason: format!("{error}: install the modules again") })
 }
 
-/// Module files whose module is not in `modules.dep`. Of several files of one name depmod takes one.
+/// Module files whose module is not in `modules.dep`. If several files have the same name, depmod uses one of them.
 fn not_indexed(dir: &Path) -> Result<Vec<PathBuf>> {
     let index = index_of(dir)?;
     Ok(modules_in(dir)?.into_iter().filter(|(name, _)| !index.lists(name)).map(|(_, path)| path).collect())
 }
 
-/// What is wrong with a module, by its place in the modules directory: the person knows no other.
+/// Creates an error about a module with its path in the original modules directory, which is the one that the user
+/// knows.
 fn bad_module(dir: &Path, error: ImageError) -> KernelsError {
     match error {
         ImageError::Module { path, problem } => KernelsError::BadKernel {
             path: path.strip_prefix(dir).unwrap_or(&path).to_owned(),
-            reason: format!("{problem}: build or install the modules anew"),
+            reason: format!("{problem}: build or install the modules again"),
         },
         ImageError::Io { path, cause, .. } => KernelsError::io(path)(cause),
         other => KernelsError::BadKernel { path: dir.to_owned(), reason: other.to_string() },
     }
 }
 
-/// Replaces compressed modules by what they hold.
+/// Decompresses modules in place.
 fn unpack(dir: &Path, files: &[PathBuf]) -> Result<()> {
     for file in files.iter().filter(|file| file.extension().is_some_and(|suffix| suffix != "ko")) {
         let bytes = lab_image::read_module(file).map_err(|error| bad_module(dir, error))?;
-        // Less the suffix of the compression.
+        // Without the suffix of the compression.
         let to = file.with_extension("");
         fs::write(&to, bytes).map_err(KernelsError::io(&to))?;
         fs::remove_file(file).map_err(KernelsError::io(file))?;
@@ -102,16 +104,16 @@ fn unpack(dir: &Path, files: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses modules of another kernel than the image: no guest could load them, and its kernel would seem to lack what they
-/// bring. The ones that guests load are looked at.
+/// Refuses modules of another kernel than the image: guests could not load them, and the kernel would seem to lack
+/// their capabilities. Only modules that guests load are checked.
 fn check_release(dir: &Path, release: &str) -> Result<()> {
     let index = index_of(dir)?;
-    for path in Wanted::committed(Profile::Suite).names().filter_map(|name| index.path(name)) {
+    for path in ModuleList::committed(Profile::Suite).names().filter_map(|name| index.path(name)) {
         let path = dir.join(path);
         let of = lab_image::module_release(&path).map_err(|error| bad_module(dir, error))?;
         if let Some(of) = of.filter(|of| of != release) {
             let reason = format!(
-                "is a module of kernel {of}, and the image is {release}: name image and modules of one build, or build both again"
+                "is a module of kernel {of}, but the image is {release}: use image and modules of the same build, or build both again"
             );
             return Err(KernelsError::BadKernel { path: path.strip_prefix(dir).unwrap_or(&path).to_owned(), reason });
         }
@@ -133,7 +135,7 @@ pub(super) fn copy(from: &Path, stage: &Path, release: &str) -> Result<()> {
         name == "modules.builtin" || lab_image::name_of(name).is_some()
     };
     if !files.iter().any(is_one) {
-        let reason = "holds neither modules nor modules.builtin: name the kernel's lib/modules/<release>".to_owned();
+        let reason = "contains neither modules nor modules.builtin: use the kernel's lib/modules/<release>".to_owned();
         return Err(KernelsError::BadKernel { path: from.to_owned(), reason });
     }
     for file in files {
@@ -144,7 +146,7 @@ pub(super) fn copy(from: &Path, stage: &Path, release: &str) -> Result<()> {
     Ok(())
 }
 
-/// Copies one file. The error names the file at fault, source or copy.
+/// Copies one file. The error names the file that failed, source or copy.
 ///
 /// # Errors
 /// The source can't be read, or the copy can't be written.

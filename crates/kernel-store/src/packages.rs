@@ -10,7 +10,7 @@ use std::{
 
 /// One version of a package.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Package {
+pub(super) struct ArchivePackage {
     pub name: String,
     pub version: String,
     pub sha256: String,
@@ -21,7 +21,7 @@ pub(super) struct Package {
     pub parts: Vec<String>,
 }
 
-/// Packages that an error names where none is near the pattern.
+/// Number of packages in an error if none is similar to the pattern.
 const SHOWN: usize = 8;
 
 /// Name prefixes of kernel packages and of packages with kernel sources.
@@ -31,9 +31,9 @@ const PREFIXES: [&str; 5] = ["linux-image-", "linux-binary-", "linux-modules-", 
 ///
 /// # Errors
 /// Reading fails.
-pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<Package>> {
+pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<ArchivePackage>> {
     let mut found = Vec::new();
-    let mut package = Package::default();
+    let mut package = ArchivePackage::default();
     let mut depends = String::new();
     let mut line = Vec::new();
     loop {
@@ -53,7 +53,7 @@ pub(super) fn kernels(mut index: impl BufRead) -> io::Result<Vec<Package>> {
             let (done, depends) = (std::mem::take(&mut package), std::mem::take(&mut depends));
             if PREFIXES.iter().any(|prefix| done.name.starts_with(prefix)) {
                 let parts = parts(&depends, &done.version);
-                found.push(Package { parts, ..done });
+                found.push(ArchivePackage { parts, ..done });
             }
         }
         if end {
@@ -74,8 +74,8 @@ fn parts(depends: &str, version: &str) -> Vec<String> {
 ///
 /// # Errors
 /// The pattern matches nothing.
-pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) -> Result<&'a Package> {
-    let mut best: Option<&Package> = None;
+pub(super) fn newest<'a>(packages: &'a [ArchivePackage], pattern: &str, suite: &str) -> Result<&'a ArchivePackage> {
+    let mut best: Option<&ArchivePackage> = None;
     for package in matching(packages, pattern) {
         best = match best {
             Some(other) if compare(&other.version, &package.version)? != Ordering::Less => Some(other),
@@ -87,11 +87,11 @@ pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) ->
         let images: Vec<&str> = images.collect();
         let names = nearest(pattern, images.iter().copied());
         let nearest = match (names.is_empty(), &*images) {
-            (_, []) => ", which has no kernels at all".to_owned(),
+            (_, []) => ", which has no kernels".to_owned(),
             (true, images) => {
                 format!(" (it has {})", images.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", "))
             }
-            (false, _) => format!(" (near it: {})", names.join(", ")),
+            (false, _) => format!(" (similar: {})", names.join(", ")),
         };
         KernelsError::NoPackage { pattern: pattern.to_owned(), suite: suite.to_owned(), nearest }
     })
@@ -102,12 +102,12 @@ pub(super) fn newest<'a>(packages: &'a [Package], pattern: &str, suite: &str) ->
 /// # Errors
 /// The suite no longer has it; the error lists the current matches.
 pub(super) fn locked<'a>(
-    packages: &'a [Package],
+    packages: &'a [ArchivePackage],
     name: &str,
     version: &str,
     pattern: &str,
     suite: &str,
-) -> Result<&'a Package> {
+) -> Result<&'a ArchivePackage> {
     packages.iter().find(|package| package.name == name && package.version == version).ok_or_else(|| {
         let mut now: Vec<_> = matching(packages, pattern)
             .map(|package| (package.version.parse::<KernelVersion>().ok(), &*package.version))
@@ -115,19 +115,19 @@ pub(super) fn locked<'a>(
         now.sort();
         now.dedup();
         let now: Vec<&str> = now.iter().rev().take(5).map(|(_, version)| *version).collect();
-        let available = if now.is_empty() { "none that matches".to_owned() } else { now.join(", ") };
+        let available = if now.is_empty() { "no version that matches".to_owned() } else { now.join(", ") };
         KernelsError::Vanished { package: name.into(), version: version.into(), suite: suite.into(), available }
     })
 }
 
-fn matching<'a>(packages: &'a [Package], pattern: &str) -> impl Iterator<Item = &'a Package> {
+fn matching<'a>(packages: &'a [ArchivePackage], pattern: &str) -> impl Iterator<Item = &'a ArchivePackage> {
     // The configuration was parsed, so the pattern is valid.
     let matcher = globset::Glob::new(pattern).ok().map(|glob| glob.compile_matcher());
     packages.iter().filter(move |package| matcher.as_ref().is_some_and(|matcher| matcher.is_match(&package.name)))
 }
 
 /// Compares Debian versions (with epochs and tildes) by `dpkg --compare-versions`.
-fn compare(left: &str, right: &str) -> Result<Ordering> {
+pub(super) fn compare(left: &str, right: &str) -> Result<Ordering> {
     let holds = |relation: &str| {
         let args = ["--compare-versions", left, relation, right];
         let run = process::command("dpkg", args).unchecked().stderr_null().run();
@@ -167,7 +167,7 @@ Version: 6.12.117-1~deb12u1
 ";
     const PATTERN: &str = "linux-image-6.12.*-cloud-amd64";
 
-    fn index() -> Vec<Package> {
+    fn index() -> Vec<ArchivePackage> {
         kernels(INDEX.as_bytes()).unwrap()
     }
 
@@ -192,21 +192,21 @@ Depends: kmod, linux-base-6.18.5 (= 6.18.5-1)
 ";
         let found = kernels(index.as_bytes()).unwrap();
         assert_eq!(found[0].parts, ["linux-base-7.2.12", "linux-binary-7.2.12", "linux-modules-7.2.12"]);
-        assert!(found[1].parts.is_empty(), "its base is not needed to boot it");
+        assert!(found[1].parts.is_empty(), "the base package is not needed for booting");
     }
 
     #[test]
     fn an_error_about_a_removed_version_names_current_ones() {
         let name = "linux-image-6.12.8+deb12-cloud-amd64";
         insta::assert_snapshot!(locked(&index(), name, "6.12.8-1", PATTERN, "bookworm-security").unwrap_err(),
-            @"linux-image-6.12.8+deb12-cloud-amd64 6.12.8-1 is gone from bookworm-security; it now has 6.12.117-1~deb12u1, 6.12.9-1~deb12u1: run `lab kernels update`");
+            @"bookworm-security no longer has linux-image-6.12.8+deb12-cloud-amd64 6.12.8-1; it now has 6.12.117-1~deb12u1, 6.12.9-1~deb12u1: run `lab kernels update`");
         insta::assert_snapshot!(locked(&index(), name, "6.12.8-1", "linux-image-9*", "sid").unwrap_err(),
-            @"linux-image-6.12.8+deb12-cloud-amd64 6.12.8-1 is gone from sid; it now has none that matches: run `lab kernels update`");
+            @"sid no longer has linux-image-6.12.8+deb12-cloud-amd64 6.12.8-1; it now has no version that matches: run `lab kernels update`");
     }
 
     #[test]
     fn an_error_about_a_pattern_without_match_names_similar_packages() {
         insta::assert_snapshot!(newest(&index(), "linux-image-6.12.*-claud-amd64", "sid").unwrap_err(),
-            @"no package matches `linux-image-6.12.*-claud-amd64` in sid (near it: linux-image-6.12.9+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64-dbg): fix `package` or `suite` in kernels.toml");
+            @"no package matches `linux-image-6.12.*-claud-amd64` in sid (similar: linux-image-6.12.9+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64, linux-image-6.12.117+deb12-cloud-amd64-dbg): fix `package` or `suite` in kernels.toml");
     }
 }

@@ -5,7 +5,7 @@ use super::{
     error::{KernelsError, Result},
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// Options of every build, before those of the user's fragment.
 pub(super) const BASE: &str = include_str!("base.config");
@@ -22,7 +22,7 @@ pub(super) const REPRODUCIBLE: [&str; 4] =
 /// # Errors
 /// The file can't be read.
 pub(super) fn fragment(path: Option<&Path>) -> Result<String> {
-    path.map_or(Ok(String::new()), |path| fs::read_to_string(path).map_err(KernelsError::io(path)))
+    path.map_or(Ok(String::new()), |path| lab_guard::bounded::text(path).map_err(KernelsError::io(path)))
 }
 
 /// Hash of the sources and the configuration of a build.

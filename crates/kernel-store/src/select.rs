@@ -1,8 +1,8 @@
 //! Selects kernels of the matrix by command line patterns.
 
 use super::{
-    class::Class,
-    config::{Config, Kernel},
+    class::KernelClass,
+    config::{Kernel, KernelMatrix},
     error::{KernelsError, Result},
 };
 use lab_base::nearest::suggest;
@@ -13,7 +13,7 @@ use lab_base::nearest::suggest;
 ///
 /// # Errors
 /// A pattern is invalid or matches nothing, or nothing is selected.
-pub fn select<'a>(config: &'a Config, patterns: &[String], classes: &[Class]) -> Result<Vec<&'a Kernel>> {
+pub fn select<'a>(config: &'a KernelMatrix, patterns: &[String], classes: &[KernelClass]) -> Result<Vec<&'a Kernel>> {
     let ids: Vec<&str> = config.kernels.iter().map(|kernel| &*kernel.id).collect();
     let mut matchers = Vec::new();
     for pattern in patterns {
@@ -49,17 +49,17 @@ pub fn select<'a>(config: &'a Config, patterns: &[String], classes: &[Class]) ->
 mod tests {
     use super::*;
 
-    fn config() -> Config {
+    fn config() -> KernelMatrix {
         let mut text = String::new();
         for (id, class, default) in [("6.1", "below-6.7", true), ("6.12", "6.7+", true), ("7.2", "6.7+", false)] {
             text += &format!(
                 "[kernels.\"{id}\"]\nclass = \"{class}\"\ndefault = {default}\nsource.path.image = \"bzImage\"\n"
             );
         }
-        Config::parse(&text, "kernels.toml", "".into()).unwrap()
+        KernelMatrix::parse(&text, "kernels.toml", "".into()).unwrap()
     }
 
-    fn ids(patterns: &[&str], classes: &[Class]) -> Result<Vec<String>> {
+    fn ids(patterns: &[&str], classes: &[KernelClass]) -> Result<Vec<String>> {
         let patterns: Vec<String> = patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         Ok(select(&config(), &patterns, classes)?.into_iter().map(|kernel| kernel.id.to_string()).collect())
     }
@@ -68,7 +68,7 @@ mod tests {
     fn patterns_also_select_kernels_outside_of_the_default_matrix() {
         assert_eq!(ids(&[], &[]).unwrap(), ["6.1", "6.12"]);
         assert_eq!(ids(&["*"], &[]).unwrap(), ["6.1", "6.12", "7.2"]);
-        assert_eq!(ids(&[], &[Class::From67]).unwrap(), ["6.12"]);
+        assert_eq!(ids(&[], &[KernelClass::From67]).unwrap(), ["6.12"]);
         assert_eq!(ids(&["7*", "6.1"], &[]).unwrap(), ["6.1", "7.2"]);
     }
 
@@ -78,7 +78,7 @@ mod tests {
         assert!(error.is_empty_selection() && !error.is_usage());
         insta::assert_snapshot!(error, @"no kernel matches `6.13`; nearest: 6.12, 7.2");
         insta::assert_snapshot!(ids(&["zz"], &[]).unwrap_err(), @"no kernel matches `zz`; known: 6.1, 6.12, 7.2");
-        insta::assert_snapshot!(ids(&["7.2"], &[Class::Below67]).unwrap_err(),
+        insta::assert_snapshot!(ids(&["7.2"], &[KernelClass::Below67]).unwrap_err(),
             @"no kernel is left after --kernel and --class: of that class kernels.toml has 6.1");
         insta::assert_snapshot!(ids(&["{"], &[]).unwrap_err(),
             @"`{` is not a pattern for kernel ids: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?)");

@@ -1,14 +1,15 @@
 //! Resolves, fetches and lists kernels, for `lab kernels` and for runs.
 
 use super::{
-    cache::{Cache, Errand, Finished, Writing},
-    class::Class,
-    config::{Backport, Config, Kernel, UnsupportedEntry},
+    cache::{Cache, CachedKernel, Writing},
+    class::KernelClass,
+    config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
-    lockfile::{Lock, Locked},
-    source::{self, Bound, Indexes, Job, KernelSource, Site},
-    update::{Change, Update},
+    lockfile::KernelsLock,
+    packages,
+    source::{Bound, Indexes, Job, KernelSource, Locked, Site},
+    update::{LockChange, Update},
 };
 use lab_base::file::touch;
 use lab_guard::Id;
@@ -17,11 +18,11 @@ use std::path::{Path, PathBuf};
 
 /// A kernel that can be booted.
 #[derive(Debug, Clone)]
-pub struct Unpacked {
+pub struct BootableKernel {
     /// Id in `kernels.toml`.
     pub id: Id,
     /// Class.
-    pub class: Class,
+    pub class: KernelClass,
     /// The upstream version behind the distribution's numbering.
     pub version: KernelVersion,
     /// `uname -r`.
@@ -34,11 +35,11 @@ pub struct Unpacked {
     pub config: Option<PathBuf>,
     /// Capabilities that it lacks although its version has them.
     pub unsupported: Vec<UnsupportedEntry>,
-    /// What it has though its version says otherwise.
-    pub has: Vec<Backport>,
-    /// Why its probes are believed and not its version.
+    /// Capabilities that it has although its version lacks them.
+    pub has: Vec<BackportEntry>,
+    /// Reason why its probes decide instead of its version.
     pub believe_probes: Option<String>,
-    /// Whether its failures are told and do not count.
+    /// Whether its failures are reported but do not count.
     pub may_fail: bool,
     /// Additional kernel parameters.
     pub cmdline: Vec<String>,
@@ -53,7 +54,7 @@ pub struct Unpacked {
 pub struct KernelRow {
     /// Kernel id.
     pub id: String,
-    pub class: Class,
+    pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
     pub default: bool,
     /// The source as text.
@@ -68,48 +69,58 @@ pub struct KernelRow {
 
 /// Resolves and stores kernels.
 #[derive(Debug, Clone, Copy)]
-pub struct Store<'a> {
+pub struct KernelStore<'a> {
     pub cache: &'a Cache,
-    pub config: &'a Config,
+    pub config: &'a KernelMatrix,
     /// virtme-ng's `vng`, for `git` and `mainline` sources.
     pub vng: &'a Path,
 }
 
-impl Store<'_> {
+impl KernelStore<'_> {
     /// Resolves a kernel's source now; `None` for `path` sources, which are never locked.
     ///
     /// # Errors
     /// The source can't be reached, does not have the kernel, or has a kernel of another class.
     fn resolve(&self, kernel: &Kernel, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let locked = source::of(&kernel.source).resolve(&self.site(), indexes, &named(kernel, progress));
+        let locked = kernel.source.get().resolve(&self.site(), indexes, &named(kernel, progress));
         let locked = locked.map_err(|error| self.explain(error, kernel))?;
-        match locked.as_ref().map(Locked::kernel) {
-            Some(version) if !kernel.fits(version) => {
-                Err(KernelsError::WrongClass { version, class: kernel.class.clone() }.of(&kernel.id))
-            }
-            _ => Ok(locked),
+        if let Some(locked) = &locked {
+            kernel.target().check(locked.get().kernel()).map_err(|error| error.of(&kernel.id))?;
         }
+        Ok(locked)
     }
 
-    /// Resolves `kernels` anew into `lock` and drops entries of kernels that `kernels.toml` no longer has. A kernel that
-    /// the archive has dropped stays as it is locked: the others move on without it.
+    /// Resolves `kernels` again and updates `lock`; removes entries of kernels that `kernels.toml` no longer has. If
+    /// the archive no longer has a kernel, or only an older package of it, its entry is kept and the others are updated.
     ///
     /// The lock is changed only as a whole: after an error it is unchanged.
     ///
     /// # Errors
     /// The first kernel that can't be resolved for another reason.
-    pub fn update(&self, kernels: &[&Kernel], lock: &mut Lock, progress: &dyn Fn(&str)) -> Result<Update> {
+    pub fn update(&self, kernels: &[&Kernel], lock: &mut KernelsLock, progress: &dyn Fn(&str)) -> Result<Update> {
         let mut next = lock.clone();
         let mut gone = Vec::new();
         let lockable = |id: &String| {
             let kernel = self.config.kernels.iter().find(|kernel| kernel.id == *id);
-            kernel.is_some_and(|kernel| source::of(&kernel.source).is_locked())
+            kernel.is_some_and(|kernel| kernel.source.get().is_locked())
         };
         next.kernels.retain(|id, _| lockable(id));
         let mut indexes = Indexes::default();
         for kernel in kernels {
             match self.resolve(kernel, &mut indexes, progress) {
-                Ok(Some(locked)) => drop(next.kernels.insert(kernel.id.to_string(), locked)),
+                Ok(Some(locked)) => match lock.kernels.get(&*kernel.id) {
+                    Some(known) if is_replayed(&locked, known, kernel)? => {
+                        gone.push(
+                            KernelsError::Replayed {
+                                kernel: kernel.id.to_string(),
+                                known: known.to_string(),
+                                found: locked.to_string(),
+                            }
+                            .to_string(),
+                        );
+                    }
+                    _ => drop(next.kernels.insert(kernel.id.to_string(), locked)),
+                },
                 Ok(None) => {}
                 Err(error) if error.is_gone() => gone.push(error.to_string()),
                 Err(error) => return Err(error),
@@ -119,7 +130,7 @@ impl Store<'_> {
         ids.sort();
         ids.dedup();
         let class = |id: &String| self.config.kernels.iter().find(|it| it.id == *id).map(|it| it.class.clone());
-        let change = |id: &String| Change {
+        let change = |id: &String| LockChange {
             id: id.clone(),
             class: class(id),
             before: lock.kernels.get(id).cloned(),
@@ -134,7 +145,7 @@ impl Store<'_> {
     ///
     /// # Errors
     /// It is not locked, no longer exists, its hash differs, or it can't be unpacked, built or copied.
-    pub fn fetch(&self, kernel: &Kernel, lock: &Lock, progress: &dyn Fn(&str)) -> Result<Unpacked> {
+    pub fn fetch(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<BootableKernel> {
         let progress = named(kernel, progress);
         let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
             let find = || self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256);
@@ -142,8 +153,8 @@ impl Store<'_> {
                 touch(&finished.dir);
                 return Ok(finished);
             }
-            let writing = self.cache.write(plan.source.errand(), &progress)?;
-            // Another run may have brought it while this one waited.
+            let writing = self.cache.write(plan.source.purpose(), &progress)?;
+            // Another run may have fetched it while this one waited.
             find().map_or_else(|| plan.run(&self.site(), &writing, kernel, &progress), Ok)
         });
         fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| self.explain(error, kernel))
@@ -153,13 +164,13 @@ impl Store<'_> {
     ///
     /// # Errors
     /// The kernel is not built from packaged sources, the directory exists, or the package can't be fetched.
-    pub fn source(&self, kernel: &Kernel, lock: &Lock, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+    pub fn source(&self, kernel: &Kernel, lock: &KernelsLock, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         let progress = named(kernel, progress);
         let unpack = || {
             let plan = Plan::of(self, kernel, lock)?;
             let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             if to.exists() {
-                let reason = "exists already: name a new directory".to_owned();
+                let reason = "already exists: choose a new directory".to_owned();
                 return Err(KernelsError::BadKernel { path: to.to_owned(), reason });
             }
             let stage = tempfile::tempdir_in(beside).map_err(KernelsError::io(beside))?;
@@ -175,12 +186,13 @@ impl Store<'_> {
         Site { cache: self.cache, debian: &self.config.debian, vng: self.vng }
     }
 
-    /// The right to fetch into the cache.
+    /// Reads the changelog of a kernel's locked package.
     ///
     /// # Errors
-    /// The lock file can't be used.
-    pub(super) fn fetching(&self, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
-        self.cache.write(Errand::Fetch, progress)
+    /// The kernel is not from a package, the package can't be fetched, or it has no changelog.
+    pub fn changelog(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<String> {
+        let read = || kernel.source.get().changelog(&self.site(), lock.entry(kernel)?, progress);
+        read().map_err(|error| error.of(&kernel.id))
     }
 
     /// Adds the kernel to the error, and detects a full disk in another program's output.
@@ -198,16 +210,16 @@ impl Store<'_> {
     ///
     /// # Errors
     /// The kernel is not locked, or a file can't be read.
-    pub fn version(&self, kernel: &Kernel, lock: &Lock) -> Result<KernelVersion> {
+    pub fn version(&self, kernel: &Kernel, lock: &KernelsLock) -> Result<KernelVersion> {
         Plan::of(self, kernel, lock).map(|plan| plan.bound.version).map_err(|error| error.of(&kernel.id))
     }
 
-    /// What decides how a guest of this kernel behaves, the same on every host: its files, and how it is booted. Reads all
-    /// files of a `path` kernel.
+    /// A hash of everything that influences a guest of this kernel: its files and boot parameters. It is the same on
+    /// every host. Reads all files of a `path` kernel.
     ///
     /// # Errors
     /// The kernel is not locked, or a file of it can't be read.
-    pub fn identity(&self, kernel: &Kernel, lock: &Lock) -> Result<String> {
+    pub fn identity(&self, kernel: &Kernel, lock: &KernelsLock) -> Result<String> {
         let identity = || {
             let plan = Plan::of(self, kernel, lock)?;
             let files = plan.source.content()?.unwrap_or(plan.bound.sha256);
@@ -221,8 +233,8 @@ impl Store<'_> {
         identity().map_err(|error: KernelsError| error.of(&kernel.id))
     }
 
-    /// What is in the matrix, in the lock and in the cache. Starts no process and touches no network.
-    pub fn rows(&self, lock: &Lock) -> Vec<KernelRow> {
+    /// The kernels of the matrix with their state in the lock and in the cache. Uses no network and starts no process.
+    pub fn rows(&self, lock: &KernelsLock) -> Vec<KernelRow> {
         let row = |kernel: &Kernel| {
             let plan = Plan::of(self, kernel, lock);
             let (locked, version, cached) = match &plan {
@@ -250,14 +262,14 @@ impl Store<'_> {
 
 /// How a kernel is fetched, determined without network access or other programs.
 struct Plan<'a> {
-    source: Box<dyn KernelSource + 'a>,
+    source: &'a dyn KernelSource,
     locked: Option<&'a Locked>,
     bound: Bound,
 }
 
 impl<'a> Plan<'a> {
-    fn of(store: &Store<'_>, kernel: &'a Kernel, lock: &'a Lock) -> Result<Self> {
-        let source = source::of(&kernel.source);
+    fn of(store: &KernelStore<'_>, kernel: &'a Kernel, lock: &'a KernelsLock) -> Result<Self> {
+        let source = kernel.source.get();
         let locked = if source.is_locked() { Some(lock.entry(kernel)?) } else { None };
         let bound = source.identity(&store.site(), locked)?;
         Ok(Self { source, locked, bound })
@@ -269,8 +281,9 @@ impl<'a> Plan<'a> {
         writing: &Writing<'_>,
         kernel: &Kernel,
         progress: &dyn Fn(&str),
-    ) -> Result<Finished> {
-        self.source.fetch(&Job { site, writing, kernel, locked: self.locked, bound: &self.bound, progress })
+    ) -> Result<CachedKernel> {
+        let target = kernel.target();
+        self.source.fetch(&Job { site, writing, target: &target, locked: self.locked, bound: &self.bound, progress })
     }
 }
 
@@ -278,10 +291,10 @@ fn named(kernel: &Kernel, progress: &dyn Fn(&str)) -> impl Fn(&str) {
     move |message| progress(&format!("{}: {message}", kernel.id))
 }
 
-fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
-    let Finished { dir, meta } = finished;
+fn unpacked(kernel: &Kernel, finished: CachedKernel) -> BootableKernel {
+    let CachedKernel { dir, meta } = finished;
     let config = dir.join("config");
-    Unpacked {
+    BootableKernel {
         id: kernel.id.clone(),
         class: kernel.class.clone(),
         version: meta.version,
@@ -296,6 +309,17 @@ fn unpacked(kernel: &Kernel, finished: Finished) -> Unpacked {
         cmdline: kernel.cmdline.clone(),
         memory_mib: kernel.memory_mib,
         sha256: meta.sha256,
+    }
+}
+
+/// Whether an entry has an older package of the same source than the known one: no archive goes back, but a mirror that
+/// replays an earlier index of the archive does.
+fn is_replayed(entry: &Locked, known: &Locked, kernel: &Kernel) -> Result<bool> {
+    match (entry.get().package_version(), known.get().package_version()) {
+        (Some(version), Some(before)) if kernel.source.get().is_resolved_by(known) => {
+            Ok(packages::compare(version, before)?.is_lt())
+        }
+        _ => Ok(false),
     }
 }
 

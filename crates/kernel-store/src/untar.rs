@@ -1,6 +1,6 @@
 //! Extracts only a kernel's files from a package's archive.
 
-use super::config::is_file_name;
+use super::names::is_file_name;
 use lab_base::interrupt::Interrupt;
 use std::{
     fs::{self, File},
@@ -8,9 +8,16 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+/// Maximum bytes of an archive, unpacked. The largest kernels of Debian have 0.2 GiB.
+const MOST_BYTES: u64 = 2 << 30;
+/// Maximum entries of an archive. The largest kernels of Debian have 4300 files.
+const MOST_ENTRIES: usize = 100_000;
+/// Maximum bytes of a name, and of a header with records.
+const MOST_NAME: u64 = 16 << 10;
+
 /// The files found so far in the archives of one kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Unpacked {
+pub(super) struct UnpackedFiles {
     /// `uname -r`, from the file names.
     releases: Vec<String>,
     image: bool,
@@ -27,31 +34,27 @@ pub(super) enum Refusal {
     Stopped,
     /// Writing failed; the archive is not at fault.
     #[error("{0}")]
-    Disk(#[source] io::Error),
+    Disk(io::Error),
 }
 
-impl Unpacked {
+impl UnpackedFiles {
     /// Extracts `vmlinuz`, `config` and `root/lib/modules/<release>/…` from a tar stream into `stage`.
     ///
-    /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created, so
-    /// that nothing can be written elsewhere. Modes and owners in the archive are ignored.
+    /// Every name is rebuilt from plain components below `stage`, every file is newly created, and no link is created,
+    /// so that nothing can be written elsewhere. Modes and owners in the archive are ignored.
     ///
     /// # Errors
     /// An entry has a path outside of the directory, is a link, or occurs twice, or the stream is damaged.
     pub fn add(&mut self, stream: impl Read, stage: &Path) -> Result<(), Refusal> {
-        let damaged = |error: io::Error| Refusal::Archive(format!("is damaged ({error})"));
-        let mut archive = tar::Archive::new(stream);
-        for entry in archive.entries().map_err(damaged)? {
-            let mut entry = entry.map_err(damaged)?;
-            if Interrupt::raised().is_some() {
-                return Err(Refusal::Stopped);
-            }
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let Some((release, place)) = place(&name)? else { continue };
+        entries(stream, |name, entry| {
+            let Some((release, place)) = place(name)? else { return Ok(true) };
             let kind = entry.header().entry_type();
             // Headers packages have `build` and `source` links beside the modules, which point outside of the package.
             if kind.is_dir() || (kind.is_symlink() && (name.ends_with("/build") || name.ends_with("/source"))) {
-                continue;
+                return Ok(true);
+            }
+            if kind.is_gnu_sparse() {
+                return Err(Refusal::Archive(format!("`{}` is a sparse file", name.escape_debug())));
             }
             if !kind.is_file() {
                 return Err(Refusal::Archive(format!("`{}` is a link or a special file", name.escape_debug())));
@@ -65,15 +68,13 @@ impl Unpacked {
             let mut file = match File::create_new(&path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(Refusal::Archive(format!("`{}` is there twice", name.escape_debug())));
+                    return Err(Refusal::Archive(format!("`{}` occurs twice", name.escape_debug())));
                 }
                 Err(error) => return Err(Refusal::Disk(error)),
             };
-            copy(&mut entry, &mut file)?;
-        }
-        // The stream ends after the archive, and only its end has the exit status of dpkg-deb.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
-        Ok(())
+            copy(entry, &mut file)?;
+            Ok(true)
+        })
     }
 
     /// The release of the kernel in the archives.
@@ -91,6 +92,84 @@ impl Unpacked {
     }
 }
 
+/// An archive with the number of bytes that may still be read from it.
+pub(super) struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(read)
+    }
+}
+
+fn damaged(error: io::Error) -> Refusal {
+    Refusal::Archive(match error.kind() {
+        io::ErrorKind::FileTooLarge => format!("unpacks to more than {} GiB", MOST_BYTES >> 30),
+        _ => format!("is damaged ({error})"),
+    })
+}
+
+/// Passes every file, directory and link of a tar stream with its name to `take`, until that returns false.
+///
+/// The headers are read here, not by the crate `tar`, which reads a name of any length into memory.
+///
+/// # Errors
+/// The stream is damaged or exceeds a limit, a signal was received, or `take` fails.
+pub(super) fn entries<R: Read>(
+    stream: R,
+    mut take: impl FnMut(&str, &mut tar::Entry<'_, Bounded<R>>) -> Result<bool, Refusal>,
+) -> Result<(), Refusal> {
+    let mut archive = tar::Archive::new(Bounded { inner: stream, left: MOST_BYTES });
+    let mut long = None;
+    for (number, entry) in archive.entries().map_err(damaged)?.raw(true).enumerate() {
+        let mut entry = entry.map_err(damaged)?;
+        if Interrupt::raised().is_some() {
+            return Err(Refusal::Stopped);
+        }
+        if number >= MOST_ENTRIES {
+            return Err(Refusal::Archive(format!("has more than {MOST_ENTRIES} entries")));
+        }
+        let kind = entry.header().entry_type();
+        if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
+            let mut text = Vec::new();
+            (&mut entry).take(MOST_NAME + 1).read_to_end(&mut text).map_err(damaged)?;
+            if text.len() as u64 > MOST_NAME {
+                return Err(Refusal::Archive(format!("has a name of more than {} KiB", MOST_NAME >> 10)));
+            }
+            long = if kind.is_gnu_longname() { Some(text) } else { path_in(&text)?.or(long) };
+        } else if !kind.is_gnu_longlink() && !kind.is_pax_global_extensions() {
+            let name = long.take().unwrap_or_else(|| entry.header().path_bytes().into_owned());
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            if !take(&String::from_utf8_lossy(name), &mut entry)? {
+                return Ok(());
+            }
+        }
+    }
+    // The stream ends after the archive, and only its end has the exit status of dpkg-deb.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
+    Ok(())
+}
+
+/// The path in the records of a pax header.
+fn path_in(records: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
+    let mut path = None;
+    for record in tar::PaxExtensions::new(records) {
+        let record = record.map_err(damaged)?;
+        match record.key_bytes() {
+            b"path" => path = Some(record.value_bytes().to_owned()),
+            // The size of the header would not hold.
+            b"size" => return Err(Refusal::Archive("has a file of more than 8 GiB".into())),
+            key if key.starts_with(b"GNU.sparse") => return Err(Refusal::Archive("has a sparse file".into())),
+            _ => {}
+        }
+    }
+    Ok(path)
+}
+
 /// Copies data; distinguishes read errors (of the archive) from write errors (of the disk).
 fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<(), Refusal> {
     let mut buffer = vec![0; 128 * 1024];
@@ -99,7 +178,7 @@ fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<(), Refusal> {
             Ok(0) => return Ok(()),
             Ok(read) => to.write_all(&buffer[..read]).map_err(Refusal::Disk)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Refusal::Archive(format!("is damaged ({error})"))),
+            Err(error) => return Err(damaged(error)),
         }
     }
 }
@@ -112,7 +191,7 @@ fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
             Component::CurDir => {}
             Component::Normal(part) => parts.push(part.to_str().unwrap_or_default()),
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(Refusal::Archive(format!("`{}` leaves the directory", name.escape_debug())));
+                return Err(Refusal::Archive(format!("`{}` is outside of the directory", name.escape_debug())));
             }
         }
     }

@@ -2,7 +2,7 @@ use super::*;
 use tar::{Builder, EntryType, Header};
 
 fn untar(bytes: &[u8], stage: &Path) -> Result<String, Refusal> {
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     found.add(bytes, stage)?;
     found.release()
 }
@@ -65,7 +65,7 @@ fn extracts_only_the_kernel() {
 #[test]
 fn a_split_kernel_is_combined() {
     let stage = tempfile::tempdir().unwrap();
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     for part in ["vmlinuz", "config", "kernel/net/veth.ko.xz"] {
         found.add(&*files(&[&format!("./usr/lib/modules/7.2.12/{part}")]), stage.path()).unwrap();
     }
@@ -73,17 +73,17 @@ fn a_split_kernel_is_combined() {
     for file in ["vmlinuz", "config", "root/lib/modules/7.2.12/kernel/net/veth.ko.xz"] {
         assert!(stage.path().join(file).is_file(), "{file}");
     }
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     found.add(&*files(&["./usr/lib/modules/7.2.13/modules.order"]), stage.path()).unwrap();
-    assert!(found.release().is_err(), "modules alone are no kernel");
+    assert!(found.release().is_err(), "modules without an image are not a kernel");
 }
 
 #[test]
 fn paths_outside_of_the_directory_are_refused() {
     insta::assert_snapshot!(refused(&files(&["lib/modules/6.1/../../../../evil"])),
-        @"`lib/modules/6.1/../../../../evil` leaves the directory");
-    insta::assert_snapshot!(refused(&files(&["/boot/vmlinuz-6.1"])), @"`/boot/vmlinuz-6.1` leaves the directory");
-    insta::assert_snapshot!(refused(&files(&["../evil"])), @"`../evil` leaves the directory");
+        @"`lib/modules/6.1/../../../../evil` is outside of the directory");
+    insta::assert_snapshot!(refused(&files(&["/boot/vmlinuz-6.1"])), @"`/boot/vmlinuz-6.1` is outside of the directory");
+    insta::assert_snapshot!(refused(&files(&["../evil"])), @"`../evil` is outside of the directory");
     insta::assert_snapshot!(refused(&archive(&[("lib/modules/6.1/kernel", EntryType::Symlink), ("lib/modules/6.1/kernel/passwd", EntryType::Regular)])),
         @"`lib/modules/6.1/kernel` is a link or a special file");
     insta::assert_snapshot!(refused(&archive(&[("boot/vmlinuz-6.1", EntryType::Link)])),
@@ -102,9 +102,64 @@ fn links_to_the_headers_are_left_out() {
 #[test]
 fn an_archive_without_exactly_one_kernel_is_refused() {
     insta::assert_snapshot!(refused(&files(&["bin/true"])), @"has no boot/vmlinuz-*: not a kernel package");
-    insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "boot/vmlinuz-6.2"])), @"`boot/vmlinuz-6.2` is there twice");
+    insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "boot/vmlinuz-6.2"])), @"`boot/vmlinuz-6.2` occurs twice");
     insta::assert_snapshot!(refused(&files(&["boot/vmlinuz-6.1", "lib/modules/6.2/x"])), @"has several kernels: 6.1, 6.2");
     let whole = files(&["boot/vmlinuz-6.1"]);
     assert!(refused(&whole[..515]).starts_with("is damaged"));
     assert!(refused(&[0xff; 1024]).starts_with("is damaged"));
+}
+
+/// An archive that begins with these bytes and goes on with the others without end.
+fn endless(first: &[u8], others: &[u8]) -> impl Read {
+    let (first, others, mut at) = (first.to_vec(), others.to_vec(), 0);
+    struct Made<F>(F);
+    impl<F: FnMut(&mut [u8]) -> usize> Read for Made<F> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            Ok((self.0)(buffer))
+        }
+    }
+    Made(move |buffer: &mut [u8]| {
+        let rest = if at < first.len() { &first[at..] } else { &others[(at - first.len()) % others.len()..] };
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        at += length;
+        length
+    })
+}
+
+fn header(name: &str, kind: EntryType, size: u64) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    header.set_path(name).unwrap();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+#[test]
+fn an_archive_that_exceeds_a_limit_is_refused() {
+    let too_much = |first: &[u8], others: &[u8]| {
+        let stage = tempfile::tempdir().unwrap();
+        UnpackedFiles::default().add(endless(first, others), stage.path()).unwrap_err().to_string()
+    };
+    let empty = header("etc/x", EntryType::Regular, 0);
+    assert_eq!(too_much(&empty, &empty), "has more than 100000 entries");
+    // Of a file that is not unpacked, too.
+    let bomb = header("etc/bomb", EntryType::Regular, 7 << 30);
+    assert_eq!(too_much(&bomb, &[0; 1 << 20]), "unpacks to more than 2 GiB");
+    for kind in [EntryType::GNULongName, EntryType::XHeader] {
+        assert_eq!(too_much(&header("x", kind, 1 << 30), &[b'x'; 512]), "has a name of more than 16 KiB");
+    }
+    let sparse = archive(&[("boot/vmlinuz-6.1", EntryType::GNUSparse)]);
+    assert_eq!(refused(&sparse), "`boot/vmlinuz-6.1` is a sparse file");
+    let pax = |record: &str| {
+        let mut bytes = header("x", EntryType::XHeader, record.len() as u64);
+        bytes.extend(record.as_bytes());
+        bytes.resize(1024, 0);
+        bytes.extend(files(&["boot/vmlinuz-6.1"]));
+        bytes
+    };
+    assert_eq!(refused(&pax("22 GNU.sparse.major=1\n")), "has a sparse file");
+    assert_eq!(refused(&pax("15 size=123456\n")), "has a file of more than 8 GiB");
+    assert_eq!(refused(&pax("17 path=../../ev\n")), "`../../ev` is outside of the directory");
 }

@@ -201,8 +201,10 @@ impl Netlink {
         self.socket.send(&datagram, 0).map_err(|error| socket_error("netfilter transaction", &error))?;
         while !unanswered.is_empty() {
             let answer = self.receive().map_err(|error| socket_error("netfilter transaction", &error))?;
-            let received = messages(&answer)
-                .map_err(|detail| NetlinkError::Answer { asked: "netfilter transaction".to_owned(), detail })?;
+            let received = messages(&answer).map_err(|cut| NetlinkError::Answer {
+                asked: "netfilter transaction".to_owned(),
+                detail: cut.to_string(),
+            })?;
             for received in &received {
                 let Some((errno, extack)) = verdict(received) else { continue };
                 let asked = unanswered.remove(&received.sequence).unwrap_or("netfilter transaction");
@@ -243,8 +245,8 @@ impl Netlink {
         let mut interrupted = false;
         loop {
             let datagram = self.receive().map_err(|error| socket_error(asked, &error))?;
-            let received =
-                messages(&datagram).map_err(|detail| NetlinkError::Answer { asked: asked.to_owned(), detail })?;
+            let received = messages(&datagram)
+                .map_err(|cut| NetlinkError::Answer { asked: asked.to_owned(), detail: cut.to_string() })?;
             // An answer that an earlier, failed request left in the socket is dropped.
             for received in received.iter().filter(|received| received.sequence == self.sequence) {
                 interrupted |= received.flags & DUMP_INTERRUPTED != 0;

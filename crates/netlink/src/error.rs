@@ -10,7 +10,7 @@ pub enum NetlinkError {
     Refused {
         /// The request: `RTM_NEWLINK nk0`.
         asked: String,
-        /// Positive errno.
+        /// Positive errno of `NLMSG_ERROR`.
         errno: i32,
         /// The kernel's explanation, `NLMSGERR_ATTR_MSG`.
         extack: Option<String>,
@@ -18,7 +18,7 @@ pub enum NetlinkError {
     /// The socket itself failed, or the kernel did not answer in [`crate::Netlink::ANSWER_WITHIN`].
     #[error("{asked}: netlink socket: {}", Errno::from_raw(*errno))]
     Socket {
-        /// The request.
+        /// The request, in words.
         asked: String,
         /// Positive errno; `EAGAIN` stands for silence.
         errno: i32,
@@ -26,7 +26,7 @@ pub enum NetlinkError {
     /// The answer is not what the request asked for.
     #[error("{asked}: the kernel's answer can't be read: {detail}")]
     Answer {
-        /// The request.
+        /// The request, in words.
         asked: String,
         /// What is wrong with it.
         detail: String,
@@ -34,7 +34,7 @@ pub enum NetlinkError {
     /// The dump kept changing under the reader (`NLM_F_DUMP_INTR`).
     #[error("{asked}: interrupted by changes {attempts} times in a row; try again when the namespace is quieter")]
     Unstable {
-        /// The request.
+        /// The request, in words.
         asked: String,
         /// How often it was tried.
         attempts: u32,

@@ -59,12 +59,22 @@ pub(crate) struct Received<'a> {
     pub body: &'a [u8],
 }
 
+/// A datagram ends within a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("message cut short at {at} of {length} bytes")]
+pub(crate) struct CutShort {
+    /// Where the message begins.
+    pub at: usize,
+    /// Bytes of the datagram.
+    pub length: usize,
+}
+
 /// The messages of one datagram; a truncated one is an error, since its tail is lost for good.
-pub(crate) fn messages(datagram: &[u8]) -> Result<Vec<Received<'_>>, String> {
+pub(crate) fn messages(datagram: &[u8]) -> Result<Vec<Received<'_>>, CutShort> {
     let mut rest = datagram;
     let mut found = Vec::new();
     while !rest.is_empty() {
-        let cut = || format!("message cut short at {} of {} bytes", datagram.len() - rest.len(), datagram.len());
+        let cut = || CutShort { at: datagram.len() - rest.len(), length: datagram.len() };
         let length = u32_at(rest, 0).ok_or_else(cut)? as usize;
         let body = rest.get(HEADER..length).ok_or_else(cut)?;
         found.push(Received {

@@ -1,9 +1,9 @@
-//! Attach types, and what the kernel said about one attachment.
+//! Attach types, and the kernel's information about an attachment.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// The three ways by which a `BPF_PROG_TYPE_SCHED_CLS` program gets at a device's packets.
+/// The three mechanisms that run a `BPF_PROG_TYPE_SCHED_CLS` program on a device's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttachType {
@@ -35,17 +35,17 @@ impl fmt::Display for AttachType {
     }
 }
 
-/// What a case asked for.
+/// The attach type that a case requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttachRequest {
-    /// Exactly this attach type.
+    /// Only this attach type.
     Tc,
-    /// Exactly this attach type.
+    /// Only this attach type.
     Tcx,
-    /// Exactly this attach type.
+    /// Only this attach type.
     Netkit,
-    /// The best that the kernel and the device's kind offer, chosen by detection in the guest.
+    /// The best attach type of the kernel and the device kind, detected in the guest.
     Auto,
 }
 
@@ -77,14 +77,26 @@ impl fmt::Display for AttachRequest {
     }
 }
 
-impl FromStr for AttachRequest {
-    type Err = String;
+/// A text that names no attach type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAnAttachType(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl fmt::Display for NotAnAttachType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not an attach type (expected: tc, tcx, netkit or auto)", self.0)
+    }
+}
+
+impl std::error::Error for NotAnAttachType {}
+
+impl FromStr for AttachRequest {
+    type Err = NotAnAttachType;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAttachType> {
         [Self::Tc, Self::Tcx, Self::Netkit, Self::Auto]
             .into_iter()
             .find(|request| request.name() == text)
-            .ok_or_else(|| format!("`{text}` is not an attach type (expected: tc, tcx, netkit or auto)"))
+            .ok_or_else(|| NotAnAttachType(text.to_owned()))
     }
 }
 
@@ -177,7 +189,7 @@ impl fmt::Display for DeviceKind {
     }
 }
 
-/// A place in the kernel that runs programs. The names are bpftool's.
+/// A place in the kernel that runs programs, named as in bpftool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hook {
@@ -224,24 +236,24 @@ impl fmt::Display for Hook {
     }
 }
 
-/// One attachment as the kernel reported it: never a copy of the request.
+/// An attachment as reported by the kernel, never copied from the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachRecord {
-    /// Name of the device that was asked for.
+    /// Name of the requested device.
     pub interface: String,
     /// Its kind, from the link info of the same device.
     pub device: DeviceKind,
-    /// What the case asked for.
+    /// The attach type that the case requested.
     pub requested: AttachRequest,
-    /// The attach type under which the kernel lists the program; `None` where it lists it nowhere.
+    /// The attach type under which the kernel lists the program; `None` if it does not list it.
     pub used: Option<AttachType>,
     /// The hook under which the kernel lists the program.
     pub hook: Option<Hook>,
     /// Kernel id of the program.
     pub prog_id: u32,
-    /// Kernel id of the link, where the attachment is a link.
+    /// Kernel id of the link, if the attachment is a link.
     pub link_id: Option<u32>,
-    /// Marked packets that the program itself counted between attach and the end of the case;
-    /// `None` where the case sent no traffic on purpose.
+    /// Number of marked packets that the program counted between attach and the end of the case; `None` if the case
+    /// intentionally sent no traffic.
     pub ran: Option<u64>,
 }

@@ -1,15 +1,15 @@
-//! Files that a failed cell leaves with its report.
+//! Files in the report of a failed cell.
 
 use serde::{Deserialize, Serialize};
 
-/// One file. The host gives it a path of its own making: the name is only a hint.
+/// One file. The host chooses its path; the name is only a hint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// What it shows: `topology`, a node's name.
+    /// What the file shows: `topology`, or a node's name.
     pub name: String,
-    /// What it is.
+    /// Kind of the file.
     pub kind: AttachmentKind,
-    /// Its content, base64 on the wire.
+    /// Its content, base64 in the message.
     #[serde(with = "crate::bytes")]
     pub bytes: Vec<u8>,
 }
@@ -27,7 +27,7 @@ pub enum AttachmentKind {
 }
 
 impl AttachmentKind {
-    /// The file name's end.
+    /// The file name's extension.
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Text => "txt",
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_byte_survives_the_wire() {
+    fn any_byte_is_transferred_unchanged() {
         let attachment = Attachment { name: "pod".into(), kind: AttachmentKind::Pcap, bytes: (0..=255).collect() };
         let text = serde_json::to_string(&attachment).unwrap();
         assert_eq!(serde_json::from_str::<Attachment>(&text).unwrap(), attachment);

@@ -1,22 +1,22 @@
-//! What a kernel can do, since when, and what a probe found.
+//! Capabilities of kernels, the versions that added them, and results of probes.
 
 use crate::version::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The mainline release that brought something, and the stable releases that took it back.
+/// The mainline release that added a capability, and the stable releases to which it was backported.
 #[derive(Debug, Clone, Copy)]
 pub struct Since {
     /// First mainline release.
     pub mainline: KernelVersion,
     /// First stable release of each older series that has it too.
     pub backports: &'static [KernelVersion],
-    /// Commit title or other source of the fact.
+    /// Source of the fact, for example a commit title.
     pub source: &'static str,
 }
 
 impl Since {
-    /// Whether a kernel of this version must have it.
+    /// Whether a kernel of this version must have the capability.
     pub fn expected_on(&self, version: KernelVersion) -> bool {
         version >= self.mainline
             || self.backports.iter().any(|stable| {
@@ -24,7 +24,7 @@ impl Since {
             })
     }
 
-    /// The version that brings it to a kernel of this version's series: what lifts a skip.
+    /// The first version with the capability for a kernel of this series; reported with a skip.
     pub fn lifted_by(&self, version: KernelVersion) -> KernelVersion {
         self.backports
             .iter()
@@ -38,15 +38,14 @@ const fn v(major: u16, minor: u16, patch: u16) -> KernelVersion {
     KernelVersion::new(major, minor, patch)
 }
 
-/// Declares [`Capability`] and all that is known of each: a row has its name in reports and in `kernels.toml`, whether Debian
-/// builds it as a module, the first mainline release, the first stable release of each older series that has it too, and
-/// the source of these facts. What is left to write for a new one is its probe, in `lab-harness`.
+/// Declares [`Capability`] with a row per capability: its name in reports and in `kernels.toml`, whether Debian
+/// builds it as a module, the first mainline release, the first stable release of each older series that has it, and
+/// the source of these facts. A new capability also needs a probe in `lab-harness`.
 macro_rules! capabilities {
     ($($(#[$doc:meta])* $id:ident: $name:literal, $built:ident, $since:expr, [$($backport:expr),*], $source:literal;)*) => {
-        /// Something that a case needs and that not every kernel has.
-        ///
-        /// [`since`](Capability::since) is what the suite holds a kernel to: a capability that a probe finds missing at or
-        /// above that version is a failure, not a skip.
+        /// A kernel feature that a case needs and that not every kernel has.
+        /// If a probe finds a capability missing at or above the version of [`since`](Capability::since), the cell
+        /// fails instead of being skipped.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         pub enum Capability {
@@ -64,15 +63,15 @@ macro_rules! capabilities {
                 }
             }
 
-            /// Whether Debian builds it as a module: then its absence is a missing file, and otherwise a matter of
-            /// configuration.
+            /// Whether Debian builds it as a module. If so, a missing capability means a missing file; otherwise
+            /// the kernel's configuration lacks it.
             pub const fn is_module(self) -> bool {
                 match self {
                     $(Self::$id => matches!(Built::$built, Built::module),)*
                 }
             }
 
-            /// Since which kernels the capability is there.
+            /// The versions that added the capability.
             pub const fn since(self) -> Since {
                 match self {
                     $(Self::$id => Since { mainline: $since, backports: const { &[$($backport),*] }, source: $source },)*
@@ -117,7 +116,7 @@ capabilities! {
     /// IPv4 and IPv6 in IPv6.
     Ip6Tnl: "ip6-tnl", module, v(3, 8, 0), [],
         "net/ipv6/ip6_tunnel.c, ip6_tnl_newlink(); commit 0b112457229d of November 2012";
-    /// IPv6, with addresses.
+    /// IPv6: addresses can be added.
     Ipv6: "ipv6", built_in, v(2, 6, 12), [],
         "net/ipv6/, in the first commit of the kernel's git history";
     /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
@@ -129,7 +128,7 @@ capabilities! {
     /// netkit devices and links.
     Netkit: "netkit", built_in, v(6, 7, 0), [],
         "netkit, bpf: Add bpf programmable net device";
-    /// A prog_array refuses a program whose `expected_attach_type` differs from its owner's.
+    /// A `prog_array` rejects a program whose `expected_attach_type` differs from its owner's.
     ProgArrayStrict: "prog-array-strict", built_in, v(6, 18, 0), [v(6, 17, 3), v(6, 12, 53), v(6, 6, 112), v(6, 1, 156)],
         "bpf: Enforce expected_attach_type for tailcall compatibility (CVE-2025-40123)";
     /// `IFLA_NETKIT_SCRUB` / `IFLA_NETKIT_PEER_SCRUB`.
@@ -155,15 +154,16 @@ impl fmt::Display for Capability {
     }
 }
 
-/// What `kernels.toml` says of a kernel against its version, as words of the kernel's command line, which a guest reads. A
-/// parameter with a dot is one of a module that is not there, which no kernel minds.
+/// Corrections of `kernels.toml` to what a kernel's version implies. They are passed to the guest on the kernel's
+/// command line: a parameter with a dot is taken for one of a module, and no kernel rejects a parameter of an unknown
+/// module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stated {
-    /// What it has.
+    /// Capabilities that it has (`has`).
     pub has: Vec<Capability>,
-    /// What it lacks.
+    /// Capabilities that it lacks (`unsupported`).
     pub lacks: Vec<Capability>,
-    /// Whether its probes count and not its version.
+    /// Whether its probes decide instead of its version (`believe = "probes"`).
     pub believe_probes: bool,
 }
 
@@ -172,7 +172,7 @@ impl Stated {
     const LACKS: &str = "netkit_lab.lacks=";
     const BELIEVE: &str = "netkit_lab.believe=probes";
 
-    /// The words; none where nothing is stated.
+    /// The parameters for the command line; empty without corrections.
     pub fn words(&self) -> Vec<String> {
         let list = |name: &str, all: &[Capability]| {
             let names: Vec<&str> = all.iter().map(|capability| capability.name()).collect();
@@ -182,7 +182,7 @@ impl Stated {
         [list(Self::HAS, &self.has), list(Self::LACKS, &self.lacks), believe].into_iter().flatten().collect()
     }
 
-    /// Reads a command line. Names that are none are left out: the host has written them.
+    /// Parses a command line. Unknown names are ignored.
     pub fn of(cmdline: &str) -> Self {
         let list = |name: &str| {
             let words = cmdline.split_whitespace().filter_map(|word| word.strip_prefix(name));
@@ -194,24 +194,24 @@ impl Stated {
     }
 }
 
-/// A probe's answer. The three ways of missing have three different cures.
+/// Result of a probe. Each of the three kinds of a missing capability has another fix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CapabilityState {
-    /// The probe did the thing and read it back.
+    /// The probe used the capability and read the result back.
     Supported,
     /// The kernel is older than the capability.
     TooOld,
-    /// The kernel is new enough and its configuration leaves the capability out.
+    /// The kernel is new enough, but its configuration lacks the capability.
     ConfigOff,
-    /// The kernel has it as a module that the image does not carry or that does not load.
+    /// The kernel has it as a module, but the image lacks the module or it cannot be loaded.
     ModuleMissing,
-    /// The probe itself could not say, or the kernel should have it and does not.
+    /// The probe failed, or the kernel should have the capability but does not.
     Broken,
 }
 
 impl CapabilityState {
-    /// As reports say it.
+    /// The wording of reports.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Supported => "supported",
@@ -226,11 +226,11 @@ impl CapabilityState {
 /// One probe's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapabilityReport {
-    /// What was probed.
+    /// The probed capability.
     pub capability: Capability,
     /// The verdict.
     pub state: CapabilityState,
-    /// What the kernel answered: the call and its errno, or the value read back.
+    /// The kernel's answer: the call and its errno, or the value read back.
     pub detail: String,
 }
 
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stated_survives_a_command_line() {
+    fn corrections_are_read_back_from_a_command_line() {
         let stated = Stated {
             has: vec![Capability::Tcx, Capability::NetkitScrub],
             lacks: vec![Capability::Ipv6],

@@ -31,7 +31,7 @@ impl fmt::Display for CellId {
     }
 }
 
-/// What the host must know of a cell before any guest boots.
+/// Information about a cell that the host needs before it boots a guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellInfo {
     /// Unique id.
@@ -40,15 +40,15 @@ pub struct CellInfo {
     pub catalogue: String,
     /// The area it belongs to: `attach-api`.
     pub area: String,
-    /// One sentence: what holds when the cell passes.
+    /// One sentence that is true if the cell passes.
     pub title: String,
     /// Name of the topology that it builds, or [`NO_TOPOLOGY`].
     pub topology: String,
-    /// The attach type it asks for; `None` where the case is about something else.
+    /// The requested attach type; `None` if the case does not attach by a variant.
     pub attach: Option<AttachRequest>,
-    /// The kind of the workload's link; `None` where the topology has none or several.
+    /// The kind of the workload's link; `None` if the topology has none or several.
     pub device: Option<LinkKind>,
-    /// What the kernel must have; a kernel without it gives a skip with reason.
+    /// Required capabilities; a kernel without one skips the cell with a reason.
     pub requires: Vec<Capability>,
     /// Time that the cell may take on a fast guest, milliseconds; [`NO_DEADLINE`] for one that may take any.
     pub deadline_ms: u32,
@@ -83,43 +83,43 @@ pub struct Listing {
     pub agent: String,
     /// The cells, in the order in which they run.
     pub cells: Vec<CellInfo>,
-    /// The catalogue, with what of it the cells cover.
+    /// The catalogue, with the cells that cover its rows.
     #[serde(default)]
     pub coverage: Vec<CatalogueRow>,
     /// The deliberate faults that can be built into the suite.
     #[serde(default)]
     pub mutants: Vec<MutantInfo>,
-    /// Cells that must not pass: they test the lab, and run only when asked for.
+    /// Cells that must not pass: they test the lab, and run only on request.
     #[serde(default)]
     pub canaries: Vec<CellInfo>,
 }
 
-/// The mutant without a fault: its cells run in the same haste as every mutant's, and must pass.
+/// The mutant without a fault: its cells run with the same settings as those of other mutants, and must pass.
 pub const NO_MUTANT: &str = "no-mutant";
 
-/// What the host must know of a deliberate fault.
+/// Information about a mutant that the host needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MutantInfo {
-    /// What [`crate::HostMessage::Run`] calls it.
+    /// Its name in [`crate::HostMessage::Run`].
     pub name: String,
-    /// What it breaks, for people.
+    /// Description of the fault.
     pub breaks: String,
     /// Cells of which at least one must fail.
     pub noticed_by: Vec<CellId>,
-    /// What a kernel must have for the fault to be one: on others the same program is right.
+    /// Capabilities that a kernel must have; on other kernels the changed program is correct.
     #[serde(default)]
     pub needs: Vec<Capability>,
 }
 
-/// One row of the catalogue of what there is to test.
+/// One row of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogueRow {
     /// Its number: `A02`.
     pub id: String,
-    /// What there is to test.
+    /// What is to be tested.
     pub title: String,
-    /// Cells that do.
+    /// Cells that test it.
     pub cells: u32,
-    /// Why there is none.
+    /// Why no cell tests it.
     pub missing: Option<String>,
 }

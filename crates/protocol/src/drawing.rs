@@ -1,4 +1,4 @@
-//! Topologies as the agent describes them to the host, which can't build any.
+//! Topologies as the agent describes them to the host, which cannot build them.
 
 use crate::attach::LinkKind;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ pub struct TopologyInfo {
     pub name: String,
     /// One sentence.
     pub title: String,
-    /// Drawings, one for each kind of the workload's link; a single one without a kind where that does not vary.
+    /// Drawings, one per kind of the workload's link; a single one without a kind if the kind does not vary.
     pub drawings: Vec<Drawing>,
 }
 
@@ -19,7 +19,7 @@ pub struct TopologyInfo {
 pub struct Drawing {
     /// The kind.
     pub kind: Option<LinkKind>,
-    /// For a terminal, at most 100 columns.
+    /// Text drawing, at most 100 columns.
     pub text: String,
     /// An SVG document.
     pub svg: String,

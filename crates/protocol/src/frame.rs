@@ -99,11 +99,11 @@ fn parse<T: Message>(payload: &[u8]) -> Result<T, FrameError> {
 /// Why a stretch of bytes was not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrameError {
-    /// The length field passes [`MAX_PAYLOAD`].
+    /// The length field is larger than [`MAX_PAYLOAD`].
     TooLarge(usize),
     /// The payload's checksum is wrong.
     Checksum,
-    /// The payload is intact, and not a message of this protocol.
+    /// The payload is intact, but not a message of this protocol.
     Json(String),
     /// This many bytes were not part of any frame.
     Garbage(usize),
@@ -113,8 +113,8 @@ impl std::fmt::Display for FrameError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooLarge(size) => write!(f, "frame of {size} bytes, the limit is {MAX_PAYLOAD}"),
-            Self::Checksum => write!(f, "frame with a wrong checksum"),
-            Self::Json(error) => write!(f, "frame that holds no message of this protocol: {error}"),
+            Self::Checksum => write!(f, "frame with an incorrect checksum"),
+            Self::Json(error) => write!(f, "frame without a message of this protocol: {error}"),
             Self::Garbage(size) => write!(f, "{size} bytes outside any frame"),
         }
     }
@@ -122,7 +122,7 @@ impl std::fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// Turns a stream of bytes back into messages.
+/// Decodes messages from a stream of bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
@@ -135,7 +135,7 @@ impl Decoder {
         Self::default()
     }
 
-    /// Adds bytes as they came, in pieces of any size.
+    /// Adds received bytes, in pieces of any size.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.start > 0 && self.start * 2 >= self.buffer.len() {
             self.buffer.drain(..self.start);
@@ -144,7 +144,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Bytes held back because their frame is not complete: what a truncated stream leaves.
+    /// Number of bytes of an incomplete frame.
     pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
@@ -164,7 +164,7 @@ impl Decoder {
         let field = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let length = field(4) as usize;
         if length > MAX_PAYLOAD {
-            // Only the magic is given up: the length may be the lie, and a real frame may follow at once.
+            // Skip only the magic: the length may be wrong, and a valid frame may follow immediately.
             self.start += MAGIC.len();
             return Some(Err(FrameError::TooLarge(length)));
         }
@@ -178,7 +178,7 @@ impl Decoder {
         Some(message)
     }
 
-    /// Drops bytes up to the next possible start of a frame, and says how many.
+    /// Drops bytes up to the next possible start of a frame, and returns their number.
     fn seek_magic(&mut self) -> usize {
         let bytes = &self.buffer[self.start..];
         let skip = (0..bytes.len())
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_frame_behind_an_oversized_and_a_damaged_one() {
+    fn finds_a_frame_after_an_oversized_and_a_damaged_one() {
         let good = encode(&HostMessage::Shutdown).unwrap();
         let mut oversized = good.clone();
         oversized[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_frame_is_pending_not_lost() {
+    fn a_truncated_frame_waits_for_its_rest() {
         let frame = encode(&HostMessage::Hello { protocol: 1 }).unwrap();
         let (head, tail) = frame.split_at(frame.len() / 2);
         let mut decoder = Decoder::new();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_to_send_what_the_other_side_would_refuse() {
+    fn refuses_to_send_a_frame_that_is_too_large() {
         let huge = HostMessage::Run {
             cells: vec![crate::Job::case(crate::CellId("x".repeat(MAX_PAYLOAD)))],
             time_scale: 1.0,
@@ -270,7 +270,7 @@ mod tests {
             garbage in proptest::collection::vec(any::<u8>(), 0..512),
             cut in 1usize..64,
         ) {
-            // Garbage that pretends to be the head of a long frame would rightly wait for more bytes.
+            // The decoder correctly waits for more bytes after garbage that looks like the header of a long frame.
             prop_assume!(!garbage.contains(&MAGIC[0]));
             let mut stream = garbage;
             stream.extend(encode(&HostMessage::Shutdown).unwrap());

@@ -1,11 +1,11 @@
-//! The decoder against bytes of a guest's choice: `docs/fuzzing.md`.
+//! Fuzz target: decodes arbitrary bytes, see `docs/fuzzing.md`.
 
 use crate::{
     AgentMessage,
     frame::{Decoder, MAX_PAYLOAD, encode},
 };
 
-/// The first byte says in pieces of which size the rest arrives.
+/// The first byte sets the size of the pieces in which the rest arrives.
 #[test]
 fn frames() {
     bolero::check!().for_each(|bytes: &[u8]| {
@@ -18,7 +18,7 @@ fn frames() {
                 match next {
                     Ok(message) => {
                         heard += 1;
-                        // What was understood can be said again, and is understood as the same.
+                        // A decoded message can be encoded and decoded again without a difference.
                         let mut again = Decoder::new();
                         again.feed(&encode(&message).unwrap());
                         let twice = again.next_message::<AgentMessage>().unwrap().unwrap();
@@ -29,6 +29,6 @@ fn frames() {
             }
             assert!(decoder.pending() <= MAX_PAYLOAD + 12);
         }
-        assert!(heard + refused <= bytes.len(), "every answer costs a byte: there is no endless loop");
+        assert!(heard + refused <= bytes.len(), "every answer consumes a byte: there is no endless loop");
     });
 }

@@ -1,7 +1,6 @@
-//! The vocabulary and the messages of the host runner and the guest agent.
-//!
-//! Where to start: [`message`] has the messages and their order, [`cell`] what an agent lists, [`outcome`] what it reports,
-//! [`capability`] what kernels can do and since when. [`frame`] turns messages into bytes and reads any bytes back without
+//! The messages between the host runner and the guest agent, and their types.
+//! Where to start: [`message`] has the messages and their order, [`cell`] the lists of an agent, [`outcome`] its
+//! reports, [`capability`] the capabilities of kernels. [`frame`] encodes messages and decodes arbitrary bytes without
 //! failing.
 //!
 //! *Architecture invariant:* no I/O, and no dependency on another crate of the lab.
@@ -27,11 +26,11 @@ pub mod version;
 pub mod work;
 pub mod world;
 
-pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind};
+pub use attach::{AttachRecord, AttachRequest, AttachType, DeviceKind, Hook, LinkKind, NotAnAttachType};
 pub use capability::{Capability, CapabilityReport, CapabilityState, Since, Stated};
 pub use cell::{CatalogueRow, CellId, CellInfo, Listing};
 pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
 pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};
 pub use raw::Raw;
-pub use version::KernelVersion;
+pub use version::{KernelVersion, NotAVersion};
 pub use work::{HowEnded, Job, Program, ProgramEnd, Work};

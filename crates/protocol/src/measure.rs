@@ -1,24 +1,24 @@
-//! What a packet costs: the mechanisms against each other inside one guest.
+//! Measurements: compares the cost of a packet with different mechanisms in one guest.
 
 use crate::attach::{AttachType, LinkKind};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// How packets get from one workload to another on the same node.
+/// How packets travel from one workload to another on the same node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
-    /// The node routes them; the programs only count.
+    /// The node routes packets; the programs only count them.
     Routed,
-    /// The sender's program sends them out of the receiver's device on the node (`bpf_redirect`).
+    /// The sender's program redirects packets to the receiver's device on the node (`bpf_redirect`).
     Redirect,
-    /// The sender's program puts them into the receiver's own device (`bpf_redirect_peer`): from tc and tcx only, since
-    /// the helper wants an ingress hook.
+    /// The sender's program redirects packets to the receiver's device in its namespace (`bpf_redirect_peer`); only
+    /// with tc and tcx, since the helper needs an ingress hook.
     RedirectPeer,
 }
 
 impl Way {
-    /// Every way.
+    /// All paths.
     pub const ALL: [Self; 3] = [Self::Routed, Self::Redirect, Self::RedirectPeer];
 
     /// The name used in tables.
@@ -37,14 +37,14 @@ impl fmt::Display for Way {
     }
 }
 
-/// One thing to measure.
+/// One configuration to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Setup {
     /// How packets travel.
     pub way: Way,
     /// Kind of both workloads' links.
     pub device: LinkKind,
-    /// By which mechanism the programs are attached; none measures the path without programs.
+    /// How the programs are attached; `None` measures the path without programs.
     pub attach: Option<AttachType>,
 }
 
@@ -54,14 +54,14 @@ impl fmt::Display for Setup {
     }
 }
 
-/// What is to be measured, and how long.
+/// A request to measure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasureRequest {
-    /// The setups, in the order of the first round; every round begins one further on.
+    /// The setups in the order of the first round; each round starts at the next setup.
     pub setups: Vec<Setup>,
-    /// Rounds of all setups.
+    /// Number of rounds of all setups.
     pub rounds: u32,
-    /// How long each figure of a setup is measured, milliseconds of guest time.
+    /// Duration of the measurement of each figure, milliseconds of guest time.
     pub window_ms: u32,
     /// Factor on every deadline.
     pub time_scale: f32,
@@ -69,12 +69,12 @@ pub struct MeasureRequest {
     pub now_unix_ns: u64,
 }
 
-/// The figures of one setup in one round.
+/// The results for one setup in one round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// A datagram there and its answer back, nanoseconds.
+    /// Round-trip time of a datagram and its answer, nanoseconds.
     pub round_trip_ns: f64,
-    /// What one TCP connection carries, bytes per second.
+    /// Throughput of one TCP connection, bytes per second.
     pub bytes_per_second: f64,
     /// Processor time for a datagram of [`DATAGRAM`] bytes from socket to socket, nanoseconds.
     pub cpu_ns_per_packet: f64,

@@ -1,4 +1,4 @@
-//! The messages. A guest's life: `Hello`, `Probed`, then for each cell `CellStarted` and `CellFinished`, then `Done`.
+//! The messages. The agent sends `Hello`, `Probed`, then for each cell `CellStarted` and `CellFinished`, then `Done`.
 //! Any number of `Run`s may follow each other.
 //!
 //! A guest that becomes a snapshot is asked to `Settle` instead. Every guest restored from it hears `Resume` first, and
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// Both sides refuse another version.
 pub const PROTOCOL_VERSION: u32 = 5;
 
-/// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it in the guest.
+/// Name of the virtio-serial port, in `/sys/class/virtio-ports/*/name` of the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
 
 /// Messages of the agent.
@@ -36,7 +36,7 @@ pub enum AgentMessage {
     Hello {
         /// [`PROTOCOL_VERSION`] of the agent.
         protocol: u32,
-        /// The nonce of the `Resume` that this answers; `None` after boot.
+        /// The nonce of the answered `Resume`; `None` after boot.
         nonce: Option<u64>,
         /// The agent's own version.
         agent: String,
@@ -44,19 +44,19 @@ pub enum AgentMessage {
         release: String,
         /// `uname -v`.
         version: String,
-        /// The kernel's version behind the distribution's numbering.
+        /// The kernel's upstream version, which may differ from the distribution's number.
         kernel: KernelVersion,
         /// `CLOCK_BOOTTIME` when the agent started, milliseconds.
         boot_ms: u64,
     },
-    /// What the kernel can do: sent once, before the first cell.
+    /// The kernel's capabilities; sent once, before the first cell.
     Probed {
         /// One entry per capability.
         capabilities: Vec<CapabilityReport>,
         /// Modules that were loaded for the suite.
         modules: Vec<String>,
     },
-    /// Sent before a cell's first action, so that a cell without a finish is a death.
+    /// Sent before a cell's first action, so that a crash can be attributed to the cell.
     CellStarted {
         /// The cell.
         cell: CellId,
@@ -66,26 +66,26 @@ pub enum AgentMessage {
         /// Its report.
         report: Box<CellReport>,
     },
-    /// Sent every [`HEARTBEAT_MS`] milliseconds by a thread of its own.
+    /// Sent every [`HEARTBEAT_MS`] milliseconds by a separate thread.
     Heartbeat {
         /// `CLOCK_BOOTTIME`, milliseconds.
         uptime_ms: u64,
         /// The cell that is running.
         cell: Option<CellId>,
     },
-    /// Nothing is under way in the guest: a snapshot may be taken.
+    /// The guest is idle: a snapshot may be taken.
     Settled,
     /// The program of a `Shell` runs.
     ShellReady {
-        /// What was built, as text.
+        /// Description of the built topology.
         welcome: String,
     },
-    /// The request can't be fulfilled in this guest, whose state is as before.
+    /// The agent cannot fulfil the request; the guest's state is unchanged.
     Refused {
         /// One line.
         message: String,
     },
-    /// The program wrote.
+    /// Output of the program.
     Output {
         /// Where.
         stream: Stream,
@@ -93,18 +93,18 @@ pub enum AgentMessage {
         #[serde(skip)]
         bytes: Vec<u8>,
     },
-    /// The program took input.
+    /// The program has read input.
     InputTaken {
         /// Bytes since the last such message.
         bytes: u32,
     },
-    /// The program has ended, and what was built for it is gone.
+    /// The program has ended, and its topology was deleted.
     ShellExited {
-        /// Its exit code; 128 + signal where one ended it.
+        /// Its exit code; 128 + signal number if a signal ended it.
         code: u8,
     },
-    /// Splats of the kernel log that were not reported yet, as [`crate::complaint::scan`] finds them. Those reported before
-    /// `CellFinished` belong to the cell that is running, others were between cells.
+    /// New splats of the kernel log, as [`crate::complaint::scan`] finds them. Splats reported before
+    /// `CellFinished` belong to the running cell, others occurred between cells.
     KernelLog {
         /// Lines of the log, each with its time stamp.
         text: String,
@@ -113,7 +113,7 @@ pub enum AgentMessage {
     Measured {
         /// The round, from 0.
         round: u32,
-        /// Its place in the request.
+        /// Its index in the request.
         setup: u32,
         /// The figures.
         sample: Sample,
@@ -123,17 +123,17 @@ pub enum AgentMessage {
         /// The line.
         text: String,
     },
-    /// All requested cells are through.
+    /// All requested cells have finished.
     Done {
-        /// How many ran.
+        /// Number of cells that ran.
         ran: u32,
     },
     /// The answer to `Shutdown`, and the last message.
     Farewell {
-        /// What is there now and was not before the first cell: `map 7`, `namespace net:[…]`.
+        /// Leaked objects, which did not exist before the first cell: `map 7`, `namespace net:[…]`.
         left: Vec<String>,
     },
-    /// The agent can't go on; it sends the reason before it stops.
+    /// The agent cannot continue; it sends the reason before it stops.
     Fatal {
         /// One line.
         message: String,
@@ -158,11 +158,11 @@ pub enum HostMessage {
     Resume {
         /// [`PROTOCOL_VERSION`] of the host.
         protocol: u32,
-        /// Comes back in the agent's `Hello`, so that no message from before the snapshot is taken for an answer.
+        /// The agent's `Hello` repeats it, so that a message from before the snapshot is not taken for the answer.
         nonce: u64,
         /// Wall clock for the guest, nanoseconds since the epoch.
         now_unix_ns: u64,
-        /// Fresh from the host's generator: guests of one snapshot must not share their random numbers.
+        /// Random bytes of the host: guests of the same snapshot must not have the same random numbers.
         entropy: [u8; 32],
     },
     /// Run these cells, in this order.
@@ -173,10 +173,10 @@ pub enum HostMessage {
         time_scale: f32,
         /// Wall clock for the guest, nanoseconds since the epoch.
         now_unix_ns: u64,
-        /// A deliberate fault to build into the suite, by name: proves that the suite would notice.
+        /// Name of a mutant, which the suite must detect.
         mutant: Option<String>,
     },
-    /// Build something and run a program in it.
+    /// Build a topology and run a program in it.
     Shell(Box<ShellRequest>),
     /// Input for the program.
     Input {

@@ -1,7 +1,6 @@
-//! Verdicts.
-//!
-//! `failed` is a verdict on the kernel or the case. `errored` is the absence of one: the guest died, the host
-//! faulted, the agent broke.
+//! Outcomes of cells.
+//! `failed` is a result about the kernel or the case. `errored` means that there is no such result: the guest was lost,
+//! or the host or the agent failed.
 
 use crate::{
     attach::AttachRecord, attachment::Attachment, capability::Capability, cell::CellId, version::KernelVersion,
@@ -14,28 +13,28 @@ use std::{collections::BTreeMap, fmt};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Every check held.
+    /// All checks passed.
     Passed,
-    /// A check did not hold.
+    /// A check failed.
     Failed {
-        /// What sort of check.
+        /// Kind of failure.
         kind: FailureKind,
-        /// One line for people.
+        /// One line that describes it.
         message: String,
     },
     /// The kernel lacks something that the cell needs.
     Skipped {
-        /// Why, and what lifts it.
+        /// The missing capability, and the version that has it.
         reason: SkipReason,
     },
-    /// No verdict.
+    /// The cell has no result.
     Errored {
-        /// Where it broke.
+        /// Kind of error.
         kind: ErrorKind,
-        /// One line for people.
+        /// One line that describes it.
         message: String,
     },
-    /// Planned, and never started.
+    /// Planned, but never started.
     NotRun {
         /// Why.
         message: String,
@@ -43,7 +42,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The word used in tables and counters.
+    /// The name in tables and counters.
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -66,19 +65,19 @@ impl Outcome {
     }
 }
 
-/// Sorts of failure.
+/// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// An assertion of the case.
     Check,
-    /// The kernel used another attach type than the plan demands.
+    /// The kernel used another attach type than the plan requires.
     AttachMismatch,
-    /// A probe found something missing on a kernel that must have it.
+    /// A probe found a capability missing on a kernel that must have it.
     MissingCapability,
     /// The case left namespaces, links, programs, maps or pins behind.
     Leak,
-    /// A call failed that no check expected to fail.
+    /// A call failed unexpectedly.
     Unexpected,
     /// Clean-up failed.
     Cleanup,
@@ -86,7 +85,7 @@ pub enum FailureKind {
     Splat,
     /// The cell passed only when it was run again.
     Flaky,
-    /// The guest did not end as it should: it left something behind, or did not power off.
+    /// The guest did not end correctly: it leaked objects, or did not power off.
     Teardown,
     /// A program exited with another code than 0, or a signal ended it.
     Exit,
@@ -115,17 +114,17 @@ impl fmt::Display for FailureKind {
     }
 }
 
-/// Sorts of error.
+/// Kinds of error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorKind {
-    /// The guest never said hello.
+    /// The guest never sent Hello.
     Boot,
     /// The guest's kernel panicked.
     Panic,
-    /// The guest went silent, or the cell passed its deadline.
+    /// The guest stopped sending messages, or the cell exceeded its deadline.
     Hang,
-    /// The guest or QEMU ended before its time.
+    /// The guest or QEMU ended unexpectedly.
     GuestLost,
     /// The agent broke the protocol, or panicked.
     Agent,
@@ -155,12 +154,12 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Why a cell was skipped, and what lifts the skip.
+/// Why a cell was skipped, and the kernel version with which it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SkipReason {
-    /// What the kernel lacks.
+    /// The missing capability.
     pub capability: Capability,
-    /// What the probe found.
+    /// The result of the probe.
     pub detail: String,
     /// The kernel version that has it.
     pub lifted_by: KernelVersion,
@@ -172,25 +171,25 @@ impl fmt::Display for SkipReason {
     }
 }
 
-/// One assertion that was made.
+/// A check of a case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What was asserted.
+    /// What must be true.
     pub name: String,
-    /// Whether it held.
+    /// Whether it was true.
     pub ok: bool,
-    /// What was seen.
+    /// The observed value.
     pub seen: String,
 }
 
-/// Everything that a finished cell leaves.
+/// The report of a finished cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellReport {
     /// The cell.
     pub cell: CellId,
-    /// How it ended, as the guest saw it; the host judges once more.
+    /// The guest's outcome; the host computes the verdict from it.
     pub outcome: Outcome,
-    /// Attachments as the kernel reported them.
+    /// Attachments as reported by the kernel.
     pub attach: Vec<AttachRecord>,
     /// The assertions, in order.
     pub checks: Vec<Check>,
@@ -198,7 +197,7 @@ pub struct CellReport {
     pub duration_us: u64,
     /// Lines that the case logged.
     pub log: Vec<String>,
-    /// Numbers worth keeping: `udp.sent`, `udp.lost`, …
+    /// Metrics: `udp.sent`, `udp.lost`, …
     pub metrics: BTreeMap<String, f64>,
     /// How its program ended, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,7 +208,7 @@ pub struct CellReport {
 }
 
 impl CellReport {
-    /// A report for a cell that never got as far as reporting itself.
+    /// Creates the report of a cell that could not report itself.
     pub fn bare(cell: CellId, outcome: Outcome) -> Self {
         Self {
             cell,

@@ -1,18 +1,18 @@
-//! A person or a command inside a guest.
+//! Requests to run a shell or a command in a guest.
 
 use crate::{attach::LinkKind, cell::CellId, world::WorldSpec};
 use serde::{Deserialize, Serialize};
 
-/// What a guest is to prepare, and what it then runs.
+/// What the guest builds, and the program that it then runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShellRequest {
     /// What is built first.
-    pub stage: Stage,
+    pub stage: ShellStage,
     /// What the program sees as `/`; `None` is the image.
     pub world: Option<WorldSpec>,
     /// The program and its arguments; none is a shell.
     pub command: Vec<String>,
-    /// A terminal for the program. Without one its output and its errors stay apart.
+    /// A terminal for the program. Without it, standard output and standard error are separate.
     pub terminal: Option<Terminal>,
     /// Factor on every deadline of a case.
     pub time_scale: f32,
@@ -20,10 +20,10 @@ pub struct ShellRequest {
     pub now_unix_ns: u64,
 }
 
-/// What is built before the program starts.
+/// What to build before the program starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
-pub enum Stage {
+pub enum ShellStage {
     /// Nothing.
     Bare,
     /// A topology of the library.
@@ -33,7 +33,8 @@ pub enum Stage {
         /// Kind of the workloads' link, where the topology leaves the choice.
         device: Option<LinkKind>,
     },
-    /// A cell, up to its first packet; one that sends none, up to its last attachment. It goes on when the program ends.
+    /// A cell, up to its first packet, or up to its last attachment if it sends none. It continues when the program
+    /// ends.
     Case {
         /// The cell.
         cell: CellId,
@@ -49,7 +50,7 @@ pub struct Terminal {
     pub size: Size,
 }
 
-/// Characters that fit on a terminal.
+/// Size of a terminal, characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Lines.
@@ -58,7 +59,7 @@ pub struct Size {
     pub columns: u16,
 }
 
-/// Where a program wrote.
+/// Output stream of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stream {
@@ -68,6 +69,6 @@ pub enum Stream {
     Error,
 }
 
-/// Bytes of input that may be on their way to a program that does not read: the host waits for
-/// [`crate::AgentMessage::InputTaken`] before it sends more.
+/// Maximum unread input of a program, bytes: the host waits for [`crate::AgentMessage::InputTaken`] before it sends
+/// more.
 pub const INPUT_WINDOW: usize = 64 << 10;

@@ -11,20 +11,20 @@ pub struct KernelVersion {
     pub major: u16,
     /// 12 in 6.12.43.
     pub minor: u16,
-    /// 43 in 6.12.43; 0 where the string has none.
+    /// 43 in 6.12.43; 0 if the string has none.
     pub patch: u16,
 }
 
 impl KernelVersion {
-    /// A version from its parts.
+    /// Creates a version from its parts.
     pub const fn new(major: u16, minor: u16, patch: u16) -> Self {
         Self { major, minor, patch }
     }
 
-    /// The version that `uname` hides: distributions put an ABI number into the release
-    /// (`6.1.0-56-cloud-amd64`) and the real version elsewhere (`Debian 6.1.192-2` in `uname -v`).
+    /// The upstream version: distributions put an ABI number into the release (`6.1.0-56-cloud-amd64`) and the real
+    /// version elsewhere (`Debian 6.1.192-2` in `uname -v`).
     ///
-    /// `version` is the `uname -v` string; the release decides where that has no version.
+    /// `version` is the `uname -v` string; if it has no version, the release is used.
     pub fn from_uname(release: &str, version: &str) -> Option<Self> {
         let hidden = version
             .split_once("Debian ")

@@ -4,7 +4,7 @@ use crate::{
     capability::Capability,
     cell::CellId,
     raw::Raw,
-    shell::{Stage, Terminal},
+    shell::{ShellStage, Terminal},
     world::WorldSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ pub struct Program {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub world: Option<WorldSpec>,
     /// What is built first.
-    pub stage: Stage,
+    pub stage: ShellStage,
     /// The node in whose network namespace it runs; the guest's first one if `None`.
     pub node: Option<String>,
     /// User and group; root if `None`.

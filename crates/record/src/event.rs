@@ -1,5 +1,5 @@
-//! Events of a run. The run loop emits events and reporters consume them; `events.jsonl` holds the same events on disk, and
-//! every report is a function of these events alone.
+//! Events of a run. The run loop emits events and reporters consume them; `events.jsonl` holds the same events on disk,
+//! and every report is a function of these events alone.
 
 use crate::{
     excuse::Expired,
@@ -109,8 +109,8 @@ pub struct Accelerator {
 }
 
 impl Accelerator {
-    /// Name and reason for the top of a report: without what is in parentheses or after a semicolon, which `lab doctor` and
-    /// run.json have.
+    /// Name and short reason for the top of a report: without parentheses and text after a semicolon, which `lab
+    /// doctor` and run.json contain.
     pub fn brief(&self) -> String {
         let reason = self.reason.split(" (").next().unwrap_or_default().split("; ").next().unwrap_or_default();
         if reason.is_empty() {
@@ -163,7 +163,7 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
-    /// A file of the run as a CI system finds it: its path from the project's root, where that is known.
+    /// Path of a file of the run for a CI system: relative to the project's root if that is known.
     pub fn attachment(&self, file: &str) -> String {
         match &self.provenance.results {
             Some(results) => format!("{results}/{}/{file}", self.id),
@@ -239,7 +239,7 @@ impl Moment {
 }
 
 impl Event {
-    /// The number of the guest that it is about.
+    /// The number of the event's guest.
     pub const fn guest(&self) -> Option<u32> {
         match self {
             Self::GuestStarted { guest, .. }
@@ -432,7 +432,7 @@ mod tests {
             assert_eq!(Stamped::parse(&line).unwrap(), stamped);
             assert_eq!(serde_json::from_slice::<Stamped>(&line).unwrap(), stamped);
         }
-        assert_eq!(short, 1 + 300, "the plan and every verdict take the short way");
+        assert_eq!(short, 1 + 300, "the plan and all verdicts use the fast path");
         let damaged = br#"{"at_ms":1,"event":"cell-finished","kernel":"6.1","guest":1}"#;
         assert!(Stamped::parse(damaged).unwrap_err().to_string().contains("missing field `verdict`"));
     }

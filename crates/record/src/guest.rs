@@ -41,7 +41,7 @@ pub struct KernelRecord {
 }
 
 impl KernelRecord {
-    /// Whether guests were lost and none of them has ever said hello.
+    /// Whether guests were lost and none of them sent Hello.
     pub fn never_booted(&self) -> bool {
         self.boot.is_none() && self.guests.values().any(|guest| matches!(guest.end, Some(GuestEnd::Lost { .. })))
     }

@@ -24,21 +24,21 @@ impl Texts {
         index
     }
 
-    fn word(&self, number: u32) -> Word<'_> {
-        Word { text: self.all.get(number as usize).map_or("", |text| text), number: Some(number) }
+    fn word(&self, number: u32) -> InternedText<'_> {
+        InternedText { text: self.all.get(number as usize).map_or("", |text| text), number: Some(number) }
     }
 }
 
 /// A text of a check, with its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Word<'a> {
+pub struct InternedText<'a> {
     /// The text.
     pub text: &'a str,
     /// Number of the text in the record's table: equal numbers mean equal texts. `None` if the record does not hold it.
     pub number: Option<u32>,
 }
 
-impl<'a> From<&'a str> for Word<'a> {
+impl<'a> From<&'a str> for InternedText<'a> {
     fn from(text: &'a str) -> Self {
         Self { text, number: None }
     }
@@ -46,16 +46,16 @@ impl<'a> From<&'a str> for Word<'a> {
 
 /// A check of a stored verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen<'a> {
+pub struct StoredCheck<'a> {
     /// What was asserted.
-    pub name: Word<'a>,
+    pub name: InternedText<'a>,
     /// Whether the check passed.
     pub ok: bool,
     /// The observed value.
-    pub seen: Word<'a>,
+    pub seen: InternedText<'a>,
 }
 
-impl<'a> From<&'a Check> for Seen<'a> {
+impl<'a> From<&'a Check> for StoredCheck<'a> {
     fn from(Check { name, ok, seen }: &'a Check) -> Self {
         Self { name: (&**name).into(), ok: *ok, seen: (&**seen).into() }
     }
@@ -116,12 +116,12 @@ impl Deref for Kept {
 
 /// Maps cells to their positions in the plan.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Places {
+pub(super) struct CellPositions {
     cells: Vec<CellId>,
     by_cell: HashMap<CellId, usize>,
 }
 
-impl Places {
+impl CellPositions {
     pub(super) fn of(cells: &[CellInfo]) -> Self {
         let mut places = Self::default();
         for cell in cells {
@@ -148,13 +148,13 @@ impl Places {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Verdicts {
     /// Cells of the plan. All kernels share them, except those that have cells outside of the plan.
-    places: Arc<Places>,
+    places: Arc<CellPositions>,
     all: Vec<Option<Kept>>,
     count: usize,
 }
 
 impl Verdicts {
-    pub(super) const fn of(places: Arc<Places>) -> Self {
+    pub(super) const fn of(places: Arc<CellPositions>) -> Self {
         Self { places, all: Vec::new(), count: 0 }
     }
 
@@ -197,7 +197,7 @@ impl Verdicts {
 /// A verdict for a report. It dereferences to a verdict without the checks that are interned in the record: see
 /// [`checks`](Self::checks).
 #[derive(Debug)]
-pub struct Told<'a> {
+pub struct ReportedVerdict<'a> {
     verdict: Source<'a>,
     texts: &'a Texts,
 }
@@ -209,7 +209,7 @@ enum Source<'a> {
     Other(Box<Verdict>),
 }
 
-impl<'a> Told<'a> {
+impl<'a> ReportedVerdict<'a> {
     pub(super) const fn kept(kept: &'a Kept, texts: &'a Texts) -> Self {
         Self { verdict: Source::Kept(kept), texts }
     }
@@ -235,20 +235,23 @@ impl<'a> Told<'a> {
     }
 
     /// The checks, in order.
-    pub fn checks(&self) -> impl Iterator<Item = Seen<'_>> {
+    pub fn checks(&self) -> impl Iterator<Item = StoredCheck<'_>> {
         let said = match &self.verdict {
             Source::Kept(kept) => &*kept.checks,
             Source::Other(_) => &[],
         };
         let word = |number: u32| self.texts.word(number);
-        let said = said.iter().map(move |&(name, ok, seen)| Seen { name: word(name), ok, seen: word(seen) });
-        self.report.checks.iter().map(Seen::from).chain(said)
+        let said = said.iter().map(move |&(name, ok, seen)| StoredCheck { name: word(name), ok, seen: word(seen) });
+        self.report.checks.iter().map(StoredCheck::from).chain(said)
     }
 
     /// The verdict including its checks.
     pub(super) fn whole(self) -> Cow<'a, Verdict> {
-        let owned =
-            |Seen { name, ok, seen }: Seen<'_>| Check { name: name.text.to_owned(), ok, seen: seen.text.to_owned() };
+        let owned = |StoredCheck { name, ok, seen }: StoredCheck<'_>| Check {
+            name: name.text.to_owned(),
+            ok,
+            seen: seen.text.to_owned(),
+        };
         match self.verdict {
             Source::Other(verdict) => Cow::Owned(*verdict),
             Source::Kept(kept) if kept.checks.is_empty() => Cow::Borrowed(&kept.verdict),
@@ -262,7 +265,7 @@ impl<'a> Told<'a> {
     }
 }
 
-impl Deref for Told<'_> {
+impl Deref for ReportedVerdict<'_> {
     type Target = Verdict;
 
     fn deref(&self) -> &Verdict {
@@ -282,7 +285,7 @@ mod tests {
     #[test]
     fn verdicts_are_in_the_order_of_the_plan_and_a_cell_that_is_not_in_it_comes_last() {
         let ids = ["A01-x[tc]", "A02-x[tc]", "A03-x[tc]", "Z01-no-plan[tc]"].map(|id| CellId(id.to_owned()));
-        let places = Arc::new(Places::of(&[cell("A01-x[tc]"), cell("A02-x[tc]"), cell("A03-x[tc]")]));
+        let places = Arc::new(CellPositions::of(&[cell("A01-x[tc]"), cell("A02-x[tc]"), cell("A03-x[tc]")]));
         let mut verdicts = Verdicts::of(Arc::clone(&places));
         let insert = |verdicts: &mut Verdicts, at: usize, outcome: Outcome| {
             verdicts.insert(&ids[at], Verdict::bare(ids[at].clone(), outcome).into());

@@ -1,5 +1,5 @@
-//! `events.jsonl`: one event per line. Each line is written before the next event happens, so that a killed runner loses no
-//! event.
+//! `events.jsonl`: one event per line. Each line is written before the next event happens, so that a killed runner
+//! loses no event.
 
 use crate::{
     event::{Event, FORMAT, RunInfo, Stamped},
@@ -21,15 +21,15 @@ pub const FILE: &str = "events.jsonl";
 const LAST_SIZE: u64 = 4 << 10;
 /// Read buffer, bytes: the line with a plan can be several megabytes long.
 const READ_SIZE: usize = 256 << 10;
-/// Size of the batches of lines that are handed over, bytes: small enough for a processor's cache, and below the size at
-/// which glibc's `free` consolidates memory (64 KiB).
+/// Size of the batches of lines that are handed over, bytes: small enough for a processor's cache, and below the size
+/// at which glibc's `free` consolidates memory (64 KiB).
 const LINES_SIZE: usize = 32 << 10;
 
 /// Maximum bytes of a line: the largest plan has some tens of megabytes.
 const LINE_LIMIT: u64 = 256 << 20;
 /// The year 2200, milliseconds since the epoch.
 const LATEST_MS: u64 = 7_258_118_400_000;
-/// Guests of a kernel.
+/// Maximum number of guests of a kernel.
 const MOST_GUESTS: u32 = 1_000_000;
 
 /// A run's events can't be read or written.
@@ -56,7 +56,7 @@ pub enum LogError {
     },
     /// Another version of `lab` wrote the run.
     #[error(
-        "{} has format {found}, and this lab reads only {}: run the cells again, or use the lab that wrote it",
+        "{} has format {found}, but this lab only reads {}: run the cells again, or use the version of lab that wrote it",
         path.display(),
         FORMAT
     )]
@@ -123,7 +123,7 @@ pub fn read(directory: &Path) -> Result<RunRecord, LogError> {
     Ok(record)
 }
 
-/// What a run is, by its first event.
+/// Reads a run's information from its first event.
 ///
 /// # Errors
 /// Those of [`EventReader`].
@@ -147,7 +147,7 @@ pub struct EventReader {
 
 /// A batch of whole lines of a run's events.
 #[derive(Debug)]
-pub struct Lines {
+pub struct EventLines {
     /// The lines as they are in the file.
     pub text: Vec<u8>,
     /// The events, each with the end offset of its line in `text`.
@@ -217,15 +217,15 @@ impl EventReader {
     /// duplicates in a plan.
     fn sane(&self, stamped: Stamped) -> Result<Stamped, LogError> {
         if stamped.at_ms > LATEST_MS {
-            return Err(self.bad(format!("at_ms is {}, which is no time of a run", stamped.at_ms)));
+            return Err(self.bad(format!("at_ms is {}, which is not a valid time of a run", stamped.at_ms)));
         }
         if stamped.event.guest().is_some_and(|guest| guest > MOST_GUESTS) {
-            return Err(self.bad(format!("it numbers a guest above {MOST_GUESTS}")));
+            return Err(self.bad(format!("it has a guest number above {MOST_GUESTS}")));
         }
         if let Event::RunStarted { run } = &stamped.event
             && let Some(twice) = run.plan.repeated()
         {
-            return Err(self.bad(format!("the plan names {twice} twice")));
+            return Err(self.bad(format!("the plan contains {twice} twice")));
         }
         Ok(stamped)
     }
@@ -283,8 +283,9 @@ impl EventReader {
     }
 
     /// The next batch of events after the first event, with their lines.
-    pub fn lines(&mut self) -> Lines {
-        let mut lines = Lines { text: Vec::with_capacity(LINES_SIZE + LINES_SIZE / 2), events: Vec::new(), end: None };
+    pub fn lines(&mut self) -> EventLines {
+        let mut lines =
+            EventLines { text: Vec::with_capacity(LINES_SIZE + LINES_SIZE / 2), events: Vec::new(), end: None };
         while lines.end.is_none() && lines.text.len() < LINES_SIZE {
             match self.event(&mut lines.text) {
                 Ok(Some(stamped)) => lines.events.push((stamped, lines.text.len())),

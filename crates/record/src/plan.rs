@@ -17,13 +17,13 @@ pub struct Unsupported {
     pub reason: String,
 }
 
-/// A capability that a kernel has although its version says otherwise: stated in `kernels.toml`, or found by a probe that is
-/// believed.
+/// A capability that a kernel has although its version does not: stated in `kernels.toml`, or found by a probe if
+/// `kernels.toml` says to believe the probes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backport {
-    /// What is there.
+    /// The capability.
     pub capability: Capability,
-    /// Why, for people.
+    /// Reason, as text.
     pub reason: String,
 }
 
@@ -40,41 +40,41 @@ pub struct KernelFacts {
     /// events.jsonl.
     #[serde(rename = "departures", alias = "unsupported")]
     pub unsupported: Vec<Unsupported>,
-    /// What it has against its version.
+    /// Capabilities that it has although its version lacks them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub has: Vec<Backport>,
-    /// Why its version does not tell what it has, and its probes do.
+    /// Reason why its probes decide instead of its version; `None` if the version decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub believe_probes: Option<String>,
-    /// Whether its failures are told and do not count.
+    /// Whether its failures are reported but do not count.
     #[serde(default)]
     pub may_fail: bool,
 }
 
 impl KernelFacts {
-    /// Whether the kernel must have a capability. As long as nobody has asked a kernel whose probes are believed, it must have
-    /// only what is stated.
+    /// Whether the kernel must have a capability. A kernel whose probes decide must only have the stated
+    /// capabilities until its probes have run.
     pub fn must_have(&self, capability: Capability) -> bool {
         self.expects(capability) && self.unsupported(capability).is_none()
     }
 
-    /// Whether version or statement give the kernel a capability, whatever is listed as unsupported.
+    /// Whether the kernel has a capability by its version or by `has`, regardless of `unsupported`.
     pub fn expects(&self, capability: Capability) -> bool {
         let by_version = self.believe_probes.is_none() && capability.since().expected_on(self.version);
         by_version || self.backport(capability).is_some()
     }
 
-    /// The statement that the kernel has a capability against its version.
+    /// The entry of `has` for a capability.
     pub fn backport(&self, capability: Capability) -> Option<&Backport> {
         self.has.iter().find(|backport| backport.capability == capability)
     }
 
-    /// Whether only a probe can tell if the kernel has a capability.
+    /// Whether only a probe decides if the kernel has a capability.
     pub fn is_open(&self, capability: Capability) -> bool {
         self.believe_probes.is_some() && !self.expects(capability) && self.unsupported(capability).is_none()
     }
 
-    /// Takes the word of the probes of a kernel that is believed. What was stated stays as it was stated.
+    /// Applies the probe results of a kernel whose probes decide. Stated capabilities are not changed.
     fn learn(&mut self, probes: &[CapabilityReport]) {
         for probe in probes {
             if !self.is_open(probe.capability) {
@@ -178,8 +178,8 @@ impl Plan {
         self.cells.iter().find(|info| info.id == *id)
     }
 
-    /// Whether a missing cell of a kernel was removed from the suite, or its kernel from `kernels.toml`, and was not just
-    /// left out by a filter or a shard. `cell` is `None` for a row that every kernel has.
+    /// Whether a missing cell of a kernel was removed from the suite, or its kernel from `kernels.toml`, and was not
+    /// just left out by a filter or a shard. `cell` is `None` for a row that every kernel has.
     pub fn has_lost(&self, kernel: &str, cell: Option<&str>) -> bool {
         let left_out = self.others.iter().any(|facts| facts.id == kernel);
         let planned = self.kernels.iter().any(|it| it.facts.id == kernel);
@@ -188,8 +188,8 @@ impl Plan {
         self.every_cell && (lost_kernel || lost_cell)
     }
 
-    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that never
-    /// runs tests nothing and would otherwise go unnoticed.
+    /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that
+    /// never runs tests nothing and would otherwise go unnoticed.
     pub fn unrunnable_cases(&self) -> Vec<String> {
         let planned = self.kernels.iter().flat_map(|kernel| &kernel.cells);
         let runs: BTreeSet<&CellId> =
@@ -208,7 +208,7 @@ impl Plan {
 }
 
 impl PlannedKernel {
-    /// Plans its cells anew by what its probes found, where `kernels.toml` says that they are believed.
+    /// Plans its cells again with its probe results, if `kernels.toml` says to believe the probes.
     pub fn learn(&mut self, cells: &[CellInfo], probes: &[CapabilityReport]) {
         if self.facts.believe_probes.is_none() {
             return;
@@ -229,7 +229,7 @@ impl PlannedKernel {
 
 fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
     let required = match (info.attach, info.device) {
-        // What the best is that it offers is known as soon as it was asked.
+        // The best attach type is known once the probes have run.
         (Some(AttachRequest::Auto), Some(_)) if facts.is_open(Capability::Tcx) || facts.is_open(Capability::Netkit) => {
             None
         }
@@ -251,9 +251,9 @@ fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {
 
 /// The attach type that an attachment must use.
 ///
-/// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6, else
-/// tc. The versions are those of the capabilities, so that an entry under `unsupported` (`CONFIG_NETKIT` off, for example)
-/// counts.
+/// `auto` means the best type that kernel and device support: netkit on a netkit device from 6.7, else tcx from 6.6,
+/// else tc. The versions are those of the capabilities, so that an entry under `unsupported` (`CONFIG_NETKIT` off, for
+/// example) counts.
 pub fn required_attach(facts: &KernelFacts, request: AttachRequest, device: DeviceKind) -> AttachType {
     exact(request).unwrap_or_else(|| {
         if device.is_netkit() && facts.must_have(Capability::Netkit) {
@@ -295,7 +295,11 @@ mod tests {
             for device in [DeviceKind::NetkitL2, DeviceKind::NetkitL3] {
                 assert_eq!(required_attach(&facts, AttachRequest::Auto, device), netkit, "{version} {device}");
             }
-            assert_eq!(required_attach(&facts, AttachRequest::Tc, DeviceKind::NetkitL3), Tc, "explicit is explicit");
+            assert_eq!(
+                required_attach(&facts, AttachRequest::Tc, DeviceKind::NetkitL3),
+                Tc,
+                "an explicit type is not changed"
+            );
         }
     }
 
@@ -315,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backport_raises_what_auto_must_use() {
+    fn a_backport_changes_the_type_that_auto_must_use() {
         let mut facts = facts("rhel", "5.14");
         assert_eq!(required_attach(&facts, AttachRequest::Auto, DeviceKind::Veth), Tc);
         facts.has = vec![Backport { capability: Capability::Tcx, reason: "RHEL 9.4".to_owned() }];
@@ -326,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_that_are_believed_decide_once_they_have_spoken() {
+    fn believed_probes_decide_once_they_have_run() {
         let facts = KernelFacts { believe_probes: Some("a vendor's".to_owned()), ..facts("rhel", "5.14") };
         let mut netkit = cell("N01-pair[netkit,nk-l3]");
         netkit.requires = vec![Capability::Netkit];
@@ -349,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_case_is_unrunnable_only_where_no_cell_of_it_runs_anywhere() {
+    fn a_case_is_unrunnable_only_if_none_of_its_cells_runs_on_any_kernel() {
         let mut new = cell("N17-egress[netkit,nk-l3]");
         new.requires = vec![Capability::NetkitSingle];
         let mut strict = cell("T01-strict[tcx]");

@@ -1,5 +1,5 @@
-//! The three rows that every kernel has beside its cells: `boot`, `splat` and `teardown`. They are not run in a guest; they
-//! summarise how the guests of a kernel started and ended, and count like cells.
+//! The three rows that every kernel has in addition to its cells: `boot`, `splat` and `teardown`. They are not run in a
+//! guest; they summarise how the guests of a kernel started and ended, and count like cells.
 
 use crate::{
     event::{Moment, Start},

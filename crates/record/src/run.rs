@@ -1,7 +1,7 @@
 //! The record of a run, accumulated from its events: every report is made from it.
 
 use super::{
-    kept::{Kept, Places, Texts, Told, Verdicts},
+    kept::{CellPositions, Kept, ReportedVerdict, Texts, Verdicts},
     rows,
 };
 use crate::{
@@ -9,10 +9,10 @@ use crate::{
     exit::Exit,
     guest::{Boot, GuestEnd, GuestRecord, KernelRecord},
     plan::{PlannedCell, PlannedKernel},
+    provenance::{Call, quoted},
     shard::MergedShard,
     verdict::{Attempt, Standing, Verdict},
 };
-use lab_base::text;
 use lab_guard::Id;
 use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
@@ -33,7 +33,7 @@ pub struct RunRecord {
     /// Interned texts of the checks.
     texts: Texts,
     /// Positions of the plan's cells.
-    places: Arc<Places>,
+    places: Arc<CellPositions>,
 }
 
 /// Number of cells by standing; each cell counts once.
@@ -102,7 +102,7 @@ impl RunRecord {
         match event {
             Event::RunStarted { run } => {
                 self.started_ms = at_ms;
-                self.places = Arc::new(Places::of(&run.plan.cells));
+                self.places = Arc::new(CellPositions::of(&run.plan.cells));
                 self.info = Some(*run);
             }
             Event::Topologies { library } => self.topologies = library,
@@ -185,18 +185,23 @@ impl RunRecord {
     }
 
     /// A cell's verdict. A cell without a verdict counts as not run, so that a missing verdict never looks like a pass.
-    pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Told<'a> {
+    pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> ReportedVerdict<'a> {
         self.next(kernel, cell, &mut 0)
     }
 
     /// As [`Self::told`] for a cell that may be at position `near` of the plan; `near` becomes the next position.
-    fn next<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell, near: &mut usize) -> Told<'a> {
+    fn next<'a>(
+        &'a self,
+        kernel: Option<&'a KernelRecord>,
+        cell: &PlannedCell,
+        near: &mut usize,
+    ) -> ReportedVerdict<'a> {
         if let Some(row) = rows::verdict(kernel, &cell.id) {
-            return Told::other(row, &self.texts);
+            return ReportedVerdict::other(row, &self.texts);
         }
         match kernel.and_then(|kernel| kernel.verdicts.next(&cell.id, near)) {
-            Some(kept) => Told::kept(kept, &self.texts),
-            None => Told::other(never_ran(kernel, cell), &self.texts),
+            Some(kept) => ReportedVerdict::kept(kept, &self.texts),
+            None => ReportedVerdict::other(never_ran(kernel, cell), &self.texts),
         }
     }
 
@@ -210,13 +215,13 @@ impl RunRecord {
         &'a self,
         kernel: &'a PlannedKernel,
         happened: Option<&'a KernelRecord>,
-    ) -> impl Iterator<Item = (&'a PlannedCell, Told<'a>)> {
+    ) -> impl Iterator<Item = (&'a PlannedCell, ReportedVerdict<'a>)> {
         let mut near = 0;
         rows::around(kernel).map(move |cell| (cell, self.next(happened, cell, &mut near)))
     }
 
     /// As [`Self::verdicts_on`], for all kernels in turn.
-    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, Told<'_>)> {
+    pub fn verdicts(&self) -> impl Iterator<Item = (&PlannedKernel, &PlannedCell, ReportedVerdict<'_>)> {
         self.planned().flat_map(|(kernel, happened)| {
             self.verdicts_on(kernel, happened).map(move |(cell, verdict)| (kernel, cell, verdict))
         })
@@ -286,22 +291,29 @@ impl RunRecord {
         }
     }
 
-    /// The command that runs a cell again; for a row, the command that runs its kernel again.
+    /// The command that runs a cell again; for a row, the command that runs the run's own cells on its kernel again. It calls
+    /// the lab as it was called.
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
+        let call = self.call();
         if let Some(words) = self.info.as_ref().map(|info| &info.exec).filter(|words| !words.is_empty()) {
-            let words: Vec<String> = words.iter().map(|word| text::shell_quote(&word.shown())).collect();
-            return format!("lab exec --kernel {} {}", text::shell_quote(kernel), words.join(" "));
+            let words: Vec<String> = words.iter().map(|word| lab_base::text::shell_quote(&word.shown())).collect();
+            return format!("{} {} {}", Call::begin(call, "exec"), quoted(["--kernel", kernel]), words.join(" "));
         }
-        let mut command = format!("lab run --kernel {}", text::shell_quote(kernel));
-        if !rows::is_row(cell) {
-            command += &format!(" --case {}", text::shell_quote(cell.as_str()));
+        let mut command = Call::begin(call, "run");
+        let named = call.map(|call| &*call.kernel).filter(|words| !words.is_empty());
+        let mut words = named.map_or_else(|| vec!["--kernel".to_owned(), kernel.to_owned()], <[String]>::to_vec);
+        if rows::is_row(cell) {
+            words.extend(call.into_iter().flat_map(|call| call.selection.clone()));
+        } else {
+            words.extend(["--case".to_owned(), cell.as_str().to_owned()]);
         }
+        command += &format!(" {}", quoted(words.iter().map(|word| &**word)));
         if let Some(info) = &self.info {
             if info.canary {
                 command += " --canary";
             }
             if let Some(mutant) = &info.mutant {
-                command += &format!(" --mutant {}", text::shell_quote(mutant));
+                command += &format!(" --mutant {}", quoted([&**mutant]));
             }
         }
         command
@@ -312,9 +324,14 @@ impl RunRecord {
     pub fn enter(&self, kernel: &str, cell: &CellId) -> Option<String> {
         let spoiled =
             self.info.as_ref().is_some_and(|info| info.canary || info.mutant.is_some() || !info.exec.is_empty());
-        let quote = text::shell_quote;
-        (!spoiled && !rows::is_row(cell))
-            .then(|| format!("lab shell {} --case {}", quote(kernel), quote(cell.as_str())))
+        // A shell enters kernels of kernels.toml only.
+        let listed = self.call().is_none_or(|call| call.kernel.is_empty());
+        (!spoiled && listed && !rows::is_row(cell))
+            .then(|| format!("{} {}", Call::begin(self.call(), "shell"), quoted([kernel, "--case", cell.as_str()])))
+    }
+
+    fn call(&self) -> Option<&Call> {
+        self.info.as_ref()?.provenance.call.as_ref().filter(|call| call.is_plain())
     }
 }
 

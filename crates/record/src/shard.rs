@@ -14,10 +14,10 @@ pub enum PartError {
         /// The text.
         text: String,
     },
-    /// More than there are machines.
+    /// More than [`MOST_SHARDS`].
     #[error("{count} shards are too many: at most {MOST_SHARDS}")]
     TooMany {
-        /// As it was given.
+        /// The given number.
         count: u32,
     },
     /// The number is out of range.
@@ -41,7 +41,7 @@ pub struct Part {
     pub count: u32,
 }
 
-/// A [`Part`] as it is read back, before it is one.
+/// Fields of a [`Part`] before they are checked.
 #[derive(Deserialize)]
 struct Numbers {
     number: u32,
@@ -141,8 +141,8 @@ impl MergedShard {
     pub fn problem(&self) -> Option<String> {
         match self.state {
             ShardState::Complete => None,
-            ShardState::Cut => Some(format!("shard {} ended early: its events are cut short", self.part)),
-            ShardState::Missing => Some(format!("shard {} is missing: there are no results of it", self.part)),
+            ShardState::Cut => Some(format!("shard {} ended early: its events are incomplete", self.part)),
+            ShardState::Missing => Some(format!("shard {} is missing: it has no results", self.part)),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! A kernel splat (warning, BUG, KASAN report and others) as a run records it.
 
 use crate::excuse::Excuse;
-use lab_protocol::{CellId, complaint::Class};
+use lab_protocol::{CellId, complaint::SplatClass};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Where a splat was seen.
+/// Source of a splat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Seen {
+pub enum SplatPlace {
     /// On the serial console.
     Console,
     /// In the kernel log, which the agent reads from `/dev/kmsg`: it includes messages below the console's log level.
@@ -17,7 +17,7 @@ pub enum Seen {
     Both,
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for SplatPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Console => "console",
@@ -31,7 +31,7 @@ impl fmt::Display for Seen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Splat {
     /// Kind of the splat.
-    pub class: Class,
+    pub class: SplatClass,
     /// Class and a hash of subject and top frames: the same on every kernel and in every run.
     pub fingerprint: String,
     /// First line, without time stamp.
@@ -42,25 +42,25 @@ pub struct Splat {
     pub frames: Vec<String>,
     /// First line and the lines that follow.
     pub evidence: String,
-    /// Where it was seen.
-    pub seen: Seen,
+    /// Its source.
+    pub seen: SplatPlace,
     /// Number of occurrences.
     pub times: u32,
     /// Cells that may have caused it, latest first; only for splats that occur long after their cause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<CellId>,
-    /// Why it fails nothing: an entry of `splats.toml`, or its subject.
+    /// Why it does not count: an entry of `splats.toml`, or its subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Excuse>,
 }
 
 impl Splat {
-    /// Whether it is about the processor that the kernel found: a warning of the code that sets one up
-    /// (`arch/x86/kernel/cpu`, `fpu`, `tsc*.c`, `arch/x86/events`).
+    /// Whether it is about the processor: a warning of the code that sets up a processor (`arch/x86/kernel/cpu`, `fpu`,
+    /// `tsc*.c`, `arch/x86/events`).
     pub fn is_about_processor(&self) -> bool {
         const SOURCES: [&str; 4] =
             ["arch/x86/kernel/cpu/", "arch/x86/kernel/fpu/", "arch/x86/kernel/tsc", "arch/x86/events/"];
-        self.class == Class::Warn
+        self.class == SplatClass::Warn
             && SOURCES.iter().any(|source| self.subject.starts_with(&format!("WARNING at {source}")))
     }
 

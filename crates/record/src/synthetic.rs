@@ -125,7 +125,7 @@ fn library() -> Vec<TopologyInfo> {
     };
     let topology = |name: &str| TopologyInfo {
         name: name.to_owned(),
-        title: format!("A made-up {name}."),
+        title: format!("A synthetic {name}."),
         drawings: LinkKind::ALL.map(|kind| drawing(name, kind)).to_vec(),
     };
     TOPOLOGIES.map(topology).to_vec()
@@ -140,7 +140,7 @@ pub fn run_info(id: &str, plan: Plan) -> RunInfo {
         virtme_ng: text("1.42"),
         qemu: text("10.0.2"),
     };
-    let accelerator = Accelerator { name: text("tcg"), reason: text("this run never happened"), time_scale: 10.0 };
+    let accelerator = Accelerator { name: text("tcg"), reason: text("synthetic run"), time_scale: 10.0 };
     RunInfo::new(Id::new(id).expect("a name"), versions, accelerator, plan)
 }
 

@@ -2,12 +2,12 @@
 
 use crate::{
     plan::KernelFacts,
-    splat::{Seen, Splat},
+    splat::{Splat, SplatPlace},
 };
 use lab_guard::Id;
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome, Work,
-    complaint::Class,
+    complaint::SplatClass,
 };
 
 /// A kernel that has every capability of its version.
@@ -70,20 +70,20 @@ pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
 pub fn splat(fingerprint: &str, evidence: &str) -> Splat {
     let title = evidence.lines().next().unwrap_or_default();
     Splat {
-        class: Class::of(title).expect("the title of a splat"),
+        class: SplatClass::of(title).expect("the title of a splat"),
         fingerprint: fingerprint.to_owned(),
         title: title.to_owned(),
         subject: title.to_owned(),
         frames: vec!["f".to_owned()],
         evidence: evidence.to_owned(),
-        seen: Seen::Console,
+        seen: SplatPlace::Console,
         times: 1,
         suspects: Vec::new(),
         allowed: None,
     }
 }
 
-/// A name.
+/// Parses a name.
 pub fn id(text: &str) -> Id {
     Id::new(text).expect("a name")
 }

@@ -22,10 +22,11 @@ pub struct Verdict {
     /// Splats while the cell ran.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splats: Vec<Splat>,
-    /// The matching entry of `known.toml`: why a failure does not count, or why a cell that passed was expected to fail.
+    /// The matching entry of `known.toml`: why a failure does not count, or why a cell that passed was expected to
+    /// fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<Excuse>,
-    /// Earlier attempts, each in a guest of its own, oldest first.
+    /// Earlier attempts, each in a separate guest, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Attempt>,
 }

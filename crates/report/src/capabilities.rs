@@ -28,14 +28,14 @@ pub struct CapabilityRow {
     /// `uname -r`; `None` if no guest booted.
     pub release: Option<String>,
     /// Probe results; empty if no guest booted.
-    pub capabilities: Vec<Answer>,
+    pub capabilities: Vec<CapabilityAnswer>,
     /// Why there are no results.
     pub losses: Vec<String>,
 }
 
 /// One capability on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Answer {
+pub struct CapabilityAnswer {
     /// The result of the probe.
     #[serde(flatten)]
     pub report: CapabilityReport,
@@ -45,7 +45,7 @@ pub struct Answer {
     pub unsupported: Option<String>,
 }
 
-impl Answer {
+impl CapabilityAnswer {
     /// The result as a word, marked if version and probe contradict each other without a reason in `kernels.toml`.
     fn word(&self) -> String {
         let word = match self.report.state {
@@ -69,7 +69,7 @@ pub fn rows(record: &RunRecord) -> Vec<CapabilityRow> {
     let kernels = record.info.iter().flat_map(|info| &info.plan.kernels);
     let row = |facts: &lab_record::plan::KernelFacts| {
         let seen = record.kernels.get(&facts.id);
-        let answer = |report: &CapabilityReport| Answer {
+        let answer = |report: &CapabilityReport| CapabilityAnswer {
             report: report.clone(),
             expected: facts.expects(report.capability),
             unsupported: facts.unsupported(report.capability).map(|it| it.reason.clone()),
@@ -144,7 +144,7 @@ impl CapabilityFormat {
         };
         let word = |row: &CapabilityRow, capability| {
             let answer = row.capabilities.iter().find(|answer| answer.report.capability == capability);
-            answer.map_or_else(|| "-".to_owned(), Answer::word)
+            answer.map_or_else(|| "-".to_owned(), CapabilityAnswer::word)
         };
         let tables: Vec<String> = groups.iter().map(|group| self.table(preset, rows, group, word)).collect();
         let mut text = tables.join("\n\n");
@@ -156,7 +156,7 @@ impl CapabilityFormat {
             text = format!("{text}\n\n{}", legend.join(gap).replace("\\*", star));
         }
         for row in rows.iter().filter(|row| row.capabilities.is_empty()) {
-            let why = row.losses.last().map_or("its guest said nothing", |why| why);
+            let why = row.losses.last().map_or("its guest sent no message", |why| why);
             let why = text::line(why, 200);
             let why = if self == Self::Markdown { text::markdown(&why) } else { why };
             text = format!("{text}\n{}: no answer: {why}", row.kernel);
@@ -175,7 +175,7 @@ mod tests {
         answers: &[(Capability, CapabilityState)],
         unsupported: &[Capability],
     ) -> CapabilityRow {
-        let answer = |&(capability, state): &(Capability, CapabilityState)| Answer {
+        let answer = |&(capability, state): &(Capability, CapabilityState)| CapabilityAnswer {
             report: CapabilityReport { capability, state, detail: String::new() },
             expected: capability.since().expected_on(version.parse().unwrap()),
             unsupported: unsupported.contains(&capability).then(|| "CONFIG_NETKIT is not set".to_owned()),
@@ -215,7 +215,7 @@ mod tests {
         let text = CapabilityFormat::Text.render(&rows);
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
         assert!(text.contains("\n*: listed as unsupported") && !text.contains("!: not"), "{text}");
-        assert!(text.ends_with("7.3-rc: no answer: its guest said nothing"), "{text}");
+        assert!(text.ends_with("7.3-rc: no answer: its guest sent no message"), "{text}");
         let markdown = CapabilityFormat::Markdown.render(&rows);
         assert!(markdown.lines().nth(1).unwrap().starts_with("|--"), "{markdown}");
         assert!(markdown.contains("\n\\*: listed as unsupported"), "{markdown}");

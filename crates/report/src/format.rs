@@ -18,7 +18,7 @@ pub enum ReportFormat {
     Junit,
     /// JUnit XML that conforms to the schema of Jenkins' xUnit plugin.
     Jenkins,
-    /// JUnit XML that holds to the schema of Apache Ant's tasks (`JUnit.xsd` of windyroad) to the letter.
+    /// JUnit XML that follows the schema of Apache Ant's tasks (`JUnit.xsd` of windyroad) exactly.
     Ant,
     /// TAP version 13 without subtests: a line per cell, for prove and other harnesses.
     Tap,

@@ -1,7 +1,7 @@
 //! KernelCI's common report format, KCIDB 5.3: a checkout and a build per kernel, a test per cell.
 //!
-//! The schema is that of `kcidb-io`. Ids begin with the origin, the database's name for a CI system. Ids of checkouts and
-//! builds depend on the kernel alone, so that all runs of a kernel share them.
+//! The schema is that of `kcidb-io`. Ids begin with the origin, the database's name for a CI system. Ids of checkouts
+//! and builds depend on the kernel alone, so that all runs of a kernel share them.
 
 use chrono::DateTime;
 use lab_base::text;
@@ -23,15 +23,15 @@ const MAX_COMMENT: usize = 1000;
 /// The schema allows 16384 characters of a log.
 const MAX_EXCERPT: usize = 16_000;
 
-/// A text that the schema does not take for an origin.
+/// The text is not a valid origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no KCIDB origin (wanted: lower-case letters, digits and _)")]
+#[error("`{0}` is not a KCIDB origin (expected: lower-case letters, digits and _)")]
 pub struct NotAnOrigin(String);
 
-/// An origin, as the schema spells it.
+/// Parses an origin.
 ///
 /// # Errors
-/// Something else is in it, or nothing.
+/// It is empty or has other characters than lower-case letters, digits and `_`.
 pub fn origin(text: &str) -> Result<String, NotAnOrigin> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if !text.is_empty() && text.chars().all(allowed) { Ok(text.to_owned()) } else { Err(NotAnOrigin(text.to_owned())) }
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_name_makes_a_path_of_the_tree() {
+    fn any_name_becomes_a_valid_path() {
         assert_eq!(path("attach-api", "A02-tcx-link[tcx,veth]"), "netkit-lab.attach-api.A02-tcx-link.tcx.veth");
         assert_eq!(path("a/b", "x.y\0 [,,]"), "netkit-lab.a_b.x_y__");
     }

@@ -16,7 +16,7 @@ const WIDTH: usize = 400;
 /// Maximum lines of a cell that did not pass.
 const LINES: usize = 60;
 
-/// Texts by which kunit.py detects the end of a kernel log and stops reading; lines that quote them are changed.
+/// Texts by which kunit.py detects the end of a kernel log and stops reading, each with its replacement.
 const ENDS: [(&str, &str); 3] = [
     ("List of all partitions:", "list of all partitions:"),
     ("Kernel panic - not syncing: VFS:", "kernel panic - not syncing: VFS:"),

@@ -38,7 +38,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
         },
         Event::Booted { guest, .. } if *guest > TOLD_GUESTS => return None,
         Event::Booted { kernel, release, boot_ms, .. } => {
-            format!("{kernel}: {} up after {:.1} s", text::line(release, 80), *boot_ms as f64 / 1e3)
+            format!("{kernel}: {} booted in {:.1} s", text::line(release, 80), *boot_ms as f64 / 1e3)
         }
         Event::CellFinished { kernel, verdict, .. } => {
             let standing = verdict.standing();
@@ -73,7 +73,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
         Event::Note { kernel, text: note } => format!("{kernel}: {}", text::line(note, WIDTH)),
         Event::KernelFinished { kernel, wall_ms, .. } => {
             let happened = record.kernels.get(kernel);
-            // What never ran has a verdict too, and was not done.
+            // Cells that never ran also have a verdict, but do not count as done.
             let done = |happened: &KernelRecord| {
                 happened.verdicts.values().filter(|verdict| verdict.standing() != Standing::NotRun).count()
             };
@@ -117,7 +117,7 @@ fn skips(happened: &KernelRecord) -> String {
         }
     }
     let words =
-        |((capability, version), count)| format!("{count} skipped for {capability} (kernel {version} lifts it)");
+        |((capability, version), count)| format!("{count} skipped without {capability} (kernel {version} has it)");
     let told: Vec<String> = counts.into_iter().map(words).collect();
     if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
 }
@@ -136,21 +136,21 @@ fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
 
 /// Plain lines for CI logs: failures and progress.
 #[derive(Debug)]
-pub struct Lines<W> {
+pub struct PlainLines<W> {
     out: W,
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Write> PlainLines<W> {
     /// Writes lines to `out`.
     pub const fn new(out: W) -> Self {
         Self { out }
     }
 }
 
-impl<W: Write> Reporter for Lines<W> {
+impl<W: Write> Reporter for PlainLines<W> {
     fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
         for line in [line(&stamped.event, record), milestone(&stamped.event, record)].into_iter().flatten() {
-            // A closed pipe must not end a run whose reports are files.
+            // A closed pipe must not end a run, because its reports are files.
             let _ = writeln!(self.out, "{line}");
         }
         Ok(())
@@ -251,7 +251,7 @@ mod tests {
         }
         assert_eq!(
             skips(&happened),
-            "; 1 skipped for tcx (kernel 6.6 lifts it), 2 skipped for netkit (kernel 6.7 lifts it)"
+            "; 1 skipped without tcx (kernel 6.6 has it), 2 skipped without netkit (kernel 6.7 has it)"
         );
     }
 
@@ -266,7 +266,7 @@ mod tests {
             Event::CellFinished { kernel: id("6.12"), guest: 0, verdict },
         ];
         let mut out = Vec::new();
-        let mut lines = Lines::new(&mut out);
+        let mut lines = PlainLines::new(&mut out);
         for event in events {
             lines.event(&Stamped { at_ms: 0, event }, &RunRecord::default()).unwrap();
         }

@@ -43,7 +43,7 @@ struct KernelSummary<'a> {
     counts: Counts,
     /// `boot`, `splat` and `teardown`.
     rows: BTreeMap<&'static str, Row>,
-    /// Cells that need attention although they fail nothing.
+    /// Cells that need attention although they do not fail the run.
     flaky: Vec<String>,
     known: Vec<String>,
     unexpected_passes: Vec<String>,

@@ -1,10 +1,10 @@
 //! Splats of all kernels of a run, merged by fingerprint.
 
-use lab_protocol::complaint::Class;
+use lab_protocol::complaint::SplatClass;
 use lab_record::{
     excuse::Excuse,
     run::RunRecord,
-    splat::{Seen, Splat},
+    splat::{Splat, SplatPlace},
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 /// A splat with all its occurrences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SplatSummary {
-    /// What it is known by.
+    /// Fingerprint of the splat.
     pub fingerprint: String,
     /// Kind of the splat.
-    pub class: Class,
+    pub class: SplatClass,
     /// First line of the first occurrence.
     pub title: String,
     /// First line without parts that differ between kernels and runs.
@@ -31,7 +31,7 @@ pub struct SplatSummary {
     /// Cells that may have caused the first occurrence.
     pub suspects: Vec<String>,
     /// Source of the first occurrence: console, kernel log or both.
-    pub seen: Seen,
+    pub seen: SplatPlace,
     /// The entry that allows it; `None` if any occurrence is not allowed.
     pub allowed: Option<Excuse>,
     /// Kernel text of the first occurrence.

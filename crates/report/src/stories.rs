@@ -1,7 +1,7 @@
 //! Groups failures: cells with the same message are listed once, as in the HTML report.
 
 use lab_record::{
-    kept::Told,
+    kept::ReportedVerdict,
     plan::{PlannedCell, PlannedKernel},
     run::RunRecord,
     verdict::Standing,
@@ -13,18 +13,18 @@ const NAMED: usize = 4;
 
 /// Cells that failed with the same message.
 pub struct Story<'a> {
-    /// How they ended.
+    /// Their standing.
     pub standing: Standing,
-    /// Why.
+    /// Their message.
     pub message: String,
-    /// The first of them.
-    pub first: (&'a PlannedKernel, &'a PlannedCell, Told<'a>),
+    /// The first cell.
+    pub first: (&'a PlannedKernel, &'a PlannedCell, ReportedVerdict<'a>),
     /// Kernel and cell of the others.
     pub others: Vec<(&'a str, &'a str)>,
 }
 
 impl Story<'_> {
-    /// `6.12 A02-x[tcx], 6.17 A02-x[tcx] and 6 more`; `None` where there are no other cells.
+    /// The other cells as `6.12 A02-x[tcx], 6.17 A02-x[tcx] and 6 more`; `None` if there are none.
     pub fn also(&self) -> Option<String> {
         let named: Vec<String> =
             self.others.iter().take(NAMED).map(|(kernel, cell)| format!("{kernel} {cell}")).collect();

@@ -12,7 +12,7 @@ use std::fmt::Write;
 const MAX_TOLD: usize = 200;
 /// Maximum number of annotations: GitHub shows ten per step.
 const MAX_ANNOTATIONS: usize = 10;
-/// Characters of a message.
+/// Maximum characters of a message.
 const WIDTH: usize = 300;
 /// Standings that need attention, in display order.
 const BAD: [Standing; 3] = [Standing::Failed, Standing::Errored, Standing::NotRun];
@@ -20,7 +20,7 @@ const BAD: [Standing; 3] = [Standing::Failed, Standing::Errored, Standing::NotRu
 /// Totals per kernel and attach type, and every failure, in Markdown.
 pub fn markdown(record: &RunRecord) -> String {
     let mut out = String::new();
-    let id = record.info.as_ref().map_or("a run without a beginning", |info| &*info.id);
+    let id = record.info.as_ref().map_or("a run without its first event", |info| &*info.id);
     let _ = writeln!(out, "## {}\n\n{}\n", text::line(id, WIDTH), record.counts().line());
     for (name, value) in record.info.iter().flat_map(|info| info.provenance.facts()) {
         let _ = writeln!(out, "- {name}: {}", code(&value));
@@ -96,7 +96,7 @@ fn annotation(story: &Story<'_>) -> (String, String) {
     (title, format!("{}{also}", story.message))
 }
 
-/// Escapes the characters of a log command's message that GitHub's runner would take for its end.
+/// Escapes the characters that would end a log command's message for GitHub's runner.
 fn data(message: &str) -> String {
     text::line(message, WIDTH).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }

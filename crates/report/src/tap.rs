@@ -7,15 +7,15 @@ use lab_record::{
 };
 use std::fmt::Write;
 
-/// Characters of a line.
+/// Maximum characters of a line.
 const WIDTH: usize = 400;
 
-/// One line: a hash sign would begin a directive, and a backslash an escape.
+/// Text as one line without hash signs, which start a directive, and backslashes, which start an escape.
 fn plain(words: &str) -> String {
     text::line(words, WIDTH).replace('#', "_").replace('\\', "/")
 }
 
-/// The run.
+/// Formats the run as TAP.
 pub fn render(record: &RunRecord) -> String {
     let mut lines = String::new();
     let mut number = 0;

@@ -104,7 +104,7 @@ fn legend(record: &RunRecord) -> String {
     let mut out = format!("{}\n", fold(totals::LEGEND));
     let counts = record.counts();
     if counts.flaky + counts.known > 0 {
-        out += "flaky cells are among the passed, known failures among the skipped\n";
+        out += "passed includes flaky cells, skipped includes known failures\n";
     }
     if let Some(info) = &record.info {
         let _ = writeln!(out, "{}", info.accelerator.brief());
@@ -143,7 +143,7 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
         if let Some(also) = story.also() {
             let _ = writeln!(
                 out,
-                "  {} in all, also {}",
+                "  {} in total, also {}",
                 text::count(story.others.len() + 1, "cell"),
                 text::line(&also, MAX_REASON)
             );
@@ -162,8 +162,8 @@ fn failures(record: &RunRecord, directory: &Path, style: &Palette, out: &mut Str
     not_run(record, style, out);
 }
 
-/// Results that fail nothing but need attention (flaky cells, known failures, unexpected passes), and expired entries of
-/// the lists, which fail the run.
+/// Results that need attention but do not fail the run (flaky cells, known failures, unexpected passes), and
+/// expired entries of the lists, which fail it.
 fn excused(record: &RunRecord, style: &Palette, out: &mut String) {
     for entry in record.info.iter().flat_map(|info| &info.expired) {
         let place = format!("{}:{}", entry.file, entry.line);

@@ -58,7 +58,7 @@ fn hostile() -> Verdict {
     ];
     verdict.report.log = vec![HOSTILE.to_owned()];
     verdict.report.metrics = BTreeMap::from([("udp.lost".to_owned(), 5.0)]);
-    verdict.warnings = vec!["eth0 (veth): plan demands tcx".to_owned()];
+    verdict.warnings = vec!["eth0 (veth): the plan requires tcx".to_owned()];
     verdict
 }
 
@@ -146,7 +146,7 @@ fn stream() -> Vec<Stamped> {
     panicked.splats = vec![splat("oops-231927afab", "BUG: kernel NULL pointer dereference, address: 0\n f+0x1/0x2")];
     panicked.evidence = Some(format!("BUG: kernel NULL pointer dereference\n{HOSTILE}"));
     let mut both = with(BOTH, Outcome::Passed, vec![netkit, tcx]);
-    both.outcome = Outcome::Failed { kind: FailureKind::Check, message: "the order is another one".to_owned() };
+    both.outcome = Outcome::Failed { kind: FailureKind::Check, message: "the order differs".to_owned() };
     let mut lost = tc();
     lost.report.checks = vec![Check { name: "udp arrives".to_owned(), ok: false, seen: HOSTILE.to_owned() }];
     lost.outcome = Outcome::Failed { kind: FailureKind::Check, message: format!("udp arrives: {HOSTILE}") };
@@ -214,7 +214,7 @@ pub(super) fn record() -> RunRecord {
 #[test]
 fn the_end_of_a_run_on_the_terminal() {
     let text = terminal::summary(&record(), Path::new("results/latest"), false);
-    assert!(!text.contains('\x1b'), "no colour was asked for");
+    assert!(!text.contains('\x1b'), "colours are off");
     insta::assert_snapshot!(text);
 }
 
@@ -344,7 +344,7 @@ fn a_killed_runner_leaves_events_from_which_reports_can_be_written() {
 }
 
 #[test]
-fn the_exit_code_is_the_worst_that_happened() {
+fn the_exit_code_is_the_most_severe() {
     let exit = |outcomes: &[Outcome]| {
         let cells = (0..outcomes.len()).map(|at| cell(&format!("A0{at}-x[tc,veth]"))).collect();
         let plan = Plan::new(vec![facts("6.12", "6.12.43")], cells, true);
@@ -374,5 +374,5 @@ fn the_exit_code_is_the_worst_that_happened() {
     if let Some(info) = &mut expired.info {
         info.plan = Plan::new(Vec::new(), Vec::new(), false);
     }
-    assert_eq!(expired.exit().code(), 1, "and so does an entry whose day has passed");
+    assert_eq!(expired.exit().code(), 1, "an expired entry alone fails the run");
 }

@@ -1,4 +1,5 @@
-//! Number of cells by standing, kernel and attach type, for the tables on the terminal, in the job summary and on the page.
+//! Number of cells by standing, kernel and attach type, for the tables on the terminal, in the job summary and on the
+//! page.
 
 use lab_protocol::AttachType;
 use lab_record::{
@@ -31,8 +32,8 @@ impl Column {
         Self::Guest,
     ];
 
-    /// The column in which a cell is counted: the required type, which the judge has checked; for a cell without a required
-    /// type the attach type that the kernel reported; otherwise none.
+    /// The column in which a cell is counted: the required type, which the judge has checked; for a cell without a
+    /// required type the attach type that the kernel reported; otherwise none.
     pub fn of(cell: &PlannedCell, verdict: &Verdict) -> Self {
         if rows::is_row(&cell.id) {
             return Self::Guest;

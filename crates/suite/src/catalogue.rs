@@ -4,7 +4,7 @@ use lab_harness::Cell;
 use lab_protocol::CatalogueRow;
 use std::collections::BTreeMap;
 
-/// The only place with the numbers, their titles and the reasons for gaps.
+/// The file with the numbers, their titles and the reasons for gaps.
 const TABLE: &str = include_str!("../catalogue.md");
 
 /// Every row of the catalogue, with its number of cells. A row without cells has a reason.
@@ -42,19 +42,19 @@ mod tests {
     fn every_case_is_in_the_catalogue_and_every_gap_has_a_reason() {
         let listed: Vec<&str> = rows().map(|[id, ..]| id).collect();
         let unique: BTreeSet<&str> = listed.iter().copied().collect();
-        assert_eq!(listed.len(), unique.len(), "a number twice");
+        assert_eq!(listed.len(), unique.len(), "a number occurs twice");
         for cell in crate::SUITE.cells() {
             assert!(unique.contains(&*cell.info.catalogue), "{} is not in suite/catalogue.md", cell.info.id);
         }
         for row in crate::SUITE.coverage() {
             assert!(!row.title.is_empty(), "{} has no title", row.id);
-            assert_ne!(row.missing.as_deref(), Some(""), "{} is neither covered nor given a reason", row.id);
+            assert_ne!(row.missing.as_deref(), Some(""), "{} has neither cells nor a reason", row.id);
         }
     }
 
     #[test]
     fn every_row_of_the_table_is_read() {
         let lines = TABLE.lines().filter(|line| line.starts_with('|')).count();
-        assert_eq!(rows().count(), lines - 2, "all but the heading and its rule");
+        assert_eq!(rows().count(), lines - 2, "all lines except the two of the heading");
     }
 }

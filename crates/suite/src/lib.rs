@@ -1,9 +1,8 @@
 //! The functional-verification cases of the attach mechanisms tc, tcx and netkit.
+//! Where to start: the agent runs [`SUITE`]; `areas/` has a folder per area, and each case's entry is directly above
+//! its function. `catalogue.md` lists the features to test, with the reason for each gap.
 //!
-//! Where to start: [`SUITE`] is what the agent takes; `areas/` has a folder per subject, and each case's entry stands
-//! directly above its function. `catalogue.md` lists what there is to test, with the reason for each gap.
-//!
-//! *Architecture invariant:* there are cases here and nothing that runs them: that is `lab-harness`, which knows no case.
+//! *Architecture invariant:* this crate only contains cases; `lab-harness`, which does not depend on them, runs them.
 
 mod areas;
 mod canary;
@@ -12,7 +11,7 @@ mod mutants;
 mod topologies;
 
 use lab_harness::{Cases, Cell, Suite, fault::Mutant};
-use lab_protocol::{Capability, CatalogueRow};
+use lab_protocol::CatalogueRow;
 
 /// The suite: all cases, the canaries, and the deliberate faults that the cases must detect.
 pub static SUITE: Verification = Verification;
@@ -25,11 +24,11 @@ pub struct Verification;
 
 impl Suite for Verification {
     fn cells(&self) -> Vec<Cell> {
-        CASES.cells().into_iter().map(needing_dummy).collect()
+        CASES.cells()
     }
 
     fn canaries(&self) -> Vec<Cell> {
-        CANARIES.cells().into_iter().map(needing_dummy).collect()
+        CANARIES.cells()
     }
 
     fn mutants(&self) -> &'static [Mutant] {
@@ -39,16 +38,6 @@ impl Suite for Verification {
     fn coverage(&self) -> Vec<CatalogueRow> {
         catalogue::coverage(&self.cells())
     }
-}
-
-/// Cells without a topology require a dummy device, although most of them create none: they were not tried on kernels
-/// without modules. Cases that are known to pass on such a kernel can be exempted.
-fn needing_dummy(mut cell: Cell) -> Cell {
-    if cell.topology.is_none() && !cell.info.requires.contains(&Capability::Dummy) {
-        cell.info.requires.push(Capability::Dummy);
-        cell.info.requires.sort();
-    }
-    cell
 }
 
 #[cfg(test)]
@@ -81,8 +70,8 @@ mod tests {
         assert!(read > 30, "{read} files");
     }
 
-    /// The topology name in a cell's listing selects, in `lab topology` and `lab shell --topology`, the topology that the
-    /// cell builds.
+    /// The topology name in a cell's listing selects, in `lab topology` and `lab shell --topology`, the topology that
+    /// the cell builds.
     #[test]
     fn what_a_cell_declares_is_what_is_listed_drawn_and_built() {
         let templates = templates(&[&SUITE]).unwrap();

@@ -1,15 +1,16 @@
-//! Deliberate faults: each is a mistake that a datapath team could make, and the suite must detect it.
+//! Deliberate faults (mutants): each is a mistake that developers of a datapath could make, and the suite must detect
+//! it.
 
 use lab_bpf::datapath::fault;
 use lab_harness::fault::{Fault, Mutant};
 use lab_protocol::Capability;
 
-/// Every mutant.
+/// The faults that `lab mutants` builds in; each must be noticed by a case.
 pub static ALL: &[Mutant] = &[
     Mutant {
         name: "auto-takes-tcx-on-netkit",
         fault: Fault::AutoTcx,
-        breaks: "auto attaches by tcx where netkit would do",
+        breaks: "auto attaches by tcx although netkit is supported",
         noticed_by: &["D10-auto[auto,nk-l3,from-workload]"],
         needs: &[],
     },
@@ -30,7 +31,7 @@ pub static ALL: &[Mutant] = &[
     Mutant {
         name: "pins-not-cleaned",
         fault: Fault::PinStays,
-        breaks: "a pinned link outlives the one who pinned it",
+        breaks: "a pin is not removed when its owner ends",
         noticed_by: &["L03-detach-under-a-pin[netkit,nk-l2,from-workload]"],
         needs: &[],
     },
@@ -44,7 +45,7 @@ pub static ALL: &[Mutant] = &[
     Mutant {
         name: "shared-policy-slot",
         fault: Fault::SharedSlot,
-        breaks: "two workloads' policies get one slot",
+        breaks: "two workloads' policies use the same slot",
         noticed_by: &["P07-datapath-policy-slots[tc,veth]"],
         needs: &[],
     },
@@ -58,14 +59,14 @@ pub static ALL: &[Mutant] = &[
     Mutant {
         name: "redirect-peer",
         fault: Fault::Datapath(fault::REDIRECT_PEER),
-        breaks: "forwarding goes past the destination's programs",
+        breaks: "forwarding bypasses the destination's programs",
         noticed_by: &["T02-datapath-pod-to-pod[tc,veth]", "T02-datapath-pod-to-pod[netkit,nk-l3]"],
         needs: &[],
     },
     Mutant {
         name: "policy-inverted",
         fault: Fault::Datapath(fault::POLICY_INVERTED),
-        breaks: "denied passes and allowed is dropped",
+        breaks: "denied packets pass and allowed packets are dropped",
         noticed_by: &["V11-datapath-deny[tc,veth]"],
         needs: &[],
     },
@@ -114,7 +115,7 @@ pub static ALL: &[Mutant] = &[
     Mutant {
         name: "one-zone",
         fault: Fault::Datapath(fault::ONE_ZONE),
-        breaks: "one workload's connections pass another one's policy",
+        breaks: "connections of one workload bypass another one's policy",
         noticed_by: &["V11-datapath-deny[tc,veth]"],
         needs: &[],
     },
@@ -128,7 +129,7 @@ pub static ALL: &[Mutant] = &[
     Mutant {
         name: "open-on-miss",
         fault: Fault::Datapath(fault::OPEN_ON_MISS),
-        breaks: "a workload without policy is open",
+        breaks: "a workload without a policy accepts all packets",
         noticed_by: &["P07-datapath-policy-slots[tc,veth]"],
         needs: &[],
     },
@@ -155,7 +156,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn mutants_have_names_of_their_own_and_cells_that_exist() {
+    fn mutants_have_unique_names_and_existing_cells() {
         let cells = crate::SUITE.cells();
         let mut names = HashSet::new();
         for mutant in ALL {

@@ -32,7 +32,7 @@ pub(crate) fn add(netlink: &mut Netlink, ifindex: u32, cidr: Cidr) -> Result<(),
 /// Every address of a namespace, with the index of its device.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's error.
 pub fn addresses(ns: &Netns) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
     let answers = ns.netlink().dump(Message::GetAddress(AddressMessage::default()))?;
     let addresses = answers.into_iter().filter_map(|answer| {
@@ -40,7 +40,7 @@ pub fn addresses(ns: &Netns) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
         let mut addr = None;
         for attribute in message.attributes {
             match attribute {
-                // IFA_LOCAL is the device's own address; only IPv6 leaves it out and means IFA_ADDRESS.
+                // IFA_LOCAL is the device's own address; IPv6 omits it and uses IFA_ADDRESS.
                 AddressAttribute::Local(local) => addr = Some(local),
                 AddressAttribute::Address(address) => addr = addr.or(Some(address)),
                 _ => {}
@@ -51,9 +51,9 @@ pub fn addresses(ns: &Netns) -> Result<Vec<(u32, IpAddr)>, NetlinkError> {
     Ok(addresses.collect())
 }
 
-/// The IPv6 addresses at which the namespace receives, with the index of their device, from its local routes. An address
-/// is listed by `RTM_GETADDR` and not yet usable until a work item has made its route (`addrconf_dad_work`), whether its
-/// uniqueness is checked or not; an IPv4 address has its route once the request for it is acknowledged.
+/// The IPv6 addresses at which the namespace receives, with the index of their device, from its local routes. An
+/// address is listed by `RTM_GETADDR` and not yet usable until a work item has made its route (`addrconf_dad_work`),
+/// whether its uniqueness is checked or not; an IPv4 address has its route once the request for it is acknowledged.
 pub(crate) fn received_at(netlink: &mut Netlink) -> Result<Vec<(u32, Ipv6Addr)>, NetlinkError> {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet6;
@@ -86,7 +86,7 @@ pub(crate) fn add_route(netlink: &mut Netlink, route: &Route, ifindex: u32) -> R
     message.header.destination_prefix_length = to.prefix;
     message.header.table = match route.table {
         None => RouteHeader::RT_TABLE_MAIN,
-        // The header has one byte; the attribute says it in full.
+        // The header has one byte for the table; the attribute has the full number.
         Some(table) => {
             message.attributes.push(RouteAttribute::Table(table));
             RouteHeader::RT_TABLE_UNSPEC

@@ -1,4 +1,4 @@
-//! Makes a topology real, and takes it away.
+//! Builds a topology in network namespaces, and deletes it.
 
 use crate::{
     TopologyError, address, link,
@@ -19,16 +19,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long links and addresses may take to become usable. Only a broken kernel needs it all.
+/// Maximum time until links and addresses are usable. Only a broken kernel needs that long.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// Above the indexes that the kernel gives to `lo` and to dummies.
+/// First index for devices, above the indexes that the kernel gives to `lo` and to dummy devices.
 const FIRST_IFINDEX: u32 = 100;
 const POLL: Duration = Duration::from_millis(2);
 
 const ROUTER: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
 
-/// A topology that exists. Dropping it lets go of its namespaces, and the kernel deletes them with everything in them, in
-/// its own time and several at once (`cleanup_net`): deleting device by device would wait for grace periods each time.
+/// A built topology. Dropping it releases its namespaces, and the kernel deletes them asynchronously with everything in
+/// them, several at once (`cleanup_net`): deleting each device would wait for grace periods each time.
 #[derive(Debug)]
 pub struct Net {
     topology: Topology,
@@ -41,7 +41,7 @@ impl Net {
     /// Builds in fresh namespaces, and returns once every link is operationally up and every address usable.
     ///
     /// # Errors
-    /// The first step that failed. What was built until then is gone again.
+    /// The first step that failed. Everything that was built before is deleted.
     ///
     /// # Panics
     /// If the topology names a node or device that it does not have.
@@ -114,7 +114,7 @@ impl Net {
     pub fn addr4(&self, node: &str) -> Ipv4Addr {
         match self.addr(node, Family::V4) {
             IpAddr::V4(addr) => addr,
-            IpAddr::V6(_) => unreachable!("asked for IPv4"),
+            IpAddr::V6(_) => unreachable!("the family is IPv4"),
         }
     }
 
@@ -152,12 +152,12 @@ impl Net {
                 self.taps.insert((device.node.clone(), device.name.clone()), tap);
             }
         }
-        // Before anything has an address: a VRF takes its ports' IPv6 addresses away.
+        // Before addresses are added: a VRF removes its ports' IPv6 addresses.
         for port in &self.topology.ports {
             self.ask(&port.node, |ns| link::set_controller(ns, &port.dev, Some(&port.controller)))?;
         }
         for end in self.topology.links.iter().flat_map(|link| [&link.primary, &link.peer]) {
-            // As asked for: the kernel gives this index or none.
+            // The requested index: the kernel uses it or fails.
             self.ifindexes.extend(end.ifindex.map(|ifindex| ((end.node.clone(), end.name.clone()), ifindex)));
         }
         for (node, ns) in &self.nodes {
@@ -179,8 +179,8 @@ impl Net {
         for device in &self.topology.devices {
             self.ask(&device.node, |ns| link::set_up(ns, &device.name))?;
         }
-        // After the bridges: one that waits for its first port has its carrier dealt with at once, one that comes up over
-        // ports with a carrier up to a second later (qdisc_tx_changing in linkwatch_urgent_event).
+        // After the bridges: one that waits for its first port has its carrier dealt with at once, one that comes up
+        // over ports with a carrier up to a second later (qdisc_tx_changing in linkwatch_urgent_event).
         for end in self.ends() {
             self.ask(&end.node, |ns| link::set_up(ns, &end.name))?;
         }
@@ -216,7 +216,7 @@ impl Net {
         Ok(())
     }
 
-    /// Makes `to` know the addresses of `of` as permanent neighbours.
+    /// Adds the addresses of `of` to `to` as permanent neighbours.
     fn introduce(&self, of: &End, to: &End) -> Result<(), TopologyError> {
         let Some(mac) = of.mac else { return Ok(()) };
         let ifindex = self.ifindex(&to.node, &to.name);
@@ -232,7 +232,7 @@ impl Net {
         request(ns).map_err(|error| ns.error(error))
     }
 
-    /// Waits until every node says that nothing is missing.
+    /// Waits until everything in every node is usable.
     fn wait(&self) -> Result<(), TopologyError> {
         let started = Instant::now();
         for (node, ns) in &self.nodes {
@@ -247,7 +247,7 @@ impl Net {
     }
 
     /// Describes an end of a pair that does not carry packets yet. Its carrier comes with its other end, and until the
-    /// kernel has dealt with that (linkwatch_do_dev) what is sent is lost without a word.
+    /// kernel has dealt with that (linkwatch_do_dev) sent packets are silently lost.
     fn ends_down(&self, node: &str, ns: &Netns) -> Result<Option<String>, NetlinkError> {
         let links = link::list(ns)?;
         let carries = |end: &&End| links.iter().any(|link| link.name == end.name && link.up && link.carries);
@@ -260,7 +260,7 @@ impl Net {
         if let Some(down) = self.ends_down(node, ns)? {
             return Ok(Some(down));
         }
-        // Other devices know nothing of a carrier, or have it from the start.
+        // Other devices have no carrier state, or have a carrier from the start.
         let mut devices = self.topology.devices.iter().filter(|device| device.node == node).peekable();
         if devices.peek().is_some() {
             let links = link::list(ns)?;
@@ -285,8 +285,8 @@ impl Net {
 
 fn namespace(node: &Node, topology: &Topology) -> Result<Netns, TopologyError> {
     let ns = Netns::new(&node.name)?;
-    // First of all: it waits for the RTNL lock, where writing some of the settings tries again and again as long as the end
-    // of an earlier namespace holds it (restart_syscall).
+    // This comes first because it waits for the RTNL lock; writing some of the settings would instead be retried
+    // repeatedly while the clean-up of an earlier namespace holds the lock (restart_syscall).
     link::set_up(&ns, "lo").map_err(|error| ns.error(error))?;
     let own = topology.sysctls.iter().filter(|sysctl| sysctl.node == node.name);
     let settings: Vec<(&str, &str)> = quiet::settings()
@@ -301,11 +301,11 @@ fn namespace(node: &Node, topology: &Topology) -> Result<Netns, TopologyError> {
     }
     ns.run(|| {
         for (key, value) in settings {
-            fs::write(quiet::path(key), value).map_err(|source| TopologyError::Sysctl {
+            fs::write(quiet::path(key), value).map_err(|error| TopologyError::Sysctl {
                 node: node.name.clone(),
                 key: key.to_owned(),
                 value: value.to_owned(),
-                source,
+                error,
             })?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Why a topology could not be made or read.
+//! Errors of building or reading a topology.
 
 use lab_netlink::NetlinkError;
 use nix::errno::Errno;
@@ -10,49 +10,49 @@ pub enum TopologyError {
     /// A namespace could not be made or entered.
     #[error("network namespace `{node}`: {doing}: {errno}")]
     Netns {
-        /// The node.
+        /// Node of the topology.
         node: String,
-        /// The call.
+        /// The request, in words.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's errno.
         errno: Errno,
     },
-    /// The kernel refused a netlink request.
-    #[error("node `{node}`: {source}")]
+    /// The kernel rejected a netlink request.
+    #[error("node `{node}`: {error}")]
     Netlink {
         /// The node in whose namespace it was asked.
         node: String,
-        /// The request and the refusal.
-        source: NetlinkError,
+        /// The request and the kernel's error.
+        error: NetlinkError,
     },
     /// A sysctl could not be written.
-    #[error("node `{node}`: /proc/sys/{key} = {value}: {source} (is /proc mounted, and the feature in this kernel?)")]
+    #[error("node `{node}`: /proc/sys/{key} = {value}: {error} (is /proc mounted, and the feature in this kernel?)")]
     Sysctl {
-        /// The node.
+        /// Node of the topology.
         node: String,
         /// Path below `/proc/sys`.
         key: String,
         /// The value that was to be written.
         value: String,
-        /// What the kernel said.
-        source: std::io::Error,
+        /// The kernel's errno.
+        error: std::io::Error,
     },
     /// A tap could not be opened.
-    #[error("node `{node}`: tap {name}: {doing}: {errno} (is the `tun` module there?)")]
+    #[error("node `{node}`: tap {name}: {doing}: {errno} (is the `tun` module loaded?)")]
     Tap {
-        /// The node.
+        /// Node of the topology.
         node: String,
-        /// The device.
+        /// Name of the device in its node.
         name: String,
-        /// The call.
+        /// The request, in words.
         doing: &'static str,
-        /// What the kernel said.
+        /// The kernel's errno.
         errno: Errno,
     },
     /// Links or addresses did not become usable.
     #[error("node `{node}`: {missing} after {waited:?}")]
     NotReady {
-        /// The node.
+        /// Node of the topology.
         node: String,
         /// What is not ready, as the kernel last reported it.
         missing: String,

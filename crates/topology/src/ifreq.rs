@@ -1,4 +1,4 @@
-//! `struct ifreq` of the older interfaces that netlink has no words for.
+//! `struct ifreq` for older interfaces that have no netlink equivalent.
 
 use nix::{errno::Errno, libc};
 

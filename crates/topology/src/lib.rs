@@ -1,8 +1,8 @@
-//! Network topologies as pure data, and the netlink builder that makes them real.
+//! Network topologies as pure data, and the builder that creates them with netlink.
 //!
-//! Where to start: a [`Template`] declares a topology by name and [`library`] has those of the lab; [`model`] is what they
-//! are made of. [`Net::build`] makes one real in fresh network namespaces and returns once every link is up and every
-//! address is usable. [`link`] has the single operations that cases do to a device.
+//! Where to start: a [`Template`] declares a topology by name and [`library`] has those of the lab; [`model`] is what
+//! they are made of. [`Net::build`] builds one in new network namespaces and returns once every link is up and every
+//! address is usable. [`link`] has operations on single devices for cases.
 //!
 //! *Architecture invariant:* a topology is data: listing and drawing one need no kernel and no privilege.
 
@@ -14,6 +14,7 @@ mod error;
 mod ifreq;
 pub mod library;
 pub mod link;
+mod lock;
 mod message;
 pub mod model;
 mod nat;
@@ -33,6 +34,7 @@ pub use address::addresses;
 pub use build::Net;
 pub use error::TopologyError;
 pub use link::{LinkStats, PairRequest, detect_kind};
+pub use lock::unpoisoned;
 pub use model::{End, Family, Hop, LinkKind, NetkitOptions, Policy, Scrub, Topology};
 pub use nat::translate;
 pub use netns::Netns;

@@ -1,6 +1,6 @@
-//! Single operations on devices, as cases do them.
+//! Operations on single devices, for cases.
 //!
-//! Every operation returns the kernel's refusal untouched, since that is what cases assert on.
+//! Every operation returns the kernel's error unchanged, because cases check it.
 
 use crate::{
     address, message,
@@ -18,7 +18,7 @@ use lab_netlink::{
 use lab_protocol::DeviceKind;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// What `RTM_NEWLINK` shall make. Unset fields are not sent.
+/// Parameters of `RTM_NEWLINK`. Unset fields are not sent.
 #[derive(Debug, Clone)]
 pub struct PairRequest<'a> {
     /// Kind of the pair.
@@ -32,7 +32,7 @@ pub struct PairRequest<'a> {
     pub mtu: Option<u32>,
     /// MAC address of the primary.
     pub mac: Option<[u8; 6]>,
-    /// Name of the peer.
+    /// Name of the peer (`IFLA_IFNAME`); the kernel chooses one if `None`.
     pub peer_name: Option<String>,
     /// Index of the peer, in its own namespace. The kernel takes it only together with [`Self::ifindex`].
     pub peer_ifindex: Option<u32>,
@@ -91,7 +91,7 @@ impl<'a> PairRequest<'a> {
         }
     }
 
-    /// With netkit options.
+    /// Sets mode, policies and scrubbing; veth ignores them.
     #[must_use]
     pub fn netkit(mut self, netkit: NetkitOptions) -> Self {
         self.netkit = netkit;
@@ -102,7 +102,7 @@ impl<'a> PairRequest<'a> {
 /// Counters of a device, `IFLA_STATS64`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkStats {
-    /// Packets received.
+    /// Packets received (`struct rtnl_link_stats64`).
     pub rx_packets: u64,
     /// Packets sent.
     pub tx_packets: u64,
@@ -110,9 +110,9 @@ pub struct LinkStats {
     pub rx_dropped: u64,
     /// Packets dropped on sending; where netkit counts a program's drops.
     pub tx_dropped: u64,
-    /// Receive errors.
+    /// Errors on reception, not counting drops.
     pub rx_errors: u64,
-    /// Send errors.
+    /// Errors on transmission, not counting drops.
     pub tx_errors: u64,
 }
 
@@ -214,8 +214,8 @@ pub fn set_mtu(ns: &Netns, name: &str, mtu: u32) -> Done {
     set(ns, name, LinkAttribute::Mtu(mtu))
 }
 
-/// Sets how long a packet of several segments may be when it is handed to a device, bytes: `IFLA_GSO_MAX_SIZE` for IPv6,
-/// `IFLA_GSO_IPV4_MAX_SIZE` for IPv4. Kernels without the latter take it and do nothing.
+/// Sets how long a packet of several segments may be when it is handed to a device, bytes: `IFLA_GSO_MAX_SIZE` for
+/// IPv6, `IFLA_GSO_IPV4_MAX_SIZE` for IPv4. Kernels without the latter take it and do nothing.
 ///
 /// # Errors
 /// The kernel's refusal: `EINVAL` beyond the driver's `tso_max_size`.

@@ -1,4 +1,4 @@
-//! What there is: nodes, links, addresses, routes. Pure data, no I/O.
+//! Nodes, links, addresses and routes as pure data, without I/O.
 
 pub use crate::{
     parts::{Device, DeviceSpec, Nat, Port, Rule, Selector, Tunnel},
@@ -69,10 +69,10 @@ pub struct Link {
     pub netkit: NetkitOptions,
 }
 
-/// A namespace.
+/// A node: a network namespace with a thread of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Name.
+    /// Name, unique in the topology; cases and `lab shell` use it.
     pub name: String,
     /// Whether it forwards IPv4 and IPv6.
     pub router: bool,
@@ -80,7 +80,7 @@ pub struct Node {
 
 /// An address on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct DeviceAddress {
     /// The node.
     pub node: String,
     /// The device.
@@ -89,17 +89,17 @@ pub struct Address {
     pub cidr: Cidr,
 }
 
-/// Where a route leads.
+/// Next hop of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// Gateway; none for an on-link route.
     pub via: Option<IpAddr>,
-    /// Outgoing device.
+    /// Outgoing device (`RTA_OIF`).
     pub dev: String,
 }
 
 impl Hop {
-    /// On-link.
+    /// A destination that is reached without a gateway.
     pub fn dev(dev: &str) -> Self {
         Self { via: None, dev: dev.to_owned() }
     }
@@ -123,7 +123,7 @@ pub struct Route {
     pub table: Option<u32>,
     /// Destination; `0.0.0.0/0` and `::/0` are the defaults.
     pub to: Cidr,
-    /// Where it leads.
+    /// Its next hop.
     pub hop: Hop,
 }
 
@@ -134,30 +134,30 @@ pub struct Sysctl {
     pub node: String,
     /// Path below `/proc/sys`: `net/ipv4/tcp_mtu_probing`.
     pub key: String,
-    /// Value.
+    /// What is written to it.
     pub value: String,
 }
 
-/// A whole topology. Built by chaining, in the order in which one would draw it.
+/// A whole topology, built by chained method calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     /// Name of the [`Template`](crate::Template) that it was built from, as in cell listings.
     pub name: String,
-    /// Namespaces.
+    /// In the order in which they are made.
     pub nodes: Vec<Node>,
-    /// Pairs.
+    /// In the order in which they are made, after the nodes.
     pub links: Vec<Link>,
     /// Devices without a peer, made in this order and after all pairs.
     pub devices: Vec<Device>,
     /// Devices that belong to a bridge or a VRF.
     pub ports: Vec<Port>,
-    /// Addresses.
-    pub addresses: Vec<Address>,
+    /// Assigned after all devices exist.
+    pub addresses: Vec<DeviceAddress>,
     /// Routes, added in this order.
     pub routes: Vec<Route>,
     /// Rules of policy routing.
     pub rules: Vec<Rule>,
-    /// Address translation.
+    /// Rules of nftables that translate addresses.
     pub nat: Vec<Nat>,
     /// Written after the builder's own and before any device exists.
     pub sysctls: Vec<Sysctl>,
@@ -232,7 +232,7 @@ impl Topology {
     #[must_use]
     pub fn addr(mut self, node: &str, dev: &str, cidrs: &[&str]) -> Self {
         for text in cidrs {
-            self.addresses.push(Address { node: node.to_owned(), dev: dev.to_owned(), cidr: cidr(text) });
+            self.addresses.push(DeviceAddress { node: node.to_owned(), dev: dev.to_owned(), cidr: cidr(text) });
         }
         self
     }
@@ -278,7 +278,7 @@ impl Topology {
         self
     }
 
-    /// Makes both ends of each link know each other's addresses for good.
+    /// Adds the addresses of both ends of each link to the other end as permanent neighbours.
     #[must_use]
     pub fn static_neighbours(mut self) -> Self {
         self.static_neighbours = true;

@@ -1,5 +1,5 @@
-//! Address translation by nf_tables, said in nfnetlink's own words (include/uapi/linux/netfilter/nf_tables.h): a guest
-//! has no `nft`, and two kinds of rule need no library.
+//! Address translation by nf_tables with nfnetlink messages (include/uapi/linux/netfilter/nf_tables.h): a guest has no
+//! `nft`, and two kinds of rule need no library.
 
 use crate::Family;
 use crate::{model::Nat, netns::Netns};
@@ -28,7 +28,7 @@ const IFNAMSIZ: usize = 16;
 const TABLE: &str = "lab";
 const TCP_AND_UDP: [u8; 2] = [6, 17];
 
-/// Sets the rules in a namespace, all or none. They go with it.
+/// Sets the rules in a namespace, all or none. They are deleted with the namespace.
 ///
 /// # Errors
 /// The kernel's refusal: `EPROTONOSUPPORT`, `EINVAL` or `ENOENT` where one of nf_tables' modules is not there.

@@ -1,4 +1,4 @@
-//! What a device leaves to the hardware that it does not have.
+//! Disables checksum offload.
 
 use crate::{ifreq, netns::Netns};
 use nix::{
@@ -29,8 +29,8 @@ mod call {
 }
 
 /// Makes the stack fill in the checksums of what it sends by a device. Otherwise a packet crosses veth and netkit with
-/// its checksum still to be made (`CHECKSUM_PARTIAL`), the receiver trusts it, and nobody notices a rewriting program
-/// that left it wrong.
+/// its checksum still to be made (`CHECKSUM_PARTIAL`), the receiver trusts it, and a wrong checksum by a rewriting
+/// program is not detected.
 ///
 /// # Errors
 /// The kernel's refusal: `ENODEV` if the device is not there, `EINVAL` for a name that is too long.

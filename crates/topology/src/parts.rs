@@ -1,4 +1,5 @@
-//! What a topology has beside nodes, pairs and addresses: devices without a peer, policy routing, address translation.
+//! Parts of a topology other than nodes, pairs and addresses: devices without a peer, policy routing, address
+//! translation.
 
 use crate::terms::{Cidr, Family};
 use std::net::IpAddr;
@@ -14,34 +15,34 @@ pub struct Device {
     pub spec: DeviceSpec,
 }
 
-/// What a device without a peer is.
+/// Kinds of devices without a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceSpec {
-    /// Takes packets and loses them.
+    /// A dummy device, which drops all packets.
     Dummy,
     /// An Ethernet bridge without spanning tree, so that its ports forward at once.
     Bridge,
     /// A routing domain: what its ports receive is routed by this table.
     Vrf {
-        /// The table.
+        /// Routing table of its devices (`IFLA_VRF_TABLE`).
         table: u32,
     },
     /// Ethernet in UDP to one other node.
     Vxlan {
-        /// Network identifier.
+        /// Network identifier (`IFLA_VXLAN_ID`), 24 bits.
         id: u32,
         /// The two ends below.
         tunnel: Tunnel,
     },
-    /// Ethernet in UDP to wherever each packet itself says (`IFLA_VXLAN_COLLECT_METADATA`); a packet that says nothing is
-    /// dropped.
+    /// Ethernet in UDP to the address in each packet's metadata (`IFLA_VXLAN_COLLECT_METADATA`); a packet without
+    /// metadata is dropped.
     VxlanMetadata,
     /// IP in IP to one other node: IPv4 in IPv4, or IPv4 and IPv6 in IPv6, by the family of the ends.
     IpTunnel {
         /// The two ends below.
         tunnel: Tunnel,
     },
-    /// Ethernet whose far end is user space, see [`crate::Net::tap`].
+    /// Ethernet whose other end is user space, see [`crate::Net::tap`].
     Tap {
         /// Addresses at the far end. The node has them as permanent neighbours, since nothing there answers for them.
         far: Vec<IpAddr>,
@@ -63,14 +64,14 @@ impl DeviceSpec {
     }
 }
 
-/// What carries an overlay.
+/// The outer addresses and the device of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
     /// The device below, whose MTU minus the overlay's headers becomes the overlay's.
     pub over: String,
-    /// Outer source.
+    /// Source address of the outer header.
     pub local: IpAddr,
-    /// Outer destination.
+    /// Destination address of the outer header.
     pub remote: IpAddr,
 }
 
@@ -85,7 +86,7 @@ pub struct Port {
     pub controller: String,
 }
 
-/// A rule of policy routing. What is not set matches everything.
+/// A rule of policy routing. Unset fields match everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// The node.
@@ -94,13 +95,13 @@ pub struct Rule {
     pub family: Family,
     /// Priority; lower ones are asked first, and the main table's rule has 32766.
     pub priority: u32,
-    /// What packets it is for.
+    /// The packets that it matches.
     pub selector: Selector,
     /// The table that it sends them to.
     pub table: u32,
 }
 
-/// What a rule looks at.
+/// Selector of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// The device that the packet came in by.
@@ -114,7 +115,7 @@ pub enum Selector {
 /// A rule of address translation, set in nf_tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nat {
-    /// What leaves by this device takes its address.
+    /// Packets that leave through this device get its address.
     Masquerade {
         /// The node.
         node: String,

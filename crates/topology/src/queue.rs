@@ -1,7 +1,7 @@
 //! Queues of devices, by the `netdev` family of generic netlink (include/uapi/linux/netdev.h).
 //!
-//! A device without hardware can have queues that are another device's: a lease ("net: Add queue-create operation"). Of all
-//! devices of Debian's kernels in a virtual machine netkit is the only one that can take one, and none can give one.
+//! A device without hardware can have queues that are another device's: a lease ("net: Add queue-create operation"). Of
+//! all devices of Debian's kernels in a virtual machine only netkit can lease a queue, and none can lend one.
 
 use crate::netns::Netns;
 use lab_netlink::{GENERIC_HEADER, Netlink, NetlinkError, attribute, attributes, generic, nested};
@@ -21,8 +21,8 @@ const RX: u32 = 0;
 /// Gives a device a further receive queue that is another device's; returns its number.
 ///
 /// # Errors
-/// The kernel's refusal: `ENOENT` before 6.3 and `EOPNOTSUPP` before 7.1, which have no such family or command; `EINVAL`
-/// where the one can't take a queue (`netdev_can_create_queue()`) or the other can't give one
+/// The kernel's refusal: `ENOENT` before 6.3 and `EOPNOTSUPP` before 7.1, which have no such family or command;
+/// `EINVAL` where the one can't take a queue (`netdev_can_create_queue()`) or the other can't give one
 /// (`netdev_can_lease_queue()`), which the extended acknowledgement distinguishes; `ENODEV` without the device.
 pub fn lease(ns: &Netns, taker: u32, giver: u32, queue: u32) -> Result<u32, NetlinkError> {
     let asked = format!("queue-create ifindex {taker} from queue {queue} of ifindex {giver}");

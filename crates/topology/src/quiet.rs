@@ -1,13 +1,13 @@
 //! Settings that make a namespace quiet: no duplicate address detection, no router solicitations and no reverse path
-//! filter, so that what moves is the case's own traffic.
+//! filter, so that only the case's own packets are sent.
 
 use crate::Netns;
 use std::{fs, path::PathBuf, sync::OnceLock};
 
 type Setting = (&'static str, &'static str);
 
-/// How every namespace is before it has devices. Prefixes for autoconf come with the router advertisements that nobody
-/// accepts.
+/// Settings of every namespace before it has devices. Prefixes for autoconf only come with router advertisements, which
+/// are not accepted.
 static QUIET: [Setting; 7] = [
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
@@ -35,7 +35,7 @@ pub(crate) fn settings() -> &'static [Setting] {
 /// machines that are the lab's own. What a kernel does not inherit is written in later namespaces as ever.
 pub fn inherit() {
     for (key, value) in INHERIT.iter().chain(&QUIET) {
-        // What was not taken shows below.
+        // Settings that failed are detected below.
         _ = fs::write(path(key), value);
     }
     NOT_INHERITED.get_or_init(|| {

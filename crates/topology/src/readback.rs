@@ -12,13 +12,13 @@ use lab_protocol::DeviceKind;
 pub struct DeviceInfo {
     /// Index in its own namespace.
     pub ifindex: u32,
-    /// Name.
+    /// `IFLA_IFNAME`.
     pub name: String,
     /// Kind, from `IFLA_INFO_KIND` and for netkit from `IFLA_NETKIT_MODE`.
     pub kind: DeviceKind,
     /// MAC address; all zeros for netkit in L3 mode, `None` where the device has none of six bytes.
     pub mac: Option<[u8; 6]>,
-    /// MTU, bytes.
+    /// `IFLA_MTU`, bytes.
     pub mtu: u32,
     /// Administratively up, `IFF_UP`.
     pub up: bool,
@@ -38,7 +38,7 @@ pub struct DeviceInfo {
 pub struct NetkitInfo {
     /// Whether this end is the primary.
     pub primary: Option<bool>,
-    /// Mode.
+    /// `IFLA_NETKIT_MODE`.
     pub mode: Option<NetkitMode>,
     /// Policy of this end.
     pub policy: Option<NetkitPolicy>,

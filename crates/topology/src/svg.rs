@@ -206,7 +206,7 @@ mod tests {
     use crate::library;
 
     #[test]
-    fn every_node_stands_in_a_column_of_its_own_distance_and_boxes_do_not_overlap() {
+    fn nodes_are_in_the_column_of_their_distance_and_boxes_do_not_overlap() {
         for (_, topology) in library::ALL.iter().flat_map(crate::Template::variants) {
             let mut nodes = topology.boxes();
             let (width, height) = super::place(&mut nodes);

@@ -1,4 +1,4 @@
-//! A tap: a device whose far end is this process. The only place that knows `/dev/net/tun`.
+//! A tap: a device whose other end is this process. Only this file uses `/dev/net/tun`.
 
 use crate::{TopologyError, ifreq, netns::Netns};
 use nix::{
@@ -22,7 +22,7 @@ mod request {
 /// The longest frame that is read whole, bytes.
 const FRAME: usize = 65_550;
 
-/// The far end of a tap. The device goes away with it.
+/// This process's end of a tap. The device is deleted when it is dropped.
 #[derive(Debug)]
 pub struct Tap {
     file: OwnedFd,
@@ -54,7 +54,7 @@ impl Tap {
     /// The next Ethernet frame that the node sent; `None` after `timeout`.
     ///
     /// # Errors
-    /// The kernel's, where the device is gone.
+    /// The kernel's error if the device was deleted.
     pub fn receive(&self, timeout: Duration) -> Result<Option<Vec<u8>>, Errno> {
         let deadline = Instant::now() + timeout;
         let mut frame = vec![0; FRAME];

@@ -7,9 +7,9 @@ use lab_protocol::drawing::{Drawing, TopologyInfo};
 /// disagree.
 #[derive(Debug, Clone, Copy)]
 pub struct Template {
-    /// Unique name.
+    /// Unique name, which `lab shell --topology` takes.
     pub name: &'static str,
-    /// One sentence.
+    /// One sentence for `lab topology list`.
     pub title: &'static str,
     lay_out: fn(LinkKind) -> Topology,
 }

@@ -1,4 +1,4 @@
-//! The words that topologies are written in: kinds of link, address families, netkit options.
+//! Types used by topologies: kinds of link, address families, netkit options.
 
 pub use lab_protocol::LinkKind;
 use std::{
@@ -21,8 +21,8 @@ impl Family {
     /// Both.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// Those that this machine has: a kernel without IPv6 (`CONFIG_IPV6`, `ipv6.disable=1`, `ipv6.disable_ipv6=1`) runs the
-    /// IPv4 half of everything.
+    /// The families of this machine: a kernel without IPv6 (`CONFIG_IPV6`, `ipv6.disable=1`, `ipv6.disable_ipv6=1`)
+    /// runs the IPv4 half of everything.
     pub fn available() -> &'static [Self] {
         static AVAILABLE: OnceLock<bool> = OnceLock::new();
         let setting = || std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
@@ -67,11 +67,16 @@ pub struct Cidr {
     pub prefix: u8,
 }
 
-impl FromStr for Cidr {
-    type Err = String;
+/// A text that is no address with the length of its prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an address with a prefix length (expected: 10.0.0.1/24 or fd00::1/64)")]
+pub struct NotACidr(pub String);
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("`{text}` is not an address with a prefix length (wanted: 10.0.0.1/24 or fd00::1/64)");
+impl FromStr for Cidr {
+    type Err = NotACidr;
+
+    fn from_str(text: &str) -> Result<Self, NotACidr> {
+        let error = || NotACidr(text.to_owned());
         let (addr, prefix) = text.split_once('/').ok_or_else(error)?;
         let addr: IpAddr = addr.parse().map_err(|_| error())?;
         let prefix = prefix.parse().map_err(|_| error())?;
@@ -95,7 +100,7 @@ pub enum Policy {
     Blackhole,
 }
 
-/// `IFLA_NETKIT_SCRUB` and `IFLA_NETKIT_PEER_SCRUB`: what becomes of mark and priority between namespaces.
+/// `IFLA_NETKIT_SCRUB` and `IFLA_NETKIT_PEER_SCRUB`: whether mark and priority are cleared between namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scrub {
     /// `NETKIT_SCRUB_NONE`.
@@ -111,7 +116,7 @@ pub enum Scrub {
 pub struct NetkitOptions {
     /// Policy of the primary.
     pub policy: Option<Policy>,
-    /// Policy of the peer.
+    /// Policy of the peer (`IFLA_NETKIT_PEER_POLICY`).
     pub peer_policy: Option<Policy>,
     /// Scrubbing at the primary.
     pub scrub: Option<Scrub>,

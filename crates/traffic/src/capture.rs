@@ -1,5 +1,5 @@
-//! Packets as a namespace's devices carried them, from the network header on: an oracle beside the sockets, and what
-//! stays of a failed case.
+//! Captures packets on a namespace's devices, from the network header on: used by checks in addition to the sockets,
+//! and as evidence of a failed case.
 
 use crate::Headers;
 use lab_topology::Netns;
@@ -40,7 +40,7 @@ pub struct Packet {
     pub hardware: u16,
     /// `PACKET_HOST`, `PACKET_OUTGOING` and so on.
     pub kind: u8,
-    /// EtherType.
+    /// EtherType, in host byte order (`include/uapi/linux/if_ether.h`).
     pub protocol: u16,
     /// From the network header on, cut at a few hundred bytes.
     pub data: Vec<u8>,
@@ -61,7 +61,8 @@ impl Packet {
     pub fn send_again(&self, ns: &Netns) -> io::Result<()> {
         let whole = (self.data.len() as u64 == u64::from(self.length)).then(|| Headers::of(&self.data)).flatten();
         let to = whole.ok_or(io::ErrorKind::InvalidInput)?.destination;
-        // A socket of IPPROTO_RAW takes packets with their headers. Port 0: the field is the protocol's (raw(7), ipv6(7)).
+        // A socket of IPPROTO_RAW takes packets with their headers. Port 0: the field is the protocol's (raw(7),
+        // ipv6(7)).
         let to = SocketAddr::new(to, 0);
         let raw = Protocol::from(libc::IPPROTO_RAW);
         let socket = ns.run(|| Socket::new(Domain::for_address(to), Type::RAW, Some(raw)))?;
@@ -69,14 +70,14 @@ impl Packet {
     }
 }
 
-/// Keeps the kernel stamping packets for as long as it lives. The first socket that wants stamps has the kernel patch its
-/// own code, and so does the end of the last one (`net_enable_timestamp`, net/core/dev.c): an emulator translates the
-/// patched pages anew each time.
+/// Keeps the kernel stamping packets for as long as it lives. The first socket that wants stamps has the kernel patch
+/// its own code, and so does the end of the last one (`net_enable_timestamp`, net/core/dev.c): an emulator translates
+/// the patched pages anew each time.
 #[derive(Debug)]
 pub struct Stamping(#[expect(dead_code, reason = "held for what it does to the kernel")] Socket);
 
 impl Stamping {
-    /// Holds a socket of the calling thread's namespace, which it keeps alive.
+    /// Opens a socket in the calling thread's namespace, which it keeps alive.
     ///
     /// # Errors
     /// The kernel's.
@@ -175,7 +176,7 @@ pub fn pcap(packets: &[Packet]) -> Vec<u8> {
         file.extend(packet.ifindex.to_be_bytes());
         file.extend(packet.hardware.to_be_bytes());
         file.extend([packet.kind, 0]);
-        // The device's own address is not asked for.
+        // The device's own address is not recorded.
         file.extend([0; 8]);
         file.extend(&packet.data);
     }
@@ -187,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_its_headers_and_stays_within_its_bound() {
+    fn a_file_has_its_headers_and_a_limited_size() {
         let packet = Packet {
             at: Duration::new(3, 7),
             ifindex: 5,

@@ -2,10 +2,11 @@
 
 use crate::{
     icmp::PingExchange,
+    late::{self, LateFlow},
     path::Path,
     tcp::{TcpReport, tcp_exchange},
     udp::{UdpExchange, UdpOptions},
-    wait::{Deadline, ROUNDS, SILENCE_WINDOW, any_readable},
+    wait::{MeterDeadline, ROUNDS, SILENCE_WINDOW, any_readable},
 };
 use lab_topology::Netns;
 use nix::errno::Errno;
@@ -14,7 +15,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     os::fd::AsFd,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A protocol that a flow can use.
@@ -29,7 +30,7 @@ pub enum Proto {
 }
 
 impl Proto {
-    /// Every protocol.
+    /// All of them, the connectionless ones first.
     pub const ALL: [Self; 3] = [Self::Icmp, Self::Udp, Self::Tcp];
 
     /// The name used in cell ids.
@@ -88,10 +89,17 @@ impl FlowReport {
         self.returned == self.wanted
     }
 
-    /// Every exchange was tried: the kernel took the packet, or refused it with an errno. On netkit a drop is a refusal
-    /// (`NET_XMIT_DROP`, `ENOBUFS` for sockets that hear errors).
+    /// Every packet was sent: the kernel took it, or answered `ENOBUFS`, by which a socket that hears errors learns of
+    /// `NET_XMIT_DROP`, the drop of a netkit device or an egress hook. Any other errno says that the packet never got as far
+    /// as a program: no route, no address, no socket.
     pub fn tried(&self) -> bool {
-        self.sent as usize + self.errors.len() >= self.wanted as usize
+        let dropped = self.errors.iter().filter(|errno| **errno == Errno::ENOBUFS as i32).count();
+        self.sent as usize + dropped == self.wanted as usize
+    }
+
+    /// Every packet was sent, and none arrived anywhere: what a denial is proven by.
+    pub fn lost(&self) -> bool {
+        self.tried() && self.silent()
     }
 
     /// Nothing arrived anywhere.
@@ -107,7 +115,7 @@ impl fmt::Display for FlowReport {
 }
 
 /// A flow that has sent.
-enum Started {
+pub(crate) enum Started {
     Icmp(PingExchange),
     Udp(UdpExchange),
     Tcp(TcpReport),
@@ -115,11 +123,20 @@ enum Started {
 
 impl Started {
     /// Takes what arrived since; true once there is nothing left to wait for.
-    fn collect(&mut self) -> bool {
+    pub fn collect(&mut self) -> bool {
         match self {
             Self::Icmp(exchange) => exchange.collect(),
             Self::Udp(exchange) => exchange.collect(),
             Self::Tcp(_) => true,
+        }
+    }
+
+    /// How many packets the server and the client have got, from whatever address.
+    pub const fn arrived(&self) -> (u32, u32) {
+        match self {
+            Self::Icmp(PingExchange { report, .. }) => (report.delivered, report.received),
+            Self::Udp(UdpExchange { report, .. }) => (report.delivered, report.echoed + report.foreign),
+            Self::Tcp(_) => (0, 0),
         }
     }
 
@@ -144,13 +161,13 @@ impl Flow<'_> {
 
     /// The same for a server behind a translated address: the client sends to `dial`.
     pub fn run_to(&self, dial: SocketAddr, exchanges: u16, timeout: Duration) -> FlowReport {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         let mut started = self.start(dial, exchanges, timeout);
         while !started.collect() {
             let Some(left) = deadline.left() else { break };
             any_readable(started.sockets(), left);
         }
-        self.report(started, exchanges)
+        self.report(&started, exchanges)
     }
 
     /// Runs flows of which nothing is expected to arrive: all of them send, and one [`SILENCE_WINDOW`] serves them all.
@@ -159,14 +176,24 @@ impl Flow<'_> {
         let dial = |flow: &Self| SocketAddr::new(flow.addr, flow.marker);
         let mut started: Vec<_> = flows.iter().map(|flow| flow.start(dial(flow), exchanges, SILENCE_WINDOW)).collect();
         for _ in 0..ROUNDS {
-            let deadline = Deadline::after(SILENCE_WINDOW / ROUNDS);
+            let deadline = MeterDeadline::after(SILENCE_WINDOW / ROUNDS);
             // In one go, so that every flow's arrivals are taken each time.
             while started.iter_mut().fold(0, |open, flow| open + usize::from(!flow.collect())) > 0 {
                 let Some(left) = deadline.left() else { break };
                 any_readable(started.iter().flat_map(Started::sockets), left);
             }
         }
-        flows.iter().zip(started).map(|(flow, started)| flow.report(started, exchanges)).collect()
+        let since = Instant::now();
+        let ended = flows.iter().zip(started).map(|(flow, started)| {
+            let report = flow.report(&started, exchanges);
+            if report.silent() && !matches!(started, Started::Tcp(_)) {
+                let to = flow.to.name().to_owned();
+                let what = format!("{} from {} to {to} ({})", flow.proto, flow.from.name(), flow.addr);
+                late::keep(LateFlow { to, what, since, started });
+            }
+            report
+        });
+        ended.collect()
     }
 
     /// Sends what can be sent without an answer; a TCP conversation is over with this.
@@ -179,7 +206,7 @@ impl Flow<'_> {
         }
     }
 
-    fn report(&self, started: Started, exchanges: u16) -> FlowReport {
+    fn report(&self, started: &Started, exchanges: u16) -> FlowReport {
         let mut report = FlowReport {
             wanted: exchanges.into(),
             sent: 0,
@@ -193,14 +220,14 @@ impl Flow<'_> {
         match started {
             Started::Icmp(PingExchange { report: ping, .. }) => {
                 (report.sent, report.delivered, report.returned) = (ping.sent, ping.delivered, ping.received);
-                (report.source_seen, report.errors) = (ping.source_seen, ping.errors);
+                (report.source_seen, report.errors) = (ping.source_seen, ping.errors.clone());
             }
             Started::Udp(UdpExchange { report: udp, .. }) => {
                 (report.sent, report.delivered, report.returned) = (udp.sent, udp.delivered, udp.echoed);
                 if let Some(source) = udp.foreign_source {
                     note = format!("; {} answered from {source}", udp.foreign);
                 }
-                (report.source_seen, report.errors) = (udp.source_seen, udp.send_errors);
+                (report.source_seen, report.errors) = (udp.source_seen, udp.send_errors.clone());
             }
             Started::Tcp(tcp) => {
                 let blocks = |bytes: u64| u32::try_from(bytes / Self::TCP_BLOCK).unwrap_or(u32::MAX);
@@ -209,7 +236,7 @@ impl Flow<'_> {
                 report.returned = if tcp.content_ok { blocks(tcp.bytes_echoed) } else { 0 };
                 report.source_seen = tcp.source_seen;
                 report.errors.extend(tcp.errno);
-                note = tcp.error.map_or(String::new(), |error| format!("; {error}"));
+                note = tcp.error.as_ref().map_or(String::new(), |error| format!("; {error}"));
             }
         }
         report.detail = self.words(&report, &note);
@@ -218,7 +245,7 @@ impl Flow<'_> {
 
     fn words(&self, report: &FlowReport, note: &str) -> String {
         let FlowReport { wanted, sent, delivered, returned, .. } = report;
-        let source = report.source_seen.map_or_else(|| "nobody".to_owned(), |source| source.to_string());
+        let source = report.source_seen.map_or_else(|| "no address".to_owned(), |source| source.to_string());
         format!(
             "{} {}→{} ({}): wanted {wanted}, sent {sent}, delivered {delivered}, returned {returned}, seen from {source}{}{note}",
             self.proto,

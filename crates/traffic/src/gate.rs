@@ -2,9 +2,10 @@
 //!
 //! Every exchange passes here first. An open gate, the usual state, costs one uncontended lock.
 
+use lab_topology::unpoisoned;
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     time::Duration,
@@ -82,7 +83,7 @@ fn pass(stops: impl FnOnce(&mut Gate) -> bool) {
 }
 
 fn gate() -> MutexGuard<'static, Option<Gate>> {
-    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(GATE.lock())
 }
 
 #[cfg(test)]

@@ -30,16 +30,16 @@ pub enum Transport {
         /// What was captured of the payload.
         payload: Vec<u8>,
     },
-    /// Ports.
+    /// A TCP segment: its ports.
     Tcp {
         /// Source and destination.
         ports: (u16, u16),
     },
     /// ICMP or ICMPv6.
     Icmp {
-        /// Type.
+        /// Type (RFC 792, RFC 4443).
         kind: u8,
-        /// Code.
+        /// Code of the type.
         code: u8,
         /// The four bytes after the checksum: unused, identifier, or MTU.
         rest: [u8; 4],

@@ -4,8 +4,8 @@
 //! loss while every first packet is dropped.
 
 use crate::{
-    gate,
-    wait::{Deadline, any_readable, errno, forget_error, would_block},
+    gate, late,
+    wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
 };
 use lab_topology::Netns;
 use nix::sys::socket::{
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-/// What came of some echo requests.
+/// Result of some echo requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PingReport {
     /// Requests that the kernel took without an error.
@@ -30,7 +30,7 @@ pub struct PingReport {
     pub delivered: u32,
     /// Replies, each request's first only.
     pub received: u32,
-    /// Further replies.
+    /// Replies to a request that was answered already.
     pub duplicates: u32,
     /// Source of the first request that arrived.
     pub source_seen: Option<IpAddr>,
@@ -47,7 +47,7 @@ const ECHO_REPLY_V6: u8 = 129;
 /// Sends `count` echo requests with the identifier `id`, and collects until all are answered or `timeout` is over.
 /// `at` is the namespace of the target, where deliveries are to be counted too.
 pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, timeout: Duration) -> PingReport {
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     let mut exchange = PingExchange::start(from, at.unwrap_or(from), to, id, count);
     while !exchange.collect() {
         let Some(left) = deadline.left() else { break };
@@ -60,11 +60,11 @@ pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, t
     report
 }
 
-/// Echo requests on their way.
+/// Echo requests in progress.
 pub(crate) struct PingExchange {
     ends: Option<Ends>,
     count: u16,
-    /// What came of them so far.
+    /// Result so far.
     pub report: PingReport,
 }
 
@@ -99,7 +99,7 @@ impl PingExchange {
         ends.answered.len() == usize::from(self.count)
     }
 
-    /// What to wait for.
+    /// The sockets to wait for.
     pub fn sockets(&self) -> impl Iterator<Item = &dyn AsFd> {
         self.ends.iter().flat_map(|ends| [&ends.client as &dyn AsFd, &ends.target])
     }
@@ -107,6 +107,7 @@ impl PingExchange {
 
 impl Ends {
     fn send(from: &Netns, at: &Netns, to: IpAddr, id: u16, count: u16, report: &mut PingReport) -> io::Result<Self> {
+        late::make_room(at.name());
         let (client, target) = (from.run(|| raw(to))?, at.run(|| raw(to))?);
         let mut ends = Self { client, target, to, id, arrived: BTreeSet::new(), answered: BTreeSet::new() };
         for sequence in 0..count {
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_echo_is_ignored() {
+    fn other_packets_than_echoes_are_ignored() {
         assert_eq!(parse(false, &[135, 0, 0, 0, 0, 0, 0, 0]), None, "a neighbour solicitation");
         assert_eq!(parse(true, &[0x4f; 30]), None, "an IP header longer than the packet");
         assert_eq!(parse(true, &[]), None);

@@ -1,4 +1,4 @@
-//! The errors that a datagram comes back as.
+//! ICMP errors about a datagram.
 
 use crate::{
     gate,
@@ -16,14 +16,14 @@ use std::{
     time::Duration,
 };
 
-/// What a connected socket heard of the one datagram that it sent.
+/// Result of a single datagram of a connected socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IcmpError {
     /// This errno: `ECONNREFUSED` for "port unreachable", `EHOSTUNREACH` for "time exceeded".
     Errno(i32),
-    /// An answer.
+    /// The other end answered: no error.
     Answer,
-    /// Nothing.
+    /// Nothing came before the deadline.
     Silence,
 }
 

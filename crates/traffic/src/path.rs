@@ -1,5 +1,6 @@
-//! From where to where.
+//! The path of traffic: client, server and addresses.
 
+use crate::late;
 use lab_topology::Netns;
 use std::{
     io,
@@ -32,6 +33,7 @@ impl<'a> Path<'a> {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
+        late::make_room(self.to.name());
         let server = self.to.run(|| UdpSocket::bind(self.listen))?;
         let client = self.from.run(|| UdpSocket::bind((any, 0)))?;
         server.set_nonblocking(true)?;

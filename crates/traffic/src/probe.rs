@@ -1,8 +1,8 @@
-//! One UDP socket that asks a path: how far with this TTL, how large, what comes back.
+//! A UDP socket that probes a path: with a TTL, with large datagrams, for errors.
 
 use crate::{
-    gate,
-    wait::{Deadline, forget_error, readable, would_block},
+    gate, late,
+    wait::{MeterDeadline, forget_error, readable, would_block},
 };
 use lab_topology::Netns;
 use nix::{
@@ -46,7 +46,7 @@ sockopt_impl!(
     libc::c_int
 );
 
-/// What becomes of datagrams that are larger than the path.
+/// Handling of datagrams that are larger than the path MTU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oversized {
     /// The sender fragments them by what it knows of the path, `IP_PMTUDISC_WANT`: the kernel's default.
@@ -96,7 +96,7 @@ impl UdpProbe {
         })
     }
 
-    /// Lets packets live for so many hops.
+    /// Sets the TTL.
     ///
     /// # Errors
     /// The kernel's.
@@ -108,7 +108,7 @@ impl UdpProbe {
         }
     }
 
-    /// Chooses what becomes of large datagrams.
+    /// Sets the handling of large datagrams.
     ///
     /// # Errors
     /// The kernel's.
@@ -127,7 +127,7 @@ impl UdpProbe {
         Ok(())
     }
 
-    /// What the kernel knows of the path's MTU, bytes.
+    /// The kernel's path MTU, bytes.
     ///
     /// # Errors
     /// The kernel's.
@@ -166,7 +166,7 @@ impl UdpProbe {
 
     /// The next datagram that comes back; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             match self.socket.recv(&mut buffer) {
@@ -183,7 +183,7 @@ impl UdpProbe {
 
     /// Waits for the error that a packet caused.
     pub fn error(&self, timeout: Duration) -> Option<Errno> {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         loop {
             match self.socket.recv(&mut [0; 64]) {
                 Err(error) if would_block(&error) => {}
@@ -198,7 +198,7 @@ impl UdpProbe {
     }
 }
 
-/// A UDP socket that takes what comes.
+/// A UDP socket that receives datagrams.
 #[derive(Debug)]
 pub struct UdpSink {
     socket: UdpSocket,
@@ -210,6 +210,7 @@ impl UdpSink {
     /// # Errors
     /// The kernel's.
     pub fn bind(at: &Netns, to: SocketAddr) -> io::Result<Self> {
+        late::make_room(at.name());
         let socket = at.run(|| UdpSocket::bind(to))?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket })
@@ -217,7 +218,7 @@ impl UdpSink {
 
     /// The next datagram and its sender; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<(Vec<u8>, SocketAddr)> {
-        let deadline = Deadline::after(timeout);
+        let deadline = MeterDeadline::after(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             if let Ok((length, source)) = self.socket.recv_from(&mut buffer) {

@@ -1,4 +1,4 @@
-//! A stream of numbered datagrams in the background: the loss meter while attachments change.
+//! A stream of numbered datagrams in the background, which measures losses while attachments change.
 
 use crate::{
     gate,
@@ -6,6 +6,7 @@ use crate::{
     udp::{hear_errors, sequence_of, take},
     wait::{SILENCE_WINDOW, any_readable, errno, forget_error},
 };
+use lab_topology::unpoisoned;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     io::{self, PipeReader, PipeWriter},
@@ -13,14 +14,14 @@ use std::{
     ops::RangeInclusive,
     os::fd::AsFd,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex,
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-/// What came of a stream.
+/// Result of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StreamReport {
     /// Datagrams handed to the kernel, refused ones included: a refused one is lost too.
@@ -31,7 +32,7 @@ pub struct StreamReport {
     pub lost: Vec<RangeInclusive<u32>>,
     /// Datagrams that arrived after a later one.
     pub reordered: u32,
-    /// Further copies.
+    /// Copies of what had arrived already.
     pub duplicates: u32,
     /// Errnos that sending gave.
     pub send_errors: Vec<i32>,
@@ -91,7 +92,8 @@ impl UdpStream {
         gate::flow();
         let (client, server) = path.udp()?;
         hear_errors(&client, path.dial)?;
-        // Datagrams that waited for a neighbour's address come all at once: what the kernel delivered is never to be lost here.
+        // Datagrams that waited for a neighbour's address come all at once: what the kernel delivered is never to be
+        // lost here.
         setsockopt(&server, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
         let dial = path.dial;
         let (going, stopped) = mpsc::channel();
@@ -117,13 +119,10 @@ impl UdpStream {
 
     /// Waits until `count` further datagrams have arrived; false if they have not after `timeout`.
     pub fn wait_received(&self, count: u32, timeout: Duration) -> bool {
-        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = unpoisoned(self.shared.seen.lock());
         let wanted = seen.received.saturating_add(count);
-        let (seen, _) = self
-            .shared
-            .more
-            .wait_timeout_while(seen, timeout, |seen| seen.received < wanted && !seen.over)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (seen, _) =
+            unpoisoned(self.shared.more.wait_timeout_while(seen, timeout, |seen| seen.received < wanted && !seen.over));
         seen.received >= wanted
     }
 
@@ -134,9 +133,10 @@ impl UdpStream {
         self.report(sent, send_errors)
     }
 
-    /// Like [`stop`](Self::stop), where datagrams are expected to be lost: what has yet to come is not told by what was sent
-    /// but by `owed`, the datagrams that were seen on their way. For them it waits up to `patience`, since a starved host
-    /// keeps a receiver waiting long after the kernel has delivered; for nothing else longer than `window`.
+    /// Like [`stop`](Self::stop), where datagrams are expected to be lost: what has yet to come is not told by what was
+    /// sent but by `owed`, the datagrams that were seen on their way. For them it waits up to `patience`, since a
+    /// starved host keeps a receiver waiting long after the kernel has delivered; for nothing else longer than
+    /// `window`.
     ///
     /// # Errors
     ///
@@ -158,8 +158,8 @@ impl UdpStream {
         }
     }
 
-    /// Like [`stop`](Self::stop), where every datagram that does not arrive is counted by whoever drops it: waits until sent
-    /// less `dropped` arrived, at most for `patience`.
+    /// Like [`stop`](Self::stop), where every datagram that does not arrive is counted by whoever drops it: waits until
+    /// sent less `dropped` arrived, at most for `patience`.
     ///
     /// # Errors
     ///
@@ -181,14 +181,12 @@ impl UdpStream {
 
     /// Returns how many arrived once all have, or none has for the length of `window`.
     fn drained(&self, sent: u32, window: Duration) -> u32 {
-        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = unpoisoned(self.shared.seen.lock());
         loop {
             let before = seen.received;
-            let (now, _) = self
-                .shared
-                .more
-                .wait_timeout_while(seen, window, |seen| seen.received == before && before < sent)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (now, _) = unpoisoned(
+                self.shared.more.wait_timeout_while(seen, window, |seen| seen.received == before && before < sent),
+            );
             seen = now;
             if seen.received >= sent || seen.received == before {
                 return seen.received;
@@ -197,7 +195,7 @@ impl UdpStream {
     }
 
     fn report(&self, sent: u32, send_errors: Vec<i32>) -> StreamReport {
-        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = unpoisoned(self.shared.seen.lock());
         StreamReport {
             sent,
             received: seen.received,
@@ -220,7 +218,7 @@ impl UdpStream {
 impl Drop for UdpStream {
     fn drop(&mut self) {
         self.going = None;
-        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        unpoisoned(self.shared.seen.lock()).over = true;
         self.open = None;
         // A panic in a thread has already been printed, and a second one while unwinding would abort.
         _ = self.sender.take().map(JoinHandle::join);
@@ -251,7 +249,7 @@ impl Shared {
         let mut errors = Vec::new();
         loop {
             any_readable([socket as &dyn AsFd, closed], TICK);
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = unpoisoned(self.seen.lock());
             while let Some((length, _)) = take(socket, &mut buffer, &mut errors) {
                 if let Some(sequence) = sequence_of(&buffer[..length]) {
                     seen.count(sequence);
@@ -320,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_reordering_and_copies_are_told_apart() {
+    fn loss_reordering_and_copies_are_distinguished() {
         let mut seen = Seen::default();
         for sequence in [0, 1, 5, 3, 3, 6] {
             seen.count(sequence);

@@ -3,7 +3,7 @@
 use crate::{
     content, gate,
     path::Path,
-    wait::{Deadline, readable},
+    wait::{MeterDeadline, readable},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// What came of a connection.
+/// Result of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TcpReport {
     /// Whether the handshake went through.
@@ -86,8 +86,8 @@ impl fmt::Display for TcpReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connected, bytes_delivered, bytes_echoed, content_ok, source_seen, error, .. } = self;
         let state = if *connected { "connected" } else { "not connected" };
-        let content = if *content_ok { "intact" } else { "not the bytes that were sent, or not all of them" };
-        write!(f, "{state}, {bytes_delivered} bytes delivered, {bytes_echoed} bytes came back, {content}")?;
+        let content = if *content_ok { "intact" } else { "missing or different from the sent bytes" };
+        write!(f, "{state}, {bytes_delivered} bytes delivered, {bytes_echoed} bytes returned, {content}")?;
         if let Some(source) = source_seen {
             write!(f, ", seen from {source}")?;
         }
@@ -124,7 +124,7 @@ pub(crate) fn listen(at: SocketAddr) -> io::Result<TcpListener> {
 fn serve(listener: &TcpListener, timeout: Duration, served: &mut Served) -> io::Result<()> {
     readable(listener, timeout);
     let (mut stream, source) = listener.accept()?;
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     served.source = Some(source.ip());
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -148,7 +148,7 @@ fn talk(
 ) -> io::Result<()> {
     // The clock starts with the SYN: a guest whose host let it stand still before has sent one all the same.
     client.connect_timeout(&dial.into(), timeout)?;
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     report.connected = true;
     let stream = TcpStream::from(client);
     if bytes <= CHUNK as u64 {
@@ -170,7 +170,7 @@ fn talk(
     })
 }
 
-fn send(mut stream: &TcpStream, seed: u64, bytes: u64, deadline: Deadline) -> io::Result<()> {
+fn send(mut stream: &TcpStream, seed: u64, bytes: u64, deadline: MeterDeadline) -> io::Result<()> {
     let mut buffer = vec![0; WRITE.min(usize::try_from(bytes).unwrap_or(WRITE))];
     let mut at = 0;
     while at < bytes {
@@ -183,7 +183,7 @@ fn send(mut stream: &TcpStream, seed: u64, bytes: u64, deadline: Deadline) -> io
     stream.shutdown(Shutdown::Write)
 }
 
-fn receive(mut stream: &TcpStream, seed: u64, deadline: Deadline, report: &mut TcpReport) -> io::Result<()> {
+fn receive(mut stream: &TcpStream, seed: u64, deadline: MeterDeadline, report: &mut TcpReport) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     report.content_ok = true;
     loop {
@@ -198,7 +198,7 @@ fn receive(mut stream: &TcpStream, seed: u64, deadline: Deadline, report: &mut T
 }
 
 /// Lets the next read or write take no longer than the deadline allows.
-pub(crate) fn patience(stream: &TcpStream, deadline: Deadline) -> io::Result<()> {
+pub(crate) fn patience(stream: &TcpStream, deadline: MeterDeadline) -> io::Result<()> {
     let left = deadline.left().ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
     stream.set_read_timeout(Some(left))?;
     stream.set_write_timeout(Some(left))

@@ -1,10 +1,10 @@
-//! How connections begin and end: half-closed, reset, refused, and very many of them.
+//! Half-closed, reset, refused and very many connections.
 
 use crate::{
     content, gate,
     path::Path,
     tcp::{listen, patience},
-    wait::{Deadline, writable},
+    wait::{MeterDeadline, writable},
 };
 use nix::{errno::Errno, libc};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -23,7 +23,7 @@ const REQUEST: &[u8] = b"until here";
 /// The first of either side.
 pub fn half_closed(path: Path<'_>, bytes: u64, timeout: Duration) -> io::Result<u64> {
     gate::flow();
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     let (mut client, mut server) = pair(path, deadline)?;
     client.write_all(REQUEST)?;
     client.shutdown(Shutdown::Write)?;
@@ -49,7 +49,7 @@ pub fn half_closed(path: Path<'_>, bytes: u64, timeout: Duration) -> io::Result<
 /// Where there is no connection to reset.
 pub fn reset(path: Path<'_>, timeout: Duration) -> io::Result<Option<Errno>> {
     gate::flow();
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     let (client, mut server) = pair(path, deadline)?;
     // Closing with no time to linger sends a reset instead of a FIN.
     SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
@@ -62,9 +62,9 @@ pub fn reset(path: Path<'_>, timeout: Duration) -> io::Result<Option<Errno>> {
 
 /// A connection on its way that is to be refused.
 #[derive(Debug)]
-pub struct Attempt(Socket);
+pub struct ConnectAttempt(Socket);
 
-impl Attempt {
+impl ConnectAttempt {
     /// Sends the first SYN.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Attempt {
 
 /// Connects to a closed port; returns the errno.
 pub fn refused(path: Path<'_>, timeout: Duration) -> Option<Errno> {
-    match Attempt::start(path) {
+    match ConnectAttempt::start(path) {
         Ok(attempt) => attempt.errno(timeout),
         Err(error) => error.raw_os_error().map(Errno::from_raw),
     }
@@ -101,7 +101,7 @@ pub fn refused(path: Path<'_>, timeout: Duration) -> Option<Errno> {
 /// The first connection that did not go through, with its number.
 pub fn many(path: Path<'_>, count: u32, parallel: u32, timeout: Duration) -> io::Result<()> {
     gate::flow();
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     let listener = path.to.run(|| listen(path.listen))?;
     listener.set_nonblocking(false)?;
     path.from.run(|| {
@@ -136,7 +136,7 @@ pub fn many(path: Path<'_>, count: u32, parallel: u32, timeout: Duration) -> io:
     })
 }
 
-fn pair(path: Path<'_>, deadline: Deadline) -> io::Result<(TcpStream, TcpStream)> {
+fn pair(path: Path<'_>, deadline: MeterDeadline) -> io::Result<(TcpStream, TcpStream)> {
     let listener = path.to.run(|| listen(path.listen))?;
     listener.set_nonblocking(false)?;
     path.from.run(|| connect(path, &listener, deadline))
@@ -144,7 +144,7 @@ fn pair(path: Path<'_>, deadline: Deadline) -> io::Result<(TcpStream, TcpStream)
 
 /// A connection's two ends, from the namespace that the thread is in. The handshake is the kernel's alone, so one
 /// thread has both.
-fn connect(path: Path<'_>, listener: &TcpListener, deadline: Deadline) -> io::Result<(TcpStream, TcpStream)> {
+fn connect(path: Path<'_>, listener: &TcpListener, deadline: MeterDeadline) -> io::Result<(TcpStream, TcpStream)> {
     let left = deadline.left().ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
     let client = TcpStream::connect_timeout(&path.dial, left)?;
     let (server, _) = listener.accept()?;

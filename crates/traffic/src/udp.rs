@@ -4,7 +4,7 @@ use crate::{
     flow::named,
     gate,
     path::Path,
-    wait::{Deadline, any_readable, errno, forget_error, would_block},
+    wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
 };
 use nix::{
     libc, setsockopt_impl,
@@ -40,7 +40,7 @@ impl Default for UdpOptions {
     }
 }
 
-/// What came of some datagrams.
+/// Result of some datagrams.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UdpReport {
     /// Datagrams that the kernel took without an error.
@@ -83,7 +83,7 @@ setsockopt_impl!(NoChecksum, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool)
 
 /// Sends `count` datagrams and collects their echoes until all are back or `timeout` is over.
 pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Duration) -> UdpReport {
-    let deadline = Deadline::after(timeout);
+    let deadline = MeterDeadline::after(timeout);
     let mut exchange = UdpExchange::start(path, count, options);
     while !exchange.collect() {
         let Some(left) = deadline.left() else { break };
@@ -92,11 +92,11 @@ pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Du
     exchange.report
 }
 
-/// Datagrams on their way.
+/// Datagrams in progress.
 pub(crate) struct UdpExchange {
     pump: Option<Pump>,
     count: u32,
-    /// What came of them so far.
+    /// Result so far.
     pub report: UdpReport,
 }
 

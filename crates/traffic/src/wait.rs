@@ -20,9 +20,9 @@ pub(crate) const ROUNDS: u32 = 3;
 
 /// A point in time after which a meter reports what it has.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadline(Instant);
+pub(crate) struct MeterDeadline(Instant);
 
-impl Deadline {
+impl MeterDeadline {
     pub fn after(timeout: Duration) -> Self {
         Self(Instant::now() + timeout)
     }

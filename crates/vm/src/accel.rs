@@ -1,14 +1,14 @@
 //! Chooses the accelerator of guests.
 //!
-//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM is
-//! used only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each boot of
-//! the host and each version of QEMU. After a timeout the next run probes again, since the host may have been busy; after
-//! several timeouts in a row, probing pauses for some time.
+//! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM
+//! is used only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each
+//! boot of the host and each version of QEMU. After a timeout the next run probes again, since the host may have been
+//! busy; after several timeouts in a row, probing pauses for some time.
 
 use super::{
     Accel, GuestSpec, Launcher, VmError,
     kvm::{self, Unusable},
-    probe::{self, Answer, PATIENCE, Patience},
+    probe::{self, KvmAnswer, PATIENCE, Patience},
 };
 use lab_base::file;
 use lab_record::event::Accelerator;
@@ -27,7 +27,7 @@ const REFERENCE_BOOT: Duration = Duration::from_millis(600);
 
 /// Pause after the second consecutive timeout; each further one doubles it.
 const PAUSE: Duration = Duration::from_secs(300);
-/// Never for longer.
+/// Maximum pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(86_400);
 
 /// The accelerator, and why it was chosen.
@@ -105,7 +105,7 @@ fn unforced(
             Some(verdict) => verdict,
             None => match probe::ask(launcher, spec, patience, asking.stop)? {
                 Some(answer) => memory.learn(answer),
-                None => Acceleration { accel: Accel::Tcg, reason: "nobody waited for a guest under KVM".to_owned() },
+                None => Acceleration { accel: Accel::Tcg, reason: "the test of KVM was interrupted".to_owned() },
             },
         },
     };
@@ -147,21 +147,32 @@ fn forced_to(value: &str) -> Result<Acceleration, VmError> {
 
 /// A result is valid for one boot of the host and one version of QEMU: a reboot or an upgrade may fix KVM.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
+pub(crate) struct Remembered {
     boot_id: String,
     qemu: String,
     verdict: Acceleration,
-    /// Of a guest that was too slow.
+    /// Timeouts of guests under KVM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     slow: Option<Slow>,
+}
+
+impl Remembered {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// Whether the result counts without another probe.
+    pub(crate) fn holds(&self) -> bool {
+        self.slow.is_none_or(Slow::holds)
+    }
 }
 
 /// Consecutive timeouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Slow {
-    /// How many in a row.
+    /// Number of consecutive timeouts.
     times: u32,
-    /// When the last one was.
+    /// Time of the last timeout.
     since: SystemTime,
 }
 
@@ -202,7 +213,7 @@ impl Memory {
 
     /// An unreadable cache file counts as no result.
     fn read(path: &Path) -> Option<Remembered> {
-        serde_json::from_slice(&fs::read(path).ok()?).ok()
+        Remembered::parse(&fs::read(path).ok()?)
     }
 
     /// The cached result for this boot and this QEMU.
@@ -212,7 +223,7 @@ impl Memory {
     }
 
     fn verdict(&self) -> Option<Acceleration> {
-        self.current().filter(|kept| kept.slow.is_none_or(Slow::holds)).map(|kept| kept.verdict)
+        self.current().filter(Remembered::holds).map(|kept| kept.verdict)
     }
 
     fn recall(&self) -> Option<Acceleration> {
@@ -228,19 +239,21 @@ impl Memory {
         }
     }
 
-    /// The verdict that follows from an answer.
-    fn learn(&self, answer: Answer) -> Acceleration {
+    /// The accelerator that follows from a probe's answer.
+    fn learn(&self, answer: KvmAnswer) -> Acceleration {
         let (accel, reason, slow) = match answer {
-            Answer::Spoke(after) => {
+            KvmAnswer::Spoke(after) => {
                 (Accel::Kvm, format!("a guest under KVM answered after {:.1} s", after.as_secs_f32()), None)
             }
-            Answer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
-            Answer::Unclear(why) => {
+            KvmAnswer::Died(how) => (Accel::Tcg, format!("/dev/kvm opens, but {how}"), None),
+            KvmAnswer::Unclear(why) => {
                 let before = self.current().and_then(|kept| kept.slow).map_or(0, |slow| slow.times);
                 let slow = Slow { times: before.saturating_add(1), since: SystemTime::now() };
                 let again = match slow.pause() {
-                    Duration::ZERO => "the next run tries again".to_owned(),
-                    pause => format!("{} guests in a row; tried again in {} min", slow.times, pause.as_secs() / 60),
+                    Duration::ZERO => "the next run tests KVM again".to_owned(),
+                    pause => {
+                        format!("{} guests in a row; KVM is tested again in {} min", slow.times, pause.as_secs() / 60)
+                    }
                 };
                 (Accel::Tcg, format!("/dev/kvm opens, but {why}; {again}"), Some(slow))
             }
@@ -312,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn deaths_and_successes_are_remembered() {
+    fn failures_and_successes_are_cached() {
         for (launcher, accel, reason, lines) in [
             (speaking(), Accel::Kvm, "a guest under KVM answered after 0.", 0),
             (dying(), Accel::Tcg, "/dev/kvm opens, but QEMU ended under KVM (exit code 1: kvm: abort)", 1),
@@ -329,19 +342,19 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_was_too_slow_is_not_remembered_and_told() {
+    fn a_single_timeout_is_reported_but_not_cached() {
         let (cache, slow) = (tempfile::tempdir().unwrap(), mute());
         let (first, said) = chosen(cache.path(), &slow, Ok(()), false);
         assert_eq!(first.accel, Accel::Tcg);
         assert_eq!(said.len(), 1);
         assert!(said[0].starts_with("KVM is not used; guests are emulated"), "{said:?}");
-        assert!(said[0].contains("sent nothing for 200ms; the next run tries again"), "{said:?}");
+        assert!(said[0].contains("sent nothing for 200ms; the next run tests KVM again"), "{said:?}");
         assert_eq!(remembered(cache.path(), "10.0", None), None);
         assert_eq!(chosen(cache.path(), &speaking(), Ok(()), false).0.accel, Accel::Kvm, "asked again");
     }
 
     #[test]
-    fn only_one_slow_guest_after_the_other_is_remembered_and_for_a_while() {
+    fn consecutive_timeouts_are_cached_for_some_time() {
         let cache = tempfile::tempdir().unwrap();
         let slow = mute();
         let boots = |launcher: &FakeLauncher| {
@@ -352,16 +365,16 @@ mod tests {
         };
         assert_eq!(boots(&slow).0, 1);
         let (tried, reason) = boots(&slow);
-        assert!(tried == 1 && reason.ends_with("; 2 guests in a row; tried again in 5 min"), "{reason}");
+        assert!(tried == 1 && reason.ends_with("; 2 guests in a row; KVM is tested again in 5 min"), "{reason}");
         let (tried, reason) = boots(&slow);
-        assert!(tried == 0 && reason.contains("tried again in 5 min; cached result; remove "), "{reason}");
+        assert!(tried == 0 && reason.contains("tested again in 5 min; cached result; remove "), "{reason}");
 
         let path = Memory::path(cache.path());
         let mut kept = Memory::read(&path).unwrap();
         kept.slow = kept.slow.map(|slow| Slow { since: SystemTime::now() - PAUSE, ..slow });
         fs::write(&path, serde_json::to_vec(&kept).unwrap()).unwrap();
         let (tried, reason) = boots(&slow);
-        assert!(tried == 1 && reason.ends_with("; 3 guests in a row; tried again in 10 min"), "{reason}");
+        assert!(tried == 1 && reason.ends_with("; 3 guests in a row; KVM is tested again in 10 min"), "{reason}");
         let pause = |times| Slow { times, since: SystemTime::now() }.pause();
         assert_eq!((pause(1), pause(99)), (Duration::ZERO, LONGEST_PAUSE));
         let ahead = Slow { times: 2, since: SystemTime::now() + PAUSE };
@@ -369,23 +382,27 @@ mod tests {
     }
 
     #[test]
-    fn a_remembered_kvm_is_taken_back_when_it_stops_working() {
+    fn a_cached_kvm_is_not_used_if_it_stops_working() {
         let cache = tempfile::tempdir().unwrap();
         chosen(cache.path(), &speaking(), Ok(()), false);
         let (refused, said) = chosen(cache.path(), &speaking(), busy(), false);
         assert_eq!((refused.accel, said.len()), (Accel::Tcg, 1));
-        assert!(refused.reason.contains("makes no virtual machine: Device or resource busy"), "{}", refused.reason);
+        assert!(
+            refused.reason.contains("can't create a virtual machine: Device or resource busy"),
+            "{}",
+            refused.reason
+        );
         assert_eq!(remembered(cache.path(), "10.0", None), None);
 
         chosen(cache.path(), &speaking(), Ok(()), false);
         distrust(cache.path());
         assert_eq!(chosen(cache.path(), &dying(), Ok(()), false).0.accel, Accel::Tcg, "asked again");
         distrust(cache.path());
-        assert!(remembered(cache.path(), "10.0", None).is_some(), "a remembered \"tcg\" stays");
+        assert!(remembered(cache.path(), "10.0", None).is_some(), "a cached \"tcg\" is kept");
     }
 
     #[test]
-    fn a_host_without_kvm_has_nothing_to_be_told_and_neither_has_who_breaks_off() {
+    fn nothing_is_reported_without_kvm_or_after_an_interrupt() {
         let cache = tempfile::tempdir().unwrap();
         let absent = Err(Unusable::Absent("/dev/kvm".into()));
         let (choice, said) = chosen(cache.path(), &speaking(), absent, false);
@@ -421,6 +438,6 @@ mod tests {
         assert_eq!(scale(Accel::Tcg, 300), 4.0);
         assert_eq!(scale(Accel::Tcg, 6000), 10.0);
         assert_eq!(scale(Accel::Tcg, 600_000), 40.0);
-        assert_eq!(forced_to("xen").unwrap_err().to_string(), "NETKIT_LAB_ACCEL is `xen`; it takes `kvm` or `tcg`");
+        assert_eq!(forced_to("xen").unwrap_err().to_string(), "NETKIT_LAB_ACCEL is `xen`; it must be `kvm` or `tcg`");
     }
 }

@@ -1,7 +1,8 @@
 //! The command line of a guest.
 //!
 //! vng joins its arguments to a shell string, and passes `--qemu-opts` to QEMU unquoted, where commas separate options.
-//! Therefore every external value is checked against a small set of characters; a value with another character is an error.
+//! Therefore every external value is checked against a small set of characters; a value with another character is an
+//! error.
 
 use super::{Accel, GuestSpec, VmError};
 use lab_base::paths::is_plain;
@@ -21,9 +22,9 @@ const CMDLINE: &[&str] = &[
     "loglevel=7",
     // Disables pressure stall accounting, which takes 1/40 of the suite's time and is used by no case.
     "psi=0",
-    // Disables boot work that no case needs (docs/speed.md has the shares of processor time under TCG): self-tests of the
-    // crypto library and of the CPU jitter RNG (virtio-rng provides entropy), five-level page tables, and KASLR, which
-    // would also make addresses of different boots incomparable.
+    // Disables boot work that no case needs (docs/speed.md has the shares of processor time under TCG): self-tests of
+    // the crypto library and of the CPU jitter RNG (virtio-rng provides entropy), five-level page tables, and KASLR,
+    // which would also make addresses of different boots incomparable.
     "cryptomgr.notests=1",
     "initcall_blacklist=jent_mod_init",
     "no5lvl",
@@ -32,15 +33,15 @@ const CMDLINE: &[&str] = &[
     "panic=-1",
     "oops=panic",
     "softlockup_panic=1",
-    // Soft lockups are reported after twice this time, seconds. On a busy host a virtual processor may not run for longer
-    // than the kernel's default of 20 s, and hanging cases are detected by their deadlines.
+    // Soft lockups are reported after twice this time, seconds. On a busy host a virtual processor may not run for
+    // longer than the kernel's default of 20 s, and hanging cases are detected by their deadlines.
     "watchdog_thresh=30",
     "hung_task_panic=1",
     // On a busy host an emulated timer may be too late for the kernel's check, which panics: "IO-APIC + timer doesn't
     // work!" (7.2.13 under TCG). KVM guests skip this check themselves.
     "no_timer_check",
-    // Allows sysrq, by which a hanging guest is queried for its tasks; Debian restricts it. With interrupts disabled only
-    // an NMI works, and its panic prints the place.
+    // Allows sysrq, by which a hanging guest is queried for its tasks; Debian restricts it. With interrupts disabled
+    // only an NMI works, and its panic prints the place.
     "sysrq_always_enabled",
     "unknown_nmi_panic",
     // The agent writes marks to the kernel log; rate limiting could drop them.
@@ -50,8 +51,8 @@ const CMDLINE: &[&str] = &[
 
 /// Kernel parameters of guests under KVM.
 const KVM_CMDLINE: &[&str] = &[
-    // A restored guest's TSC and its clock were saved some milliseconds apart, which the kernel's watchdog of clock sources
-    // takes for skew ("Marking clocksource 'tsc' as unstable"). The guest's clock is kvm-clock, whatever the TSC does.
+    // A restored guest's TSC and its clock were saved some milliseconds apart, which the kernel's clocksource
+    // watchdog reports as skew ("Marking clocksource 'tsc' as unstable"). The guest uses kvm-clock in any case.
     "tsc=nowatchdog",
 ];
 
@@ -68,7 +69,7 @@ pub struct Files {
     pub qmp: PathBuf,
     /// Error output of vng and QEMU.
     pub stderr: PathBuf,
-    /// The command line that vng puts together.
+    /// File with the command line that vng composes.
     pub words: PathBuf,
 }
 
@@ -106,7 +107,8 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     add(&["--run", &kernel, "--root", &root, "--name", name]);
     // Avoids virtiofsd, whose start vng tries for seconds; the export is never mounted anyway.
     add(&["--force-9p"]);
-    // The image contains the modules. vng would search for modules next to the kernel and build its own initramfs for them.
+    // The image contains the modules. vng would search for modules next to the kernel and build its own initramfs for
+    // them.
     add(&["--skip-modules"]);
     add(&["--disable-monitor"]);
     add(&["--memory", &format!("{}M", spec.memory_mib), "--cpus", &spec.cpus.to_string()]);
@@ -135,17 +137,17 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         options.push(format!("-object memory-backend-file,id=ram,size={size}M,mem-path={file},share=on"));
         options.push("-machine memory-backend=ram".to_owned());
     }
-    // The same machine whatever executes it: vng says this under TCG only, and QEMU's default is an i440FX.
+    // The same machine with both accelerators: vng only sets it under TCG, and QEMU's default is an i440FX.
     options.push("-machine q35".to_owned());
     let more = match spec.accel {
         Accel::Tcg => {
             add(&["--disable-kvm"]);
-            // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages by
-            // `rep stosb` (clear_page_erms), which is slow when emulated. `fsrm` implies `erms`: 6.1 with the one and
-            // without the other copies short buffers wrongly (arch/x86/lib/memmove_64.S) and resets while it boots; QEMU
-            // 11's `max` has both. With `cx16` allocators use cmpxchg16b, after
-            // which QEMU 7.2 has wrong flags until the next instruction that sets them: an interrupt in between restores a
-            // wrong trap flag, for example, and the guest crashes without a kernel bug.
+            // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages
+            // by `rep stosb` (clear_page_erms), which is slow when emulated. `fsrm` implies `erms`: 6.1 with the one
+            // and without the other copies short buffers wrongly (arch/x86/lib/memmove_64.S) and resets while it boots;
+            // QEMU 11's `max` has both. With `cx16` allocators use cmpxchg16b, after
+            // which QEMU 7.2 has wrong flags until the next instruction that sets them: an interrupt in between
+            // restores a wrong trap flag, for example, and the guest crashes without a kernel bug.
             options.push("-cpu max,-erms,-fsrm,-cx16".to_owned());
             &[]
         }
@@ -168,7 +170,7 @@ fn check(what: &'static str, value: &str, mend: &'static str, allowed: impl Fn(c
     }
 }
 
-/// Makes paths absolute: vng takes a bare word for a kernel version and downloads it.
+/// Makes paths absolute: vng treats a bare word as a kernel version and downloads it.
 fn path(what: &'static str, path: &Path, mend: &'static str) -> Result<String, VmError> {
     let file = |cause| VmError::File { what, path: path.to_owned(), cause };
     let absolute = std::path::absolute(path).map_err(file)?;
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn guests_are_the_same_machine_under_both_accelerators() {
+    fn both_accelerators_use_the_same_machine() {
         let dir = tempfile::tempdir().unwrap();
         let words = |accel| {
             let spec = GuestSpec { accel, ..spec(dir.path()) };

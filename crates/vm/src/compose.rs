@@ -1,8 +1,8 @@
 //! Composes a guest's QEMU command line from virtme-ng's, without parts that the lab's guests don't need.
 //!
-//! virtme-ng prints how it would start QEMU (`vng --dry-run`), and the lab starts it. Before that, everything by which a
-//! guest could reach its host is removed: exports of directories over 9p, a second console of unlimited size, a watchdog.
-//! Unknown devices are refused, so that another version of virtme-ng can't add one unnoticed.
+//! virtme-ng prints how it would start QEMU (`vng --dry-run`), and the lab starts it. Before that, everything by which
+//! a guest could reach its host is removed: exports of directories over 9p, a second console of unlimited size, a
+//! watchdog. Unknown devices are refused, so that another version of virtme-ng can't add one unnoticed.
 
 use super::{
     GuestSpec, VmError,
@@ -37,9 +37,10 @@ const DEVICES: [&str; 5] = [
 
 /// Whether this QEMU was built with its sandbox.
 pub fn has_sandbox(qemu: &Path) -> bool {
-    // Options are taken in their order, and one that is not there ends it before it tells its version.
-    let asked = Command::new(qemu).args(SANDBOX).arg("-version").stdin(Stdio::null()).output();
-    asked.is_ok_and(|output| output.status.success())
+    // QEMU handles options in their order: an unsupported one ends it before it prints its version.
+    let mut command = Command::new(qemu);
+    command.env("PATH", programs::search_path()).args(SANDBOX).arg("-version").stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// QEMU and its arguments for this guest.
@@ -51,7 +52,7 @@ pub fn machine(spec: &GuestSpec, files: &Files, name: &str) -> Result<Command, V
     let words = words.ok_or_else(|| failed("printed no command line".to_owned()))?;
     let mut words = strip(words).map_err(failed)?.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words);
+    command.env("PATH", programs::search_path()).args(words);
     if spec.sandbox {
         command.args(SANDBOX);
     }
@@ -70,13 +71,13 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
         .env("PATH", programs::search_path_behind(spec.vng.parent()))
         // vng reads default options from the user's home, and any of them would change what is tested.
         .env("HOME", files.words.parent().unwrap_or(Path::new("/")))
-        // It becomes a word of the kernel's command line.
+        // It becomes a parameter on the kernel's command line.
         .env_remove("TERM")
         .stdin(Stdio::null())
         .stdout(File::create(&files.words).map_err(file)?)
         .stderr(File::options().append(true).create(true).open(&files.stderr).map_err(stderr)?)
         .process_group(0);
-    // Where vng itself came from `pip install --user`, Python still has to find it.
+    // If vng was installed by `pip install --user`, Python must still find it.
     if let Some(home) = env::home_dir().filter(|_| env::var_os("PYTHONUSERBASE").is_none()) {
         command.env("PYTHONUSERBASE", home.join(".local"));
     }
@@ -111,7 +112,7 @@ fn strip(words: Vec<String>) -> Result<Vec<String>, String> {
     while let Some(word) = words.next() {
         let mut value = match &*word {
             "-fsdev" | "-device" | "-chardev" | "-append" => words.next().ok_or(format!("{word} has no value"))?,
-            // An export and its device in one.
+            // This option combines an export and its device.
             "-virtfs" => {
                 words.next();
                 continue;
@@ -123,12 +124,12 @@ fn strip(words: Vec<String>) -> Result<Vec<String>, String> {
         };
         let stays = match &*word {
             "-fsdev" => false,
-            // The kernel log on standard error: it is on the serial line too.
+            // The kernel log on standard error, which is also on the serial line.
             "-chardev" => !value.contains("path=/proc/self/fd/"),
             "-device" if value.starts_with("virtio-9p-") => false,
             "-device" if is_needless(&value) => false,
             "-device" if DEVICES.iter().any(|known| value.starts_with(known)) => true,
-            "-device" => return Err(format!("a device that guests of the lab do not have: {value}")),
+            "-device" => return Err(format!("virtme-ng added a device that the lab's guests must not have: {value}")),
             _ => {
                 let words: Vec<&str> = value.split(' ').filter(|word| *word != "console=hvc0").collect();
                 value = words.join(" ");
@@ -139,7 +140,7 @@ fn strip(words: Vec<String>) -> Result<Vec<String>, String> {
             kept.extend([word, value]);
         }
     }
-    // Also without the drives, cards and ports that QEMU adds by default.
+    // Remove the drives, cards and ports that QEMU adds by default.
     kept.push("-nodefaults".to_owned());
     Ok(kept)
 }
@@ -155,7 +156,7 @@ mod tests {
     use crate::fake::specification;
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    /// As virtme-ng 1.42 puts it together.
+    /// A command line of virtme-ng 1.42.
     const COMPOSED: &str = "/usr/bin/qemu-system-x86_64 -name nkl.1 -m 512M \
         -fsdev local,id=virtfs5,path=/tmp/x/root,security_model=none,readonly=on,multidevs=remap \
         -device virtio-9p-pci,fsdev=virtfs5,mount_tag=/dev/root \
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_nobody_knows_is_refused() {
+    fn an_unknown_device_is_refused() {
         let words = shlex::split("qemu -device vhost-vsock-pci,guest-cid=3").unwrap();
         assert!(strip(words).unwrap_err().contains("vhost-vsock-pci,guest-cid=3"));
     }
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_virtme_ng_says_is_what_is_started_and_its_complaint_is_told() {
+    fn virtme_ngs_command_line_is_used_and_its_error_quoted() {
         let command = told("#!/bin/sh\necho '\"/usr/bin/qemu\" -m 1 -append \"a b\"'\n").unwrap();
         let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
         assert_eq!(command.get_program(), "/usr/bin/qemu");

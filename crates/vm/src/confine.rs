@@ -1,8 +1,8 @@
 //! Restricts the privileges of a virtual machine's process, between fork and exec.
 //!
-//! A guest that exploits QEMU gains QEMU's privileges, so they are restricted: QEMU can open only the guest's own files and
-//! those of programs and libraries (by Landlock, if the host's kernel supports it), it has no capabilities even if root
-//! runs the lab, it can't fill the disk, and it ends with the lab.
+//! A guest that exploits QEMU gains QEMU's privileges, so they are restricted: QEMU can open only the guest's own files
+//! and those of programs and libraries (by Landlock, if the host's kernel supports it), it has no capabilities even if
+//! root runs the lab, it can't fill the disk, and it ends with the lab.
 
 use super::{CONSOLE_LIMIT, GuestSpec};
 use landlock::{
@@ -17,8 +17,9 @@ use std::{
     process::Command,
 };
 
-/// Bytes of any file that a virtual machine writes: its console, its standard error, its devices' saved state. The lab
-/// gives a guest up that comes near with its console; this is for a lab that stands still.
+/// Maximum size of any file that a virtual machine writes, bytes: its console, its standard error, its devices'
+/// saved state. The lab ends a guest whose console comes near this limit; the limit protects the disk if the lab itself
+/// hangs.
 const FILE_LIMIT: u64 = 2 * CONSOLE_LIMIT;
 /// The highest possible capability; the kernel returns an error above its own.
 const CAPABILITIES: i32 = 63;
@@ -50,18 +51,24 @@ pub struct Reach {
 impl Reach {
     /// The files of a guest with the directory `dir`.
     pub fn of(spec: &GuestSpec, dir: &Path, program: &Path) -> Self {
-        let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
-        // A QEMU outside of the system has its libraries and firmware beside it: <root>/bin/qemu, <root>/usr/bin/qemu.
-        let prefix = program.parent().filter(|parent| parent.ends_with("bin")).and_then(Path::parent);
-        let root = prefix.and_then(|prefix| if prefix.ends_with("usr") { prefix.parent() } else { Some(prefix) });
-        let beside = root.filter(|root| root.parent().is_some()).map(Path::to_owned);
         let read = [&spec.kernel, &spec.image].into_iter().chain(&spec.direct).cloned();
-        // A script that a person chose as QEMU may start the one that `lab setup` unpacked.
-        let tools = lab_base::paths::cache_dir().ok().map(|cache| lab_base::programs::tools(&cache));
-        let read = read.chain(beside).chain(tools).chain([program]).collect();
+        let read = read.chain(Self::of_program(program).read).collect();
         // The files of a snapshot are in one directory.
         let draft = spec.memory_file.as_deref().and_then(Path::parent).map(Path::to_owned);
         Self { read, write: std::iter::once(dir.to_owned()).chain(draft).collect() }
+    }
+
+    /// What QEMU needs to start at all.
+    pub fn of_program(program: &Path) -> Self {
+        let program = program.canonicalize().unwrap_or_else(|_| program.to_owned());
+        // A QEMU outside of the system directories has its libraries and firmware in the same tree: <root>/bin/qemu,
+        // <root>/usr/bin/qemu.
+        let prefix = program.parent().filter(|parent| parent.ends_with("bin")).and_then(Path::parent);
+        let root = prefix.and_then(|prefix| if prefix.ends_with("usr") { prefix.parent() } else { Some(prefix) });
+        let beside = root.filter(|root| root.parent().is_some()).map(Path::to_owned);
+        // A script that the user chose as QEMU may start the one that `lab setup` unpacked.
+        let tools = lab_base::paths::cache_dir().ok().map(|cache| lab_base::programs::tools(&cache));
+        Self { read: beside.into_iter().chain(tools).chain([program]).collect(), write: Vec::new() }
     }
 
     /// Adds a snapshot: its memory is mapped privately, but QEMU 7.2 opens it for writing.
@@ -86,7 +93,7 @@ impl Reach {
         let devices = DEVICES.iter().map(Path::new).filter_map(|path| rights(path, every));
         let own = self.read.iter().filter_map(|path| rights(path, read));
         let written = self.write.iter().filter_map(|path| rights(path, every));
-        // Missing paths are skipped: they can't be opened anyway.
+        // Missing paths are skipped, because they can't be opened anyway.
         rules.add_rules(system.chain(devices).chain(own).chain(written))
     }
 }

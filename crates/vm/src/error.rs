@@ -18,7 +18,7 @@ pub enum VmError {
     },
     /// vng passes its arguments through a shell and through QEMU's comma-separated options.
     #[error(
-        "{what} `{value}` contains {found:?}, which virtme-ng can't pass on; use letters, digits and `/._-+:=@%` only{mend}"
+        "{what} `{value}` contains {found:?}, which virtme-ng can't pass to QEMU; use letters, digits and `/._-+:=@%` only{mend}"
     )]
     Unquotable {
         /// Kind of the value.
@@ -41,36 +41,48 @@ pub enum VmError {
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
     /// A program did not start.
-    #[error("can't start {}: {cause}; `lab doctor` says what is missing", program.display())]
+    #[error("can't start {}: {cause}; `lab doctor` shows what is missing", program.display())]
     Spawn {
         /// The program.
         program: PathBuf,
         /// The system's answer.
         cause: io::Error,
     },
-    /// A helper program ran and did not do its work.
+    /// A helper program failed.
     #[error("{program}: {problem}")]
     Tool {
         program: String,
         /// The reason, one line.
         problem: String,
     },
+    /// A script that was named as QEMU starts one that guests may not open.
+    #[error(
+        "{} starts a QEMU that guests of the lab may not open (`{said}`): they may open those in /usr, in the cache, and in \
+         the directory of the script if that is named `bin`; put the script beside its QEMU, or let NETKIT_LAB_QEMU name \
+         QEMU itself",
+        script.display()
+    )]
+    Unreachable {
+        script: PathBuf,
+        /// The script's last line.
+        said: String,
+    },
     /// The guest ended before the host could connect.
-    #[error("guest {guest} ended before its agent's port was there ({exit})")]
+    #[error("guest {guest} ended before its agent's port existed ({exit})")]
     Exited {
         /// Name of the guest.
         guest: String,
         exit: GuestExit,
     },
-    /// The virtual machine never offered the agent's port.
-    #[error("guest {guest} did not offer its agent's port within {waited:.1?}")]
+    /// The virtual machine did not create the agent's port in time.
+    #[error("guest {guest} did not create its agent's port within {waited:.1?}")]
     ConnectTimeout {
         /// Name of the guest.
         guest: String,
         /// Time waited.
         waited: Duration,
     },
-    /// The port is there and can't be used.
+    /// The port exists but can't be used.
     #[error("guest {guest}: agent's port: {cause}")]
     Port {
         /// Name of the guest.
@@ -85,6 +97,6 @@ pub enum VmError {
     #[error("QEMU's monitor: {0}")]
     Monitor(String),
     /// `NETKIT_LAB_ACCEL` has another value.
-    #[error("NETKIT_LAB_ACCEL is `{0}`; it takes `kvm` or `tcg`")]
+    #[error("NETKIT_LAB_ACCEL is `{0}`; it must be `kvm` or `tcg`")]
     AccelOverride(String),
 }

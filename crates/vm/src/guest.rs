@@ -53,7 +53,7 @@ pub struct MachineGuest {
 
 /// Preparation of a launch: a directory for sockets, and output files.
 #[derive(Debug)]
-pub struct Stage {
+pub struct LaunchStage {
     /// Removed with the guest.
     pub dir: TempDir,
     /// Paths in the directory.
@@ -62,7 +62,7 @@ pub struct Stage {
     stderr: File,
 }
 
-impl Stage {
+impl LaunchStage {
     /// Creates the directory and the files.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Stage {
             let path = path.to_owned();
             move |cause| VmError::File { what, path, cause }
         };
-        // A directory per launch, so that a guest never meets the sockets of an earlier guest.
+        // A directory per launch, so that a guest never finds the sockets of an earlier guest.
         let dir = private::temporary(&orphans::mark()?, &spec.run_dir)?;
         let files = Files::below(dir.path());
         fs::create_dir(&files.root).map_err(file("guest root", &files.root))?;
@@ -123,8 +123,8 @@ impl MachineGuest {
     }
 }
 
-/// What vng or QEMU said last, and first of all an error: a guest that stands still under KVM ends with a dump of its
-/// registers. Kernel messages are left out: vng copies those to standard error too.
+/// The last line of vng or QEMU, preferably an error: a hung guest under KVM ends with a dump of its registers.
+/// Kernel messages, which vng also copies to standard error, are left out.
 pub(super) fn telling_line(stderr: &Path) -> String {
     let text = lab_guard::bounded::tail(stderr, LAST_WORDS).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -216,8 +216,8 @@ impl Guest for MachineGuest {
 
     fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError> {
         let lost = |problem: &str| VmError::Snapshot(problem.to_owned());
-        let memory = self.memory_file.as_deref().ok_or_else(|| lost("the guest's memory is in no file"))?;
-        let qemu = self.group.qemu().ok_or_else(|| lost("the guest is gone"))?;
+        let memory = self.memory_file.as_deref().ok_or_else(|| lost("the guest's memory is not in a file"))?;
+        let qemu = self.group.qemu().ok_or_else(|| lost("the guest has ended"))?;
         let program = qemu.exe().map_err(|error| lost(&error.to_string()))?;
         let arguments = qemu.cmdline().map_err(|error| lost(&error.to_string()))?;
         let name = arguments.iter().skip_while(|word| *word != "-name").nth(1);

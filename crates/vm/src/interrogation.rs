@@ -2,8 +2,8 @@
 //!
 //! QEMU reports the registers in any state of the kernel. The kernel reports more, with symbols: its keyboard handler
 //! answers Alt-SysRq in interrupt context, even if every task is blocked or a processor spins in the kernel. With
-//! interrupts disabled, the last resort is an NMI: the guest treats it as unknown and panics (`unknown_nmi_panic`) with a
-//! backtrace of the interrupted code.
+//! interrupts disabled, the last resort is an NMI: the guest treats it as unknown and panics (`unknown_nmi_panic`) with
+//! a backtrace of the interrupted code.
 
 use super::{VmError, process::POLL, qmp::Monitor};
 use std::{
@@ -13,7 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Keys for Alt-SysRq, `drivers/tty/sysrq.c`: console log level 9, backtraces of all processors, blocked tasks, all tasks.
+/// Keys for Alt-SysRq, `drivers/tty/sysrq.c`: console log level 9, backtraces of all processors, blocked tasks, all
+/// tasks.
 const KEYS: [&str; 4] = ["9", "l", "w", "t"];
 /// A console that has not grown for this long is complete. QEMU holds a key for 100 ms.
 const QUIET: Duration = Duration::from_millis(400);
@@ -99,8 +100,8 @@ fn length(console: &Path) -> u64 {
     fs::metadata(console).map_or(0, |metadata| metadata.len())
 }
 
-/// The first `RIP: 0010:symbol+offset/size` of a kernel backtrace (`show_ip`, `arch/x86/kernel/dumpstack.c`). User space
-/// has another segment selector.
+/// The first `RIP: 0010:symbol+offset/size` of a kernel backtrace (`show_ip`, `arch/x86/kernel/dumpstack.c`). User
+/// space has another segment selector.
 fn place(tasks: &str) -> Option<String> {
     let (_, rest) = tasks.split_once("RIP: 0010:")?;
     let line = rest.lines().next()?.trim();
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn no_monitor_is_a_finding_too_and_nothing_waits_past_its_time() {
+    fn a_missing_monitor_is_reported_and_the_time_limit_is_kept() {
         let dir = lab_guard::private::scratch("test-").unwrap();
         let found = question(&dir.path().join("none"), &dir.path().join("none"), Duration::from_secs(60), &|| false);
         assert_eq!(found.findings.len(), 1);

@@ -12,7 +12,8 @@ use std::{
 const DEVICE: &str = "/dev/kvm";
 
 nix::ioctl_write_int_bad!(
-    /// `KVM_CREATE_VM` (`include/uapi/linux/kvm.h`): creates an empty machine of the given type, returned as a descriptor.
+    /// `KVM_CREATE_VM` (`include/uapi/linux/kvm.h`): creates an empty machine of the given type, returned as a
+    /// descriptor.
     create_machine,
     nix::request_code_none!(0xAE, 0x01)
 );
@@ -23,7 +24,7 @@ pub enum Unusable {
     /// The device does not exist.
     #[error("{}: No such file or directory", .0.display())]
     Absent(PathBuf),
-    /// It does not open, mostly since the user is not in the group that may.
+    /// It can't be opened, usually because the user is not in the required group.
     #[error("{}: {cause}", device.display())]
     Closed {
         /// The device.
@@ -31,8 +32,8 @@ pub enum Unusable {
         /// The system's answer.
         cause: io::Error,
     },
-    /// It opens and makes no machine: another hypervisor may have the processor to itself (`EBUSY`).
-    #[error("{} opens, but makes no virtual machine: {cause}", device.display())]
+    /// It can be opened but can't create a machine: another hypervisor may use the processor exclusively (`EBUSY`).
+    #[error("{} opens, but can't create a virtual machine: {cause}", device.display())]
     Refusing {
         /// The device.
         device: PathBuf,
@@ -41,8 +42,8 @@ pub enum Unusable {
     },
 }
 
-/// Checks that the device can create a virtual machine. This takes a millisecond, but does not show that a guest runs in
-/// it. runs in one.
+/// Checks that the device can create a virtual machine. This takes a millisecond, but does not show that a guest runs
+/// in it.
 ///
 /// # Errors
 /// [`Unusable`].
@@ -66,7 +67,7 @@ fn usable_at(device: &Path) -> Result<(), Unusable> {
         }
     };
     let machine = made.map_err(|errno| Unusable::Refusing { device: device.to_owned(), cause: errno.into() })?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else knows of it.
+    // SAFETY: the kernel has just created this descriptor, and no other code uses it.
     drop(unsafe { OwnedFd::from_raw_fd(machine) });
     Ok(())
 }
@@ -76,13 +77,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_opens_and_makes_no_machine_is_told_from_what_is_not_there() {
+    fn a_refusing_device_is_distinguished_from_a_missing_one() {
         let told = |device: &str| usable_at(Path::new(device)).unwrap_err();
         assert!(matches!(told("/nonexistent/kvm"), Unusable::Absent(_)));
         assert_eq!(told("/nonexistent/kvm").to_string(), "/nonexistent/kvm: No such file or directory");
         assert!(matches!(told("/dev/null/kvm"), Unusable::Closed { .. }));
         let refusing = told("/dev/null");
         assert!(matches!(refusing, Unusable::Refusing { .. }), "{refusing:?}");
-        assert!(refusing.to_string().starts_with("/dev/null opens, but makes no virtual machine: "), "{refusing}");
+        assert!(
+            refusing.to_string().starts_with("/dev/null opens, but can't create a virtual machine: "),
+            "{refusing}"
+        );
     }
 }

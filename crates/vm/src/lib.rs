@@ -1,13 +1,14 @@
 //! Virtual machines: the interface that the run loop uses, and its implementations.
 //!
-//! The interface consists of three traits. [`VngLauncher`] implements them with virtme-ng and QEMU; `fake` implements them
-//! with threads, so that tests of the run loop take milliseconds and need no kernel. This crate does not know the protocol:
-//! a [`Channel`] transfers bytes.
+//! The interface consists of three traits. [`VngLauncher`] implements them with virtme-ng and QEMU; `fake` implements
+//! them with threads, so that tests of the run loop take milliseconds and need no kernel. This crate does not use the
+//! protocol: a [`Channel`] transfers bytes.
 //!
 //! Start with [`Launcher`], which boots a [`GuestSpec`]; [`snapshot`] stores booted guests to be restored, [`accel`]
 //! chooses between KVM and TCG.
 //!
-//! *Architecture invariant:* this crate knows no plan and no cell, and neither parses nor writes messages of the agent.
+//! *Architecture invariant:* this crate does not depend on plans or cells, and neither parses nor writes messages of
+//! the agent.
 
 pub mod accel;
 mod channel;
@@ -17,6 +18,8 @@ mod confine;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+#[cfg(test)]
+mod fuzz;
 mod guest;
 mod interrogation;
 pub mod kvm;
@@ -51,7 +54,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes of a guest's console. A run of the whole suite with every message of the kernel takes a hundredth of it.
+/// Maximum size of a guest's console, bytes. A run of the whole suite with all kernel messages needs a hundredth of it.
 pub const CONSOLE_LIMIT: u64 = 32 << 20;
 
 /// Describes a console that has exceeded its size limit.
@@ -113,9 +116,9 @@ pub struct GuestSpec {
     pub vng: PathBuf,
     /// The QEMU program; `None` leaves the choice to vng.
     pub qemu: Option<PathBuf>,
-    /// Whether QEMU supports its sandbox, and is to use it.
+    /// Whether to use QEMU's sandbox; QEMU must support it.
     pub sandbox: bool,
-    /// Versions of both programs: a snapshot belongs to the pair that made it.
+    /// Versions of both programs: a snapshot can only be restored with the versions that created it.
     pub tools: String,
     /// File for the guest's memory, required for snapshots; its size is the memory's.
     pub memory_file: Option<PathBuf>,
@@ -133,8 +136,8 @@ pub trait Launcher: Send + Sync {
     /// Restores a guest from a snapshot. The snapshot's memory file is not modified.
     ///
     /// # Errors
-    /// [`VmError`] if the snapshot's files are missing or the program does not start. If the program refuses the state, the
-    /// guest exits later.
+    /// [`VmError`] if the snapshot's files are missing or the program does not start. If the program refuses the state,
+    /// the guest exits later.
     fn restore(&self, spec: &GuestSpec, snapshot: &Snapshot) -> Result<Box<dyn Guest>, VmError>;
 
     /// Everything that a snapshot of this guest depends on, without values that differ between launches.
@@ -146,8 +149,8 @@ pub trait Launcher: Send + Sync {
 
 /// A running or ended guest. Dropping it kills it.
 pub trait Guest: Send {
-    /// Connects to the agent's port, waiting until the virtual machine offers it. The port exists before the agent runs, so
-    /// a connection says nothing about the guest.
+    /// Connects to the agent's port, waiting until the virtual machine offers it. The port exists before the agent
+    /// runs, so a connection says nothing about the guest.
     ///
     /// # Errors
     /// [`VmError::Exited`] if the guest has ended, [`VmError::ConnectTimeout`] after the deadline.
@@ -169,8 +172,8 @@ pub trait Guest: Send {
     /// How the guest ended; `None` while it runs. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;
 
-    /// Queries a hanging guest for its registers, its tasks and the places of its processors. Takes at most `patience`, and
-    /// ends early if `stop` returns true. The guest may be unusable afterwards.
+    /// Queries a hanging guest for its registers, its tasks and the places of its processors. Takes at most `patience`,
+    /// and ends early if `stop` returns true. The guest may be unusable afterwards.
     fn interrogate(&mut self, patience: Duration, stop: &dyn Fn() -> bool) -> Interrogation;
 
     /// Ends every process of the guest and waits for them. Further calls do nothing.

@@ -9,12 +9,12 @@ use std::{
 
 /// Holds the lock until it is dropped, which removes the file.
 #[derive(Debug)]
-pub struct Lock {
+pub struct SnapshotLock {
     path: PathBuf,
     _file: File,
 }
 
-impl Lock {
+impl SnapshotLock {
     /// Takes the lock; returns `None` if another process holds it.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for SnapshotLock {
     fn drop(&mut self) {
         // Removed while the lock is held, so that no other process can hold it.
         let _ = fs::remove_file(&self.path);
@@ -67,7 +67,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..300 {
-                        if let Some(lock) = Lock::try_take(&path).unwrap() {
+                        if let Some(lock) = SnapshotLock::try_take(&path).unwrap() {
                             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                             had.fetch_add(1, Ordering::SeqCst);
                             inside.fetch_sub(1, Ordering::SeqCst);

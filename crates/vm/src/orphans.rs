@@ -1,8 +1,8 @@
 //! Cleans up after a killed `lab` process: orphaned guests and their directories.
 //!
-//! A process that is killed by SIGKILL can't end its guests, and `PR_SET_PDEATHSIG` would reach only vng, not QEMU below
-//! it. Therefore every guest's name (`-name` on QEMU's command line) and every temporary directory's name contains its
-//! owner's identity. The next `lab` process ends and removes those whose owner no longer exists.
+//! A process that is killed by SIGKILL can't end its guests, and `PR_SET_PDEATHSIG` would reach only vng, not QEMU
+//! below it. Therefore every guest's name (`-name` on QEMU's command line) and every temporary directory's name
+//! contains its owner's identity. The next `lab` process ends and removes those whose owner no longer exists.
 //!
 //! The identity includes the boot id of the host, because a pid is only valid on one host and hosts may share a cache.
 //! Directories of another host, or of this host before a reboot, are kept until they are old.
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_host_has_in_a_shared_directory_is_left_alone_until_it_is_old() {
+    fn directories_of_other_hosts_are_kept_until_they_are_old() {
         let dir = tempfile::tempdir().unwrap();
         let here = Place::here().unwrap();
         let other = Place { boot: "0123456789ab".to_owned(), ..here.clone() };

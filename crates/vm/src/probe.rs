@@ -13,10 +13,10 @@ use std::{
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Interval at which the console is checked.
 const SLICE: Duration = Duration::from_millis(100);
-/// Words in QEMU's error output that show that KVM is the cause: KVM's functions and messages, or a refused processor
+/// Texts in QEMU's error output that mean that KVM is the cause: KVM's functions and messages, or a refused processor
 /// register. Other errors may be temporary, for example a missing file of QEMU.
 const OF_KVM: [&str; 2] = ["kvm", "msr"];
-/// Errors of `strerror(3)` that show a temporary shortage, not a failure of KVM.
+/// Errors of `strerror(3)` that mean a temporary shortage, not a failure of KVM.
 const PASSING: [&str; 4] = [
     "Cannot allocate memory",
     "No space left on device",
@@ -27,8 +27,8 @@ const PASSING: [&str; 4] = [
 /// Maximum time until the agent's first message.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// From the start of its machine, before it has written anything to its console. What comes before is virtme-ng's and
-    /// QEMU's own start, which a busy disk holds up.
+    /// From the start of the machine until its first console output. The start of virtme-ng and QEMU before that, which
+    /// a busy disk may delay, does not count.
     pub silent: Duration,
     /// Since the last output on its console.
     pub quiet: Duration,
@@ -36,14 +36,14 @@ pub struct Patience {
     pub most: Duration,
 }
 
-/// A guest under a working KVM sends its first message after about a second. If KVM does not work, QEMU ends at once, or
-/// the console stays empty. On a busy or virtual host the boot is slow, but the console grows.
+/// A guest under a working KVM sends its first message after about a second. If KVM does not work, QEMU ends at once,
+/// or the console stays empty. On a busy or virtual host the boot is slow, but the console grows.
 pub const PATIENCE: Patience =
     Patience { silent: Duration::from_secs(20), quiet: Duration::from_secs(30), most: Duration::from_secs(120) };
 
 /// Result of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum KvmAnswer {
     /// The agent sent a message, after this time since the launch.
     Spoke(Duration),
     /// QEMU ended because of KVM.
@@ -61,7 +61,7 @@ pub fn ask(
     spec: &GuestSpec,
     patience: Patience,
     stop: &dyn Fn() -> bool,
-) -> Result<Option<Answer>, VmError> {
+) -> Result<Option<KvmAnswer>, VmError> {
     let spec = GuestSpec { name: "kvm-probe".to_owned(), accel: Accel::Kvm, ..spec.clone() };
     let begin = Instant::now();
     let mut guest = launcher.launch(&spec)?;
@@ -75,7 +75,7 @@ struct Waiting<'a> {
     console: &'a Path,
     patience: Patience,
     begin: Instant,
-    /// When there was a machine.
+    /// Time at which the machine started.
     started: Option<Instant>,
     /// Length of the console, and time of its last growth.
     length: u64,
@@ -84,28 +84,28 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    fn hear(mut self, guest: &mut dyn Guest) -> Answer {
+    fn hear(mut self, guest: &mut dyn Guest) -> KvmAnswer {
         let mut channel = loop {
             match guest.connect(Instant::now() + SLICE) {
                 Ok(channel) => break channel,
                 Err(VmError::Exited { exit, .. }) => return died(Some(exit)),
                 Err(VmError::ConnectTimeout { .. }) => {}
-                Err(error) => return Answer::Unclear(error.to_string()),
+                Err(error) => return KvmAnswer::Unclear(error.to_string()),
             }
             if let Some(why) = self.over() {
-                return Answer::Unclear(why);
+                return KvmAnswer::Unclear(why);
             }
         };
         self.started = Some(Instant::now());
         loop {
             match channel.recv(&mut [0; 1], SLICE) {
-                Ok(Recv::Bytes(_)) => return Answer::Spoke(self.begin.elapsed()),
+                Ok(Recv::Bytes(_)) => return KvmAnswer::Spoke(self.begin.elapsed()),
                 Ok(Recv::Timeout) => {}
                 Ok(Recv::Closed) => return died(last_words(guest)),
-                Err(error) => return Answer::Unclear(format!("reading from a guest under KVM failed: {error}")),
+                Err(error) => return KvmAnswer::Unclear(format!("reading from a guest under KVM failed: {error}")),
             }
             if let Some(why) = self.over() {
-                return Answer::Unclear(why);
+                return KvmAnswer::Unclear(why);
             }
         }
     }
@@ -142,13 +142,13 @@ fn last_words(guest: &mut dyn Guest) -> Option<GuestExit> {
     }
 }
 
-fn died(exit: Option<GuestExit>) -> Answer {
+fn died(exit: Option<GuestExit>) -> KvmAnswer {
     let how = exit.as_ref().map_or_else(String::new, |exit| format!(" ({exit})"));
     let words = exit.map(|exit| exit.stderr).unwrap_or_default();
     let of_kvm = OF_KVM.iter().any(|word| words.to_ascii_lowercase().contains(word));
     let passing = PASSING.iter().any(|reason| words.contains(reason));
     let told = format!("QEMU ended under KVM{how}");
-    if of_kvm && !passing { Answer::Died(told) } else { Answer::Unclear(told) }
+    if of_kvm && !passing { KvmAnswer::Died(told) } else { KvmAnswer::Unclear(told) }
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
         most: Duration::from_secs(20),
     };
 
-    fn asked(launcher: &FakeLauncher, patience: Patience) -> Answer {
+    fn asked(launcher: &FakeLauncher, patience: Patience) -> KvmAnswer {
         let dir = tempfile::tempdir().unwrap();
         ask(launcher, &specification(dir.path().to_owned()), patience, &|| false).unwrap().unwrap()
     }
@@ -177,7 +177,7 @@ mod tests {
             assert_eq!(agent.spec().accel, Accel::Kvm);
             agent.channel().send(b"hello").unwrap();
         });
-        assert!(matches!(asked(&works, PATIENCE), Answer::Spoke(_)));
+        assert!(matches!(asked(&works, PATIENCE), KvmAnswer::Spoke(_)));
 
         let dying = |words: &'static str| {
             FakeLauncher::new(move |agent| {
@@ -186,9 +186,9 @@ mod tests {
         };
         let abort = "kvm_buf_set_msrs: Assertion failed";
         let told = format!("QEMU ended under KVM (exit code 1: {abort})");
-        assert_eq!(asked(&dying(abort), PATIENCE), Answer::Died(told));
+        assert_eq!(asked(&dying(abort), PATIENCE), KvmAnswer::Died(told));
         let msr = "qemu-system-x86_64: error: failed to set MSR 0x10a to 0x69";
-        assert!(matches!(asked(&dying(msr), PATIENCE), Answer::Died(_)));
+        assert!(matches!(asked(&dying(msr), PATIENCE), KvmAnswer::Died(_)));
         for passing in [
             "cannot set up guest memory 'ram': Cannot allocate memory",
             "failed to initialize kvm: Device or resource busy",
@@ -196,14 +196,14 @@ mod tests {
             "",
         ] {
             let answer = asked(&dying(passing), PATIENCE);
-            assert!(matches!(answer, Answer::Unclear(_)), "{passing:?} is about this moment: {answer:?}");
+            assert!(matches!(answer, KvmAnswer::Unclear(_)), "{passing:?} is a temporary error: {answer:?}");
         }
     }
 
     #[test]
     fn a_guest_that_writes_to_its_console_gets_more_time_than_one_that_does_not() {
         let mute = FakeLauncher::new(hang);
-        assert_eq!(asked(&mute, SHORT), Answer::Unclear("a guest under KVM sent nothing for 300ms".to_owned()));
+        assert_eq!(asked(&mute, SHORT), KvmAnswer::Unclear("a guest under KVM sent nothing for 300ms".to_owned()));
         let slow = FakeLauncher::new(|agent| {
             for second in 0..5 {
                 agent.console(&format!("[    {second}.0] still at it\n"));
@@ -211,20 +211,20 @@ mod tests {
             }
             agent.channel().send(b"hello").unwrap();
         });
-        assert!(matches!(asked(&slow, SHORT), Answer::Spoke(_)));
+        assert!(matches!(asked(&slow, SHORT), KvmAnswer::Spoke(_)));
         let stuck = FakeLauncher::new(|agent| {
             agent.console("Probing EDD (edd=off to disable)... ok\n");
             hang(agent);
         });
-        let Answer::Unclear(why) = asked(&stuck, SHORT) else { panic!("it never spoke") };
+        let KvmAnswer::Unclear(why) = asked(&stuck, SHORT) else { panic!("it sent no message") };
         assert!(why.starts_with("a guest under KVM had not booted after "), "{why}");
     }
 
     #[test]
-    fn what_virtme_ng_takes_to_start_is_not_the_guests_silence() {
+    fn the_start_of_virtme_ng_does_not_count_as_the_guests_silence() {
         let launcher = FakeLauncher::new(|agent| agent.channel().send(b"hello").unwrap());
         let launcher = launcher.offering_its_port_after(SHORT.silent * 2);
-        assert!(matches!(asked(&launcher, SHORT), Answer::Spoke(_)));
+        assert!(matches!(asked(&launcher, SHORT), KvmAnswer::Spoke(_)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A client for QEMU's monitor (QMP) that supports saving, restoring and querying a guest.
 //!
-//! It uses nine commands with two kinds of answer; a client generated from QEMU's schema would be a hundred times as large.
+//! It uses nine commands with two kinds of answer; a client generated from QEMU's schema would be a hundred times as
+//! large.
 //!
 //! Files are passed as descriptors: QEMU then notices a full disk itself, which would be lost with a `cat` in between.
 
@@ -11,7 +12,7 @@ use nix::sys::statvfs::fstatvfs;
 use serde_json::{Value, json};
 use std::{
     fs::File,
-    io::{BufRead, BufReader, IoSlice, Write},
+    io::{BufRead, BufReader, IoSlice, Read, Write},
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
     thread,
@@ -20,17 +21,22 @@ use std::{
 
 /// Maximum time for an answer. QEMU answers in its main loop, which a busy host delays.
 const ANSWER: Duration = Duration::from_secs(20);
+/// Maximum size of an answer, bytes: registers and traces of all processors are tens of KiB. A guest that exploits QEMU could
+/// otherwise fill this process's memory.
+const LINE: u64 = 4 << 20;
 /// Interval at which a migration's state is checked.
 const POLL: Duration = Duration::from_millis(2);
 
 pub struct Monitor {
     reader: BufReader<UnixStream>,
+    /// Maximum time for an answer, events before it included.
+    patience: Duration,
     /// Whether this QEMU migrates to files by `file:`; later versions support only this scheme.
     files: bool,
 }
 
-/// The first major version of QEMU in which all releases support the migration scheme `file:` (added in 8.2). The scheme
-/// `fd:` is deprecated for files since 9.1.
+/// The first major version of QEMU in which all releases support the migration scheme `file:` (added in 8.2). The
+/// scheme `fd:` is deprecated for files since 9.1.
 const FILES: u64 = 9;
 
 impl Monitor {
@@ -40,8 +46,12 @@ impl Monitor {
     /// The socket can't be used, or the answer is not QEMU's.
     pub fn connect(socket: &Path) -> Result<Self, VmError> {
         let stream = private::connect(socket).map_err(|error| problem(&error))?;
+        Self::over(stream)
+    }
+
+    fn over(stream: UnixStream) -> Result<Self, VmError> {
         stream.set_read_timeout(Some(ANSWER)).map_err(|error| problem(&error))?;
-        let mut monitor = Self { reader: BufReader::new(stream), files: false };
+        let mut monitor = Self { reader: BufReader::new(stream), patience: ANSWER, files: false };
         let greeting = monitor.line()?;
         monitor.files = greeting["QMP"]["version"]["qemu"]["major"].as_u64().is_some_and(|major| major >= FILES);
         monitor.execute("qmp_capabilities", json!({}))?;
@@ -99,6 +109,7 @@ impl Monitor {
     /// The socket's timeout can't be set.
     pub fn answering_within(&mut self, limit: Duration) -> Result<(), VmError> {
         let limit = limit.max(Duration::from_millis(1));
+        self.patience = limit;
         self.reader.get_ref().set_read_timeout(Some(limit)).map_err(|error| problem(&error))
     }
 
@@ -153,6 +164,7 @@ impl Monitor {
     }
 
     fn answer(&mut self, command: &str) -> Result<Value, VmError> {
+        let deadline = Instant::now() + self.patience;
         loop {
             let mut answer = self.line()?;
             if let Some(error) = answer.get("error") {
@@ -162,14 +174,20 @@ impl Monitor {
             if answer.get("return").is_some() {
                 return Ok(answer["return"].take());
             }
+            if Instant::now() >= deadline {
+                return Err(VmError::Monitor(format!("{command}: no answer, but events without end")));
+            }
         }
     }
 
     fn line(&mut self) -> Result<Value, VmError> {
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
+        let mut line = Vec::new();
+        match (&mut self.reader).take(LINE).read_until(b'\n', &mut line) {
             Ok(0) => Err(VmError::Monitor("QEMU closed it".to_owned())),
-            Ok(_) => serde_json::from_str(&line).map_err(|error| problem(&error)),
+            Ok(_) if line.len() as u64 == LINE => {
+                Err(VmError::Monitor(format!("an answer of more than {} MiB", LINE >> 20)))
+            }
+            Ok(_) => serde_json::from_slice(&line).map_err(|error| problem(&error)),
             Err(error) => Err(problem(&error)),
         }
     }
@@ -179,16 +197,44 @@ fn problem(error: &dyn std::fmt::Display) -> VmError {
     VmError::Monitor(error.to_string())
 }
 
-/// Whether a file's disk has less room than the state of a guest's devices takes (half a megabyte).
+/// Whether a file's disk has less free space than the state of a guest's devices needs (half a megabyte).
 fn is_full(file: &File) -> bool {
     const STATE: u64 = 1 << 20;
     fstatvfs(file).is_ok_and(|disk| disk.blocks_available().saturating_mul(disk.fragment_size()) < STATE)
+}
+
+/// The answer to a command of a QEMU that says only these bytes.
+#[cfg(test)]
+pub(crate) fn asked(bytes: &[u8]) -> Result<String, VmError> {
+    let (ours, mut qemu) = UnixStream::pair().map_err(|error| problem(&error))?;
+    thread::scope(|scope| {
+        // Ends when the monitor closes its end.
+        scope.spawn(move || qemu.write_all(bytes).and_then(|()| qemu.shutdown(std::net::Shutdown::Write)));
+        Monitor::over(ours).and_then(|mut monitor| monitor.ask("info status"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_line_and_events_without_end_are_errors() {
+        let line = asked(&vec![b'x'; 64 << 20]).unwrap_err().to_string();
+        assert_eq!(line, "QEMU's monitor: an answer of more than 4 MiB");
+        let (ours, mut qemu) = UnixStream::pair().unwrap();
+        let events = thread::spawn(move || {
+            qemu.write_all(b"{\"QMP\":{}}\n{\"return\":{}}\n").unwrap();
+            while qemu.write_all(b"{\"event\":\"STOP\"}\n").is_ok() {}
+        });
+        let mut monitor = Monitor::over(ours).unwrap();
+        monitor.answering_within(Duration::from_millis(100)).unwrap();
+        let error = monitor.ask("info status").unwrap_err().to_string();
+        assert_eq!(error, "QEMU's monitor: human-monitor-command: no answer, but events without end");
+        drop(monitor);
+        events.join().unwrap();
+    }
 
     /// Answers each command with the next line, which may contain events before the answer.
     fn qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, Result<(), VmError>) {

@@ -1,12 +1,12 @@
 //! Restores guests from snapshots: starts QEMU with the recorded command line, and loads the saved state.
 //!
-//! virtme-ng is not used: its start takes longer than the whole restore, and it would only produce the command line, which
-//! was recorded.
+//! virtme-ng is not used: its start takes longer than the whole restore, and it would only produce the command line,
+//! which was recorded.
 
 use super::{
     Guest, GuestSpec, Places, Snapshot, VmError,
     confine::Reach,
-    guest::{MachineGuest, Stage},
+    guest::{LaunchStage, MachineGuest},
     orphans,
     process::POLL,
     qmp::Monitor,
@@ -23,17 +23,20 @@ const START: Duration = Duration::from_secs(20);
 
 /// Starts a guest from a snapshot.
 pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmError> {
-    // A console tells the whole life of its guest, the boot included.
+    // The console of a restored guest starts with the console of the boot.
     let console = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
     fs::copy(snapshot.console(), &spec.console).map_err(console)?;
-    let stage = Stage::set(spec)?;
+    let stage = LaunchStage::set(spec)?;
     let name = orphans::guest_name(&spec.name)?;
     let state = snapshot.state();
     let file = |cause| VmError::File { what: "snapshot", path: state.clone(), cause };
     let state = File::open(&state).map_err(file)?;
     let places = Places { dir: stage.dir.path(), name: &name, memory: &snapshot.memory() };
     let mut command = Command::new(&snapshot.recipe.program);
-    command.args(snapshot.recipe.replay(&places)).args(["-incoming", "defer"]);
+    command
+        .env("PATH", lab_base::programs::search_path())
+        .args(snapshot.recipe.replay(&places))
+        .args(["-incoming", "defer"]);
     let socket = stage.files.qmp.clone();
     let reach =
         Reach::of(spec, stage.dir.path(), &snapshot.recipe.program).and_snapshot(&snapshot.memory(), &snapshot.state());

@@ -1,17 +1,17 @@
 //! Snapshots of guests: their content, their storage, and their validation.
 //!
 //! A snapshot is a directory: the guest's memory as a file, the devices' state, the console of the boot, and
-//! `snapshot.json` with the command line and the checksums. The memory is never copied: the guest that becomes the snapshot
-//! runs on a shared mapping of the file, and every restored guest on a private mapping.
+//! `snapshot.json` with the command line and the checksums. The memory is never copied: the guest that becomes the
+//! snapshot runs on a shared mapping of the file, and every restored guest on a private mapping.
 //!
 //! A snapshot is created in a temporary directory and renamed when it is complete, and renamed before it is deleted, so
 //! that no process sees a partial one. Its key covers everything that it depends on. Verifying the checksum of half a
-//! gigabyte would take longer than the restore. Therefore it is skipped as long as the host has not been rebooted and the
-//! files' metadata is unchanged; otherwise the checksums decide.
+//! gigabyte would take longer than the restore. Therefore it is skipped as long as the host has not been rebooted and
+//! the files' metadata is unchanged; otherwise the checksums decide.
 
 use super::{
     Accel, GuestSpec, Recipe, VmError,
-    lock::Lock,
+    lock::SnapshotLock,
     orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
@@ -88,8 +88,8 @@ impl Snapshot {
     }
 }
 
-/// SHA-256 over everything that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command line
-/// without values that differ between launches.
+/// SHA-256 over everything that a snapshot of this guest depends on, hexadecimal. `words` is the launcher's command
+/// line without values that differ between launches.
 ///
 /// # Errors
 /// [`VmError::File`] if the kernel or the image can't be read.
@@ -119,8 +119,8 @@ fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<Str
     Ok(hex(&hash.finalize()))
 }
 
-/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the host's
-/// kernel, and KVM's parameters. A guest must not be restored on a host where they differ.
+/// Everything that determines the processor that a guest sees under KVM: the host's processor, its microcode, the
+/// host's kernel, and KVM's parameters. A guest must not be restored on a host where they differ.
 fn processor(root: &Path) -> Vec<String> {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let cpu = read(root.join("proc/cpuinfo"));
@@ -149,11 +149,11 @@ pub enum Found {
 
 /// The snapshots in a cache.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct SnapshotStore {
     dir: PathBuf,
 }
 
-impl Store {
+impl SnapshotStore {
     /// The store in `<cache>/snapshots`.
     pub fn below(cache: &Path) -> Self {
         Self { dir: cache.join("snapshots") }
@@ -165,7 +165,7 @@ impl Store {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let left = entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("lock".as_ref()));
         // Dropping a lock removes its file; locks that are held can't be taken.
-        left.for_each(|path| drop(Lock::try_take(&path)));
+        left.for_each(|path| drop(SnapshotLock::try_take(&path)));
     }
 
     /// Looks up a snapshot, and removes it if it is damaged.
@@ -194,8 +194,8 @@ impl Store {
         remove(&snapshot.dir);
     }
 
-    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot after
-    /// too many consecutive cases; returns whether the snapshot still exists.
+    /// Records that a restored guest was alive but did not answer in time, as on a busy host. Removes the snapshot
+    /// after too many consecutive cases; returns whether the snapshot still exists.
     pub fn doubt(&self, snapshot: &Snapshot) -> bool {
         let doubts = snapshot.doubts + 1;
         let kept = doubts < MOST_DOUBTS && note_doubts(&snapshot.dir, doubts).is_ok();
@@ -213,14 +213,14 @@ impl Store {
         }
     }
 
-    /// Claims the right to create the snapshot of this key; `None` if another run holds it.
+    /// Takes the lock for creating the snapshot of this key; `None` if another run holds it.
     ///
     /// # Errors
     /// The cache can't be written.
     pub fn claim(&self, key: &str) -> Result<Option<Claim>, VmError> {
         fs::create_dir_all(&self.dir).map_err(|error| problem(&self.dir, &error))?;
         let path = self.dir.join(format!(".{key}.lock"));
-        let lock = Lock::try_take(&path).map_err(|error| problem(&path, &error))?;
+        let lock = SnapshotLock::try_take(&path).map_err(|error| problem(&path, &error))?;
         Ok(lock.map(|lock| Claim { store: self.clone(), key: key.to_owned(), _lock: lock }))
     }
 
@@ -256,12 +256,12 @@ impl Store {
     }
 }
 
-/// The right to create one snapshot; released on drop.
+/// A lock for creating one snapshot; released on drop.
 #[derive(Debug)]
 pub struct Claim {
-    store: Store,
+    store: SnapshotStore,
     key: String,
-    _lock: Lock,
+    _lock: SnapshotLock,
 }
 
 impl Claim {
@@ -274,7 +274,7 @@ impl Claim {
         let place = &self.store.dir;
         let free = self.store.make_room(size + RESERVE)?;
         if free < size + RESERVE {
-            return Err(problem(place, &format!("{} MiB free, {} wanted", free >> 20, (size + RESERVE) >> 20)));
+            return Err(problem(place, &format!("{} MiB free, {} MiB needed", free >> 20, (size + RESERVE) >> 20)));
         }
         let stage = stage(place)?;
         let path = stage.path().join(MEMORY);
@@ -304,8 +304,8 @@ impl Draft {
         self.stage.path().join(STATE)
     }
 
-    /// Completes the snapshot; `console` is the file with the boot's console, and the last argument the time that the boot
-    /// took.
+    /// Completes the snapshot; `console` is the file with the boot's console, and the last argument the time that the
+    /// boot took.
     ///
     /// # Errors
     /// The cache can't be written.
@@ -337,7 +337,7 @@ impl Draft {
     }
 }
 
-fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
+pub(crate) fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
     let text = fs::read(dir.join(META)).map_err(|error| format!("{META}: {error}"))?;
     let mut meta: Meta = serde_json::from_slice(&text).map_err(|error| format!("{META}: {error}"))?;
     if meta.format != FORMAT || meta.key != key {
@@ -356,7 +356,7 @@ fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
         for (name, sealed) in [(MEMORY, &mut meta.memory), (STATE, &mut meta.state)] {
             let now = seal(&dir.join(name)).map_err(|error| format!("{name}: {error}"))?;
             if now.crc32 != sealed.crc32 {
-                return Err(format!("{name} has another checksum than the one that was written"));
+                return Err(format!("the checksum of {name} is wrong"));
             }
             *sealed = now;
         }

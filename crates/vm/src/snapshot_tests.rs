@@ -2,7 +2,7 @@ use super::*;
 use crate::fake::specification;
 
 #[test]
-fn another_qemu_kernel_image_command_line_or_accelerator_is_another_snapshot() {
+fn the_key_depends_on_qemu_kernel_image_command_line_and_accelerator() {
     let dir = tempfile::tempdir().unwrap();
     let spec = || GuestSpec {
         kernel: dir.path().join("vmlinuz"),
@@ -29,7 +29,7 @@ fn another_qemu_kernel_image_command_line_or_accelerator_is_another_snapshot() {
 }
 
 #[test]
-fn under_kvm_another_host_kernel_microcode_or_setting_is_another_snapshot() {
+fn under_kvm_the_key_depends_on_host_kernel_microcode_and_settings() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["vmlinuz", "image"] {
         fs::write(dir.path().join(name), name).unwrap();
@@ -54,7 +54,7 @@ fn under_kvm_another_host_kernel_microcode_or_setting_is_another_snapshot() {
     assert_eq!(last, key(Accel::Kvm));
     let clock = cpu("0x1").replace("MHz\t: 1", "MHz\t: 2");
     set("proc/cpuinfo", &clock);
-    assert_eq!(last, key(Accel::Kvm), "its clock rate changes all the time");
+    assert_eq!(last, key(Accel::Kvm), "the clock rate does not count, because it changes");
     for (path, text) in [
         ("proc/cpuinfo", &*cpu("0x2")),
         ("proc/version", "Linux version 6.12.2\n"),
@@ -64,12 +64,12 @@ fn under_kvm_another_host_kernel_microcode_or_setting_is_another_snapshot() {
         set(path, text);
         let now = key(Accel::Kvm);
         assert_ne!(now, last, "{path}");
-        assert_eq!(key(Accel::Tcg), emulated, "{path} is nothing to an emulated guest");
+        assert_eq!(key(Accel::Tcg), emulated, "{path} does not matter for an emulated guest");
         last = now;
     }
 }
 
-fn aged(store: &Store, name: &str, age: Duration) -> PathBuf {
+fn aged(store: &SnapshotStore, name: &str, age: Duration) -> PathBuf {
     let dir = store.dir.join(name);
     fs::create_dir_all(&dir).unwrap();
     File::open(&dir).unwrap().set_modified(SystemTime::now() - age).unwrap();
@@ -79,7 +79,7 @@ fn aged(store: &Store, name: &str, age: Duration) -> PathBuf {
 #[test]
 fn locks_of_killed_runs_are_removed_and_held_locks_stay() {
     let cache = tempfile::tempdir().unwrap();
-    let store = Store::below(cache.path());
+    let store = SnapshotStore::below(cache.path());
     let held = store.claim("held").unwrap().unwrap();
     assert!(store.claim("held").unwrap().is_none(), "one run at a time");
     fs::write(store.dir.join(".dead.lock"), "").unwrap();
@@ -93,7 +93,7 @@ fn locks_of_killed_runs_are_removed_and_held_locks_stay() {
 #[test]
 fn the_oldest_snapshots_are_removed_first_and_young_ones_stay() {
     let cache = tempfile::tempdir().unwrap();
-    let store = Store::below(cache.path());
+    let store = SnapshotStore::below(cache.path());
     let many: Vec<_> = (0..KEPT as u32 + 2).map(|age| aged(&store, &format!("s{age}"), YOUNG * (age + 2))).collect();
     let young = aged(&store, "young", Duration::ZERO);
     store.prune();

@@ -47,8 +47,8 @@ pub struct StockBoot {
 }
 
 impl Stock<'_> {
-    /// Boots once with the guest's whole output, and checks that `true` was run. Without udev in the guest, vng loses the
-    /// exit code and returns 255, as after a panic, so that [`Self::boot`] could not detect a failure.
+    /// Boots once with the guest's whole output, and checks that `true` was run. Without udev in the guest, vng loses
+    /// the exit code and returns 255, as after a panic, so that [`Self::boot`] could not detect a failure.
     ///
     /// # Errors
     /// As [`Self::boot`], and if the guest never ran the command.
@@ -63,7 +63,7 @@ impl Stock<'_> {
         }
         let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing").trim().to_owned();
         Err(failed(format!(
-            "kernel {} does not get to the command; the last it said: {last} (a stock guest takes a kernel with 9p, and \
+            "kernel {} did not run the command; its last output: {last} (a stock guest needs a kernel with 9p, and \
              busybox-static on the host, which `lab setup` installs)",
             self.release
         )))

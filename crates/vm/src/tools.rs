@@ -1,10 +1,17 @@
-//! QEMU's version, which every result names: QEMU 7.2 has panicked guests under TCG, so a random panic may be QEMU's fault.
-//! It is read every time, because the distribution upgrades QEMU in place. virtme-ng's version is pinned; asking for it
-//! would start Python and take longer than restoring a guest.
+//! QEMU's version, which every result names: QEMU 7.2 has panicked guests under TCG, so a random panic may be QEMU's
+//! fault. It is read every time, because the distribution upgrades QEMU in place. virtme-ng's version is pinned; asking
+//! for it would start Python and take longer than restoring a guest.
 
-use super::VmError;
+use super::{
+    VmError,
+    confine::{Reach, confine},
+};
 use duct::cmd;
-use std::path::Path;
+use lab_base::{programs, text};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 /// The QEMU program that vng uses by default.
 pub const DEFAULT_QEMU: &str = "qemu-system-x86_64";
@@ -13,13 +20,45 @@ pub const DEFAULT_QEMU: &str = "qemu-system-x86_64";
 ///
 /// # Errors
 /// [`VmError::Spawn`] if it is not installed, [`VmError::Tool`] if it prints no version.
+///
+/// A script is started a second time, confined as a guest is: Landlock would otherwise refuse the QEMU that it starts, and
+/// the guest's error would say nothing of the reason.
 pub fn qemu_version(qemu: Option<&Path>) -> Result<String, VmError> {
-    version_of(qemu.unwrap_or(Path::new(DEFAULT_QEMU)))
+    let program = qemu.unwrap_or(Path::new(DEFAULT_QEMU));
+    let version = version_of(program)?;
+    if let Some(script) = foreign_script(program) {
+        confined_version_of(&script)?;
+    }
+    Ok(version)
+}
+
+/// The path of a program that is a script and not one of the lab's own.
+fn foreign_script(program: &Path) -> Option<PathBuf> {
+    let named = program.to_str().filter(|name| !name.contains('/'));
+    let path = named.map_or_else(|| Some(program.to_owned()), programs::find)?;
+    let begin = lab_guard::bounded::head(&path, 2).ok()?;
+    let ours = lab_base::paths::cache_dir().is_ok_and(|cache| path.starts_with(programs::tools(&cache)));
+    (begin == b"#!" && !ours).then_some(path)
+}
+
+fn confined_version_of(script: &Path) -> Result<(), VmError> {
+    let spawn = |cause| VmError::Spawn { program: script.to_owned(), cause };
+    let mut command = Command::new(script);
+    command.arg("--version").stdin(Stdio::null());
+    confine(&mut command, &Reach::of_program(script)).map_err(spawn)?;
+    let output = command.output().map_err(spawn)?;
+    if version_in(&String::from_utf8_lossy(&output.stdout)).is_some() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = text::line(said.trim().lines().last().unwrap_or("no output"), 200);
+    Err(VmError::Unreachable { script: script.to_owned(), said })
 }
 
 fn version_of(program: &Path) -> Result<String, VmError> {
     // As a string: given a relative `Path`, duct uses a file of the working directory and never searches PATH.
     let text = cmd(program.as_os_str(), ["--version"])
+        .env("PATH", programs::search_path())
         .stdin_null()
         .stderr_to_stdout()
         .unchecked()
@@ -28,7 +67,7 @@ fn version_of(program: &Path) -> Result<String, VmError> {
     version_in(&text).ok_or_else(|| VmError::Tool {
         program: program.display().to_string(),
         problem: format!(
-            "is no QEMU: --version printed `{}`; correct or unset NETKIT_LAB_QEMU",
+            "is not QEMU: --version printed `{}`; correct or unset NETKIT_LAB_QEMU",
             text.lines().next().unwrap_or_default()
         ),
     })

@@ -8,7 +8,7 @@ use super::{
     command::{Files, arguments},
     compose,
     confine::Reach,
-    guest::Stage,
+    guest::LaunchStage,
     orphans, restore, snapshot,
 };
 use std::{env, fs, path::Path};
@@ -35,7 +35,7 @@ impl Launcher for VngLauncher {
     fn launch(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError> {
         let console = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
         fs::write(&spec.console, []).map_err(console)?;
-        let stage = Stage::set(spec)?;
+        let stage = LaunchStage::set(spec)?;
         let command = compose::machine(spec, &stage.files, &orphans::guest_name(&spec.name)?)?;
         let reach = Reach::of(spec, stage.dir.path(), Path::new(command.get_program()));
         Ok(Box::new(stage.start(command, spec, &reach)?))

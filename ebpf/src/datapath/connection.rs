@@ -1,4 +1,4 @@
-//! The connection table, and where services come in.
+//! The connection table, and the lookup of services.
 
 use crate::{config, maps, packet::Packet};
 use aya_ebpf::bindings::BPF_NOEXIST;

@@ -53,7 +53,7 @@ fn plain(ctx: &TcContext, packet: &Packet, came: &Tuple, leaves: &Tuple) -> Opti
 }
 
 /// An ICMP error's own addresses, and those of the packet that it quotes, whose ends are the other way round. The
-/// quoted transport checksum stays: the payload that it covers is cut off, so nobody can verify it.
+/// quoted transport checksum stays: the payload that it covers is cut off, so it cannot be verified.
 #[inline(always)]
 fn error(ctx: &TcContext, packet: &Packet, came: &Tuple, leaves: &Tuple) -> Option<()> {
     let checksum = packet.transport() + ICMP_CHECKSUM;
@@ -81,7 +81,7 @@ fn error(ctx: &TcContext, packet: &Packet, came: &Tuple, leaves: &Tuple) -> Opti
     replace(ctx, checksum, ports, 0)
 }
 
-/// Writes the addresses of the IP header at an offset, mends its checksum, and gives back the difference.
+/// Writes the addresses of the IP header at an offset, updates its checksum, and returns the difference.
 #[inline(always)]
 fn rewrite_addresses(ctx: &TcContext, packet: &Packet, at: usize, old: &Addresses, new: &Addresses) -> Option<u64> {
     let changed = difference(old.as_flattened(), new.as_flattened())?;

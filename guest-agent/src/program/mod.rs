@@ -8,7 +8,7 @@ mod processes;
 mod start;
 pub mod terminal;
 
-use crate::{names::Names, sender::Sender, world};
+use crate::{error::AgentError, names::Names, sender::Sender, world};
 use lab_harness::{Netns, Runner, Staged};
 use lab_protocol::{
     AgentMessage, CellId, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, Program, ProgramEnd,
@@ -151,19 +151,19 @@ impl Opened<'_> {
         };
         let staged = match Staged::build(runner, &program.stage, time_scale) {
             Ok(staged) => staged,
-            Err(message) => return errored(ErrorKind::NotStarted, message),
+            Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
         };
         let node = match node(&staged, program.node.as_deref()) {
             Ok(node) => node,
-            Err(message) => return errored(ErrorKind::NotStarted, message),
+            Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
         };
         if let Err(error) = world::name_guest() {
             return errored(ErrorKind::Agent, format!("the guest's name: {error}"));
         }
-        let names = staged.namespaces().and_then(|all| Names::publish(&all));
+        let names = staged.namespaces().map_err(AgentError::from).and_then(|all: Vec<Netns>| Names::publish(&all));
         let names = match names {
             Ok(names) => names,
-            Err(message) => return errored(ErrorKind::NotStarted, message),
+            Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
         };
         let before = Before::now();
         let started = match start::start(program, node.as_ref()) {
@@ -265,14 +265,14 @@ fn outcome(how: &HowEnded) -> Outcome {
 }
 
 /// The namespace of a node.
-fn node(staged: &Staged, name: Option<&str>) -> Result<Option<Netns>, String> {
+fn node(staged: &Staged, name: Option<&str>) -> Result<Option<Netns>, AgentError> {
     let Some(name) = name else { return Ok(None) };
     let mut all = staged.namespaces()?;
     match all.iter().position(|ns| ns.name() == name) {
         Some(at) => Ok(Some(all.swap_remove(at))),
         None => {
-            let names: Vec<&str> = all.iter().map(Netns::name).collect();
-            Err(format!("the topology has no node {name}; it has {}", names.join(", ")))
+            let nodes = all.iter().map(|ns| ns.name().to_owned()).collect();
+            Err(AgentError::NoNode { node: name.to_owned(), nodes })
         }
     }
 }

@@ -97,21 +97,27 @@ fn start_here(program: &Program, node: Option<&Netns>) -> Result<Started, NotSta
         std::fs::write(&path, value)
             .map_err(|error| NotStarted::not_executable(format!("kernel parameter {name}={value}: {error}")))?;
     }
-    // In the namespace of the program, whose devices its /sys is to show.
-    let world = program.world.as_ref().map(World::build).transpose().map_err(NotStarted::not_executable)?;
-    if let Some(world) = &world {
-        world.enter().map_err(|error| NotStarted::not_executable(format!("the program's root: {error}")))?;
-    }
     let cwd = match OsStr::from_bytes(program.cwd.as_bytes()) {
         empty if empty.is_empty() => OsStr::new("/"),
         cwd => cwd,
     };
+    // In the namespace of the program, whose devices its /sys is to show.
+    let world = program.world.as_ref().map(World::build).transpose().map_err(NotStarted::not_executable)?;
+    if let Some(world) = &world {
+        world.enter().map_err(|error| match error.kind() {
+            // Only the working directory can be missing of a root that was just made.
+            io::ErrorKind::NotFound => no_directory(cwd, &error),
+            _ => NotStarted::not_executable(format!("the program's root: {error}")),
+        })?;
+    }
     // The thread's, which the child gets: a directory that is missing must not be taken for a program that is.
-    env::set_current_dir(cwd).map_err(|error| {
-        NotStarted::not_executable(format!("working directory {}: {error}", Path::new(cwd).display()))
-    })?;
+    env::set_current_dir(cwd).map_err(|error| no_directory(cwd, &error))?;
     let path = find(program)?;
     Ok(Started { world, ..spawn(program, &path)? })
+}
+
+fn no_directory(cwd: &OsStr, error: &io::Error) -> NotStarted {
+    NotStarted::not_executable(format!("working directory {}: {error}", Path::new(cwd).display()))
 }
 
 fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
@@ -275,7 +281,7 @@ fn interpreter(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_protocol::shell::Stage;
+    use lab_protocol::shell::ShellStage;
     use std::{fs, os::unix::fs::PermissionsExt};
 
     fn program(argv: &[&str], path: &Path) -> Program {
@@ -285,7 +291,7 @@ mod tests {
             inherit: lab_protocol::work::Inherit::Named(Vec::new()),
             cwd: Raw::default(),
             world: None,
-            stage: Stage::Bare,
+            stage: ShellStage::Bare,
             node: None,
             user: None,
             terminal: None,

@@ -1,25 +1,25 @@
-//! A shell, or any other program, in the guest: the request's stage is built, the program runs, everything is deleted.
+//! Runs a shell or another program in the guest: builds the requested topology, runs the program, deletes everything.
 
 mod program;
 mod root;
 
-use crate::{names::Names, program::terminal::Pty, sender::Sender, world};
-use lab_harness::{Runner, Staged};
+use crate::{error::AgentError, names::Names, program::terminal::Pty, sender::Sender, world};
+use lab_harness::{Runner, Staged, unpoisoned};
 use lab_protocol::{
     AgentMessage,
     shell::{ShellRequest, Size, Stream},
 };
-use program::{Input, ShellProgram};
+use program::{ProgramInput, ShellProgram};
 use std::{
     io::Read,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread,
 };
 
-/// Bytes of output in one message, at most.
+/// Maximum output in one message, bytes.
 const PIECE: usize = 16 << 10;
 
-/// A program that runs, or will soon, or did.
+/// A program: starting, running or ended.
 pub struct Shell {
     input: mpsc::Sender<Vec<u8>>,
     /// Known once the program runs in a terminal.
@@ -27,7 +27,7 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Starts it. `sender` reports to the host.
+    /// Starts the program. `sender` reports to the host.
     pub fn start(runner: Arc<Runner>, request: ShellRequest, sender: Sender) -> Self {
         let (input, taken) = mpsc::channel();
         let terminal = Arc::new(Mutex::new(None));
@@ -35,43 +35,43 @@ impl Shell {
         thread::spawn(move || {
             let said = match live(&runner, &request, taken, &seat, &sender) {
                 Ok(code) => sender.send(&AgentMessage::ShellExited { code }),
-                Err(message) => sender.send(&AgentMessage::Refused { message }),
+                Err(error) => sender.send(&AgentMessage::Refused { message: error.to_string() }),
             };
-            // Fails where the host has closed the port: there is no one to report to.
+            // Fails if the host has closed the port; then nothing can be reported.
             drop(said);
         });
         Self { input, terminal }
     }
 
-    /// Input for the program; nothing is the end of all input. It waits where the program is not ready.
+    /// Queues input for the program; an empty slice is the end of input.
     pub fn input(&self, bytes: Vec<u8>) {
-        // A program that has ended takes no more.
+        // The program has ended and reads no more input.
         let _ = self.input.send(bytes);
     }
 
-    /// The person's terminal has another size.
+    /// Sets the size of the program's terminal.
     pub fn resize(&self, size: Size) {
-        if let Some(terminal) = &*self.terminal.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(terminal) = &*unpoisoned(self.terminal.lock()) {
             terminal.resize(size);
         }
     }
 }
 
-/// The whole life of the program; gives its exit code.
+/// Runs the program to its end and returns its exit code.
 fn live(
     runner: &Arc<Runner>,
     request: &ShellRequest,
     input: mpsc::Receiver<Vec<u8>>,
     seat: &Mutex<Option<Pty>>,
     sender: &Sender,
-) -> Result<u8, String> {
-    world::name_guest().map_err(|error| format!("the guest's name: {error}"))?;
+) -> Result<u8, AgentError> {
+    world::name_guest().map_err(AgentError::file("/proc/sys/kernel/hostname"))?;
     let staged = Staged::build(runner, &request.stage, request.time_scale)?;
     let names = Names::publish(&staged.namespaces()?)?;
     let root = root::prepare(request.world.as_ref())?;
     let welcome = staged.describe()?;
     let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
-    *seat.lock().unwrap_or_else(PoisonError::into_inner) = program.terminal();
+    *unpoisoned(seat.lock()) = program.terminal();
     sender.send(&AgentMessage::ShellReady { welcome })?;
 
     let code = thread::scope(|scope| {
@@ -79,11 +79,11 @@ fn live(
             scope.spawn(move || forward(stream, source, sender));
         }
         let writer = program.input();
-        // Ends with the host's last message, which may come after the program's end: it is not waited for.
+        // This thread ends with the host's last message, which may come after the program's end, so it is not joined.
         let sender = sender.clone();
         thread::spawn(move || feed(writer, &input, &sender));
         let code = program.wait();
-        // What the program left running would hold its output open, and the namespaces.
+        // Processes that the program left running would keep its output and the namespaces open.
         program::end_all();
         code
     })?;
@@ -94,10 +94,10 @@ fn live(
     Ok(code)
 }
 
-/// Forwards output until the other end is closed.
+/// Forwards the program's output until the program closes it.
 fn forward(stream: Stream, mut source: impl Read, sender: &Sender) {
     let mut buffer = vec![0; PIECE];
-    // A terminal whose last program has ended reads as EIO.
+    // Reading a terminal whose last program has ended fails with EIO.
     while let Ok(count @ 1..) = source.read(&mut buffer) {
         if sender.send(&AgentMessage::Output { stream, bytes: buffer[..count].to_vec() }).is_err() {
             return;
@@ -105,8 +105,8 @@ fn forward(stream: Stream, mut source: impl Read, sender: &Sender) {
     }
 }
 
-/// Writes input as the program takes it, and reports that to the host, so that it never sends more than fits.
-fn feed(mut writer: Input, input: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
+/// Writes input as fast as the program reads it, and acknowledges it, so that the host never sends more than fits.
+fn feed(mut writer: ProgramInput, input: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
     for bytes in input {
         writer.write(&bytes);
         if sender.send(&AgentMessage::InputTaken { bytes: bytes.len() as u32 }).is_err() {

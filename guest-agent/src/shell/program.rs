@@ -1,6 +1,7 @@
-//! The program: its terminal or its pipes, its environment, its end.
+//! Starts the program with a terminal or pipes, and ends it.
 
 use super::root::Environment;
+use crate::error::AgentError;
 use crate::program::terminal::{self, Pty};
 use lab_protocol::shell::{Stream, Terminal as Wanted};
 use nix::{
@@ -17,13 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// In the environment of the program and of all that it starts, by which they are found.
+/// Environment variable that marks the program and all processes that it starts, so that they can be found.
 const MARK: &str = "NETKIT_LAB_SHELL=1";
 /// Runs what follows by its name on `PATH`.
 const BY_PATH: [&str; 4] = ["/bin/sh", "-c", "exec \"$@\"", "sh"];
 /// End of input in a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
-/// How long killed processes may take to go.
+/// Maximum time for killed processes to disappear.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(2);
 
@@ -34,15 +35,15 @@ pub struct ShellProgram {
 }
 
 impl ShellProgram {
-    /// Starts it in a session of its own.
+    /// Starts the program in a new session (setsid).
     ///
     /// # Errors
-    /// One line.
-    pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, String> {
+    /// The guest has no terminal, or the image no tools.
+    pub fn start(root: &Environment, command: &[String], wanted: Option<&Wanted>) -> Result<Self, AgentError> {
         let terminal = wanted
             .map(|wanted| terminal::open(wanted.size))
             .transpose()
-            .map_err(|errno| format!("no terminal in the guest: {errno}"))?;
+            .map_err(|errno| AgentError::Terminal(errno.into()))?;
         // busybox's own way prefers its applets, `ip` and `tc` among them, to what is on the path.
         let by_path: &[&str] = if root.is_foreign() { &["/usr/bin/env"] } else { &BY_PATH };
         let words = by_path.iter().map(|word| (*word).to_owned());
@@ -56,7 +57,7 @@ impl ShellProgram {
         let seats = match (&terminal, wanted) {
             (Some(pty), Some(wanted)) => {
                 start.env("TERM", root.terminal(&wanted.kind));
-                let seat = || pty.slave.try_clone().map(Stdio::from).map_err(|error| error.to_string());
+                let seat = || pty.slave.try_clone().map(Stdio::from).map_err(AgentError::Terminal);
                 [seat()?, seat()?, seat()?]
             }
             _ => [Stdio::piped(), Stdio::piped(), Stdio::piped()],
@@ -74,17 +75,18 @@ impl ShellProgram {
                 Ok(())
             });
         }
-        let child = spawn_inside(root, start).map_err(|error| format!("{}: {error}", words[0]))?;
+        let child =
+            spawn_inside(root, start).map_err(|error| AgentError::Start { program: words[0].clone(), error })?;
         // With `start` and `pty.slave` the last copies of the terminal's inner end that are not the program's go.
         Ok(Self { child, terminal: terminal.map(|pty| File::from(pty.master)) })
     }
 
-    /// The terminal, for resizing.
+    /// The terminal, to set its size.
     pub fn terminal(&self) -> Option<Pty> {
         self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()).map(Pty)
     }
 
-    /// What it writes.
+    /// The program's output.
     pub fn outputs(&mut self) -> Vec<(Stream, Box<dyn Read + Send>)> {
         if let Some(terminal) = self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
             return vec![(Stream::Output, Box::new(terminal))];
@@ -94,20 +96,20 @@ impl ShellProgram {
         output.into_iter().chain(errors).collect()
     }
 
-    /// Where its input goes.
-    pub fn input(&mut self) -> Input {
+    /// The program's input.
+    pub fn input(&mut self) -> ProgramInput {
         match self.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok()) {
-            Some(terminal) => Input::Terminal(terminal),
-            None => self.child.stdin.take().map_or(Input::Closed, Input::Pipe),
+            Some(terminal) => ProgramInput::Terminal(terminal),
+            None => self.child.stdin.take().map_or(ProgramInput::Closed, ProgramInput::Pipe),
         }
     }
 
-    /// Waits for its end: its exit code, or 128 + signal.
+    /// Waits for the program to end and returns its exit code, or 128 + signal number.
     ///
     /// # Errors
-    /// One line where it can't be waited for.
-    pub fn wait(&mut self) -> Result<u8, String> {
-        let status = self.child.wait().map_err(|error| format!("waiting for the program: {error}"))?;
+    /// It can't be waited for.
+    pub fn wait(&mut self) -> Result<u8, AgentError> {
+        let status = self.child.wait().map_err(AgentError::Wait)?;
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
         Ok(u8::try_from(code).unwrap_or(1))
     }
@@ -128,17 +130,17 @@ fn spawn_inside(root: &Environment, mut start: Command) -> io::Result<Child> {
 }
 
 /// Where input goes.
-pub enum Input {
+pub enum ProgramInput {
     /// The controlling end of its terminal.
     Terminal(File),
-    /// Its standard input.
+    /// The program's standard input.
     Pipe(ChildStdin),
-    /// Nowhere: it has ended, or reads no more.
+    /// The program has ended or closed its input.
     Closed,
 }
 
-impl Input {
-    /// Hands input over, waiting until it is taken; nothing is the end of all input.
+impl ProgramInput {
+    /// Writes input and waits until the program has read it; an empty slice is the end of input.
     pub fn write(&mut self, bytes: &[u8]) {
         let written = match self {
             Self::Terminal(terminal) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
@@ -153,8 +155,8 @@ impl Input {
     }
 }
 
-/// Kills the program and all that it started, in any session. They are found by their environment, since helpers of a
-/// stopped case must stay.
+/// Kills the program and all processes that it started, in any session. They are found by an environment variable, so
+/// that helper processes of a stopped case are not killed.
 pub fn end_all() {
     let deadline = Instant::now() + GONE_WITHIN;
     loop {
@@ -172,7 +174,7 @@ pub fn end_all() {
 fn marked() -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let is_marked = |pid: &i32| {
-        // Empty for kernel threads and for what is dead already.
+        // Empty for kernel threads and dead processes.
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|entry| entry == MARK.as_bytes())
     };

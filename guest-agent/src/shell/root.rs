@@ -1,6 +1,6 @@
-//! Which files the program sees, and its environment.
+//! The root directory and the environment of the program.
 
-use crate::world::World;
+use crate::{error::AgentError, world::World};
 use lab_protocol::world::WorldSpec;
 use nix::mount::{MsFlags, mount};
 use std::{
@@ -21,38 +21,41 @@ exec nsenter --net=\"/run/netns/$NODE\" -- /bin/sh -c 'exec \"$@\"' sh \"$@\"
 ";
 /// Read by every interactive shell.
 const PROMPT: &str = "[ ! -f ~/.bashrc ] || . ~/.bashrc\nPS1='$HOSTNAME${NODE:+ [$NODE]} \\w # '\n";
-/// Where programs look for what they know of terminals.
+/// Directories in which programs look for terminfo entries.
 const TERMINALS: [&str; 3] = ["etc/terminfo", "lib/terminfo", "usr/share/terminfo"];
-/// A terminal that every program knows.
+/// A terminal type that every program supports.
 const USUAL_TERMINAL: &str = "xterm";
 
-/// Where a program runs.
+/// The root in which a program runs.
 pub struct Environment {
     world: Option<World>,
 }
 
-/// Mounts what the program needs.
+/// Mounts the file systems that the program needs.
 ///
 /// # Errors
-/// One line: what can't be mounted.
-pub fn prepare(spec: Option<&WorldSpec>) -> Result<Environment, String> {
+/// What can't be mounted or written.
+pub fn prepare(spec: Option<&WorldSpec>) -> Result<Environment, AgentError> {
     place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
-    let world = spec.map(World::build).transpose().map_err(|error| error.to_string())?;
+    let world = spec.map(World::build).transpose()?;
     let own = world.as_ref().map_or_else(|| PathBuf::from(OWN), |world| world.path(OWN));
-    fs::create_dir_all(&own).map_err(|error| format!("{OWN}: {error}"))?;
+    fs::create_dir_all(&own).map_err(AgentError::file(&own))?;
     for (name, text) in [("enter", ENTER), ("prompt", PROMPT)] {
         let path = own.join(name);
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+            .map_err(AgentError::file(&path))?;
     }
     Ok(Environment { world })
 }
 
-fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), String> {
-    fs::create_dir_all(target).map_err(|error| format!("cannot make {target}: {error}"))?;
-    mount(Some(source), target, Some(kind), flags, Some(options))
-        .map_err(|errno| format!("cannot mount {kind} on {target}: {errno}"))
+fn place(source: &str, target: &str, kind: &str, flags: MsFlags, options: &str) -> Result<(), AgentError> {
+    fs::create_dir_all(target).map_err(AgentError::file(target))?;
+    mount(Some(source), target, Some(kind), flags, Some(options)).map_err(|errno| AgentError::Mount {
+        kind: kind.to_owned(),
+        target: target.to_owned(),
+        errno,
+    })
 }
 
 impl Environment {
@@ -73,7 +76,7 @@ impl Environment {
         self.world.as_ref().map_or_else(|| Path::new("/").join(inside), |world| world.path(inside))
     }
 
-    /// The shell that a person gets.
+    /// The interactive shell.
     pub fn shell(&self) -> Vec<String> {
         let prompt = format!("{OWN}/prompt");
         if self.path("bin/bash").exists() {
@@ -90,7 +93,7 @@ impl Environment {
         if known { kind } else { USUAL_TERMINAL }
     }
 
-    /// The environment: nothing of the agent's.
+    /// The program's environment; it inherits nothing from the agent.
     pub fn variables(&self) -> [(&'static str, String); 5] {
         let home = if self.is_foreign() { "/root" } else { "/" };
         [

@@ -35,7 +35,7 @@ impl Spread {
 
 /// One round on one kernel: three boots, one after another.
 #[derive(Debug, Clone, Serialize)]
-pub struct Round {
+pub struct BootRound {
     pub kernel: String,
     /// Time of `vng --exec true`, seconds.
     pub stock_s: f64,
@@ -94,7 +94,7 @@ pub struct Bench {
     /// Repeated runs of one case.
     pub rerun: Option<Rerun>,
     /// The measurements behind the ratios.
-    pub rounds: Vec<Round>,
+    pub rounds: Vec<BootRound>,
     /// The whole suite.
     pub matrix: Vec<MatrixRound>,
 }
@@ -104,13 +104,13 @@ impl Bench {
     pub fn new(
         accelerator: String,
         qemu: String,
-        rounds: Vec<Round>,
+        rounds: Vec<BootRound>,
         matrix: Vec<MatrixRound>,
         rerun: Option<Rerun>,
     ) -> Self {
-        let over = |value: fn(&Round) -> f64| Spread::of(rounds.iter().map(|it| value(it) / it.stock_s).collect());
-        let memory = |kib: fn(&Round) -> Option<u64>| {
-            let ratio = |it: &Round| Some(kib(it)? as f64 / it.stock_kib? as f64);
+        let over = |value: fn(&BootRound) -> f64| Spread::of(rounds.iter().map(|it| value(it) / it.stock_s).collect());
+        let memory = |kib: fn(&BootRound) -> Option<u64>| {
+            let ratio = |it: &BootRound| Some(kib(it)? as f64 / it.stock_kib? as f64);
             Spread::of(rounds.iter().filter_map(ratio).collect())
         };
         let mut kernels: Vec<&str> = rounds.iter().map(|round| &*round.kernel).collect();
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn ratios_compare_pairs_and_the_matrix_is_divided_by_the_sum_of_its_kernels() {
-        let round = |kernel: &str, stock_s, cold_s, warm_s| Round {
+        let round = |kernel: &str, stock_s, cold_s, warm_s| BootRound {
             kernel: kernel.to_owned(),
             stock_s,
             cold_s,

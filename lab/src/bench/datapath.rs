@@ -1,7 +1,10 @@
-//! `lab bench datapath`: measures the datapath, as ratios to tc programs on a veth pair. Absolute times of different guests
-//! can't be compared, least of all under emulation; ratios within a round can.
+//! `lab bench datapath`: measures the datapath, as ratios to tc programs on a veth pair. Absolute times of different
+//! guests can't be compared, least of all under emulation; ratios within a round can.
 
-use crate::{bench::boot::Spread, run::visitor::Visitor};
+use crate::{
+    bench::boot::Spread,
+    run::visitor::{VisitError, Visitor},
+};
 use lab_protocol::{
     AgentMessage, AttachType, Capability, HostMessage, LinkKind,
     measure::{DATAGRAM, MeasureRequest, Sample, Setup, Way},
@@ -50,7 +53,7 @@ const fn baseline(way: Way) -> Setup {
     Setup { way, device: LinkKind::Veth, attach: Some(AttachType::Tc) }
 }
 
-/// A session that lets a guest measure.
+/// A session in which a guest measures.
 pub struct Measurement<'a> {
     request: MeasureRequest,
     say: &'a dyn Fn(&str),
@@ -75,7 +78,7 @@ impl<'a> Measurement<'a> {
     /// Returns the rows of the kernel's table.
     ///
     /// # Errors
-    /// What the guest refused to measure, or that it did not come to an end.
+    /// The guest refused the request, or its measurement did not finish.
     pub fn rows(self) -> Result<Vec<DatapathRow>, MeasureError> {
         let state = self.state.into_inner();
         let end = state.end.ok_or(MeasureError::Unfinished)?;
@@ -91,18 +94,18 @@ impl<'a> Measurement<'a> {
 /// A measurement without rows.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// The guest said nothing of its end.
-    #[error("the guest did not come to the end of its measurement")]
+    /// The guest did not report the end of its measurement.
+    #[error("the guest did not finish its measurement")]
     Unfinished,
-    /// The guest's own words.
+    /// The guest's message.
     #[error("{0}")]
     Refused(String),
     /// Samples are missing.
-    #[error("the guest brought {brought} samples of {wanted}")]
+    #[error("the guest sent {brought} of {wanted} samples")]
     Samples {
-        /// How many came.
+        /// Number of received samples.
         brought: usize,
-        /// How many were asked for.
+        /// Number of requested samples.
         wanted: usize,
     },
 }
@@ -116,10 +119,10 @@ impl Visitor for Measurement<'_> {
         HostMessage::Measure(Box::new(MeasureRequest { time_scale, now_unix_ns, ..self.request.clone() }))
     }
 
-    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String> {
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, VisitError> {
         let state = self.state.borrow();
         if state.heard.elapsed() > state.limit {
-            return Err(format!("no sample within {:.0?}", state.limit));
+            return Err(VisitError::Overdue { what: "sample", limit: state.limit });
         }
         Ok(ControlFlow::Continue(Vec::new()))
     }
@@ -148,7 +151,7 @@ impl Visitor for Measurement<'_> {
 /// One setup on one kernel, over all rounds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DatapathRow {
-    /// What was measured.
+    /// The measured setup.
     #[serde(flatten)]
     pub setup: Setup,
     /// Round trip time of a datagram, divided by the baseline's of the same round; less is better.
@@ -200,7 +203,7 @@ pub struct KernelTable {
 
 /// Content of `results/bench-datapath.json`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct DatapathReport {
     /// `kvm` or `tcg`.
     pub accelerator: String,
     pub qemu: String,
@@ -213,7 +216,7 @@ pub struct Report {
     pub kernels: Vec<KernelTable>,
 }
 
-impl Report {
+impl DatapathReport {
     pub fn new(accelerator: String, qemu: String, rounds: u32, window_ms: u32, kernels: Vec<KernelTable>) -> Self {
         Self { accelerator, qemu, rounds, window_ms, datagram: DATAGRAM, kernels }
     }
@@ -292,7 +295,7 @@ mod tests {
         let rows = measurement.rows().unwrap();
         assert_eq!(rows[0].cpu_ratio, Spread { median: 0.525, min: 0.5, max: 0.55 });
         let kernels = vec![KernelTable { kernel: "6.1".into(), release: "6.1.0-x".into(), rows }];
-        let report = Report::new("tcg".into(), "7.2".into(), 2, 10, kernels);
+        let report = DatapathReport::new("tcg".into(), "7.2".into(), 2, 10, kernels);
         insta::assert_snapshot!(report.table());
     }
 
@@ -302,7 +305,7 @@ mod tests {
         let message = AgentMessage::Measured { round: 0, setup: 0, sample: sample(1.0, 1.0, 1.0) };
         assert_eq!(measurement.hear(message), ControlFlow::Continue(()));
         assert_eq!(measurement.hear(AgentMessage::Done { ran: 1 }), ControlFlow::Break(()));
-        assert_eq!(measurement.rows().unwrap_err().to_string(), "the guest brought 1 samples of 4");
+        assert_eq!(measurement.rows().unwrap_err().to_string(), "the guest sent 1 of 4 samples");
         let refused = Measurement::new(setups(&facts("6.1", "6.1.170")), 1, 10, &|_| {});
         assert!(refused.hear(AgentMessage::Refused { message: "lost".into() }).is_break());
         assert_eq!(refused.rows().unwrap_err().to_string(), "lost");

@@ -13,7 +13,7 @@ const MAX_REASON: usize = 100;
 
 /// Cells to run with one fault, or without a fault.
 #[derive(Debug, Clone)]
-pub struct Round {
+pub struct MutantRound {
     /// The mutant's name, or [`NO_MUTANT`].
     pub name: String,
     pub cells: Vec<CellId>,
@@ -43,7 +43,7 @@ enum End {
     NotApplicable(String),
 }
 
-impl Round {
+impl MutantRound {
     /// The control round: the cells of all these mutants without a fault. A cell that fails without a fault detects
     /// nothing.
     pub fn control(mutants: &[&MutantInfo]) -> Self {
@@ -57,12 +57,13 @@ impl Round {
         Self { name, cells: noticed_by, needs, breaks }
     }
 
-    /// The kernel can run none of the cells, or has nothing that the fault could break. Such a round is not counted.
+    /// Returns the result for a kernel that can run none of the cells, or does not have the code that the fault breaks.
+    /// It is not counted.
     pub fn not_applicable(&self, why: String) -> MutantVerdict {
         self.verdict(End::NotApplicable(why))
     }
 
-    /// A failed cell notices; an error is no verdict, whatever caused it.
+    /// Only a failed cell detects the fault; an error is not a verdict.
     pub fn judge(&self, record: &RunRecord) -> MutantVerdict {
         let outcomes: Vec<(CellId, Outcome)> =
             record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
@@ -91,7 +92,7 @@ impl Round {
 }
 
 impl MutantVerdict {
-    /// One line for a round that is through.
+    /// One line for a finished round.
     pub fn line(&self) -> String {
         match &self.end {
             End::Clean => format!("{}: every cell passed", self.name),
@@ -106,7 +107,7 @@ impl MutantVerdict {
     }
 }
 
-/// The table and, as its last line, how many were made and caught. The table is Markdown.
+/// The result as a Markdown table, followed by a line with the number of mutants that were made and caught.
 pub fn summary(verdicts: &[MutantVerdict]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(["mutant", "what it breaks", "caught by", "because"]);
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn one_failed_cell_detects_a_mutant_and_an_error_does_not() {
-        let round = Round::of(&mutant());
+        let round = MutantRound::of(&mutant());
         let error = Outcome::Errored { kind: ErrorKind::Boot, message: "no hello".to_owned() };
         for (outcomes, wanted) in [
             ([Outcome::Passed, failed()], "no-rpf: caught by T18-y[tc]: check: 3|0, wanted 0"),
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_mutant_that_does_not_apply_is_listed_but_not_counted() {
-        let round = Round::of(&mutant());
+        let round = MutantRound::of(&mutant());
         let caught = round.weigh(&[(cell("T17-x[tc]"), failed())]);
         let elsewhere = round.not_applicable("prog-array-strict: new in 6.12.53".to_owned());
         assert_eq!(elsewhere.line(), "no-rpf: not applicable: prog-array-strict: new in 6.12.53");
@@ -189,8 +190,8 @@ mod tests {
     #[test]
     fn a_failure_in_the_control_round_fails_the_whole_measurement() {
         let mutant = mutant();
-        let control = Round::control(&[&mutant]);
-        let caught = Round::of(&mutant).weigh(&[(cell("T17-x[tc]"), failed())]);
+        let control = MutantRound::control(&[&mutant]);
+        let caught = MutantRound::of(&mutant).weigh(&[(cell("T17-x[tc]"), failed())]);
         let clean = control.weigh(&[(cell("T17-x[tc]"), Outcome::Passed)]);
         let spoilt = control.weigh(&[(cell("T17-x[tc]"), failed())]);
         assert_eq!(exit(&[clean.clone(), caught.clone()]), Exit::Passed);

@@ -5,8 +5,8 @@
 
 use super::{
     graph::{Graph, OLD_END},
-    posterior::Direction,
-    trial::{Mark, Stop, Walk},
+    posterior::Effect,
+    trial::{Mark, NoKernel, SearchStop, Walk},
 };
 use lab_base::{git::git, process::ProcessError};
 use std::{
@@ -21,8 +21,8 @@ const MAX_COMMITS: usize = 100_000;
 /// Maximum number of changed files in an error.
 const NAMED: usize = 3;
 
-fn trouble(error: ProcessError) -> Stop {
-    Stop::Trouble(error.to_string())
+fn trouble(error: ProcessError) -> SearchStop {
+    SearchStop::Trouble(error.to_string())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,34 +47,34 @@ pub struct Commits {
     /// Their parent relation.
     pub graph: Graph,
     /// Whether a break or a fix is searched.
-    pub direction: Direction,
+    pub direction: Effect,
 }
 
 /// The hash of a revision.
 ///
 /// # Errors
-/// [`Stop::Question`] if the revision does not exist.
-pub fn resolve(tree: &Path, revision: &str) -> Result<String, Stop> {
+/// [`SearchStop::Question`] if the revision does not exist.
+pub fn resolve(tree: &Path, revision: &str) -> Result<String, SearchStop> {
     let wanted = format!("{revision}^{{commit}}");
     git(tree, ["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted])
         .map(|hash| hash.trim().to_owned())
-        .map_err(|_| Stop::Question(format!("{}: no commit `{revision}` in this git tree", tree.display())))
+        .map_err(|_| SearchStop::Question(format!("{}: no commit `{revision}` in this git tree", tree.display())))
 }
 
 /// Refuses a tree with uncommitted changes, because no step would test them.
 ///
 /// # Errors
-/// [`Stop::Question`], also if it is not a git tree.
-pub fn clean(tree: &Path) -> Result<(), Stop> {
+/// [`SearchStop::Question`], also if it is not a git tree.
+pub fn clean(tree: &Path) -> Result<(), SearchStop> {
     let status = git(tree, ["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])
-        .map_err(|error| Stop::Question(format!("{}: {error}", tree.display())))?;
+        .map_err(|error| SearchStop::Question(format!("{}: {error}", tree.display())))?;
     let changed: Vec<&str> = status.lines().filter_map(|line| line.get(3..)).collect();
     if changed.is_empty() {
         return Ok(());
     }
     let more = if changed.len() > NAMED { format!(" and {} more", changed.len() - NAMED) } else { String::new() };
     let files = changed[..changed.len().min(NAMED)].join(", ");
-    Err(Stop::Question(format!(
+    Err(SearchStop::Question(format!(
         "{} has uncommitted changes ({files}{more}): commit or stash them, because no step would test them",
         tree.display()
     )))
@@ -84,24 +84,24 @@ impl Commits {
     /// Reads the history between two revisions.
     ///
     /// # Errors
-    /// [`Stop::Question`]: a revision is not a commit, both are the same, or neither is an ancestor of the other.
-    pub fn between(tree: &Path, good: &str, bad: &str) -> Result<Self, Stop> {
+    /// [`SearchStop::Question`]: a revision is not a commit, both are the same, or neither is an ancestor of the other.
+    pub fn between(tree: &Path, good: &str, bad: &str) -> Result<Self, SearchStop> {
         let (good_hash, bad_hash) = (resolve(tree, good)?, resolve(tree, bad)?);
         if good_hash == bad_hash {
-            return Err(Stop::Question(format!("{good} and {bad} are the same commit")));
+            return Err(SearchStop::Question(format!("{good} and {bad} are the same commit")));
         }
         let made_from = |old: &str, new: &str| git(tree, ["merge-base", "--is-ancestor", old, new]).is_ok();
         let (direction, old, new) = if made_from(&good_hash, &bad_hash) {
-            (Direction::Break, &good_hash, &bad_hash)
+            (Effect::Break, &good_hash, &bad_hash)
         } else if made_from(&bad_hash, &good_hash) {
-            (Direction::Fix, &bad_hash, &good_hash)
+            (Effect::Fix, &bad_hash, &good_hash)
         } else {
             let base = git(tree, ["merge-base", &good_hash, &bad_hash]).unwrap_or_default();
             let hint = match base.trim() {
                 "" => "they have no common history".to_owned(),
                 base => format!("{} is an ancestor of both: use it as one of the ends", &base[..base.len().min(12)]),
             };
-            return Err(Stop::Question(format!("neither {good} nor {bad} is an ancestor of the other: {hint}")));
+            return Err(SearchStop::Question(format!("neither {good} nor {bad} is an ancestor of the other: {hint}")));
         };
         let args = ["log", "--topo-order", "--reverse", "--format=%H %P%x00%s", new, &format!("^{old}")];
         let log = git(tree, args).map_err(trouble)?;
@@ -122,7 +122,7 @@ impl Commits {
                 "there are {} commits between {good} and {bad}: narrow them down by `lab bisect` over packages first",
                 commits.len()
             );
-            return Err(Stop::Question(why));
+            return Err(SearchStop::Question(why));
         }
         Ok(Self { commits, graph: Graph::new(parents), direction })
     }
@@ -143,12 +143,12 @@ impl Worktree {
     ///
     /// # Errors
     /// git failed.
-    pub fn open(tree: &Path, place: &Path, commit: &str) -> Result<Self, Stop> {
+    pub fn open(tree: &Path, place: &Path, commit: &str) -> Result<Self, SearchStop> {
         let path = place.join("tree");
         if git(&path, ["rev-parse", "--verify", "--quiet", "HEAD"]).is_ok() && path.join(".git").is_file() {
             return Ok(Self { path });
         }
-        fs::create_dir_all(place).map_err(|error| Stop::Trouble(format!("{}: {error}", place.display())))?;
+        fs::create_dir_all(place).map_err(|error| SearchStop::Trouble(format!("{}: {error}", place.display())))?;
         // Left by a repository that was moved, or by a process that was killed while it created the worktree.
         let _ = fs::remove_dir_all(&path);
         let _ = git(tree, ["worktree", "prune"]);
@@ -161,7 +161,7 @@ impl Worktree {
     ///
     /// # Errors
     /// git failed.
-    pub fn checkout(&self, commit: &str) -> Result<(), Stop> {
+    pub fn checkout(&self, commit: &str) -> Result<(), SearchStop> {
         // --force removes an incomplete revert of a killed process.
         git(&self.path, ["checkout", "--quiet", "--force", "--detach", commit]).map(drop).map_err(trouble)
     }
@@ -170,7 +170,7 @@ impl Worktree {
     ///
     /// # Errors
     /// git failed.
-    pub fn files(&self, commit: &str) -> Result<String, Stop> {
+    pub fn files(&self, commit: &str) -> Result<String, SearchStop> {
         let hash = git(&self.path, ["rev-parse", "--verify", &format!("{commit}^{{tree}}")]).map_err(trouble)?;
         Ok(hash.trim().to_owned())
     }
@@ -179,19 +179,19 @@ impl Worktree {
     ///
     /// # Errors
     /// git failed for another reason.
-    pub fn without(&self, commit: &str, change: &str) -> Result<Result<String, String>, Stop> {
+    pub fn without(&self, commit: &str, change: &str) -> Result<Result<String, NoKernel>, SearchStop> {
         self.checkout(commit)?;
         let who = ["-c", "user.name=lab bisect", "-c", "user.email=lab-bisect@localhost"];
         let is_merge = git(&self.path, ["rev-parse", "--verify", "--quiet", &format!("{change}^2")]).is_ok();
         if is_merge {
-            return Ok(Err("it is a merge".to_owned()));
+            return Ok(Err(NoKernel("it is a merge".to_owned())));
         }
         let revert = git(&self.path, who.into_iter().chain(["revert", "--no-edit", change]));
         let result = match revert {
             Ok(_) => Ok(git(&self.path, ["rev-parse", "HEAD"]).map_err(trouble)?.trim().to_owned()),
             Err(_) => {
                 let _ = git(&self.path, ["revert", "--abort"]);
-                Err("it does not revert cleanly".to_owned())
+                Err(NoKernel("it does not revert cleanly".to_owned()))
             }
         };
         self.checkout(commit)?;
@@ -214,13 +214,13 @@ impl<'a> GitBisect<'a> {
     ///
     /// # Errors
     /// git failed.
-    pub fn start(worktree: &'a Worktree, commits: &'a Commits, terms: (String, String)) -> Result<Self, Stop> {
+    pub fn start(worktree: &'a Worktree, commits: &'a Commits, terms: (String, String)) -> Result<Self, SearchStop> {
         let mut bisect = Self { worktree, commits, terms, marks: Vec::new(), through: false };
         bisect.restart()?;
         Ok(bisect)
     }
 
-    fn restart(&mut self) -> Result<(), Stop> {
+    fn restart(&mut self) -> Result<(), SearchStop> {
         // Fails if no bisection is in progress, which is not an error.
         let _ = git(&self.worktree.path, ["bisect", "reset", "HEAD"]);
         let (old, new) = &self.terms;
@@ -238,8 +238,8 @@ impl<'a> GitBisect<'a> {
         self.hear(said)
     }
 
-    /// git says that it is through in words, and where only skipped commits are left by its exit status too.
-    fn hear(&mut self, said: Result<String, ProcessError>) -> Result<(), Stop> {
+    /// Detects the end of git's search: git prints it, and exits with status 2 if only skipped commits are left.
+    fn hear(&mut self, said: Result<String, ProcessError>) -> Result<(), SearchStop> {
         match said {
             Ok(words) => {
                 self.through = words.contains(&format!(" is the first {} commit", self.terms.1));
@@ -259,25 +259,25 @@ impl<'a> GitBisect<'a> {
     ///
     /// # Errors
     /// git failed.
-    pub fn log(&self) -> Result<String, Stop> {
+    pub fn log(&self) -> Result<String, SearchStop> {
         let log = git(&self.worktree.path, ["bisect", "log"]).map_err(trouble)?;
         Ok(log.replace(" '--no-checkout'", ""))
     }
 }
 
 impl Walk for GitBisect<'_> {
-    fn next(&mut self) -> Result<Option<usize>, Stop> {
+    fn next(&mut self) -> Result<Option<usize>, SearchStop> {
         if self.through {
             return Ok(None);
         }
         let hash = git(&self.worktree.path, ["rev-parse", "--verify", "BISECT_HEAD"]).map_err(trouble)?;
         let point = self.commits.place(hash.trim());
-        point
-            .map(Some)
-            .ok_or_else(|| Stop::Trouble(format!("git bisect selected {}, which is not between the ends", hash.trim())))
+        point.map(Some).ok_or_else(|| {
+            SearchStop::Trouble(format!("git bisect selected {}, which is not between the ends", hash.trim()))
+        })
     }
 
-    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop> {
+    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), SearchStop> {
         self.marks.push((point, mark));
         let word = match mark {
             Mark::Old => &*self.terms.0,
@@ -289,7 +289,7 @@ impl Walk for GitBisect<'_> {
     }
 
     /// Restarts the session if marks have changed or are missing.
-    fn settle(&mut self, marks: &[(usize, Mark)]) -> Result<(), Stop> {
+    fn settle(&mut self, marks: &[(usize, Mark)]) -> Result<(), SearchStop> {
         let ends = [OLD_END, self.commits.graph.new_end()];
         let wanted: Vec<(usize, Mark)> = marks.iter().copied().filter(|(point, _)| !ends.contains(point)).collect();
         if self.through && wanted.iter().all(|mark| self.marks.contains(mark)) {

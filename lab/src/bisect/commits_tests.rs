@@ -51,21 +51,21 @@ impl Reader<'_> {
 }
 
 impl Trial for Reader<'_> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.builds += 1;
         if self.show(subject, "build").is_some_and(|text| text != "fine") {
-            return Ok(Err("does not build".to_owned()));
+            return Ok(Err(NoKernel("does not build".to_owned())));
         }
         Ok(Ok(format!("{:?} {:?}", self.show(subject, "state"), self.show(subject, "other"))))
     }
 
-    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+    fn run(&mut self, subject: Subject) -> Result<Answer, SearchStop> {
         let broken = self.show(subject, "state").as_deref() == Some("broken");
         Ok(if broken { Answer::Fails { symptom: "broken".to_owned() } } else { Answer::Passes })
     }
 }
 
-fn wish(direction: Direction) -> Wish {
+fn wish(direction: Effect) -> Wish {
     Wish { direction, confidence: 0.95, bayes: false, max_runs: 30 }
 }
 
@@ -93,13 +93,13 @@ fn git_finds_the_commit_and_its_log_can_be_replayed_in_the_users_tree() {
     let worktree = Worktree::open(&tree, &dir.path().join("cache"), "main").unwrap();
     let mut walk = GitBisect::start(&worktree, &commits, ("good".to_owned(), "bad".to_owned())).unwrap();
     let mut bench = Reader { worktree: &worktree, commits: &commits, builds: 0 };
-    let found = search(&commits.graph, &mut walk, &mut bench, wish(Direction::Break), &mut |_| ()).unwrap();
+    let found = search(&commits.graph, &mut walk, &mut bench, wish(Effect::Break), &mut |_| ()).unwrap();
     assert_eq!(commits.commits[found.suspects[0]].hash, hashes[7]);
     assert!(
         found.sure && matches!(found.revert, Some(Revert::Tested { tally, cured: true }) if tally.fails == 0),
         "{found:?}"
     );
-    assert_eq!(before, state(&tree), "nothing of the person's tree has changed");
+    assert_eq!(before, state(&tree), "the user's tree is unchanged");
 
     let log = walk.log().unwrap();
     assert!(log.contains(&format!("# first bad commit: [{}] state: broken", hashes[7])), "{log}");
@@ -129,7 +129,7 @@ fn a_change_that_can_not_be_reverted_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, hashes) = repository(dir.path());
     let worktree = Worktree::open(&tree, &dir.path().join("cache"), "main").unwrap();
-    assert_eq!(worktree.without("main", &hashes[4]).unwrap(), Err("it does not revert cleanly".to_owned()));
+    assert_eq!(worktree.without("main", &hashes[4]).unwrap(), Err(NoKernel("it does not revert cleanly".to_owned())));
     assert!(worktree.without("main", &hashes[7]).unwrap().is_ok());
     assert_eq!(git(&worktree.path, ["status", "--porcelain"]).unwrap(), "", "no incomplete revert remains");
 }
@@ -139,7 +139,7 @@ fn both_directions_are_detected_and_invalid_ends_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (tree, hashes) = repository(dir.path());
     let between = |good: &str, bad: &str| Commits::between(&tree, good, bad);
-    assert_eq!(between(&hashes[10], &hashes[2]).unwrap().direction, Direction::Fix);
+    assert_eq!(between(&hashes[10], &hashes[2]).unwrap().direction, Effect::Fix);
     assert_eq!(between(&hashes[2], &hashes[10]).unwrap().commits.len(), 9);
     git(&tree, ["checkout", "--quiet", "-b", "side", &hashes[3]]).unwrap();
     commit(&tree, "side", "1");

@@ -12,7 +12,7 @@ pub struct Graph {
     /// The parents of each point; parents have lower numbers.
     parents: Vec<Vec<usize>>,
     /// Computed on demand: in a long history only a few points are needed.
-    contained: Vec<OnceCell<Set>>,
+    contained: Vec<OnceCell<PointSet>>,
 }
 
 impl Graph {
@@ -44,12 +44,12 @@ impl Graph {
     }
 
     /// The changes that a point contains, including its own.
-    pub fn contained(&self, point: usize) -> &Set {
+    pub fn contained(&self, point: usize) -> &PointSet {
         self.contained[point].get_or_init(|| self.walk(point))
     }
 
-    fn walk(&self, point: usize) -> Set {
-        let mut set = Set(vec![false; self.parents.len()]);
+    fn walk(&self, point: usize) -> PointSet {
+        let mut set = PointSet(vec![false; self.parents.len()]);
         let mut open = vec![point];
         while let Some(point) = open.pop() {
             if point != OLD_END && !std::mem::replace(&mut set.0[point], true) {
@@ -62,9 +62,9 @@ impl Graph {
 
 /// A set of points.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set(Vec<bool>);
+pub struct PointSet(Vec<bool>);
 
-impl Set {
+impl PointSet {
     /// Whether the set contains a point.
     pub fn has(&self, point: usize) -> bool {
         self.0[point]

@@ -2,7 +2,7 @@
 
 use super::{
     graph::{Graph, OLD_END},
-    trial::{Mark, Stop, Walk},
+    trial::{Mark, SearchStop, Walk},
 };
 
 /// Selects the point that splits the remaining points most evenly, as `git bisect` does.
@@ -41,7 +41,7 @@ impl<'a> Halving<'a> {
 }
 
 impl Walk for Halving<'_> {
-    fn next(&mut self) -> Result<Option<usize>, Stop> {
+    fn next(&mut self) -> Result<Option<usize>, SearchStop> {
         let left = self.left();
         let unevenness = |point: usize| {
             let contained = self.graph.contained(point);
@@ -52,12 +52,12 @@ impl Walk for Halving<'_> {
         Ok(open.min_by_key(|point| unevenness(*point)))
     }
 
-    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop> {
+    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), SearchStop> {
         self.marks[point] = Some(mark);
         Ok(())
     }
 
-    fn settle(&mut self, _marks: &[(usize, Mark)]) -> Result<(), Stop> {
+    fn settle(&mut self, _marks: &[(usize, Mark)]) -> Result<(), SearchStop> {
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! `lab bisect`: finds the kernel or the commit that introduced or fixed a failure, and the probability of the result.
-//!
-//! [`search`] asks and concludes; it knows neither git nor guests. [`tester`] runs the kernels of a history in guests. [`packages`] and [`commits`] are the two histories it
-//! works on, [`predicate`] says what counts as the failure, [`state`] remembers what was seen, [`report`] tells it.
+//! [`search`] selects the points to test and computes the result; it depends on neither git nor guests. [`tester`] runs
+//! the kernels of a history in guests. [`packages`] and [`commits`] are the two kinds of history, [`predicate`] defines
+//! what counts as the failure, [`state`] stores the results, [`report`] formats the finding.
 
 pub mod commits;
 pub mod graph;
@@ -15,4 +15,4 @@ pub mod state;
 pub mod tester;
 pub mod trial;
 
-pub use trial::{Answer, Mark, Stop, Subject, Trial, Walk};
+pub use trial::{Answer, Mark, NoKernel, SearchStop, Subject, Trial, Walk};

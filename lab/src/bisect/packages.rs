@@ -1,6 +1,6 @@
 //! Bisects a ladder of published kernels, without compiling.
 
-use super::{posterior::Direction, trial::Stop};
+use super::{posterior::Effect, trial::SearchStop};
 use lab_protocol::KernelVersion;
 
 /// A kernel of the ladder.
@@ -17,7 +17,7 @@ pub struct Ladder {
     /// Sorted by version, both ends included.
     pub rungs: Vec<Rung>,
     /// Whether a break or a fix is searched.
-    pub direction: Direction,
+    pub direction: Effect,
     /// Notes for the user.
     pub notes: Vec<String>,
 }
@@ -25,21 +25,22 @@ pub struct Ladder {
 /// Creates the ladder between two kernels. Of several kernels of one version only the first is used.
 ///
 /// # Errors
-/// [`Stop::Question`]: the ends are the same kernel, have the same version, or are unknown.
-pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, Stop> {
+/// [`SearchStop::Question`]: the ends are the same kernel, have the same version, or are unknown.
+pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, SearchStop> {
     let find = |id: &str| kernels.iter().find(|rung| rung.id == id).cloned();
-    let end =
-        |id: &str| find(id).ok_or_else(|| Stop::Question(format!("no kernel `{id}`; `lab kernels list` names them")));
+    let end = |id: &str| {
+        find(id).ok_or_else(|| SearchStop::Question(format!("no kernel `{id}`; `lab kernels list` names them")))
+    };
     let (good, bad) = (end(good)?, end(bad)?);
     if good.id == bad.id {
-        return Err(Stop::Question(format!("--good and --bad are both {}", good.id)));
+        return Err(SearchStop::Question(format!("--good and --bad are both {}", good.id)));
     }
     if good.version == bad.version {
         let why = format!("{} and {} are both version {}: no version is between them", good.id, bad.id, good.version);
-        return Err(Stop::Question(why));
+        return Err(SearchStop::Question(why));
     }
-    let direction = if good.version < bad.version { Direction::Break } else { Direction::Fix };
-    let (old, new) = if direction == Direction::Break { (good, bad) } else { (bad, good) };
+    let direction = if good.version < bad.version { Effect::Break } else { Effect::Fix };
+    let (old, new) = if direction == Effect::Break { (good, bad) } else { (bad, good) };
     let mut between: Vec<Rung> =
         kernels.iter().filter(|rung| old.version < rung.version && rung.version < new.version).cloned().collect();
     between.sort_by_key(|rung| rung.version);
@@ -47,7 +48,7 @@ pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, Stop> {
     between.dedup_by(|later, first| {
         let same = later.version == first.version;
         if same {
-            notes.push(format!("{} is left out: it has version {}, as {} does", later.id, later.version, first.id));
+            notes.push(format!("{} is left out: it has the same version {} as {}", later.id, later.version, first.id));
         }
         same
     });
@@ -57,8 +58,8 @@ pub fn ladder(kernels: &[Rung], good: &str, bad: &str) -> Result<Ladder, Stop> {
     series.dedup();
     if series.len() > 2 {
         notes.push(format!(
-            "the ladder contains the series {}: a backported change is at a different point of each; --kernels \
-             keeps to one of them",
+            "the ladder contains the series {}: a backported change is at a different point in each; use --kernels \
+             to select one of them",
             series.join(", ")
         ));
     }
@@ -89,10 +90,10 @@ mod tests {
             let ladder = ladder(&kernels(), good, bad).unwrap();
             (ladder.rungs.into_iter().map(|rung| rung.id).collect::<Vec<_>>(), ladder.direction, ladder.notes)
         };
-        let left_out = vec!["g is left out: it has version 6.12.43, as 6.12.43 does".to_owned()];
+        let left_out = vec!["g is left out: it has the same version 6.12.43 as 6.12.43".to_owned()];
         let rungs = vec!["6.12.9".to_owned(), "6.12.43".to_owned(), "6.12".to_owned()];
-        assert_eq!(ids("6.12.9", "6.12"), (rungs.clone(), Direction::Break, left_out.clone()));
-        assert_eq!(ids("6.12", "6.12.9"), (rungs, Direction::Fix, left_out));
+        assert_eq!(ids("6.12.9", "6.12"), (rungs.clone(), Effect::Break, left_out.clone()));
+        assert_eq!(ids("6.12", "6.12.9"), (rungs, Effect::Fix, left_out));
         assert!(ids("6.12", "7.2").2[0].starts_with("the ladder contains the series 6.12, 6.18, 7.2: "));
     }
 

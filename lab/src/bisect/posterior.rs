@@ -2,10 +2,10 @@
 //!
 //! The model has two unknown rates: how often kernels on each side of the culprit fail. They are not estimated and then
 //! treated as known. Instead both are integrated out under Beta distributions, which gives Beta functions of the counts
-//! (the Beta-binomial model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points are used together,
-//! so that a reliable failure needs few runs per step, and a rare failure many.
+//! (the Beta-binomial model; Gelman et al., Bayesian Data Analysis, section 2.4). All runs of all points are used
+//! together, so that a reliable failure needs few runs per step, and a rare failure many.
 
-use super::graph::{Graph, Set};
+use super::graph::{Graph, PointSet};
 
 /// Prior distribution of a failure rate, equivalent to `fails` failures and `passes` passes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,8 +16,8 @@ struct Prior {
 
 /// Kernels with the failure: they fail nearly always or nearly never (Jeffreys' prior).
 const FAILING: Prior = Prior { fails: 0.5, passes: 0.5 };
-/// Kernels without the failure: they rarely fail, since the suite passes on released kernels. The weight is that of five
-/// runs.
+/// Kernels without the failure: they rarely fail, since the suite passes on released kernels. The weight is that of
+/// five runs.
 const SOUND: Prior = Prior { fails: 0.5, passes: 4.5 };
 
 /// Numbers of runs and failures.
@@ -81,23 +81,23 @@ pub fn told_apart(sound: Tally, failing: Tally) -> f64 {
 
 /// All runs of one kernel image, with the points that have this image.
 #[derive(Debug, Clone)]
-pub struct Seen<'a> {
+pub struct ImageRuns<'a> {
     /// The changes that each of its points contains.
-    pub contained: Vec<&'a Set>,
+    pub contained: Vec<&'a PointSet>,
     pub tally: Tally,
 }
 
 /// Effect of the culprit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Direction {
+pub enum Effect {
     /// It introduced the failure: the new end fails.
     Break,
     /// It fixed the failure: the old end fails.
     Fix,
 }
 
-impl Direction {
+impl Effect {
     /// The priors of points with and without the culprit.
     const fn priors(self) -> (Prior, Prior) {
         match self {
@@ -118,7 +118,7 @@ pub struct Posterior {
 
 impl Posterior {
     /// Computes the posterior from a uniform prior over all points.
-    pub fn of(graph: &Graph, direction: Direction, seen: &[Seen<'_>]) -> Self {
+    pub fn of(graph: &Graph, direction: Effect, seen: &[ImageRuns<'_>]) -> Self {
         let (prior_with, prior_without) = direction.priors();
         let count = graph.new_end() + 1;
         let mut ln = vec![f64::NEG_INFINITY; count];
@@ -151,7 +151,7 @@ impl Posterior {
     }
 
     /// The probability that a point with these changes contains the culprit.
-    pub fn has(&self, contained: &Set) -> f64 {
+    pub fn has(&self, contained: &PointSet) -> f64 {
         (1..self.weights.len()).filter(|point| contained.has(*point)).map(|point| self.weights[point]).sum()
     }
 
@@ -169,8 +169,8 @@ impl Posterior {
         (order, held)
     }
 
-    /// The probability that the new end without the culprit's change is as the old end, by runs of it. The claim and its
-    /// contrary start even: that something else does it too, as the culprit did or at a rate of its own.
+    /// The probability that the new end without the culprit's change behaves as the old end, computed from runs of it.
+    /// The prior is one half; the alternative is another cause, with the culprit's failure rate or with its own.
     pub fn cured(&self, seen: Tally) -> f64 {
         let at = |rate: f64| -> f64 {
             let (fails, passes) = (f64::from(seen.fails), f64::from(seen.runs - seen.fails));
@@ -182,9 +182,8 @@ impl Posterior {
         cured / (cured + contrary)
     }
 
-    /// What one run of a point is expected to tell, in nats: how much it depends on whether the point has the
-    /// culprit.
-    pub fn information(&self, contained: &Set) -> f64 {
+    /// Expected information of one run of a point about whether the point contains the culprit, in nats.
+    pub fn information(&self, contained: &PointSet) -> f64 {
         let entropy = |p: f64| {
             let term = |p: f64| if p <= 0.0 { 0.0 } else { -p * p.ln() };
             term(p) + term(1.0 - p)
@@ -195,8 +194,9 @@ impl Posterior {
     }
 }
 
-/// Splits the runs by whether they contain the culprit, if it were this point; `None` if one image would be on both sides.
-fn split(seen: &[Seen<'_>], culprit: usize) -> Option<(Tally, Tally)> {
+/// Splits the runs by whether they contain the culprit, if it were this point; `None` if one image would be on both
+/// sides.
+fn split(seen: &[ImageRuns<'_>], culprit: usize) -> Option<(Tally, Tally)> {
     let (mut with, mut without) = (Tally::default(), Tally::default());
     for image in seen {
         let mut has = image.contained.iter().map(|set| set.has(culprit));
@@ -214,8 +214,8 @@ fn split(seen: &[Seen<'_>], culprit: usize) -> Option<(Tally, Tally)> {
 mod tests {
     use super::*;
 
-    fn seen<'a>(graph: &'a Graph, runs: &[(&[usize], u32, u32)]) -> Vec<Seen<'a>> {
-        let one = |(points, fails, runs): &(&[usize], u32, u32)| Seen {
+    fn seen<'a>(graph: &'a Graph, runs: &[(&[usize], u32, u32)]) -> Vec<ImageRuns<'a>> {
+        let one = |(points, fails, runs): &(&[usize], u32, u32)| ImageRuns {
             contained: points.iter().map(|point| graph.contained(*point)).collect(),
             tally: Tally { fails: *fails, runs: *runs },
         };
@@ -227,7 +227,7 @@ mod tests {
         let graph = Graph::line(4);
         let posterior = Posterior::of(
             &graph,
-            Direction::Break,
+            Effect::Break,
             &seen(&graph, &[(&[0], 0, 5), (&[4], 5, 5), (&[2], 0, 3), (&[3], 3, 3)]),
         );
         assert!(posterior.culprit(3) > 0.98, "{posterior:?}");
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn an_untested_point_remains_a_suspect() {
         let graph = Graph::line(4);
-        let posterior = Posterior::of(&graph, Direction::Break, &seen(&graph, &[(&[0, 1], 0, 9), (&[4], 9, 9)]));
+        let posterior = Posterior::of(&graph, Effect::Break, &seen(&graph, &[(&[0, 1], 0, 9), (&[4], 9, 9)]));
         let (points, held) = posterior.suspects(0.95);
         assert_eq!(points, [2, 3, 4]);
         assert!(held > 0.99 && posterior.culprit(1) == 0.0, "the image of the old end passes: {posterior:?}");
@@ -247,25 +247,23 @@ mod tests {
     #[test]
     fn passes_are_weak_evidence_for_a_rare_failure() {
         let graph = Graph::line(2);
-        let rare =
-            Posterior::of(&graph, Direction::Break, &seen(&graph, &[(&[0], 0, 20), (&[2], 6, 20), (&[1], 0, 2)]));
+        let rare = Posterior::of(&graph, Effect::Break, &seen(&graph, &[(&[0], 0, 20), (&[2], 6, 20), (&[1], 0, 2)]));
         assert!((0.5..0.75).contains(&rare.culprit(2)), "{rare:?}");
-        let often =
-            Posterior::of(&graph, Direction::Break, &seen(&graph, &[(&[0], 0, 20), (&[2], 6, 20), (&[1], 0, 25)]));
+        let often = Posterior::of(&graph, Effect::Break, &seen(&graph, &[(&[0], 0, 20), (&[2], 6, 20), (&[1], 0, 25)]));
         assert!(often.culprit(2) > 0.98, "{often:?}");
         assert!(rare.information(graph.contained(1)) > often.information(graph.contained(1)));
     }
 
     #[test]
-    fn a_revert_that_does_not_cure_is_told_from_one_that_does() {
+    fn a_revert_that_fixes_the_failure_is_distinguished_from_one_that_does_not() {
         let graph = Graph::line(2);
         let cured = |sound: (u32, u32), failing: (u32, u32), fails, runs| {
             let runs_of = [(&[0][..], sound.0, sound.1), (&[1, 2], failing.0, failing.1)];
-            Posterior::of(&graph, Direction::Break, &seen(&graph, &runs_of)).cured(Tally { fails, runs })
+            Posterior::of(&graph, Effect::Break, &seen(&graph, &runs_of)).cured(Tally { fails, runs })
         };
         assert!(cured((0, 9), (9, 9), 0, 3) > 0.5);
         assert!(cured((0, 9), (9, 9), 3, 3) < 0.01 && cured((0, 9), (9, 9), 1, 3) < 0.5);
-        assert!(cured((6, 20), (20, 20), 1, 3) > 0.5, "sound kernels fail now and then");
+        assert!(cured((6, 20), (20, 20), 1, 3) > 0.5, "kernels without the culprit sometimes fail");
         assert!(cured((0, 20), (6, 20), 3, 9) < 0.5, "a rare failure is as rare as before");
     }
 

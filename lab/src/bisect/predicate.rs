@@ -1,6 +1,6 @@
-//! Defines what counts as the failure under investigation, and what is no result.
+//! Defines which outcomes are the failure under investigation, and which are no result.
 
-use super::trial::{Answer, Stop};
+use super::trial::{Answer, SearchStop};
 use lab_base::text;
 use lab_protocol::{Capability, CapabilityState, CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::run::RunRecord;
@@ -133,12 +133,12 @@ impl Reading {
 }
 
 impl Predicate {
-    /// Evaluates the record of a run of one kernel. `known` are the signatures of the failure; if there are none yet, every
-    /// failure counts.
+    /// Evaluates the record of a run of one kernel. `known` are the signatures of the failure; if there are none yet,
+    /// every failure counts.
     ///
     /// # Errors
-    /// [`Stop::Interrupted`].
-    pub fn read(&self, record: &RunRecord, losses: &[Loss], known: &[Signature]) -> Result<Reading, Stop> {
+    /// [`SearchStop::Interrupted`].
+    pub fn read(&self, record: &RunRecord, losses: &[Loss], known: &[Signature]) -> Result<Reading, SearchStop> {
         let Some((_, kernel)) = record.planned().next() else {
             return Ok(Reading::Trouble("no kernel ran".to_owned()));
         };
@@ -174,7 +174,7 @@ impl Predicate {
         cells: &[CellId],
         rule: Match,
         known: &[Signature],
-    ) -> Result<Reading, Stop> {
+    ) -> Result<Reading, SearchStop> {
         let (mut matching, mut others, mut evidence, mut passed) = (Vec::new(), Vec::new(), None, false);
         let mut lacking = None;
         for (_, cell, verdict) in record.verdicts().filter(|(_, cell, _)| cells.contains(&cell.id)) {
@@ -195,8 +195,8 @@ impl Predicate {
                     return Ok(Reading::Trouble(format!("{}: {message}", cell.id)));
                 }
             };
-            // A splat is identified by its fingerprint, which is the same on all kernels. A failed check beside a splat is
-            // identified by its own text: on a busy host a kernel may report a stall at any time.
+            // A splat is identified by its fingerprint, which is the same on all kernels. A failed check beside a splat
+            // is identified by its own text: on a busy host a kernel may report a stall at any time.
             let fingerprint = verdict.splats.first().filter(|_| crash).map(|splat| &*splat.fingerprint);
             let signature = Signature::new(&cell.id, &kind, fingerprint.unwrap_or(message));
             let is_known = known.contains(&signature);

@@ -1,13 +1,13 @@
 //! The search: tests the ends, then bisects (or tests the points with most information), then verifies the result.
 //!
 //! Marks during the search only select the next point. The final claim is computed by [`Posterior`] from all runs, so a
-//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no longer
-//! can.
+//! wrong mark costs runs but does not change the result: the point that could refute the claim is tested until it no
+//! longer can.
 
 use super::{
     graph::{Graph, OLD_END},
-    posterior::{Direction, Posterior, Seen, Tally, told_apart},
-    trial::{Answer, Mark, Stop, Subject, Trial, Walk},
+    posterior::{Effect, ImageRuns, Posterior, Tally, told_apart},
+    trial::{Answer, Mark, NoKernel, SearchStop, Subject, Trial, Walk},
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ const WEIGHED: usize = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Wish {
     /// Whether a break or a fix is searched.
-    pub direction: Direction,
+    pub direction: Effect,
     /// Required probability of the result, below 1.
     pub confidence: f64,
     /// Test the point with most information instead of bisecting.
@@ -41,7 +41,7 @@ pub struct Wish {
 
 /// Results of one point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct SearchStep {
     pub point: usize,
     /// Its kernel's image; `None` if there is none.
     pub image: Option<String>,
@@ -67,7 +67,7 @@ pub enum Revert {
 
 /// Result of a search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Finding {
+pub struct SearchFinding {
     /// Possible culprits, most probable first. One if the search succeeded.
     pub suspects: Vec<usize>,
     /// The probability that one of them is the culprit.
@@ -77,7 +77,7 @@ pub struct Finding {
     /// Expected failure rates with and without the culprit.
     pub rates: (f64, f64),
     /// All tested points in the order of testing.
-    pub steps: Vec<Step>,
+    pub steps: Vec<SearchStep>,
     /// Result without the culprit's change; `None` if there is no single culprit.
     pub revert: Option<Revert>,
 }
@@ -92,14 +92,14 @@ pub fn repeats(rate: f64, risk: f64) -> u32 {
 /// Runs a search. `tell` receives every decided point.
 ///
 /// # Errors
-/// [`Stop::Question`] if the ends can't be distinguished; otherwise errors of bench and walk.
+/// [`SearchStop::Question`] if the ends can't be distinguished; otherwise errors of bench and walk.
 pub fn search(
     graph: &Graph,
     walk: &mut dyn Walk,
     bench: &mut dyn Trial,
     wish: Wish,
-    tell: &mut dyn FnMut(&Step),
-) -> Result<Finding, Stop> {
+    tell: &mut dyn FnMut(&SearchStep),
+) -> Result<SearchFinding, SearchStop> {
     let mut search = Search { graph, bench, wish, images: Vec::new(), steps: Vec::new(), tell };
     search.ends()?;
     if !wish.bayes {
@@ -124,7 +124,7 @@ pub fn search(
         let steps = search.marked();
         walk.settle(&steps.iter().map(|step| (step.point, step.mark)).collect::<Vec<_>>())?;
         let rates = search.posterior().rates;
-        return Ok(Finding { suspects, confidence, sure, rates, steps, revert });
+        return Ok(SearchFinding { suspects, confidence, sure, rates, steps, revert });
     }
 }
 
@@ -145,25 +145,28 @@ struct Search<'a> {
     wish: Wish,
     images: Vec<Image>,
     /// Points in the order in which they were first prepared, each with its image, or the reason why it has none.
-    steps: Vec<(usize, Result<usize, String>)>,
-    tell: &'a mut dyn FnMut(&Step),
+    steps: Vec<(usize, Result<usize, NoKernel>)>,
+    tell: &'a mut dyn FnMut(&SearchStep),
 }
 
 impl Search<'_> {
-    /// Tests both ends until they are known to differ. The failing end comes first, to learn the signature of the failure.
-    fn ends(&mut self) -> Result<(), Stop> {
+    /// Tests both ends until they are known to differ. The failing end comes first, to learn the signature of the
+    /// failure.
+    fn ends(&mut self) -> Result<(), SearchStop> {
         let new_end = self.graph.new_end();
         let ends = match self.wish.direction {
-            Direction::Break => [(new_end, "bad"), (OLD_END, "good")],
-            Direction::Fix => [(OLD_END, "bad"), (new_end, "good")],
+            Effect::Break => [(new_end, "bad"), (OLD_END, "good")],
+            Effect::Fix => [(OLD_END, "bad"), (new_end, "good")],
         };
-        let cannot = |name: &str, why: &str| Stop::Question(format!("the {name} end can't be tested: {why}"));
+        let cannot = |name: &str, why: &dyn std::fmt::Display| {
+            SearchStop::Question(format!("the {name} end can't be tested: {why}"))
+        };
         let mut images = Vec::new();
         for (point, name) in ends {
             images.push(self.open(point)?.map_err(|why| cannot(name, &why))?);
         }
         if images[0] == images[1] {
-            return Err(Stop::Question("both ends are the same kernel image".to_owned()));
+            return Err(SearchStop::Question("both ends are the same kernel image".to_owned()));
         }
         for round in 1.. {
             for ((point, name), image) in ends.into_iter().zip(&images) {
@@ -179,8 +182,8 @@ impl Search<'_> {
                 break;
             }
             if told_apart(failing, sound) >= self.wish.confidence {
-                return Err(Stop::Question(format!(
-                    "the ends are swapped: it failed as asked for in {sound} runs at the good end and in {failing} at the \
+                return Err(SearchStop::Question(format!(
+                    "the ends are swapped: the failure occurred in {sound} runs at the good end and in {failing} at the \
                      bad one; swap --good and --bad"
                 )));
             }
@@ -191,7 +194,7 @@ impl Search<'_> {
                     _ if alike => "the case fails on both ends".to_owned(),
                     _ => format!("the ends can't be distinguished with confidence {}", self.wish.confidence),
                 };
-                return Err(Stop::Question(format!(
+                return Err(SearchStop::Question(format!(
                     "{both}: the failure occurred in {sound} runs at the good end and in {failing} at the bad end"
                 )));
             }
@@ -201,7 +204,7 @@ impl Search<'_> {
     }
 
     /// Bisects the history until no point is left.
-    fn halves(&mut self, walk: &mut dyn Walk) -> Result<(), Stop> {
+    fn halves(&mut self, walk: &mut dyn Walk) -> Result<(), SearchStop> {
         // Each step may be wrong with this probability; the remaining risk is for verification.
         let steps = f64::from(usize::BITS - self.graph.new_end().leading_zeros() + 1);
         let risk = (1.0 - self.wish.confidence) / steps;
@@ -214,7 +217,7 @@ impl Search<'_> {
     }
 
     /// Runs a point until it is known, with this risk, whether it contains the culprit.
-    fn decide(&mut self, point: usize, risk: f64) -> Result<Mark, Stop> {
+    fn decide(&mut self, point: usize, risk: f64) -> Result<Mark, SearchStop> {
         let Ok(image) = self.open(point)? else { return Ok(Mark::Skip) };
         let graph = self.graph;
         loop {
@@ -233,8 +236,9 @@ impl Search<'_> {
         }
     }
 
-    /// Runs the points with most information until one suspect has the required confidence, or no run gives information.
-    fn sharpen(&mut self) -> Result<(), Stop> {
+    /// Runs the points with most information until one suspect has the required confidence, or no run gives
+    /// information.
+    fn sharpen(&mut self) -> Result<(), SearchStop> {
         let mut current = None;
         loop {
             let posterior = self.posterior();
@@ -275,8 +279,9 @@ impl Search<'_> {
         }
     }
 
-    /// Verifies that the culprit is new and its parents old, in additional runs. Returns false if this refuted the claim.
-    fn prove(&mut self, culprit: usize) -> Result<bool, Stop> {
+    /// Verifies that the culprit is new and its parents old, in additional runs. Returns false if this refuted the
+    /// claim.
+    fn prove(&mut self, culprit: usize) -> Result<bool, SearchStop> {
         let runs = self.repeats();
         let parents = self.graph.parents(culprit).to_owned();
         for point in parents.into_iter().chain([culprit]) {
@@ -294,14 +299,14 @@ impl Search<'_> {
     }
 
     /// Tests the new end without the culprit's change, as often as the failure needs to occur.
-    fn without(&mut self, culprit: usize) -> Result<Revert, Stop> {
+    fn without(&mut self, culprit: usize) -> Result<Revert, SearchStop> {
         let subject = Subject::Without(culprit);
         if let Err(reason) = self.bench.prepare(subject)? {
-            return Ok(Revert::Impossible { reason });
+            return Ok(Revert::Impossible { reason: reason.to_string() });
         }
         let (mut tally, posterior, least) = (Tally::default(), self.posterior(), self.repeats());
         let mut cured = 1.0;
-        // A few runs can look like a failure that stays where sound kernels fail now and then: more of them decide it.
+        // If kernels without the culprit sometimes fail, a few runs can look as if the failure remained: run more.
         let decided = (1.0 - self.wish.confidence) / 100.0;
         while tally.runs < least || (decided..0.5).contains(&cured) && tally.runs < self.wish.max_runs {
             match self.bench.run(subject)? {
@@ -318,14 +323,14 @@ impl Search<'_> {
     fn repeats(&self) -> u32 {
         let (with, without) = self.posterior().rates;
         let rate = match self.wish.direction {
-            Direction::Break => with,
-            Direction::Fix => without,
+            Effect::Break => with,
+            Effect::Fix => without,
         };
         repeats(rate, 1.0 - self.wish.confidence).max(PROOF)
     }
 
     /// The index of a point's image, or the reason why it has none.
-    fn open(&mut self, point: usize) -> Result<Result<usize, String>, Stop> {
+    fn open(&mut self, point: usize) -> Result<Result<usize, NoKernel>, SearchStop> {
         if let Some(known) = self.known(point) {
             return Ok(known.clone());
         }
@@ -344,7 +349,7 @@ impl Search<'_> {
         Ok(opened)
     }
 
-    fn known(&self, point: usize) -> Option<&Result<usize, String>> {
+    fn known(&self, point: usize) -> Option<&Result<usize, NoKernel>> {
         self.steps.iter().find(|(it, _)| *it == point).map(|(_, image)| image)
     }
 
@@ -353,7 +358,7 @@ impl Search<'_> {
     }
 
     /// One run of a point that has an image.
-    fn run(&mut self, point: usize) -> Result<(), Stop> {
+    fn run(&mut self, point: usize) -> Result<(), SearchStop> {
         let answer = self.bench.run(Subject::Point(point))?;
         let Some(Ok(place)) = self.known(point).cloned() else { return Ok(()) };
         let image = &mut self.images[place];
@@ -375,15 +380,15 @@ impl Search<'_> {
     }
 
     fn posterior(&self) -> Posterior {
-        let seen = self.images.iter().map(|image| Seen {
+        let seen = self.images.iter().map(|image| ImageRuns {
             contained: image.points.iter().map(|point| self.graph.contained(*point)).collect(),
             tally: image.tally,
         });
         Posterior::of(self.graph, self.wish.direction, &seen.collect::<Vec<_>>())
     }
 
-    fn step(&self, point: usize, image: &Result<usize, String>, posterior: &Posterior) -> Step {
-        let skipped = |note: Option<String>, image: Option<String>| Step {
+    fn step(&self, point: usize, image: &Result<usize, NoKernel>, posterior: &Posterior) -> SearchStep {
+        let skipped = |note: Option<String>, image: Option<String>| SearchStep {
             point,
             image,
             same_as: None,
@@ -392,14 +397,14 @@ impl Search<'_> {
             note,
         };
         let image = match image {
-            Err(why) => return skipped(Some(why.clone()), None),
+            Err(why) => return skipped(Some(why.to_string()), None),
             Ok(place) => &self.images[*place],
         };
         if image.tally.runs == 0 {
             return skipped(image.broken.clone(), Some(image.name.clone()));
         }
         let mark = if posterior.has(self.graph.contained(point)) > 0.5 { Mark::New } else { Mark::Old };
-        Step {
+        SearchStep {
             point,
             image: Some(image.name.clone()),
             same_as: image.points.first().copied().filter(|first| *first != point),
@@ -416,7 +421,7 @@ impl Search<'_> {
         }
     }
 
-    fn marked(&self) -> Vec<Step> {
+    fn marked(&self) -> Vec<SearchStep> {
         let posterior = self.posterior();
         self.steps.iter().map(|(point, image)| self.step(*point, image, &posterior)).collect()
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::bisect::{
     halving::Halving,
-    state::{Learning, Lesson, Remembering, State},
+    state::{Learning, Lesson, Remembering, SearchState},
 };
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ struct Fake<'a> {
     broken: Vec<usize>,
     /// Points with the image of another point.
     same: BTreeMap<usize, usize>,
-    /// Whether the failure stays where its culprit is taken back.
+    /// Whether the failure remains if its culprit is reverted.
     stubborn: bool,
     builds: Vec<Subject>,
     runs: u32,
@@ -72,18 +72,18 @@ impl<'a> Fake<'a> {
 }
 
 impl Trial for Fake<'_> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.builds.push(subject);
         Ok(match subject {
-            Subject::Point(point) if self.broken.contains(&point) => Err("error: expected `;`".to_owned()),
+            Subject::Point(point) if self.broken.contains(&point) => Err(NoKernel("error: expected `;`".to_owned())),
             Subject::Point(point) => Ok(self.same.get(&point).unwrap_or(&point).to_string()),
             Subject::Without(point) => Ok(format!("without {point}")),
         })
     }
 
-    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+    fn run(&mut self, subject: Subject) -> Result<Answer, SearchStop> {
         if self.runs == self.patience {
-            return Err(Stop::Interrupted(2));
+            return Err(SearchStop::Interrupted(2));
         }
         self.runs += 1;
         let has = match subject {
@@ -95,9 +95,9 @@ impl Trial for Fake<'_> {
     }
 }
 
-const WISH: Wish = Wish { direction: Direction::Break, confidence: 0.95, bayes: false, max_runs: 60 };
+const WISH: Wish = Wish { direction: Effect::Break, confidence: 0.95, bayes: false, max_runs: 60 };
 
-fn ask(graph: &Graph, fake: &mut Fake<'_>, wish: Wish) -> Result<Finding, Stop> {
+fn ask(graph: &Graph, fake: &mut Fake<'_>, wish: Wish) -> Result<SearchFinding, SearchStop> {
     search(graph, &mut Halving::new(graph), fake, wish, &mut |_| ())
 }
 
@@ -129,7 +129,7 @@ fn thousand(rates: (f64, f64), wish: Wish) -> (u32, u32, u32, u32) {
             Ok(found) if found.sure && found.suspects == [culprit] => right += 1,
             // Several suspects are a correct result only if the culprit is among them.
             Ok(found) if found.confidence >= wish.confidence && !found.suspects.contains(&culprit) => wrong += 1,
-            Ok(_) | Err(Stop::Question(_)) => unsure += 1,
+            Ok(_) | Err(SearchStop::Question(_)) => unsure += 1,
             Err(stop) => panic!("{stop}"),
         }
         runs += fake.runs;
@@ -155,7 +155,7 @@ fn a_thousand_histories_of_a_failure_in_three_runs_of_ten() {
 }
 
 #[test]
-fn a_thousand_histories_where_sound_kernels_fail_in_three_runs_of_ten() {
+fn a_thousand_histories_where_good_kernels_fail_in_three_runs_of_ten() {
     right_or_honest((1.0, 0.3), false, 890);
 }
 
@@ -169,7 +169,7 @@ fn a_fix_is_found_as_well_as_a_break() {
     let graph = Graph::line(30);
     for (with, without) in [(0.0, 1.0), (0.0, 0.4)] {
         let mut fake = Fake::new(&graph, 17, (with, without), 7);
-        let found = ask(&graph, &mut fake, Wish { direction: Direction::Fix, ..WISH }).unwrap();
+        let found = ask(&graph, &mut fake, Wish { direction: Effect::Fix, ..WISH }).unwrap();
         assert!(found.sure && found.suspects == [17], "{found:?}");
         assert!(matches!(found.revert, Some(Revert::Tested { tally, cured: true }) if tally.fails > 0), "{found:?}");
     }
@@ -189,10 +189,10 @@ fn verification_runs_culprit_and_parents_and_a_revert() {
     assert!(found.steps.len() <= 7, "2 ends, 4 halves, a parent: {:?}", found.steps);
 }
 
-/// Something else does it too, or two kernels were taken for one.
+/// There is another cause, or two kernels were confused.
 #[test]
 fn a_revert_that_changes_nothing_leaves_no_certainty() {
-    for (direction, rates) in [(Direction::Break, (1.0, 0.0)), (Direction::Fix, (0.0, 1.0))] {
+    for (direction, rates) in [(Effect::Break, (1.0, 0.0)), (Effect::Fix, (0.0, 1.0))] {
         let graph = Graph::line(12);
         let mut fake = Fake { stubborn: true, ..Fake::new(&graph, 8, rates, 1) };
         let found = ask(&graph, &mut fake, Wish { direction, ..WISH }).unwrap();
@@ -248,7 +248,7 @@ fn ends_that_do_not_differ_are_refused() {
     );
     assert_eq!(
         refused((0.0, 1.0), false, vec![]),
-        "the ends are swapped: it failed as asked for in 3 of 3 runs at the good end and in 0 of 3 at the bad one; swap \
+        "the ends are swapped: the failure occurred in 3 of 3 runs at the good end and in 0 of 3 at the bad one; swap \
          --good and --bad"
     );
     assert!(refused((0.5, 0.5), false, vec![]).contains("both ends"));
@@ -262,7 +262,7 @@ fn rarer_failures_need_more_runs() {
 }
 
 #[test]
-fn a_search_that_is_interrupted_again_and_again_ends_as_one_that_is_not() {
+fn an_interrupted_search_has_the_same_result_as_an_uninterrupted_one() {
     let graph = Graph::line(30);
     let mut whole = Fake::new(&graph, 11, (1.0, 0.0), 5);
     let wanted = ask(&graph, &mut whole, WISH).unwrap();
@@ -270,18 +270,18 @@ fn a_search_that_is_interrupted_again_and_again_ends_as_one_that_is_not() {
     let (mut runs, mut builds) = (0, 0);
     let found = loop {
         let mut fake = Fake { patience: 4, ..Fake::new(&graph, 11, (1.0, 0.0), 5) };
-        let mut state = State::open(dir.path(), "q").unwrap();
+        let mut state = SearchState::open(dir.path(), "q").unwrap();
         let mut bench = Remembering::new(&mut fake, &mut state);
         let found = search(&graph, &mut Halving::new(&graph), &mut bench, WISH, &mut |_| ());
         (runs, builds) = (runs + fake.runs, builds + fake.builds.len());
         match found {
-            Err(Stop::Interrupted(2)) => assert!(runs < 200, "it gets nowhere"),
+            Err(SearchStop::Interrupted(2)) => assert!(runs < 200, "the search makes no progress"),
             other => break other.unwrap(),
         }
     };
     assert_eq!((found, runs), (wanted.clone(), whole.runs));
     let mut nobody = Fake { patience: 0, ..Fake::new(&graph, 11, (1.0, 0.0), 5) };
-    let mut state = State::open(dir.path(), "q").unwrap();
+    let mut state = SearchState::open(dir.path(), "q").unwrap();
     let mut bench = Remembering::new(&mut nobody, &mut state);
     let again = search(&graph, &mut Halving::new(&graph), &mut bench, WISH, &mut |_| ()).unwrap();
     assert_eq!((again, nobody.builds.len()), (wanted, 0), "a repeated search builds and runs nothing");

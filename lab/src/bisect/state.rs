@@ -1,9 +1,9 @@
-//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither tests
-//! nor builds anything again.
+//! Results of a search, written to disk after every run: an interrupted search continues, and a repeated one neither
+//! tests nor builds anything again.
 
 use super::{
     predicate::Signature,
-    trial::{Answer, Stop, Subject, Trial},
+    trial::{Answer, NoKernel, SearchStop, Subject, Trial},
 };
 use crate::error::Error;
 use lab_report::results::directory;
@@ -17,6 +17,8 @@ use std::{
 /// Version of the file format; other versions are refused.
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
+/// Maximum size of the file, bytes.
+const MOST: u64 = 64 << 20;
 
 /// Content of the state file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,19 +33,19 @@ pub struct Memory {
     /// Programs that produced the results.
     pub environment: Vec<(String, String)>,
     /// The image of each subject, or why it has none.
-    images: Vec<(Subject, Result<String, String>)>,
+    images: Vec<(Subject, Result<String, NoKernel>)>,
     /// Results by image, in order.
     answers: BTreeMap<String, Vec<Answer>>,
 }
 
 /// The state of a search, with its file.
 #[derive(Debug)]
-pub struct State {
+pub struct SearchState {
     pub memory: Memory,
     path: PathBuf,
 }
 
-impl State {
+impl SearchState {
     /// Opens the state in an existing directory, or creates it.
     ///
     /// # Errors
@@ -51,12 +53,12 @@ impl State {
     pub fn open(directory: &Path, question: &str) -> Result<Self, Error> {
         let path = directory.join(FILE);
         let fresh = || Memory { version: VERSION, question: question.to_owned(), ..Memory::default() };
-        let memory = match fs::read(&path) {
+        let memory = match lab_guard::bounded::file(&path, MOST) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => fresh(),
             Err(error) => return Err(Error::file("read", path)(error)),
             Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
                 Ok(memory) if memory.version == VERSION => memory,
-                Ok(memory) => return Err(unusable(&path, &format!("is of version {}", memory.version))),
+                Ok(memory) => return Err(unusable(&path, &format!("has the unsupported version {}", memory.version))),
                 Err(error) => return Err(unusable(&path, &error.to_string())),
             },
         };
@@ -80,9 +82,9 @@ impl State {
         self.memory.answers.values().map(Vec::len).sum()
     }
 
-    fn save(&self) -> Result<(), Stop> {
-        let bytes = serde_json::to_vec_pretty(&self.memory).map_err(|error| Stop::Trouble(error.to_string()))?;
-        directory::replace(&self.path, &bytes).map_err(|error| Stop::Trouble(error.to_string()))
+    fn save(&self) -> Result<(), SearchStop> {
+        let bytes = serde_json::to_vec_pretty(&self.memory).map_err(|error| SearchStop::Trouble(error.to_string()))?;
+        directory::replace(&self.path, &bytes).map_err(|error| SearchStop::Trouble(error.to_string()))
     }
 }
 
@@ -90,9 +92,9 @@ fn unusable(path: &Path, problem: &str) -> Error {
     Error::Usage(format!("{}: {problem}: use --fresh to start again", path.display()))
 }
 
-/// A bench that can learn what the failure looks like.
+/// A bench that can learn the failure's identity.
 pub trait Learning: Trial {
-    /// What is known of the failure, for the runs to come, and what a run taught.
+    /// The identity and the evidence of the failure.
     fn lesson(&mut self) -> &mut Lesson;
 }
 
@@ -109,7 +111,7 @@ pub struct Lesson {
 /// A bench that records its results.
 pub struct Remembering<'a, B> {
     inner: &'a mut B,
-    state: &'a mut State,
+    state: &'a mut SearchState,
     /// Subjects that the inner bench has prepared.
     ready: Vec<Subject>,
     /// Number of results that were already returned, by image.
@@ -118,17 +120,17 @@ pub struct Remembering<'a, B> {
 
 impl<'a, B: Learning> Remembering<'a, B> {
     /// Continues from a state.
-    pub fn new(inner: &'a mut B, state: &'a mut State) -> Self {
+    pub fn new(inner: &'a mut B, state: &'a mut SearchState) -> Self {
         let Memory { signatures, evidence, environment, .. } = state.memory.clone();
         *inner.lesson() = Lesson { signatures, evidence, environment };
         Self { inner, state, ready: Vec::new(), given: BTreeMap::new() }
     }
 
-    fn known(&self, subject: Subject) -> Option<&Result<String, String>> {
+    fn known(&self, subject: Subject) -> Option<&Result<String, NoKernel>> {
         self.state.memory.images.iter().find(|(it, _)| *it == subject).map(|(_, image)| image)
     }
 
-    fn fresh(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+    fn fresh(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         let image = self.inner.prepare(subject)?;
         self.ready.push(subject);
         Ok(image)
@@ -136,7 +138,7 @@ impl<'a, B: Learning> Remembering<'a, B> {
 }
 
 impl<B: Learning> Trial for Remembering<'_, B> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         if let Some(known) = self.known(subject) {
             return Ok(known.clone());
         }
@@ -146,9 +148,9 @@ impl<B: Learning> Trial for Remembering<'_, B> {
         Ok(image)
     }
 
-    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+    fn run(&mut self, subject: Subject) -> Result<Answer, SearchStop> {
         let Some(Ok(image)) = self.known(subject).cloned() else {
-            return Err(Stop::Trouble(format!("{subject:?} has no kernel to run")));
+            return Err(SearchStop::Trouble(format!("{subject:?} has no kernel to run")));
         };
         let given = self.given.entry(image.clone()).or_default();
         if let Some(answer) = self.state.memory.answers.get(&image).and_then(|answers| answers.get(*given)) {
@@ -159,7 +161,7 @@ impl<B: Learning> Trial for Remembering<'_, B> {
             let why = format!(
                 "{subject:?} has a different kernel than at the start of the search: use --fresh to start again"
             );
-            return Err(Stop::Trouble(why));
+            return Err(SearchStop::Trouble(why));
         }
         let answer = self.inner.run(subject)?;
         let Lesson { signatures, evidence, environment } = self.inner.lesson().clone();
@@ -190,15 +192,19 @@ mod tests {
     }
 
     impl Trial for Counting {
-        fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+        fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
             self.prepared += 1;
-            Ok(if subject == Subject::Point(2) { Err("does not build".to_owned()) } else { Ok("image".to_owned()) })
+            Ok(if subject == Subject::Point(2) {
+                Err(NoKernel("does not build".to_owned()))
+            } else {
+                Ok("image".to_owned())
+            })
         }
 
-        fn run(&mut self, _subject: Subject) -> Result<Answer, Stop> {
+        fn run(&mut self, _subject: Subject) -> Result<Answer, SearchStop> {
             self.run += 1;
             if self.run == 3 {
-                return Err(Stop::Interrupted(2));
+                return Err(SearchStop::Interrupted(2));
             }
             Ok(Answer::Fails { symptom: self.run.to_string() })
         }
@@ -208,22 +214,22 @@ mod tests {
     fn recorded_results_are_neither_run_nor_built_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = Counting::default();
-        let mut state = State::open(dir.path(), "q").unwrap();
+        let mut state = SearchState::open(dir.path(), "q").unwrap();
         let mut bench = Remembering::new(&mut first, &mut state);
         assert!(bench.prepare(Subject::Point(1)).unwrap().is_ok());
         assert!(bench.prepare(Subject::Point(2)).unwrap().is_err());
         let answers = [bench.run(Subject::Point(1)), bench.run(Subject::Point(1))];
-        assert_eq!(bench.run(Subject::Point(1)), Err(Stop::Interrupted(2)));
+        assert_eq!(bench.run(Subject::Point(1)), Err(SearchStop::Interrupted(2)));
 
         let mut second = Counting { run: 5, ..Counting::default() };
-        let mut state = State::open(dir.path(), "q").unwrap();
+        let mut state = SearchState::open(dir.path(), "q").unwrap();
         assert_eq!(state.runs(), 2);
         let mut bench = Remembering::new(&mut second, &mut state);
         assert!(bench.prepare(Subject::Point(1)).unwrap().is_ok());
         assert!(bench.prepare(Subject::Point(2)).unwrap().is_err());
         assert_eq!([bench.run(Subject::Point(1)), bench.run(Subject::Point(1))], answers);
         assert_eq!((second.prepared, second.run), (0, 5), "nothing was prepared or run");
-        let mut state = State::open(dir.path(), "q").unwrap();
+        let mut state = SearchState::open(dir.path(), "q").unwrap();
         let mut bench = Remembering::new(&mut second, &mut state);
         for _ in 0..3 {
             bench.run(Subject::Point(1)).unwrap();
@@ -235,7 +241,7 @@ mod tests {
     fn an_error_about_a_damaged_state_names_file_and_fix() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), "{").unwrap();
-        let error = State::open(dir.path(), "q").unwrap_err().to_string();
+        let error = SearchState::open(dir.path(), "q").unwrap_err().to_string();
         assert!(error.contains("state.json: EOF") && error.ends_with("use --fresh to start again"), "{error}");
     }
 }

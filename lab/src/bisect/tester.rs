@@ -2,12 +2,12 @@
 
 use crate::{
     bisect::{
-        Answer, Stop, Subject, Trial,
+        Answer, NoKernel, SearchStop, Subject, Trial,
         predicate::{Loss, Predicate, Reading},
         state::{Learning, Lesson},
     },
     error::Error,
-    guests::{Guests, How},
+    guests::{GuestOptions, Guests},
     project::{
         Project,
         select::{Selected, facts, stated},
@@ -15,7 +15,7 @@ use crate::{
 };
 use lab_base::{file::FileError, interrupt::Interrupt, say::say, text};
 use lab_guard::Id;
-use lab_kernel_store::Unpacked;
+use lab_kernel_store::BootableKernel;
 use lab_protocol::CellInfo;
 use lab_record::{
     event::{Event, Stamped},
@@ -35,10 +35,10 @@ use std::{
 /// Maximum number of attempts at a run if the host fails.
 const ATTEMPTS: usize = 3;
 
-/// Brings kernels about: fetches or builds them.
+/// Provides kernels: fetches or builds them.
 pub trait Supply {
-    /// The kernel, or why there is none.
-    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop>;
+    /// The kernel, or why it cannot be provided.
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop>;
 
     /// Name of the kernel; safe as a file name.
     fn name(&self, subject: Subject) -> String;
@@ -52,32 +52,32 @@ pub struct Tester<'a, S> {
     pub selected: &'a Selected,
     /// Where the kernels come from.
     pub source: S,
-    /// What counts as the failure.
+    /// The failure under investigation.
     pub predicate: &'a Predicate,
     /// How guests run.
-    pub how: How,
+    pub how: GuestOptions,
     /// Ctrl-C.
     pub interrupt: Interrupt,
     /// Directory for the runs' events and consoles.
     pub directory: PathBuf,
     /// The subject that is known to fail: the signature of the failure is learned there.
     pub failing: Subject,
-    /// The guests' machine, once the first kernel is at hand.
+    /// The guests' machine, once the first kernel is available.
     pub guests: Option<Guests>,
     /// Kernels that are ready to boot.
-    pub ready: BTreeMap<Subject, Unpacked>,
-    /// What the failure looks like.
+    pub ready: BTreeMap<Subject, BootableKernel>,
+    /// Identity of the failure.
     pub lesson: Lesson,
     /// Kernels that have already run: the first run of each boots, and is reported.
     pub begun: BTreeSet<Subject>,
-    /// When something was said last, and how many runs there were since the beginning.
+    /// Limits the time without progress messages: the time of the last message, and the number of runs.
     pub spoken: Spoken,
 }
 
-/// A search is quiet for no longer than this.
+/// Maximum time without a progress message.
 const QUIET: Duration = Duration::from_secs(15);
 
-/// Keeps a search from being silent for minutes.
+/// Prints progress messages of a long search.
 #[derive(Debug, Default)]
 pub struct Spoken {
     last: Option<Instant>,
@@ -85,7 +85,7 @@ pub struct Spoken {
 }
 
 impl Spoken {
-    /// Counts a run, and says how far the search is where nothing was said for a while.
+    /// Counts a run, and prints a progress message if there was none for a while.
     fn ran(&mut self, name: &str, answer: &Answer) {
         self.runs += 1;
         if self.last.get_or_insert_with(Instant::now).elapsed() < QUIET {
@@ -93,7 +93,7 @@ impl Spoken {
         }
         self.last = Some(Instant::now());
         let word = match answer {
-            Answer::Fails { .. } => "it fails as asked for",
+            Answer::Fails { .. } => "the failure occurred",
             Answer::Passes => "it passes",
             Answer::Untestable { .. } => "no answer",
         };
@@ -102,8 +102,8 @@ impl Spoken {
 }
 
 impl<S: Supply> Tester<'_, S> {
-    /// The guests' machine; it is decided with the first kernel at hand.
-    fn guests(&mut self, kernel: &Unpacked) -> Result<&mut Guests, Error> {
+    /// The guests' machine; it is chosen with the first kernel.
+    fn guests(&mut self, kernel: &BootableKernel) -> Result<&mut Guests, Error> {
         let guests = match self.guests.take() {
             Some(guests) => guests,
             None => Guests::of(self.project, vec![kernel.clone()], self.selected)?,
@@ -132,7 +132,7 @@ impl<S: Supply> Tester<'_, S> {
         self.selected.cells.iter().filter(wanted).cloned().collect()
     }
 
-    fn once(&mut self, subject: Subject, kernel: &Unpacked) -> Result<(RunRecord, Vec<Loss>), Error> {
+    fn once(&mut self, subject: Subject, kernel: &BootableKernel) -> Result<(RunRecord, Vec<Loss>), Error> {
         if self.begun.insert(subject) {
             say(&format!("{}: booting {}", self.source.name(subject), kernel.release));
         }
@@ -142,14 +142,14 @@ impl<S: Supply> Tester<'_, S> {
         let facts = stated(facts, &kernel.has, kernel.believe_probes.as_deref());
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());
-        let how = How { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };
+        let how = GuestOptions { jobs: Some(NonZeroUsize::MIN), ..self.how.clone() };
         let record =
             self.guests(kernel)?.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events, &mut losses])?;
         Ok((record, losses.0))
     }
 
-    fn interrupted(&self) -> Result<(), Stop> {
-        self.interrupt.signal().map_or(Ok(()), |signal| Err(Stop::Interrupted(signal)))
+    fn interrupted(&self) -> Result<(), SearchStop> {
+        self.interrupt.signal().map_or(Ok(()), |signal| Err(SearchStop::Interrupted(signal)))
     }
 }
 
@@ -160,7 +160,7 @@ impl<S: Supply> Learning for Tester<'_, S> {
 }
 
 impl<S: Supply> Trial for Tester<'_, S> {
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop> {
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
         self.interrupted()?;
         let kernel = self.source.bring(subject);
         self.interrupted()?;
@@ -171,15 +171,17 @@ impl<S: Supply> Trial for Tester<'_, S> {
         }))
     }
 
-    fn run(&mut self, subject: Subject) -> Result<Answer, Stop> {
+    fn run(&mut self, subject: Subject) -> Result<Answer, SearchStop> {
         let Some(kernel) = self.ready.get(&subject).cloned() else {
-            return Err(Stop::Trouble(format!("{} was not prepared", self.source.name(subject))));
+            return Err(SearchStop::Trouble(format!("{} was not prepared", self.source.name(subject))));
         };
         let mut trouble = String::new();
         for _ in 0..ATTEMPTS {
-            let (record, losses) = self.once(subject, &kernel).map_err(|error| Stop::Trouble(error.to_string()))?;
+            let (record, losses) =
+                self.once(subject, &kernel).map_err(|error| SearchStop::Trouble(error.to_string()))?;
             self.interrupted()?;
-            // At the failing end every failure counts and is learned: the first failure need not be the most frequent one.
+            // At the failing end every failure counts and is learned: the first failure need not be the most frequent
+            // one.
             let known = if subject == self.failing { &[][..] } else { &self.lesson.signatures };
             match self.predicate.read(&record, &losses, known)? {
                 Reading::Trouble(why) => trouble = why,
@@ -197,7 +199,7 @@ impl<S: Supply> Trial for Tester<'_, S> {
                 }
             }
         }
-        Err(Stop::Trouble(format!("{}, {ATTEMPTS} times: {trouble}", self.source.name(subject))))
+        Err(SearchStop::Trouble(format!("{}, {ATTEMPTS} times: {trouble}", self.source.name(subject))))
     }
 }
 

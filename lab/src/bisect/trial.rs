@@ -43,11 +43,11 @@ pub enum Mark {
 
 /// Why a search ended without a finding.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
+pub enum SearchStop {
     /// The question is invalid.
     #[error("{0}")]
     Question(String),
-    /// The host failed, also when tried again. Results so far are kept.
+    /// The host failed repeatedly. Results so far are kept.
     #[error("{0}")]
     Trouble(String),
     /// A signal was received. Results so far are kept.
@@ -55,20 +55,25 @@ pub enum Stop {
     Interrupted(i32),
 }
 
+/// Why there is no kernel for a subject, one line: it does not compile, its change can't be reverted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(transparent)]
+#[error("{0}")]
+pub struct NoKernel(pub String);
+
 /// Tests kernels.
 pub trait Trial {
-    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none:
-    /// it does not compile, the change can't be taken back.
+    /// Brings a kernel about. The inner value is its image's name, the same for the same content, or why there is none.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn prepare(&mut self, subject: Subject) -> Result<Result<String, String>, Stop>;
+    /// [`SearchStop`].
+    fn prepare(&mut self, subject: Subject) -> Result<Result<String, NoKernel>, SearchStop>;
 
     /// Runs the case once, in a fresh guest, on a prepared kernel.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn run(&mut self, subject: Subject) -> Result<Answer, Stop>;
+    /// [`SearchStop`].
+    fn run(&mut self, subject: Subject) -> Result<Answer, SearchStop>;
 }
 
 /// Selects the points of a binary search.
@@ -76,19 +81,19 @@ pub trait Walk {
     /// The next point to test; `None` if the search can't be narrowed further.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn next(&mut self) -> Result<Option<usize>, Stop>;
+    /// [`SearchStop`].
+    fn next(&mut self) -> Result<Option<usize>, SearchStop>;
 
     /// Records a point's mark.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), Stop>;
+    /// [`SearchStop`].
+    fn mark(&mut self, point: usize, mark: Mark) -> Result<(), SearchStop>;
 
-    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that were
-    /// set during the search.
+    /// Records the final marks, in the order in which the points were tested: later runs may have changed marks that
+    /// were set during the search.
     ///
     /// # Errors
-    /// [`Stop`].
-    fn settle(&mut self, marks: &[(usize, Mark)]) -> Result<(), Stop>;
+    /// [`SearchStop`].
+    fn settle(&mut self, marks: &[(usize, Mark)]) -> Result<(), SearchStop>;
 }

@@ -1,12 +1,11 @@
-//! The cache as a whole: what lies in it, and one rule for what goes.
-//!
-//! Everything in it can be fetched or built again. Its parts are kept by what they are made from, and nobody asks for most of
-//! them twice: a kernel of this host that was built anew, a commit that a bisection tried. So each is dated when it is used,
-//! and what has not been used for long goes, or what was used longest ago where all of it together is too large.
+//! The cache as a whole: its entries, and one rule for removing them.
+//! Everything in the cache can be fetched or built again. Most entries are never used again after their inputs change,
+//! for example when a kernel of this host is rebuilt. Therefore each use of an entry updates its time stamp; entries
+//! that were not used for a long time are removed, and if the cache is too large also the least recently used ones.
 
 mod policy;
 
-pub use policy::{Policy, Verdict, judge};
+pub use policy::{CachePolicy, PruneDecision, judge};
 
 use crate::error::Error;
 use lab_base::git::git;
@@ -19,9 +18,9 @@ use std::{
     time::SystemTime,
 };
 
-/// What an entry is for. The name is that of its directory, and what `lab cache` calls it.
+/// Kind of an entry. Its name is the name of its directory, also shown by `lab cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum CacheKind {
     /// Unpacked kernels.
     Kernels,
     /// Guest images, and kernels unpacked for a direct start.
@@ -34,9 +33,9 @@ pub enum Kind {
     Trees,
     /// Package indexes.
     Apt,
-    /// Guests' programs of projects that are read-only.
+    /// Built programs for guests, of read-only projects.
     Build,
-    /// What virtme-ng downloaded.
+    /// Downloads of virtme-ng.
     VngHome,
     /// Roots of foreign programs, unpacked.
     Roots,
@@ -44,7 +43,7 @@ pub enum Kind {
     Tools,
 }
 
-impl Kind {
+impl CacheKind {
     /// All of them.
     pub const ALL: [Self; 10] = [
         Self::Kernels,
@@ -75,7 +74,7 @@ impl Kind {
         }
     }
 
-    /// In a few words.
+    /// Short description.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Kernels => "unpacked kernels",
@@ -84,10 +83,10 @@ impl Kind {
             Self::Bisect => "commits built by bisections, and their checkouts",
             Self::Trees => "checkouts of kernels from git",
             Self::Apt => "package indexes",
-            Self::Build => "guests' programs of read-only projects",
+            Self::Build => "programs for guests, of read-only projects",
             Self::VngHome => "downloads of virtme-ng",
+            Self::Tools => "tools that `lab setup` installed; never removed",
             Self::Roots => "unpacked roots of foreign programs",
-            Self::Tools => "what `lab setup` installed; never removed",
         }
     }
 
@@ -97,37 +96,37 @@ impl Kind {
     }
 }
 
-/// One thing that is kept or goes as a whole.
+/// An entry, which is kept or removed as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What it is for.
-    pub kind: Kind,
-    /// Its place below the cache.
+pub struct CacheEntry {
+    /// Its kind.
+    pub kind: CacheKind,
+    /// Its path relative to the cache.
     pub name: String,
-    /// Where it is.
+    /// Its absolute path.
     pub path: PathBuf,
-    /// Bytes that it takes on the disk.
+    /// Size on the disk, bytes.
     pub size: u64,
     /// When it was last used.
     pub used: SystemTime,
 }
 
-/// Everything that the cache holds. What can't be read counts for nothing: it may be going just now.
-pub fn entries(cache: &Path) -> Vec<Entry> {
+/// All entries of the cache. Unreadable entries are ignored: another process may be removing them.
+pub fn entries(cache: &Path) -> Vec<CacheEntry> {
     let mut entries = Vec::new();
-    for kind in Kind::ALL {
+    for kind in CacheKind::ALL {
         for path in places(cache, kind) {
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             let name = path.strip_prefix(cache).unwrap_or(&path).to_string_lossy().into_owned();
             let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            entries.push(Entry { kind, name, size: size(&path), used, path });
+            entries.push(CacheEntry { kind, name, size: size(&path), used, path });
         }
     }
     entries
 }
 
-/// The entries of a kind. Locks and what is just being made have names that begin with a dot.
-fn places(cache: &Path, kind: Kind) -> Vec<PathBuf> {
+/// The entries of a kind. Names of locks and unfinished entries begin with a dot; these are not included.
+fn places(cache: &Path, kind: CacheKind) -> Vec<PathBuf> {
     let below = |dir: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let shown = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
@@ -137,31 +136,32 @@ fn places(cache: &Path, kind: Kind) -> Vec<PathBuf> {
     };
     let dir = cache.join(kind.name());
     match kind {
-        // Per repository a checkout and many built commits, each of which is of use without the others.
-        Kind::Bisect => {
+        // Per repository a checkout and many built commits, which can be removed separately.
+        CacheKind::Bisect => {
             let repositories = below(&dir).into_iter();
             repositories.flat_map(|place| [vec![place.join("tree")], below(&place.join("products"))].concat()).collect()
         }
-        Kind::VngHome => below(&dir.join(".cache/virtme-ng")),
+        CacheKind::VngHome => below(&dir.join(".cache/virtme-ng")),
         _ => below(&dir),
     }
 }
 
-/// Bytes that a file, or all below a directory, take on the disk. A snapshot's memory has holes.
+/// Size on the disk of a file or directory, bytes. It may be less than the apparent size: a snapshot's memory is a
+/// sparse file.
 fn size(path: &Path) -> u64 {
     let files = walkdir::WalkDir::new(path).into_iter().flatten();
     files.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
 }
 
-/// Removes an entry: renamed away first, so that nobody meets half of it.
+/// Removes an entry. It is renamed first, so that no process sees a partly removed entry.
 ///
 /// # Errors
 /// The system's answer.
-fn remove(cache: &Path, entry: &Entry) -> Result<(), Error> {
+fn remove(cache: &Path, entry: &CacheEntry) -> Result<(), Error> {
     let failed = |error| Error::file("remove", &entry.path)(error);
-    let is_tree = matches!(entry.kind, Kind::Trees) || entry.path.ends_with("tree");
+    let is_tree = matches!(entry.kind, CacheKind::Trees) || entry.path.ends_with("tree");
     if is_tree && let Ok(common) = git(&entry.path, ["rev-parse", "--path-format=absolute", "--git-common-dir"]) {
-        // The person's repository keeps a list of its worktrees.
+        // The user's repository has a list of its worktrees.
         let words = ["worktree", "remove", "--force", "--force"].map(OsString::from);
         let _ = git(Path::new(common.trim()), words.into_iter().chain([entry.path.clone().into_os_string()]));
     }
@@ -178,28 +178,28 @@ fn remove(cache: &Path, entry: &Entry) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a pruning did, or would do.
+/// Result of pruning.
 #[derive(Debug)]
 pub struct Pruned {
-    /// Every entry, and whether it goes.
-    pub verdicts: Vec<Verdict>,
-    /// Whether another lab uses the cache, and nothing was removed for its sake.
+    /// All entries, each with the decision.
+    pub verdicts: Vec<PruneDecision>,
+    /// Whether nothing was removed because another lab process uses the cache.
     pub busy: bool,
 }
 
 impl Pruned {
-    /// How many entries go, and their bytes.
+    /// Number of removed entries, and their size in bytes.
     pub fn gone(&self) -> (usize, u64) {
         let gone = self.verdicts.iter().filter(|verdict| verdict.goes.is_some());
         gone.fold((0, 0), |(count, size), verdict| (count + 1, size + verdict.entry.size))
     }
 }
 
-/// Applies a policy. Nothing is removed while another lab is at work in the cache.
+/// Applies a policy. Nothing is removed while another lab process uses the cache.
 ///
 /// # Errors
 /// An entry can't be removed.
-pub fn prune(cache: &Cache, policy: Policy, only: Option<Kind>, dry: bool) -> Result<Pruned, Error> {
+pub fn prune(cache: &Cache, policy: CachePolicy, only: Option<CacheKind>, dry: bool) -> Result<Pruned, Error> {
     let Some(_alone) = cache.alone() else { return Ok(Pruned { verdicts: Vec::new(), busy: true }) };
     let all = entries(cache.root());
     let verdicts = judge(all, policy, only, SystemTime::now());
@@ -211,19 +211,20 @@ pub fn prune(cache: &Cache, policy: Policy, only: Option<Kind>, dry: bool) -> Re
     Ok(Pruned { verdicts, busy: false })
 }
 
-/// What happens by itself at the end of a command that filled the cache. Gives the line to tell, if any.
+/// Prunes automatically at the end of a command that filled the cache. Returns a line to print, if any.
 pub fn sweep(cache: &Cache, project: &Path) -> Option<String> {
-    match Policy::load(project).and_then(|policy| prune(cache, policy, None, false).map(|pruned| (pruned, policy))) {
+    match CachePolicy::load(project).and_then(|policy| prune(cache, policy, None, false).map(|pruned| (pruned, policy)))
+    {
         Ok((pruned, policy)) => {
             let (count, size) = pruned.gone();
             let entries = if count == 1 { "entry" } else { "entries" };
-            (count > 0).then(|| format!("{count} {entries} of the cache removed, {} ({policy})", bytes(size)))
+            (count > 0).then(|| format!("removed {count} {entries} of the cache, {} ({policy})", bytes(size)))
         }
-        Err(error) => Some(format!("the cache is left as it is: {error}")),
+        Err(error) => Some(format!("the cache could not be pruned: {error}")),
     }
 }
 
-/// Bytes for people.
+/// Formats a size.
 pub fn bytes(size: u64) -> String {
     let mib = size as f64 / f64::from(1 << 20);
     if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_is_found_and_goes_whole() {
+    fn every_entry_is_found_and_removed_as_a_whole() {
         let dir = tempfile::tempdir().unwrap();
         let cache = dir.path();
         for file in [

@@ -1,6 +1,6 @@
-//! What stays in the cache: a bound on its size and on the time that nobody used a part of it.
+//! The policy of the cache: limits for its size and for the time without use of an entry.
 
-use super::{Entry, Kind, bytes};
+use super::{CacheEntry, CacheKind, bytes};
 use crate::error::Error;
 use lab_base::{
     file::FileError,
@@ -9,7 +9,7 @@ use lab_base::{
 use lab_kernel_store::KernelsError;
 use lab_report::results::{LAB_TOML, SECTIONS};
 use std::{
-    fmt, fs,
+    fmt,
     io::ErrorKind,
     path::Path,
     time::{Duration, SystemTime},
@@ -18,36 +18,36 @@ use toml_edit::Document;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The bounds.
+/// The limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// Bytes on the disk, of all that may be removed.
+pub struct CachePolicy {
+    /// Maximum size of all removable entries on the disk, bytes.
     pub size: u64,
-    /// Days without use.
+    /// Maximum time without use, days.
     pub days: u32,
 }
 
-impl Default for Policy {
+impl Default for CachePolicy {
     fn default() -> Self {
         Self { size: 20 << 30, days: 30 }
     }
 }
 
-impl fmt::Display for Policy {
+impl fmt::Display for CachePolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let days = if self.days == 1 { "day" } else { "days" };
         write!(f, "at most {}, unused for at most {} {days}", bytes(self.size), self.days)
     }
 }
 
-impl Policy {
-    /// Reads `[cache]` of a project's `lab.toml`; without one the defaults hold.
+impl CachePolicy {
+    /// Reads `[cache]` of a project's `lab.toml`; without it the defaults apply.
     ///
     /// # Errors
-    /// It can't be read, or says something that is no bound.
+    /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, Error> {
         let path = project.join(LAB_TOML);
-        match fs::read_to_string(&path) {
+        match lab_guard::bounded::text(&path) {
             Ok(text) => Ok(Self::parse(&text, &path.display().to_string()).map_err(KernelsError::from)?),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(FileError::of("read", path)(error).into()),
@@ -67,22 +67,27 @@ impl Policy {
     }
 }
 
-/// What becomes of an entry.
+/// The decision on an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct PruneDecision {
     /// The entry.
-    pub entry: Entry,
-    /// Why it goes; none where it stays.
+    pub entry: CacheEntry,
+    /// Why it is removed; `None` if it is kept.
     pub goes: Option<&'static str>,
 }
 
-/// Judges every entry, those used longest ago first: what is too old goes, and then what was used longest ago until the rest
-/// is small enough. With a kind all of it goes and nothing else.
-pub fn judge(mut entries: Vec<Entry>, policy: Policy, only: Option<Kind>, now: SystemTime) -> Vec<Verdict> {
+/// Decides on every entry, least recently used first: entries without use for too long are removed, then the least
+/// recently used ones until the rest is small enough. If a kind is given, all its entries are removed and no others.
+pub fn judge(
+    mut entries: Vec<CacheEntry>,
+    policy: CachePolicy,
+    only: Option<CacheKind>,
+    now: SystemTime,
+) -> Vec<PruneDecision> {
     entries.sort_by(|a, b| a.used.cmp(&b.used).then_with(|| a.name.cmp(&b.name)));
     let mut size: u64 = entries.iter().filter(|entry| entry.kind.removable()).map(|entry| entry.size).sum();
     let limit = DAY * policy.days;
-    let verdict = |entry: Entry| {
+    let verdict = |entry: CacheEntry| {
         let age = now.duration_since(entry.used).unwrap_or_default();
         let goes = match only {
             Some(kind) => (entry.kind == kind).then_some("asked for"),
@@ -94,7 +99,7 @@ pub fn judge(mut entries: Vec<Entry>, policy: Policy, only: Option<Kind>, now: S
         if goes.is_some() {
             size -= entry.size.min(size);
         }
-        Verdict { entry, goes }
+        PruneDecision { entry, goes }
     };
     entries.into_iter().map(verdict).collect()
 }
@@ -104,9 +109,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_go_until_the_rest_fits_and_tools_stay() {
+    fn the_least_recently_used_are_removed_until_the_rest_fits_and_tools_stay() {
         let now = SystemTime::UNIX_EPOCH + DAY * 1000;
-        let entry = |kind: Kind, name: &str, gib: u64, days: u32| Entry {
+        let entry = |kind: CacheKind, name: &str, gib: u64, days: u32| CacheEntry {
             kind,
             name: name.to_owned(),
             path: name.into(),
@@ -114,31 +119,31 @@ mod tests {
             used: now - DAY * days,
         };
         let all = vec![
-            entry(Kind::Kernels, "new", 4, 0),
-            entry(Kind::Bisect, "product", 4, 3),
-            entry(Kind::Tools, "vng", 90, 400),
-            entry(Kind::Kernels, "path", 4, 5),
-            entry(Kind::Snapshots, "ancient", 1, 31),
+            entry(CacheKind::Kernels, "new", 4, 0),
+            entry(CacheKind::Bisect, "product", 4, 3),
+            entry(CacheKind::Tools, "vng", 90, 400),
+            entry(CacheKind::Kernels, "path", 4, 5),
+            entry(CacheKind::Snapshots, "ancient", 1, 31),
         ];
-        let gone = |policy: Policy, only| -> Vec<(String, &str)> {
+        let gone = |policy: CachePolicy, only| -> Vec<(String, &str)> {
             let verdicts = judge(all.clone(), policy, only, now);
             verdicts.into_iter().filter_map(|it| Some((it.entry.name, it.goes?))).collect()
         };
-        let by = |gib: u64, days| Policy { size: gib << 30, days };
+        let by = |gib: u64, days| CachePolicy { size: gib << 30, days };
         let old = ("ancient".to_owned(), "not used for long");
         assert_eq!(gone(by(20, 30), None), std::slice::from_ref(&old));
         assert_eq!(gone(by(9, 30), None), [old.clone(), ("path".to_owned(), "the cache is too large")]);
         assert_eq!(gone(by(1, 60), None).len(), 4);
-        assert_eq!(gone(by(20, 30), Some(Kind::Bisect)), [("product".to_owned(), "asked for")]);
+        assert_eq!(gone(by(20, 30), Some(CacheKind::Bisect)), [("product".to_owned(), "asked for")]);
     }
 
     #[test]
-    fn bounds_are_read_strictly() {
-        let parse = |text: &str| Policy::parse(text, "lab.toml").map_err(|error| error.to_string());
-        assert_eq!(parse("[results]\nkeep = 3\n"), Ok(Policy::default()));
-        assert_eq!(parse("[cache]\nmax-gib = 3\ndays = 7\n"), Ok(Policy { size: 3 << 30, days: 7 }));
+    fn invalid_limits_are_refused() {
+        let parse = |text: &str| CachePolicy::parse(text, "lab.toml").map_err(|error| error.to_string());
+        assert_eq!(parse("[results]\nkeep = 3\n"), Ok(CachePolicy::default()));
+        assert_eq!(parse("[cache]\nmax-gib = 3\ndays = 7\n"), Ok(CachePolicy { size: 3 << 30, days: 7 }));
         assert!(parse("[cache]\nmax-gb = 3\n").unwrap_err().starts_with("lab.toml:2: "));
         assert!(parse("[cache]\nmax-gib = 0\n").unwrap_err().starts_with("lab.toml:2: "));
-        assert_eq!(Policy::default().to_string(), "at most 20.0 GiB, unused for at most 30 days");
+        assert_eq!(CachePolicy::default().to_string(), "at most 20.0 GiB, unused for at most 30 days");
     }
 }

@@ -2,32 +2,36 @@
 
 use crate::{
     error::Error,
-    guests::{How, Order},
-    project::filter::{Filter, KernelFilter},
-    run::common::Retries,
+    guests::{GuestOptions, Order, Selection},
+    project::{
+        Project,
+        filter::{CellFilter, KernelFilter},
+        unlisted::Unlisted,
+    },
+    run::{common::Retries, queue::Isolate},
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lab_base::say;
 use lab_protocol::AttachRequest;
 use lab_report::kcidb;
 use std::path::PathBuf;
 
-/// Version of what the commands' JSON means; it grows when a key changes its meaning or goes.
+/// Version of the commands' JSON; it is increased when a key is removed or changes its meaning.
 pub(super) const JSON_VERSION: u32 = 1;
 
-/// How a command writes what it shows.
+/// Output format of a command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Output {
-    /// For people.
+    /// Text to read.
     #[default]
     Text,
-    /// For programs: an object with `version` and what the command shows.
+    /// JSON for programs: an object with `version` and the command's data.
     Json,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct OutputArgs {
-    /// How it is written.
+    /// Output format.
     #[arg(long = "format", value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
     /// The same as --format json.
@@ -36,7 +40,7 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Writes what a command shows: `what` below a key in JSON, or the text.
+    /// Writes a command's output: `what` below a key in JSON, or the text.
     pub(super) fn show(
         &self,
         key: &'static str,
@@ -50,7 +54,7 @@ impl OutputArgs {
     }
 }
 
-/// Writes JSON for programs: an object with a version. What is no object itself is the value of the key.
+/// Writes JSON for programs: an object with a version. A value that is not an object is stored under the key.
 pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Result<(), Error> {
     let value = serde_json::to_value(what).map_err(|error| Error::Host(error.to_string()))?;
     let mut told = match value {
@@ -62,23 +66,35 @@ pub(super) fn show_json(key: &'static str, what: &impl serde::Serialize) -> Resu
     Ok(say::show(format_args!("{text}\n"))?)
 }
 
-/// A number that is not zero, as clap's own parser of these types does not say in words.
-pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
-    let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("a whole number from 1 to {} is wanted", u32::MAX))
+/// An invalid number on the command line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WrongNumber {
+    #[error("expected a whole number from {least} to {most}")]
+    OutOfBounds { least: u32, most: u32 },
+    #[error("{0} is too large for this machine")]
+    TooMuch(String),
 }
 
-/// A number between two others, both included.
-pub(super) fn within(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+/// Parses a number that is not zero; the error of clap's own parser for these types is hard to understand.
+pub(super) fn count<T: TryFrom<u32>>(text: &str) -> Result<T, WrongNumber> {
+    let number = text.parse::<u32>().ok().and_then(|number| T::try_from(number).ok());
+    number.ok_or(WrongNumber::OutOfBounds { least: 1, most: u32::MAX })
+}
+
+/// Parses a number between two others, both included.
+pub(super) fn within(
+    least: u32,
+    most: u32,
+) -> impl Fn(&str) -> Result<u32, WrongNumber> + Clone + Send + Sync + 'static {
     move |text| {
         let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("a whole number from {least} to {most} is wanted"))
+        number.ok_or(WrongNumber::OutOfBounds { least, most })
     }
 }
 
-/// As [`count`], of processors and other things of this machine.
-pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, String> {
-    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| format!("{text} is too much for this machine"))
+/// As [`count`], for processors and other resources of this machine.
+pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, WrongNumber> {
+    count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| WrongNumber::TooMuch(text.to_owned()))
 }
 
 #[derive(Debug, Args)]
@@ -86,7 +102,7 @@ pub(super) struct FormatArgs {
     /// Write the run to standard output in this format instead of the summary.
     #[arg(long, value_enum)]
     pub(super) format: Option<lab_report::format::ReportFormat>,
-    /// What KernelCI's database calls this CI system.
+    /// Name of this CI system in KernelCI's database.
     #[arg(long, value_name = "NAME", default_value = kcidb::ORIGIN, value_parser = kcidb::origin)]
     pub(super) origin: String,
 }
@@ -99,12 +115,28 @@ pub(super) struct KernelArgs {
     /// Select every kernel of kernels.toml.
     #[arg(long, conflicts_with = "kernel")]
     pub(super) all: bool,
-    /// Select also the kernels with `may-fail = true`, whose failures are reported but don't count.
+    /// Also select the kernels with `may-fail = true`, whose failures are reported but don't count.
     #[arg(long)]
     pub(super) newest: bool,
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable, or with commas.
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub(super) class: Vec<String>,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
+}
+
+/// A kernel that kernels.toml need not name; there need not be a kernels.toml.
+#[derive(Debug, Default, Args)]
+struct UnlistedArgs {
+    /// This kernel image (bzImage) of this host, instead of the kernels of kernels.toml, which is not needed then.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "all", "newest", "class", "tree"])]
+    image: Option<PathBuf>,
+    /// The modules of --image: its lib/modules/RELEASE.
+    #[arg(long, value_name = "DIR", requires = "image")]
+    modules: Option<PathBuf>,
+    /// This built kernel tree of this host, likewise.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kernel", "all", "newest", "class"])]
+    tree: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -139,8 +171,8 @@ pub(super) struct HowArgs {
     /// How often a cell that does not pass is repeated, each time in a fresh guest.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, 20))]
     pub(super) retries: u32,
-    /// Whether a cell that passes only when repeated fails the run. A panic, a hang or a kernel splat is a failure in any
-    /// case.
+    /// Whether a cell that passes only when repeated fails the run. A panic, a hang or a kernel splat is a failure in
+    /// any case.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) flaky: crate::run::common::OnFlaky,
     /// Replace a deadline, for example silence=30s or run=2h. Layers: boot, silence (no heartbeat), cell, guest, run;
@@ -160,22 +192,47 @@ pub(super) struct HowArgs {
 impl KernelArgs {
     /// The filter for kernels.
     pub(super) fn filter(&self) -> KernelFilter {
-        let Self { kernel, all, newest, class } = self;
+        if let Some(unlisted) = self.unlisted() {
+            return KernelFilter::of(unlisted.id());
+        }
+        let Self { kernel, all, newest, class, unlisted: _ } = self;
         KernelFilter { kernel: kernel.clone(), all: *all, newest: *newest, class: class.clone() }
     }
 }
 
+impl KernelArgs {
+    /// The kernel that no file names.
+    pub(super) fn unlisted(&self) -> Option<Unlisted> {
+        let UnlistedArgs { image, modules, tree } = &self.unlisted;
+        let image = image.clone().map(|image| Unlisted::Image { image, modules: modules.clone() });
+        image.or_else(|| tree.clone().map(Unlisted::Tree))
+    }
+
+    /// Opens the project that these kernels are of.
+    pub(super) fn project(&self, named: Option<PathBuf>) -> Result<Project, Error> {
+        Project::open_with(named, self.unlisted().as_ref())
+    }
+}
+
 impl HowArgs {
+    /// The arguments that say how guests share cells, where they are not the usual ones.
+    pub(super) fn sharing(&self) -> Vec<String> {
+        let isolate = (self.isolate != Isolate::default()).then(|| self.isolate.to_possible_value()).flatten();
+        let isolate = isolate.iter().flat_map(|value| ["--isolate".to_owned(), value.get_name().to_owned()]);
+        isolate.chain(self.cold.then(|| "--cold".to_owned())).collect()
+    }
+
     /// Parameters of the run, and the directory for results.
-    pub(super) fn order(&self) -> Order {
-        let how = How {
+    pub(super) fn order(&self, selection: Selection) -> Order {
+        let how = GuestOptions {
             jobs: self.jobs,
             mutant: self.mutant.clone(),
             cold: self.cold,
             isolate: self.isolate,
             retries: Retries { count: self.retries, on_flaky: self.flaky },
             deadlines: self.deadline.clone(),
-            ..How::default()
+            selection,
+            ..GuestOptions::default()
         };
         Order { how, out: self.out.clone(), quiet: false }
     }
@@ -183,26 +240,40 @@ impl HowArgs {
 
 impl SelectArgs {
     /// The filter for cells.
-    pub(super) fn filter(&self) -> Filter {
+    pub(super) fn filter(&self) -> CellFilter {
         let Self { kernels: _, case, attach, no_build, canary } = self;
-        Filter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
+        CellFilter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
     }
 
     /// The arguments that select the same cells in another process.
     pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut option = |name: &str, values: &[String]| {
-            words.extend(values.iter().flat_map(|value| [name.to_owned(), value.clone()]));
-        };
-        let attach: Vec<String> = self.attach.iter().map(AttachRequest::to_string).collect();
-        option("--kernel", &self.kernels.kernel);
-        option("--class", &self.kernels.class);
-        option("--case", &self.case);
-        option("--attach", &attach);
+        let mut words: Vec<String> = self.kernels.unlisted().iter().flat_map(Unlisted::words).collect();
+        words.extend(repeated("--kernel", &self.kernels.kernel));
+        words.extend(repeated("--class", &self.kernels.class));
+        words.extend(self.cell_words());
         let flags = [("--all", self.kernels.all), ("--newest", self.kernels.newest), ("--canary", self.canary)];
         words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
         words
     }
+
+    /// Those of them that are about cells.
+    fn cell_words(&self) -> Vec<String> {
+        let attach: Vec<String> = self.attach.iter().map(AttachRequest::to_string).collect();
+        repeated("--case", &self.case).into_iter().chain(repeated("--attach", &attach)).collect()
+    }
+
+    /// What a command repeats to run the same cells on one of the kernels.
+    pub(super) fn selection(&self, how: &HowArgs) -> Selection {
+        Selection {
+            kernel: self.kernels.unlisted().iter().flat_map(Unlisted::words).collect(),
+            cells: self.cell_words().into_iter().chain(how.sharing()).collect(),
+        }
+    }
+}
+
+/// An option with each of its values.
+fn repeated(name: &str, values: &[String]) -> Vec<String> {
+    values.iter().flat_map(|value| [name.to_owned(), value.clone()]).collect()
 }
 
 #[cfg(test)]
@@ -226,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn short_options_and_commas_say_the_same_in_fewer_letters() {
+    fn short_options_and_commas_are_equivalent_to_long_options() {
         let parsed = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Run(args) => (args.select.words(), args.how.jobs.map(std::num::NonZeroUsize::get)),
             _ => (Vec::new(), None),

@@ -1,7 +1,7 @@
 //! `lab cache` and `lab cache prune`.
 
 use crate::{
-    cache::{self, Entry, Kind, Policy, bytes},
+    cache::{self, CacheEntry, CacheKind, CachePolicy, bytes},
     error::Error,
     project,
 };
@@ -19,10 +19,10 @@ use std::{
 /// `lab cache`.
 #[derive(Debug, Args)]
 pub(super) struct CacheArgs {
-    /// Every entry, and not only the sums.
+    /// Show every entry, not only the sums.
     #[arg(long)]
     all: bool,
-    /// As JSON.
+    /// Write JSON.
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -31,35 +31,36 @@ pub(super) struct CacheArgs {
 
 #[derive(Debug, Subcommand)]
 enum CacheCommand {
-    /// Remove what is beyond the bounds of lab.toml, the entries used longest ago first. Runs do the same when they end.
+    /// Remove entries until the cache is within the limits of lab.toml, least recently used first. Runs also do this
+    /// when they end.
     Prune(PruneArgs),
 }
 
 #[derive(Debug, Args)]
 struct PruneArgs {
-    /// Size to get down to, in place of what lab.toml says, in GiB; 0 removes everything but what `lab setup` installed.
+    /// Maximum size in GiB, instead of the value in lab.toml; 0 removes everything except what `lab setup` installed.
     #[arg(long, value_name = "N")]
     max_gib: Option<u32>,
-    /// Days without use after which an entry goes, in place of what lab.toml says.
+    /// Days without use after which an entry is removed, instead of the value in lab.toml.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..36_501))]
     days: Option<u32>,
-    /// All of this kind, and nothing else: `lab cache` names the kinds.
+    /// Remove all entries of this kind and nothing else; `lab cache` shows the kinds.
     #[arg(long, value_name = "KIND", conflicts_with_all = ["max_gib", "days"], value_parser = kind)]
-    kind: Option<Kind>,
-    /// Only tell what would go.
+    kind: Option<CacheKind>,
+    /// Only show which entries would be removed.
     #[arg(long)]
     dry_run: bool,
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    let names = Kind::ALL.map(Kind::name).join(", ");
-    let found = Kind::ALL.into_iter().find(|kind| kind.name() == text);
-    found.ok_or_else(|| format!("`{text}` is not a kind of the cache's entries (wanted: {names})"))
+fn kind(text: &str) -> Result<CacheKind, String> {
+    let names = CacheKind::ALL.map(CacheKind::name).join(", ");
+    let found = CacheKind::ALL.into_iter().find(|kind| kind.name() == text);
+    found.ok_or_else(|| format!("`{text}` is not a kind of cache entry (expected: {names})"))
 }
 
 pub(super) fn cache(named: Option<PathBuf>, args: &CacheArgs) -> Result<Exit, Error> {
     let root = project::root(named)?;
-    let policy = Policy::load(&root)?;
+    let policy = CachePolicy::load(&root)?;
     let cache = Cache::open()?;
     match &args.command {
         Some(CacheCommand::Prune(prune)) => pruned(&cache, policy, prune),
@@ -67,7 +68,7 @@ pub(super) fn cache(named: Option<PathBuf>, args: &CacheArgs) -> Result<Exit, Er
     }
 }
 
-fn list(cache: &Cache, policy: Policy, args: &CacheArgs) -> Result<Exit, Error> {
+fn list(cache: &Cache, policy: CachePolicy, args: &CacheArgs) -> Result<Exit, Error> {
     let entries = cache::entries(cache.root());
     if args.json {
         show(format_args!("{}\n", to_json(cache.root(), policy, &entries)))?;
@@ -78,8 +79,8 @@ fn list(cache: &Cache, policy: Policy, args: &CacheArgs) -> Result<Exit, Error> 
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["kind", "entries", "size", "last used", "what"]);
-    for kind in Kind::ALL {
-        let of: Vec<&Entry> = entries.iter().filter(|entry| entry.kind == kind).collect();
+    for kind in CacheKind::ALL {
+        let of: Vec<&CacheEntry> = entries.iter().filter(|entry| entry.kind == kind).collect();
         let size = of.iter().map(|entry| entry.size).sum();
         let used = of.iter().map(|entry| entry.used).max().map_or_else(|| "-".to_owned(), age);
         table.add_row([kind.name(), &of.len().to_string(), &bytes(size), &used, kind.words()]);
@@ -96,9 +97,9 @@ fn list(cache: &Cache, policy: Policy, args: &CacheArgs) -> Result<Exit, Error> 
     Ok(Exit::Passed)
 }
 
-fn to_json(root: &Path, policy: Policy, entries: &[Entry]) -> serde_json::Value {
+fn to_json(root: &Path, policy: CachePolicy, entries: &[CacheEntry]) -> serde_json::Value {
     let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let entry = |entry: &Entry| {
+    let entry = |entry: &CacheEntry| {
         json!({
             "kind": entry.kind.name(),
             "name": entry.name,
@@ -116,13 +117,13 @@ fn to_json(root: &Path, policy: Policy, entries: &[Entry]) -> serde_json::Value 
     })
 }
 
-fn pruned(cache: &Cache, policy: Policy, args: &PruneArgs) -> Result<Exit, Error> {
+fn pruned(cache: &Cache, policy: CachePolicy, args: &PruneArgs) -> Result<Exit, Error> {
     let size = args.max_gib.map_or(policy.size, |gib| u64::from(gib) << 30);
-    let policy = Policy { size, days: args.days.unwrap_or(policy.days) };
+    let policy = CachePolicy { size, days: args.days.unwrap_or(policy.days) };
     let pruned = cache::prune(cache, policy, args.kind, args.dry_run)?;
     if pruned.busy {
         let path = cache.root().to_owned();
-        let cause = std::io::Error::other("another lab is at work in the cache: wait until it is through");
+        let cause = std::io::Error::other("another lab process is using the cache: wait until it has finished");
         return Err(FileError { action: "prune", path, cause }.into());
     }
     let word = if args.dry_run { "would go" } else { "removed" };
@@ -137,7 +138,7 @@ fn pruned(cache: &Cache, policy: Policy, args: &PruneArgs) -> Result<Exit, Error
     Ok(Exit::Passed)
 }
 
-/// How long ago, for people.
+/// The time since an entry's last use, as text.
 fn age(used: SystemTime) -> String {
     let age = SystemTime::now().duration_since(used).unwrap_or_default();
     let units = [

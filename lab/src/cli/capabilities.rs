@@ -3,8 +3,8 @@
 use super::args::KernelArgs;
 use crate::{
     error::Error,
-    guests::{Guests, How, progress},
-    project::{Project, select::build},
+    guests::{GuestOptions, Guests, progress},
+    project::select::build,
 };
 use clap::Args;
 use lab_base::say::show;
@@ -19,7 +19,7 @@ pub(super) struct CapabilitiesArgs {
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: capabilities::CapabilityFormat,
-    /// Guests at the same time. Default: one per processor, no more than kernels.
+    /// Maximum number of parallel guests. Default: one per processor, at most one per kernel.
     #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Use the existing builds of the agent and the eBPF object.
@@ -28,7 +28,7 @@ pub(super) struct CapabilitiesArgs {
 }
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {
-    let project = Project::open(named)?;
+    let project = args.kernels.project(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
@@ -37,7 +37,7 @@ pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> R
     let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let mut progress = progress();
     // A guest that only probes ends before a snapshot would be finished.
-    let how = How { jobs: args.jobs, cold: true, ..How::default() };
+    let how = GuestOptions { jobs: args.jobs, cold: true, ..GuestOptions::default() };
     let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how, &mut [&mut *progress])?;
     let rows = capabilities::rows(&record);
     let silent = rows.iter().any(|row| row.capabilities.is_empty());

@@ -19,7 +19,7 @@ pub(super) struct CompareArgs {
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: lab_report::compare::CompareFormat,
-    /// Exit 1 only for what is new: failures that were there before do not count.
+    /// Exit with 1 only for new failures, not for those that the earlier run also has.
     #[arg(long)]
     new_only: bool,
     /// Check instead that both runs have the same cells with the same outcomes and attach types; exit with 1 if not.

@@ -4,9 +4,10 @@ use super::{args::KernelArgs, topology};
 use crate::{
     error::Error,
     exec::{Request, end, table},
-    guests::{Guests, How, Order, machine::Shape},
+    guests::{GuestOptions, Guests, Order, machine::Shape},
     project::{
-        Project, artifacts,
+        Project,
+        artifacts::{self, ArtifactError},
         select::{Selected, build},
     },
     run::{
@@ -113,7 +114,7 @@ pub(super) struct ExecArgs {
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
     #[arg(short, long, value_name = "N", value_parser = super::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
-    /// How often a command that does not pass is repeated, each time in a fresh guest. It reads nothing then.
+    /// GuestOptions often a command that does not pass is repeated, each time in a fresh guest. It reads nothing then.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::args::within(0, 20))]
     retries: u32,
     /// Whether a command that passes only when repeated fails the run.
@@ -125,7 +126,7 @@ pub(super) struct ExecArgs {
     /// Replace a deadline, for example silence=30s; see `lab run --help`.
     #[arg(long, value_name = "LAYER=TIME")]
     deadline: Vec<crate::run::deadline::Deadline>,
-    /// Use the existing builds of the agent and the eBPF object.
+    /// Never build the agent and the eBPF object. By default, they are built where there are none; `lab run` builds changed ones.
     #[arg(long)]
     no_build: bool,
     /// Directory for results. Default: results/ in the project.
@@ -206,7 +207,7 @@ pub(super) fn again(
 }
 
 /// A shell command for `lab bisect`, and how its guests run.
-pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, How), Error> {
+pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
     let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
     let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
     let request = Request {
@@ -223,8 +224,24 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
         sysctl: Vec::new(),
     };
     let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
-    let how = How { streams: Some(Arc::new(streams)), world: Some(world), isolate: Isolate::Case, ..How::default() };
+    let how = GuestOptions {
+        streams: Some(Arc::new(streams)),
+        world: Some(world),
+        isolate: Isolate::Case,
+        ..GuestOptions::default()
+    };
     Ok((request.cells(false, None), how))
+}
+
+/// The agent that was built last, so that a command waits neither for a compiler nor for other labs; a new one only where there
+/// is none, or one of another lab.
+fn built(project: &Project, no_build: bool) -> Result<Selected, Error> {
+    match build(project, true, false) {
+        Err(Error::Artifact(ArtifactError::Absent { .. } | ArtifactError::Listing { .. })) if !no_build => {
+            build(project, false, false)
+        }
+        other => other,
+    }
 }
 
 fn run(
@@ -235,7 +252,7 @@ fn run(
 ) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
-    let selected = build(&project, args.no_build, false)?;
+    let selected = built(&project, args.no_build)?;
     let world = args.world(&project)?;
     let request = args.request(&selected, world.as_deref())?;
     let is_one = kernels.len() == 1 && request.stages.len() <= 1;
@@ -252,7 +269,7 @@ fn run(
     let streams = Streams::of_process(show_as, screen).map_err(Error::file("duplicate", "standard streams"))?;
     let streams = Arc::new(streams);
     let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
-    let how = How { exec: words, ..args.how(&streams, world) };
+    let how = GuestOptions { exec: words, ..args.how(&streams, world) };
     let order = Order { how, out: args.results.clone(), quiet: true };
     let selected = Selected { cells, every_cell: false, ..selected };
     let done = Guests::execute(&project, &kernels, selected, order, false, narrow);
@@ -304,8 +321,8 @@ impl ExecArgs {
         Ok(Some(Arc::new(World::new(options, project.cache.root())?)))
     }
 
-    fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> How {
-        How {
+    fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
+        GuestOptions {
             jobs: self.jobs,
             cold: self.cold,
             isolate: self.isolate,
@@ -320,7 +337,7 @@ impl ExecArgs {
                 cmdline: self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
             },
             world,
-            ..How::default()
+            ..GuestOptions::default()
         }
     }
 

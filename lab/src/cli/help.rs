@@ -1,5 +1,5 @@
-//! `lab --help`: the commands under headings. clap knows no headings for commands, so the list is made here, out of what clap
-//! knows of each.
+//! `lab --help`: lists the commands under headings. clap has no headings for commands, so the list is generated
+//! here from clap's data.
 
 use super::Cli;
 use clap::{Command, CommandFactory};
@@ -12,13 +12,13 @@ const GROUPS: [(&str, &[&str]); 6] = [
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
     ("Split a run among machines", &["plan", "merge", "durations"]),
     ("Measure", &["bench", "mutants"]),
-    ("This machine", &["setup", "cache", "doctor"]),
+    ("This machine", &["build", "cache", "completions", "man"]),
 ];
-/// Columns of the text.
+/// Width of the text, columns.
 const WIDTH: usize = 80;
 /// Column at which descriptions begin: the longest name, and two columns on each side.
 const INDENT: usize = 2 + "capabilities".len() + 2;
-const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n{after-help}\nOptions:\n{options}\n\n\
+const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}{after-help}\nOptions:\n{options}\n\n\
                         `lab help COMMAND` describes a command.\n";
 
 /// The command line, with its commands under headings.
@@ -31,7 +31,9 @@ pub(super) fn command() -> Command {
 fn list(command: &Command) -> String {
     let mut text = String::new();
     for (heading, names) in GROUPS {
-        let _ = writeln!(text, "\n{heading}:");
+        // clap itself puts an empty line before the first one.
+        let gap = if text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(text, "{gap}{heading}:");
         for name in names {
             let about = command.find_subcommand(name).and_then(Command::get_about).map(ToString::to_string);
             entry(name, &about.unwrap_or_default(), &mut text);
@@ -72,6 +74,11 @@ mod tests {
         assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), all);
         let text = list(&command);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.contains("\nRun:\n  run           Run cases on kernels\n"), "{text}");
+        assert!(text.starts_with("Run:\n  run           Run cases on kernels\n"), "{text}");
+    }
+
+    #[test]
+    fn the_whole_text() {
+        insta::assert_snapshot!(command().render_help());
     }
 }

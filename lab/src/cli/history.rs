@@ -54,7 +54,7 @@ pub(super) struct RunsArgs {
     /// Use only the newest runs.
     #[arg(long, value_name = "N", default_value = "60", value_parser = crate::cli::args::size)]
     last: std::num::NonZeroUsize,
-    /// Also runs that are no night: with a deliberate fault, of canaries, of a part of the cells, interrupted.
+    /// Also use runs that are not regular: with a deliberate fault, of canaries, of a part of the cells, interrupted.
     #[arg(long)]
     every_run: bool,
 }

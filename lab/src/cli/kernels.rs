@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KernelsCommand {
-    /// Show the matrix, what it is locked to and what is cached. The JSON has the sources and the packages' names too.
+    /// Show the kernels, their locked versions and whether they are cached. The JSON also has the sources and the names
+    /// of packages.
     List(OutputArgs),
-    /// Download and unpack kernels as they are locked.
+    /// Download and unpack kernels in their locked versions.
     Fetch(KernelArgs),
-    /// Compile the kernels that come as sources; a kernel that is built already is not built again.
+    /// Compile the kernels that are configured as sources; a kernel that is already built is not built again.
     Build {
         /// Kernels by id, `*` and `?` allowed. Default: all that are compiled here.
         #[arg(value_name = "ID")]
@@ -34,20 +35,20 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
-    /// Resolve kernels anew and rewrite kernels.lock. Without --kernel and --class that is every kernel of kernels.toml.
-    /// Entries of kernels that are no longer in kernels.toml are dropped in either case.
+    /// Look for new versions of kernels and rewrite kernels.lock. Without --kernel and --class that is every kernel of
+    /// kernels.toml. Entries of kernels that are no longer in kernels.toml are dropped in either case.
     Update(UpdateArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct UpdateArgs {
-    /// Only these kernels, by id, `*` and `?` allowed; repeatable. All other entries stay as they are.
+    /// Only these kernels, by id, `*` and `?` allowed; repeatable. All other entries are unchanged.
     #[arg(long, value_name = "GLOB")]
     kernel: Vec<String>,
     /// Only the default kernels of a class (below-6.7, 6.7+, 25.10, or one of kernels.toml); repeatable.
     #[arg(long, value_name = "CLASS")]
     class: Vec<String>,
-    /// With --class, every kernel of it and not only the default ones.
+    /// With --class, every kernel of the class and not only the default ones.
     #[arg(long, conflicts_with = "kernel")]
     all: bool,
     /// With --class, also the kernels with `may-fail = true`.
@@ -72,7 +73,7 @@ fn list(named: Option<PathBuf>, output: &OutputArgs) -> Result<Exit, Error> {
     Ok(Exit::Passed)
 }
 
-/// Of the locked package only version and suite, so that a line has room in 80 columns.
+/// Only version and suite of the locked package, so that a line fits into 80 columns.
 fn table(rows: &[KernelRow]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -115,6 +116,7 @@ fn source(named: Option<PathBuf>, id: &str, to: &Path) -> Result<Exit, Error> {
 }
 
 fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
+    project.ready()?;
     for kernel in kernels {
         let unpacked = project.store().fetch(kernel, &project.lock, &say)?;
         show(format_args!("{}: {} at {}\n", unpacked.id, unpacked.release, unpacked.vmlinuz.display()))?;
@@ -135,7 +137,7 @@ fn update(named: Option<PathBuf>, args: &UpdateArgs) -> Result<Exit, Error> {
     let mut lock = project.lock.clone();
     let update = project.store().update(&kernels, &mut lock, &say)?;
     if !update.changes.is_empty() {
-        lock.save(&project.lock_path())?;
+        project.save(lock)?;
     }
     show(&update)?;
     // A missing kernel is an error only if it was selected: the archive regularly removes old kernels of the ladder.

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(super) struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// Show which numbers of the catalogue are covered, and why the others are not.
+    /// Show which numbers of the catalogue have cases, and why the others have none.
     #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
     coverage: bool,
     #[command(flatten)]
@@ -48,7 +48,7 @@ enum Words<'a> {
 }
 
 pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
-    let project = Project::open(named)?;
+    let project = args.select.kernels.project(named)?;
     if args.coverage {
         return coverage(&project, args);
     }
@@ -60,15 +60,17 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
             Err(error) => say(&format!("left out: {error}")),
         }
     }
-    let selected = select::select(&project, &args.select.filter())?;
-    let plan = Plan::new(known, selected.cells, false);
+    let filter = args.select.filter();
+    let listing = select::last_listing(&project, filter.no_build)?;
+    let all = if filter.canary { listing.canaries } else { listing.cells };
+    let plan = Plan::new(known, select::select_cells(&all, &filter)?, false);
     let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
     args.output.show("cells", &listed, || text(&plan) + "\n")?;
     Ok(Exit::Passed)
 }
 
 fn coverage(project: &Project, args: &ListArgs) -> Result<Exit, Error> {
-    let (_, listing) = select::listing(project, args.select.no_build)?;
+    let listing = select::last_listing(project, args.select.no_build)?;
     args.output.show("coverage", &listing.coverage, || coverage_text(&listing.coverage) + "\n")?;
     Ok(Exit::Passed)
 }

@@ -28,8 +28,12 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
         Some(out) => out.clone(),
         None => project::root(named.clone())?.join("results"),
     };
-    let root = project::root(named).unwrap_or_else(|_| PathBuf::from("."));
-    shards.started_by(Provenance { results: provenance::place(&root, &results), ..provenance::of(&root) });
+    let root = project::root(named.clone()).unwrap_or_else(|_| PathBuf::from("."));
+    shards.started_by(Provenance {
+        results: provenance::place(&root, &results),
+        call: Some(provenance::call(&root, named.as_deref())),
+        ..provenance::of(&root)
+    });
     let id = directory::fresh_id();
     fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
     // Merged in a temporary directory: if a shard is damaged, no partial run remains.

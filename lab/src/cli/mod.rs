@@ -14,6 +14,7 @@ mod list;
 mod merge;
 mod mutants;
 mod plan;
+mod project;
 mod report;
 mod rerun;
 mod results;
@@ -56,7 +57,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Find the kernel or the commit that introduced a failure, with a confidence.
     Bisect(Box<bisect::args::BisectArgs>),
-    /// Test the checked-out commit of a kernel tree, for `git bisect run`: 0 good, 1 bad, 125 can't tell, 128 or more stop.
+    /// Test the checked-out commit of a kernel tree, for `git bisect run`: 0 good, 1 bad, 125 untestable, 128 or more
+    /// stop.
     BisectStep(Box<bisect::args::StepArgs>),
     /// Show cases, their variants, and which kernels run them.
     List(list::ListArgs),
@@ -70,36 +72,51 @@ enum Command {
     /// Manage the kernels of the matrix.
     #[command(subcommand)]
     Kernels(kernels::KernelsCommand),
-    /// Show what the cache holds, or remove what is beyond its bounds.
+    /// Begin a project in this directory: kernels.toml, its lock, lab.toml, and lines of .gitignore.
+    Init(project::InitArgs),
+    /// Build what guests run where it is out of date, and print where it is.
+    Build,
+    /// Show the content of the cache, or remove entries beyond its limits.
     Cache(cache::CacheArgs),
-    /// Show what this machine has and lacks.
+    /// Check whether this machine has everything that the lab needs.
     Doctor {
         #[command(flatten)]
         output: args::OutputArgs,
-        /// Check also the tools that the project's own tests need.
+        /// Also check the tools that the project's own tests need.
         #[arg(long)]
         tests: bool,
     },
     /// Install missing tools into the cache.
     Setup {
-        /// Install also the tools that the project's own tests need: a browser, and programs that read the reports.
+        /// Also install the tools that the project's own tests need: a browser, and programs that read the reports.
         #[arg(long)]
         tests: bool,
-        /// Install also the tools that build kernels: flex, bison and others.
+        /// Also install the tools that build kernels: flex, bison and others.
         #[arg(long, conflicts_with = "tests")]
         builds: bool,
         /// Install the distribution's packages on this machine instead of unpacking them into the cache.
         #[arg(long)]
         system: bool,
     },
+    /// Write completions of the command line for a shell: bash, zsh, fish and others.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages.
+    Man {
+        /// The directory for the pages.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Split a run into shards for a CI system.
     Plan(plan::PlanArgs),
     /// Merge the results of shards into one run; a missing shard is an error.
     Merge(merge::MergeArgs),
-    /// Record how long cells took in a file by which plans are split.
+    /// Record the durations of cells in a file, which is used to split plans.
     Durations(plan::DurationsArgs),
-    /// Rebuild every report of a run from its events.jsonl, or write it in another format. The exit code is that of the run:
-    /// 1 for a run that failed, although its reports were written.
+    /// Rebuild every report of a run from its events.jsonl, or write it in another format. The exit code is that of the
+    /// run: 1 for a run that failed, although its reports were written.
     Report {
         /// A run's directory, or its name below results/.
         #[arg(value_name = "RUN", default_value = "latest")]
@@ -123,7 +140,7 @@ enum Command {
     Results(results::ResultsCommand),
 }
 
-/// Tells how a command ended where it failed, and gives its exit code.
+/// Prints the error of a failed command, and returns the exit code.
 pub fn ended(done: Result<Exit, Error>) -> Exit {
     done.unwrap_or_else(|error| match error.interruption() {
         Some((exit, line)) => {
@@ -141,7 +158,7 @@ impl Cli {
     /// Reads the command line of this process.
     ///
     /// # Errors
-    /// It is wrong, or asks for help or the version: clap's error prints what is to be said.
+    /// It is wrong, or requests help or the version: clap's error prints the text.
     pub fn read() -> Result<Self, clap::Error> {
         Self::from_arg_matches(&help::command().try_get_matches()?)
     }
@@ -181,6 +198,10 @@ impl Cli {
             Command::Cache(args) => cache::cache(project, &args),
             Command::Doctor { output, tests } => setup::doctor(&output, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
+            Command::Init(args) => project::init(project, &args),
+            Command::Build => project::build(project),
+            Command::Completions { shell } => project::completions(shell),
+            Command::Man { directory } => project::man(&directory),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
             Command::Durations(args) => plan::durations(project, &args),

@@ -1,9 +1,9 @@
 //! `lab mutants`.
 
 use crate::{
-    bench::mutants::{MutantVerdict, Round, exit, summary},
+    bench::mutants::{MutantRound, MutantVerdict, exit, summary},
     error::Error,
-    guests::{Guests, How},
+    guests::{GuestOptions, Guests},
     project::{
         Project,
         filter::KernelFilter,
@@ -58,7 +58,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
     let directory = directory::create(&results, &Id::new(&format!("mutants-{}", directory::fresh_id()))?)?;
 
-    let queue: Mutex<VecDeque<&Round>> = Mutex::new(rounds.iter().collect());
+    let queue: Mutex<VecDeque<&MutantRound>> = Mutex::new(rounds.iter().collect());
     let jobs = args.jobs.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
     let (sender, receiver) = mpsc::channel();
     let mut verdicts = Vec::new();
@@ -88,16 +88,18 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
 }
 
 /// The control round comes first, with the cells of all other rounds.
-fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<Round>, Error> {
+fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<MutantRound>, Error> {
     let mutants = match wanted {
         [] => selected.mutants.iter().collect(),
         names => names.iter().map(|name| selected.mutant(name)).collect::<Result<Vec<_>, _>>()?,
     };
-    Ok(std::iter::once(Round::control(&mutants)).chain(mutants.iter().map(|mutant| Round::of(mutant))).collect())
+    Ok(std::iter::once(MutantRound::control(&mutants))
+        .chain(mutants.iter().map(|mutant| MutantRound::of(mutant)))
+        .collect())
 }
 
-/// Runs the cells of one round in a guest of its own.
-fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) -> Result<MutantVerdict, Error> {
+/// Runs the cells of one round in a separate guest.
+fn one(guests: &Guests, selected: &Selected, round: &MutantRound, directory: &Path) -> Result<MutantVerdict, Error> {
     let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().map(|mut info| {
         info.requires.extend(&round.needs);
         info
@@ -118,7 +120,8 @@ fn one(guests: &Guests, selected: &Selected, round: &Round, directory: &Path) ->
     }
     let place = directory::create(directory, &Id::new(&round.name)?)?;
     let mut events = EventLog::create(&place)?;
-    let how = How { jobs: Some(NonZeroUsize::MIN), mutant: Some(round.name.clone()), ..How::default() };
+    let how =
+        GuestOptions { jobs: Some(NonZeroUsize::MIN), mutant: Some(round.name.clone()), ..GuestOptions::default() };
     let record = guests.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events])?;
     Ok(round.judge(&record))
 }

@@ -3,7 +3,7 @@
 use super::{args::HowArgs, exec, report, run};
 use crate::{
     error::Error,
-    guests::{Guests, rounds},
+    guests::{Guests, Selection, rounds},
     project::{Project, filter::KernelFilter, select::build},
 };
 use clap::Args;
@@ -14,6 +14,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
+
+/// More cases than this are not named one by one in a command that runs them again.
+const NAMED: usize = 20;
 
 #[derive(Debug, Args)]
 pub(super) struct RerunArgs {
@@ -62,7 +65,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let canary = record.info.as_ref().is_some_and(|info| info.canary);
     let narrow = |plan| narrowed(plan, &wanted);
-    rounds::rounds(&project.root, args.watch, || {
+    rounds::rounds(&project, args.watch, || {
         let mut selected = build(&project, args.no_build, canary)?;
         selected.every_cell = false;
         selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
@@ -70,7 +73,12 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
             // All of them have been renamed.
             return Err(Error::NothingSelected);
         }
-        let done = Guests::execute(&project, &kernels, selected, args.how.order(), false, narrow)?;
+        // The cells of the earlier run, by their cases, unless these are too many for a line.
+        let cases: BTreeSet<&str> = wanted.values().flatten().map(CellId::case).collect();
+        let cases =
+            cases.iter().filter(|_| cases.len() <= NAMED).flat_map(|case| ["--case".to_owned(), (*case).to_owned()]);
+        let selection = Selection { cells: cases.chain(args.how.sharing()).collect(), ..Selection::default() };
+        let done = Guests::execute(&project, &kernels, selected, args.how.order(selection), false, narrow)?;
         Ok(run::tell(done, &args.how.format))
     })
 }

@@ -37,8 +37,8 @@ pub(super) struct PruneArgs {
 pub(super) enum ResultsCommand {
     /// List the runs with their result and size.
     List(OutputArgs),
-    /// Remove runs beyond the limits of lab.toml. Never removed are the newest run, the run that `latest` points to, and
-    /// the newest run that did not pass.
+    /// Remove runs beyond the limits of lab.toml. Never removed are the newest run, the run that `latest` points to,
+    /// and the newest run that did not pass.
     Prune(PruneArgs),
 }
 
@@ -51,7 +51,7 @@ pub(super) fn results(named: Option<PathBuf>, command: &ResultsCommand) -> Resul
     }
 }
 
-/// A run as it is listed, from `run.json`, which is small, and which a run that did not end lacks.
+/// A line of the list, read from `run.json`, which is small; a run that did not end has none.
 #[derive(Serialize)]
 struct Listed {
     id: String,

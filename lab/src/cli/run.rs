@@ -4,7 +4,7 @@ use super::args::{FormatArgs, HowArgs, SelectArgs};
 use crate::{
     error::Error,
     guests::{Conducted, Guests, rounds},
-    project::{Project, select::select},
+    project::select::select,
     shard::part,
 };
 use clap::Args;
@@ -34,9 +34,9 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     let part = part::requested(args.partition)?;
-    let project = Project::open(named)?;
+    let project = args.select.kernels.project(named)?;
     let kernels = project.kernels(&args.select.kernels.filter())?;
-    rounds::rounds(&project.root, args.watch, || {
+    rounds::rounds(&project, args.watch, || {
         let selected = select(&project, &args.select.filter())?;
         match part {
             Some(part) => {
@@ -53,13 +53,26 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                 args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
                 let guests = Guests::open(&project, &kernels, &selected)?;
                 Ok(tell(
-                    guests.conduct(&project, plan, Some(shard), selected.canary, args.how.order())?,
+                    guests.conduct(
+                        &project,
+                        plan,
+                        Some(shard),
+                        selected.canary,
+                        args.how.order(args.select.selection(&args.how)),
+                    )?,
                     &args.how.format,
                 ))
             }
             None => {
                 let full_matrix = args.select.kernels.filter().is_full_matrix();
-                let done = Guests::execute(&project, &kernels, selected, args.how.order(), full_matrix, |plan| plan)?;
+                let done = Guests::execute(
+                    &project,
+                    &kernels,
+                    selected,
+                    args.how.order(args.select.selection(&args.how)),
+                    full_matrix,
+                    |plan| plan,
+                )?;
                 Ok(tell(done, &args.how.format))
             }
         }
@@ -69,7 +82,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
 /// Prints a finished run in the selected format.
 pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
     let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
-    // What can't be shown must not hide the exit code.
+    // An output error must not change the exit code.
     let _ = match args.format {
         Some(chosen) => chosen.show(&done.record, &args.origin),
         None => say::show(format_args!("\n{}", terminal::summary(&done.record, &done.name, colour))),

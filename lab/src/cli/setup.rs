@@ -3,7 +3,7 @@
 use super::args::OutputArgs;
 use crate::{
     error::Error,
-    setup::{self, Place, Purpose},
+    setup::{self, InstallPlace, Purpose},
 };
 use lab_base::interrupt::Interrupt;
 use lab_record::exit::Exit;
@@ -23,7 +23,7 @@ pub(super) fn setup(tests: bool, builds: bool, system: bool) -> Result<Exit, Err
     let purpose = if builds { Purpose::Builds } else { purpose(tests) };
     // A signal ends running steps without leaving partial files.
     Interrupt::install().map_err(Error::file("watch", "signals"))?;
-    let place = if system { Place::System } else { Place::Cache };
+    let place = if system { InstallPlace::System } else { InstallPlace::Cache };
     setup::setup(purpose, place, &mut *lab_base::say::redrawn())?;
     Ok(Exit::Passed)
 }

@@ -3,7 +3,7 @@
 use super::topology;
 use crate::{
     error::Error,
-    guests::{Guests, Told},
+    guests::{Guests, VisitLog},
     project::{
         Project, artifacts,
         filter::KernelFilter,
@@ -11,7 +11,7 @@ use crate::{
     },
     run::visit::Visited,
     shell::{
-        Ended, Shell,
+        Ended, ShellSession,
         terminal::{Keyboard, Screen},
     },
     world::{Options, World},
@@ -21,7 +21,7 @@ use lab_base::{say::say, selection, text};
 use lab_image::{PROGRAMS, Profile, Toolbox};
 use lab_protocol::{
     Capability, CellReport, LinkKind, Outcome,
-    shell::{ShellRequest, Stage, Terminal},
+    shell::{ShellRequest, ShellStage, Terminal},
 };
 use lab_record::{
     exit::Exit,
@@ -60,7 +60,8 @@ pub(super) struct ShellArgs {
     /// Run this cell up to its first packet; it continues when the shell ends.
     #[arg(long, value_name = "ID")]
     case: Option<String>,
-    /// Files in the guest. With `host`, the guest can read every file of this host that you may read, but can't write any.
+    /// Files in the guest. With `host`, the guest can read every file of this host that you may read, but can't write
+    /// any.
     #[arg(long, value_enum, default_value_t, value_name = "PROFILE")]
     profile: ProfileArg,
     /// Boot the guest. By default it is restored from a snapshot of a booted guest.
@@ -83,7 +84,7 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let [kernel] = kernels[..] else {
         let names: Vec<&str> = kernels.iter().map(|kernel| &*kernel.id).collect();
         return Err(Error::Usage(format!(
-            "`{}` matches several kernels ({}); name one",
+            "`{}` matches several kernels ({}); select one",
             args.kernel,
             names.join(", ")
         )));
@@ -115,7 +116,7 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
         time_scale: 1.0,
         now_unix_ns: 0,
     };
-    let told = Told::default();
+    let told = VisitLog::default();
     let greet = |welcome: &str| {
         if args.command.is_empty() && interactive {
             say(&greeting(&kernel.id, &told.release(), host, welcome));
@@ -123,7 +124,7 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     };
     let (input, mut output, mut errors) = (stdin(), stdout().lock(), stderr());
     let keyboard = Keyboard::new(input.as_fd());
-    let shell = Shell::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
+    let shell = ShellSession::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
     let visited = guests.visit(&kernel.id, profile, args.cold, world, &shell, &told);
     // The terminal must be restored before anything is printed.
     let (ended, report) = shell.end();
@@ -140,13 +141,13 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
 }
 
 /// Determines what the guest must build, and checks that this kernel supports it.
-fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<Stage, Error> {
+fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<ShellStage, Error> {
     if let Some(pattern) = &args.case {
         let found = selection::select("case", &selected.cells, std::slice::from_ref(pattern), names)?;
         let [info] = found[..] else {
             let cells: Vec<&str> = found.iter().map(|info| info.id.as_str()).collect();
             return Err(Error::Usage(format!(
-                "`{pattern}` matches {} cells; name one: {}",
+                "`{pattern}` matches {} cells; select one: {}",
                 cells.len(),
                 cells.join(" ")
             )));
@@ -158,9 +159,9 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
                 info.id, kernel.id
             )));
         }
-        return Ok(Stage::Case { cell: info.id.clone() });
+        return Ok(ShellStage::Case { cell: info.id.clone() });
     }
-    let Some(name) = &args.topology else { return Ok(Stage::Bare) };
+    let Some(name) = &args.topology else { return Ok(ShellStage::Bare) };
     let library = artifacts::topologies(&selected.artifacts.agent.path)?;
     let device = topology::find(&library, name, args.kind.as_deref())?.kind;
     if device.is_some_and(LinkKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
@@ -173,7 +174,7 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
             kernel.id
         )));
     }
-    Ok(Stage::Topology { name: name.clone(), device })
+    Ok(ShellStage::Topology { name: name.clone(), device })
 }
 
 /// The greeting of the shell.
@@ -190,7 +191,7 @@ fn greeting(kernel: &str, release: &str, host: bool, welcome: &str) -> String {
     } else {
         out.push_str(&tools());
     }
-    out.push_str("`exit` leaves, Ctrl-] leaves at once.\n");
+    out.push_str("`exit` ends the shell, Ctrl-] ends it immediately.\n");
     out
 }
 

@@ -3,10 +3,7 @@
 use super::args::OutputArgs;
 use crate::{
     error::Error,
-    project::{
-        Project,
-        artifacts::{self, Builder},
-    },
+    project::{Project, artifacts},
 };
 use clap::Subcommand;
 use lab_base::{
@@ -40,8 +37,7 @@ pub(super) enum TopologyCommand {
 
 pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
-    let agent = builder.agent()?;
+    let agent = project.builder().agent()?;
     let library = artifacts::topologies(&agent)?;
     match command {
         TopologyCommand::List(output) => output.show("topologies", &library, || list(&library))?,

@@ -4,7 +4,7 @@ use lab_base::text;
 use lab_protocol::{
     Capability, CellId, CellInfo, LinkKind, Program, Raw, Work,
     cell::{NO_DEADLINE, NO_TOPOLOGY},
-    shell::{Stage, Terminal},
+    shell::{ShellStage, Terminal},
     work::Inherit,
     world::WorldSpec,
 };
@@ -54,7 +54,8 @@ impl Request {
 
     fn cell(&self, topology: &str, kind: Option<LinkKind>, input: bool, terminal: Option<&Terminal>) -> CellInfo {
         let is_bare = topology == NO_TOPOLOGY;
-        let stage = if is_bare { Stage::Bare } else { Stage::Topology { name: topology.to_owned(), device: kind } };
+        let stage =
+            if is_bare { ShellStage::Bare } else { ShellStage::Topology { name: topology.to_owned(), device: kind } };
         let axes = [Some(topology).filter(|_| !is_bare), kind.map(LinkKind::name), self.node.as_deref()];
         let axes: Vec<&str> = axes.into_iter().flatten().collect();
         let variant = if axes.is_empty() { String::new() } else { format!("[{}]", axes.join(",")) };

@@ -2,8 +2,12 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 use lab_base::text;
-use lab_record::{rows, run::RunRecord, verdict::Verdict};
-use std::path::Path;
+use lab_record::{
+    rows,
+    run::RunRecord,
+    verdict::{Standing, Verdict},
+};
+use std::{collections::BTreeMap, path::Path};
 
 /// Columns of the table.
 const WIDTH: u16 = 100;
@@ -36,11 +40,13 @@ pub fn table(record: &RunRecord, directory: &Path) -> String {
     {
         out += &format!("{} {}: {}\n", kernel.facts.id, cell.id, text::line(&row.outcome.message(), REASON));
     }
-    out += &format!(
-        "{}: report.html, and each kernel's output below cells/\n{}\n",
-        directory.display(),
-        record.counts().line()
-    );
+    let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
+    for (_, _, verdict) in record.verdicts().filter(|(_, cell, _)| !rows::is_row(&cell.id)) {
+        *counts.entry(verdict.standing()).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(standing, count)| format!("{count} {}", standing.word())).collect();
+    let place = directory.display();
+    out += &format!("{place}: report.html, and each kernel's output below cells/\n{}\n", counts.join(", "));
     out
 }
 

@@ -1,6 +1,6 @@
 //! Runs a plan and writes its reports.
 
-use super::{Guests, How, progress};
+use super::{GuestOptions, Guests, progress};
 use crate::{
     cache,
     error::Error,
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Default)]
 pub struct Order {
     /// How guests are run. Values that depend on the plan (shard, canaries, the project's lists) are set later.
-    pub how: How,
+    pub how: GuestOptions,
     /// Directory for results. Default: `results/` in the project.
     pub out: Option<PathBuf>,
     /// Whether only what goes wrong is told while it runs.
@@ -40,7 +40,7 @@ impl Reporter for Quiet {
 #[derive(Debug)]
 pub struct Conducted {
     pub record: RunRecord,
-    /// By which it is found: `latest`, or its own directory where that leads elsewhere.
+    /// The path to show: `latest`, or the run's own directory if `latest` is another run.
     pub name: PathBuf,
 }
 
@@ -97,7 +97,7 @@ impl Guests {
         let mut run_json = RunJson { directory: directory.clone() };
         let mut html = HtmlReporter { directory: directory.clone() };
         let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
-        let how = How { canary, shard, lists: project.lists.clone(), ..how };
+        let how = GuestOptions { canary, shard, lists: project.lists.clone(), ..how };
         let record = self.run(id.clone(), plan, &directory, &how, &mut reporters)?;
         let (name, problem) = directory::note_latest(&results, &id);
         if let Some(problem) = problem {

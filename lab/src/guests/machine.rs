@@ -3,12 +3,12 @@
 use crate::{
     error::Error,
     project::artifacts::Artifacts,
-    run::common::Prepared,
+    run::common::{PrepareError, Prepared},
     setup::{Tools, VIRTME_NG_VERSION},
     world::KernelFiles,
 };
-use lab_image::{ImageError, Input, Profile, Spec, Toolbox, Wanted};
-use lab_kernel_store::Unpacked;
+use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
+use lab_kernel_store::BootableKernel;
 use lab_protocol::Stated;
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
@@ -93,19 +93,21 @@ impl Machine {
     pub fn acceleration(
         &self,
         launcher: &dyn Launcher,
-        kernel: &Unpacked,
+        kernel: &BootableKernel,
         say: &dyn Fn(&str),
         stop: &dyn Fn() -> bool,
     ) -> Result<Acceleration, Error> {
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
-        let probe = self.prepare(kernel, Profile::Suite, Accel::Kvm, console).map_err(Error::Host)?;
+        let probe = self
+            .prepare(kernel, Profile::Suite, Accel::Kvm, console)
+            .map_err(|error| Error::Host(error.to_string()))?;
         let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
 
     /// A stock virtme-ng guest with the kernel.
-    pub fn stock<'a>(&'a self, kernel: &'a Unpacked, accel: Accel) -> Stock<'a> {
+    pub fn stock<'a>(&'a self, kernel: &'a BootableKernel, accel: Accel) -> Stock<'a> {
         Stock {
             vng: &self.vng,
             qemu: self.qemu.as_deref(),
@@ -120,24 +122,24 @@ impl Machine {
     /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles.
     ///
     /// # Errors
-    /// One line: the image can't be built.
+    /// The image can't be built.
     pub fn prepare(
         &self,
-        kernel: &Unpacked,
+        kernel: &BootableKernel,
         profile: Profile,
         accel: Accel,
         console: PathBuf,
-    ) -> Result<Prepared, String> {
-        let failed = |error: ImageError| format!("image for {}: {error}", kernel.id);
+    ) -> Result<Prepared, PrepareError> {
+        let failed = |error: ImageError| PrepareError::Image { kernel: kernel.id.to_string(), error };
         let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
         let objects = self.artifacts.objects.iter();
         let objects: Vec<(&str, &[u8])> = objects.map(|(name, built)| (&**name, &*built.bytes)).collect();
         let spec = Spec {
             kernel_id: &kernel.id,
             modules: Some(&kernel.modules),
-            agent: Input { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
+            agent: ImageInput { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
             objects: &objects,
-            wanted: &Wanted::committed(profile),
+            wanted: &ModuleList::committed(profile),
             toolbox: toolbox.as_ref(),
             signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
             cache: &self.cache,
@@ -177,12 +179,12 @@ impl Machine {
 }
 
 /// The kernel's own files, for its guests.
-pub fn kernel_files(unpacked: &Unpacked) -> KernelFiles {
+pub fn kernel_files(unpacked: &BootableKernel) -> KernelFiles {
     KernelFiles { modules: unpacked.modules.clone(), config: unpacked.config.clone() }
 }
 
 /// What `kernels.toml` says of a kernel against its version.
-fn stated(kernel: &Unpacked) -> Stated {
+fn stated(kernel: &BootableKernel) -> Stated {
     Stated {
         has: kernel.has.iter().map(|it| it.capability).collect(),
         lacks: kernel.unsupported.iter().map(|it| it.capability).collect(),
@@ -190,8 +192,8 @@ fn stated(kernel: &Unpacked) -> Stated {
     }
 }
 
-/// Whether a guest of this kernel may refuse a module without a signature. Where it does not, verifying them in every boot
-/// would prove nothing: the package that they came from has been verified on the host.
+/// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not
+/// needed: the host has verified the package that the modules came from.
 fn wants_signatures(config: Option<&Path>, cmdline: &[String]) -> bool {
     const ENFORCING: [&str; 3] = [
         "CONFIG_MODULE_SIG_FORCE=y",
@@ -209,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modules_keep_their_signatures_where_the_kernel_may_insist_on_them() {
+    fn modules_keep_their_signatures_if_the_kernel_may_require_them() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config");
         let wants = |config: Option<&Path>, word: &str| wants_signatures(config, &[word.to_owned()]);

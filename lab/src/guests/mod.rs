@@ -6,7 +6,7 @@ pub mod rounds;
 mod visit;
 
 pub use conduct::{Conducted, Order};
-pub use visit::Told;
+pub use visit::VisitLog;
 
 use super::project::{Project, absolute};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::{Files, Retries},
+        common::{Files, PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         program::Streams,
@@ -33,22 +33,22 @@ use crate::{
 use lab_base::say;
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_guard::Id;
-use lab_kernel_store::{Kernel, Unpacked};
+use lab_kernel_store::{BootableKernel, Kernel};
 use lab_protocol::{Raw, drawing::TopologyInfo};
 use lab_record::{
     event::{Accelerator, RunInfo, Versions},
     guest::KernelRecord,
     plan::{KernelFacts, Plan, PlannedKernel},
-    provenance::Provenance,
+    provenance::{Call, Provenance},
     reporter::Reporter,
     run::RunRecord,
     shard::Shard,
 };
 use lab_report::{
-    progress::{Bars, Lines},
+    progress::{Bars, PlainLines},
     results::directory,
 };
-use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::Store, stock::Stock};
+use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -58,7 +58,7 @@ use std::{
 
 /// How guests are run.
 #[derive(Debug, Clone, Default)]
-pub struct How {
+pub struct GuestOptions {
     /// Maximum number of parallel guests; by default one per processor, limited by memory.
     pub jobs: Option<NonZeroUsize>,
     /// Name of the deliberate fault.
@@ -85,12 +85,23 @@ pub struct How {
     pub exec: Vec<Raw>,
     /// Files of the host for programs.
     pub world: Option<Arc<World>>,
+    /// The arguments that select the same cells on one of the kernels, for commands that run them again.
+    pub selection: Selection,
+}
+
+/// The arguments by which a run was asked for, as far as one of its kernels is concerned.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// What names the kernel, if no kernels.toml does.
+    pub kernel: Vec<String>,
+    /// What selects the cells, and says how guests share them.
+    pub cells: Vec<String>,
 }
 
 /// The unpacked kernels, and the machine that boots them.
 pub struct Guests {
     machine: Machine,
-    kernels: Vec<Unpacked>,
+    kernels: Vec<BootableKernel>,
     launcher: VngLauncher,
     interrupt: Interrupt,
     acceleration: Acceleration,
@@ -113,21 +124,27 @@ impl Guests {
     }
 
     /// Uses unpacked kernels and chooses the accelerator.
-    pub fn of(project: &Project, kernels: Vec<Unpacked>, selected: &Selected) -> Result<Self, Error> {
+    pub fn of(project: &Project, kernels: Vec<BootableKernel>, selected: &Selected) -> Result<Self, Error> {
         Self::with(project, kernels, selected, &say)
     }
 
-    fn with(project: &Project, kernels: Vec<Unpacked>, selected: &Selected, say: &dyn Fn(&str)) -> Result<Self, Error> {
+    fn with(
+        project: &Project,
+        kernels: Vec<BootableKernel>,
+        selected: &Selected,
+        say: &dyn Fn(&str),
+    ) -> Result<Self, Error> {
         let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
         let launcher = VngLauncher::new();
-        Store::below(machine.cache()).sweep();
+        SnapshotStore::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first, say, &|| interrupt.signal().is_some())?;
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
-        let provenance = provenance::of(&project.root);
+        let call = Some(provenance::call(&project.root, project.named.as_deref()));
+        let provenance = Provenance { call, ..provenance::of(&project.root) };
         Ok(Self {
             machine,
             kernels,
@@ -147,12 +164,12 @@ impl Guests {
         let mut durations = Durations::load(&path).unwrap_or_default();
         durations.learn(record);
         if let Err(error) = durations.save(&path) {
-            say(&format!("the durations of cells could not be written: {error}"));
+            say(&format!("cannot write the durations of cells: {error}"));
         }
     }
 
     /// Adds a kernel.
-    pub fn add(&mut self, kernel: Unpacked) {
+    pub fn add(&mut self, kernel: BootableKernel) {
         self.kernels.retain(|it| it.id != kernel.id);
         self.kernels.push(kernel);
     }
@@ -180,7 +197,7 @@ impl Guests {
 
     /// The kernels' data for a plan.
     pub fn facts(&self) -> Vec<KernelFacts> {
-        let facts = |it: &Unpacked| {
+        let facts = |it: &BootableKernel| {
             let facts = facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail);
             stated(facts, &it.has, it.believe_probes.as_deref())
         };
@@ -193,7 +210,7 @@ impl Guests {
         id: Id,
         plan: Plan,
         directory: &Path,
-        how: &How,
+        how: &GuestOptions,
         reporters: &mut [&mut dyn Reporter],
     ) -> Result<RunRecord, Error> {
         // QEMU runs in another working directory.
@@ -202,8 +219,8 @@ impl Guests {
         let prepare = |kernel: &PlannedKernel| {
             let id = &kernel.facts.id;
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
-            let unpacked = unpacked.ok_or_else(|| format!("{id} was not fetched"))?;
-            let console = directory::kernel(&directory, id).map_err(|error| error.to_string())?;
+            let unpacked = unpacked.ok_or_else(|| PrepareError::NotFetched(id.to_string()))?;
+            let console = directory::kernel(&directory, id)?;
             let prepared = self.machine.prepare(unpacked, how.shape.profile, self.acceleration.accel, console)?;
             let mut prepared = how.shape.of(prepared);
             prepared.files = how.world.clone().map(|world| Files { world, kernel: kernel_files(unpacked) });
@@ -218,6 +235,11 @@ impl Guests {
                 expired: how.lists.expired(&plan),
                 exec: how.exec.clone(),
                 provenance: Provenance {
+                    call: self.provenance.call.clone().map(|call| Call {
+                        kernel: how.selection.kernel.clone(),
+                        selection: how.selection.cells.clone(),
+                        ..call
+                    }),
                     results: directory.parent().and_then(|it| provenance::place(&self.root, it)),
                     ..self.provenance.clone()
                 },
@@ -227,7 +249,7 @@ impl Guests {
             room: if how.jobs.is_some() { Room::unlimited() } else { Room::of_host() },
             timing: Timing::default().scaled(accelerator.time_scale).choosing(Chosen::of(&how.deadlines)),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),
-            snapshots: (!how.cold).then(|| Store::below(self.machine.cache())),
+            snapshots: (!how.cold).then(|| SnapshotStore::below(self.machine.cache())),
             isolate: how.isolate,
             estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
             topologies: self.topologies.clone(),
@@ -243,7 +265,7 @@ impl Guests {
         Ok(record)
     }
 
-    /// Where guests under KVM never booted, that may be KVM's doing: the next command asks again.
+    /// If guests under KVM never booted, KVM may be the cause: the next command tries KVM again.
     fn distrust_kvm_unless(&self, booted: bool) {
         if self.acceleration.accel == Accel::Kvm && !booted {
             accel::distrust(self.machine.cache());
@@ -252,7 +274,8 @@ impl Guests {
 }
 
 /// Fetches kernels into the cache.
-fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<Unpacked>, Error> {
+fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<BootableKernel>, Error> {
+    project.ready()?;
     let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
     Ok(kernels.iter().map(fetch).collect::<Result<_, _>>()?)
 }
@@ -264,5 +287,9 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if say::is_said_to_people() && !say::in_ci() { Box::new(Bars::new()) } else { Box::new(Lines::new(say::stderr())) }
+    if say::is_said_to_people() && !say::in_ci() {
+        Box::new(Bars::new())
+    } else {
+        Box::new(PlainLines::new(say::stderr()))
+    }
 }

@@ -3,26 +3,29 @@
 use crate::{
     error::Error,
     project::{
-        absolute,
+        Project,
         watch::{Sources, difference},
     },
 };
 use lab_base::{interrupt::Interrupt, say::say};
 use lab_record::{exit::Exit, run::RunRecord};
-use std::path::Path;
 
 /// Runs one round; with `watch` one after each change, until Ctrl-C.
 ///
 /// # Errors
-/// What was asked for is wrong, or a round with nothing to compare it with failed.
-pub fn rounds(root: &Path, watch: bool, mut round: impl FnMut() -> Result<RunRecord, Error>) -> Result<Exit, Error> {
+/// The command line is wrong, or the first round failed.
+pub fn rounds(
+    project: &Project,
+    watch: bool,
+    mut round: impl FnMut() -> Result<RunRecord, Error>,
+) -> Result<Exit, Error> {
     let exit = |record: &RunRecord| record.finished.map_or(Exit::Infra, |(exit, _)| exit);
     if !watch {
         return round().map(|record| exit(&record));
     }
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
     // Started before the first round, so that changes during the round count.
-    let sources = Sources::watch(&absolute(root)?)?;
+    let sources = Sources::watch(&project.root, &project.home)?;
     let mut last: Option<RunRecord> = None;
     let mut number = 1;
     loop {

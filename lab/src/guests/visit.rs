@@ -1,4 +1,4 @@
-//! Guests for visitors: shells and measurements.
+//! Guests for shells and measurements.
 
 use super::Guests;
 use crate::{
@@ -23,16 +23,16 @@ use lab_record::{
     plan::{Plan, PlannedKernel},
 };
 use lab_report::progress;
-use lab_vm::snapshot::Store;
+use lab_vm::snapshot::SnapshotStore;
 use std::sync::{Arc, Mutex};
 
-/// Prints the events of a visit, and records the guest's release.
+/// Prints the events of a session, and records the guest's release.
 #[derive(Default)]
-pub struct Told {
+pub struct VisitLog {
     release: Mutex<String>,
 }
 
-impl Told {
+impl VisitLog {
     /// Handles an event.
     fn event(&self, event: &Event) {
         if let Event::Booted { release, .. } = event {
@@ -58,16 +58,16 @@ impl Guests {
         cold: bool,
         world: Option<Arc<World>>,
         visitor: &dyn Visitor,
-        told: &Told,
+        told: &VisitLog,
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
-        let mut prepared = prepared.map_err(Error::Host)?;
+        let mut prepared = prepared.map_err(|error| Error::Host(error.to_string()))?;
         prepared.files = world.map(|world| Files { world, kernel: kernel_files(unpacked) });
         let accelerator = Accelerator::from(&self.acceleration);
         let facts = self.facts().into_iter().find(|facts| facts.id == id).ok_or(Error::NothingSelected)?;
-        let snapshots = (!cold).then(|| Store::below(self.machine.cache()));
+        let snapshots = (!cold).then(|| SnapshotStore::below(self.machine.cache()));
         let common = Common {
             plan: &Plan::new(Vec::new(), Vec::new(), false),
             launcher: &self.launcher,

@@ -1,6 +1,6 @@
 //! `known.toml`: known failures.
 
-use super::{KNOWN_TOML, Terms, read};
+use super::{EntryTerms, KNOWN_TOML, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::verdict::Verdict;
@@ -9,7 +9,7 @@ use lab_record::verdict::Verdict;
 #[derive(Debug, Clone)]
 pub struct Known {
     /// Kernels, reason, link and last day.
-    pub terms: Terms,
+    pub terms: EntryTerms,
     text: String,
     case: Pattern,
     message: Option<Pattern>,
@@ -28,8 +28,9 @@ impl Known {
 
     /// Whether it applies to a verdict: a pass that it did not expect, or a failure that it covers.
     ///
-    /// A splat, a panic or a hang is covered only if the entry's `message` matches it, so that an old failure never hides a
-    /// new crash. Outcomes that are no verdict on the kernel are never covered.
+    /// Without a `message` an entry covers failed checks and unexpected errors only. A splat, a panic, a hang, a leak, another
+    /// attach type or a missing capability is covered only if the entry's `message` matches it, so that an old failure never
+    /// hides a new one of another kind. Outcomes that are no verdict on the kernel are never covered.
     pub fn matches(&self, verdict: &Verdict) -> bool {
         if !self.is_about(&verdict.report.cell) {
             return false;
@@ -37,7 +38,16 @@ impl Known {
         let says = || self.message.as_ref().map(|pattern| pattern.matches(&verdict.outcome.message()));
         match &verdict.outcome {
             Outcome::Passed => true,
-            Outcome::Failed { kind: FailureKind::Splat, .. }
+            Outcome::Failed {
+                kind:
+                    FailureKind::Splat
+                    | FailureKind::AttachMismatch
+                    | FailureKind::Leak
+                    | FailureKind::Cleanup
+                    | FailureKind::MissingCapability
+                    | FailureKind::Isolation,
+                ..
+            }
             | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => says() == Some(true),
             Outcome::Failed { .. } => {
                 says() != Some(false) && verdict.splats.iter().all(|splat| splat.allowed.is_some())

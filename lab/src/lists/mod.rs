@@ -19,7 +19,7 @@ use lab_record::{
     splat::Splat,
     verdict::Verdict,
 };
-use std::{fs, io::ErrorKind, path::Path, time::SystemTime};
+use std::{io::ErrorKind, path::Path, time::SystemTime};
 
 /// Splats that fail nothing for now.
 pub const SPLATS_TOML: &str = "splats.toml";
@@ -28,7 +28,7 @@ pub const KNOWN_TOML: &str = "known.toml";
 
 /// Keys that both kinds of entry have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct EntryTerms {
     /// Line of the entry, from 1.
     pub line: usize,
     /// Kernels that the entry applies to; all if `None`.
@@ -38,7 +38,7 @@ pub struct Terms {
     last_day: NaiveDate,
 }
 
-impl Terms {
+impl EntryTerms {
     fn hold(&self, kernel: &KernelFacts, today: NaiveDate) -> bool {
         self.last_day >= today && self.covers(kernel)
     }
@@ -62,7 +62,7 @@ impl Lists {
     /// # Errors
     /// A file can't be read, or an entry is invalid: the error names file, line and key.
     pub fn load(root: &Path) -> Result<Self, ConfigError> {
-        let text = |name: &str| match fs::read_to_string(root.join(name)) {
+        let text = |name: &str| match lab_guard::bounded::text(&root.join(name)) {
             Ok(text) => Ok(text),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
             Err(error) => Err(ConfigError { file: name.to_owned(), line: 1, message: error.to_string() }),
@@ -92,9 +92,9 @@ impl Lists {
 
     /// Expired entries that match something in this plan.
     pub fn expired(&self, plan: &Plan) -> Vec<Expired> {
-        let on = |terms: &Terms| plan.kernels.iter().any(|kernel| terms.covers(&kernel.facts));
-        let over = |terms: &Terms| terms.last_day < self.today && on(terms);
-        let tell = |file: &str, terms: &Terms, about: &str| Expired {
+        let on = |terms: &EntryTerms| plan.kernels.iter().any(|kernel| terms.covers(&kernel.facts));
+        let over = |terms: &EntryTerms| terms.last_day < self.today && on(terms);
+        let tell = |file: &str, terms: &EntryTerms, about: &str| Expired {
             file: file.to_owned(),
             line: terms.line,
             about: about.to_owned(),

@@ -1,6 +1,6 @@
 //! Ranges of kernel versions.
 
-use lab_protocol::KernelVersion;
+use lab_protocol::{KernelVersion, NotAVersion};
 use std::str::FromStr;
 
 /// Bounds that must all be satisfied: `>=6.7, <6.12`, or a series: `6.12`.
@@ -35,21 +35,32 @@ impl KernelRange {
     }
 }
 
-impl FromStr for KernelRange {
-    type Err = String;
+/// Why a text is no range of kernels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotARange {
+    /// A bound has no version.
+    #[error(transparent)]
+    Version(#[from] NotAVersion),
+    /// What stands before a version.
+    #[error("`{0}` is not one of >=, >, <=, <")]
+    Operator(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bound = |part: &str| -> Result<Bound, String> {
+impl FromStr for KernelRange {
+    type Err = NotARange;
+
+    fn from_str(text: &str) -> Result<Self, NotARange> {
+        let bound = |part: &str| -> Result<Bound, NotARange> {
             let part = part.trim();
             let digits = part.trim_start_matches(['<', '>', '=']);
-            let version: KernelVersion = digits.trim().parse().map_err(|error| format!("{error}"))?;
+            let version: KernelVersion = digits.trim().parse()?;
             match part.strip_suffix(digits).unwrap_or_default() {
                 "" | "=" => Ok(Bound::Only { version, exact: digits.matches('.').count() > 1 }),
                 ">=" => Ok(Bound::From(version)),
                 ">" => Ok(Bound::After(version)),
                 "<=" => Ok(Bound::UpTo(version)),
                 "<" => Ok(Bound::Before(version)),
-                other => Err(format!("`{other}` is not one of >=, >, <=, <")),
+                other => Err(NotARange::Operator(other.to_owned())),
             }
         };
         text.split(',').map(bound).collect::<Result<_, _>>().map(Self)
@@ -77,7 +88,7 @@ mod tests {
             ("=>6.7", "`=>` is not one of >=, >, <=, <"),
             ("six", "`six` is not a kernel version (expected: major.minor[.patch])"),
         ] {
-            assert_eq!(text.parse::<KernelRange>().unwrap_err(), why);
+            assert_eq!(text.parse::<KernelRange>().unwrap_err().to_string(), why);
         }
     }
 }

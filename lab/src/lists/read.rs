@@ -1,6 +1,6 @@
 //! Reading the entries of both files: a list of tables with common keys.
 
-use super::{KernelRange, Terms};
+use super::{EntryTerms, KernelRange, range::NotARange};
 use chrono::NaiveDate;
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_record::excuse::Excuse;
@@ -15,7 +15,7 @@ pub fn entries<T>(
     file: &str,
     table: &str,
     allowed: &[&str],
-    entry: impl Fn(&Section<'_>, Terms) -> Result<T, ConfigError>,
+    entry: impl Fn(&Section<'_>, EntryTerms) -> Result<T, ConfigError>,
 ) -> Result<Vec<T>, ConfigError> {
     let origin = Origin { file, text };
     let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
@@ -25,16 +25,16 @@ pub fn entries<T>(
     sections.iter().map(|section| entry(section, terms(section)?)).collect()
 }
 
-fn terms(section: &Section<'_>) -> Result<Terms, ConfigError> {
+fn terms(section: &Section<'_>) -> Result<EntryTerms, ConfigError> {
     let reason = section.required("reason")?.to_owned();
     let (expires, last_day) = last_day(section)?;
     let kernels = section.text("kernels")?.map(|range| {
-        let bad = |why: String| {
+        let bad = |why: NotARange| {
             section.error_at("kernels", format!("`kernels`: {why}; for example \">=6.7, <6.12\", or \"6.12\""))
         };
         range.parse::<KernelRange>().map_err(bad)
     });
-    Ok(Terms {
+    Ok(EntryTerms {
         line: section.line(),
         kernels: kernels.transpose()?,
         excuse: Excuse { reason, link: section.text("link")?.map(str::to_owned), expires: Some(expires) },

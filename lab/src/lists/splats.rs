@@ -1,13 +1,13 @@
 //! `splats.toml`: kernel splats that fail nothing for now.
 
-use super::{SPLATS_TOML, Terms, read};
+use super::{EntryTerms, SPLATS_TOML, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_record::splat::Splat;
 
 /// A `[[splat]]` entry.
 #[derive(Debug, Clone)]
 pub struct Allowed {
-    pub terms: Terms,
+    pub terms: EntryTerms,
     about: About,
 }
 

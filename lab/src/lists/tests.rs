@@ -57,7 +57,7 @@ fn a_failure_is_known_by_case_kernel_and_message() {
 }
 
 #[test]
-fn a_crash_is_known_only_where_the_entry_says_so() {
+fn a_crash_is_known_only_if_the_entrys_message_matches() {
     let plain = entry("[[known]]", "case = \"D10-*\"");
     let hang = |kind| {
         let mut verdict = failed(FailureKind::Check, "");

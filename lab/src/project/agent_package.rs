@@ -4,7 +4,6 @@
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_report::results::{LAB_TOML, SECTIONS};
 use std::{
-    fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
@@ -47,7 +46,7 @@ impl AgentPackage {
     /// The file or the package's manifest can't be read, or has an unknown key or an invalid value.
     pub fn load(project: &Path) -> Result<Self, AgentPackageError> {
         let path = project.join(LAB_TOML);
-        let text = match fs::read_to_string(&path) {
+        let text = match lab_guard::bounded::text(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
             Err(cause) => return Err(AgentPackageError::Read { path, cause }),
@@ -65,8 +64,8 @@ impl AgentPackage {
 }
 
 fn package_name(manifest: &Path) -> Result<String, AgentPackageError> {
-    let text =
-        fs::read_to_string(manifest).map_err(|cause| AgentPackageError::Read { path: manifest.to_owned(), cause })?;
+    let text = lab_guard::bounded::text(manifest)
+        .map_err(|cause| AgentPackageError::Read { path: manifest.to_owned(), cause })?;
     let file = manifest.display().to_string();
     let origin = Origin { file: &file, text: &text };
     let document = Document::parse(&*text).map_err(|error| origin.syntax(&error))?;
@@ -77,6 +76,7 @@ fn package_name(manifest: &Path) -> Result<String, AgentPackageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn load(settings: &str) -> Result<AgentPackage, String> {
         let dir = tempfile::tempdir().unwrap();

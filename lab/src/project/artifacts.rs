@@ -2,11 +2,13 @@
 
 use super::{
     agent_package::{AgentPackage, AgentPackageError},
-    commit, sources,
+    commit,
+    home::{self, Home},
+    sources,
 };
 use crate::setup::Tools;
 use duct::Expression;
-use lab_base::{interrupt::Interrupt, process::to_end};
+use lab_base::{hex::hex, interrupt::Interrupt, process::to_end};
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
@@ -28,14 +30,14 @@ const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
 /// The eBPF objects: name of the crate's target, and file name in a guest.
 const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
-/// Target directories, below the project's.
+/// Target directories, relative to the project's target directory.
 const AGENT_DIR: &str = "target/guest";
 const BPF_DIR: &str = "ebpf/target";
-/// Diagnostics as for people on stderr, and where everything was put as JSON on stdout.
+/// cargo option: readable diagnostics on stderr, and the paths of built files as JSON on stdout.
 const MESSAGES: &str = "--message-format=json-render-diagnostics";
-/// How often a lock that another lab holds is tried again.
+/// Interval between attempts to take a lock that another lab holds.
 const POLL: Duration = Duration::from_millis(50);
-/// A build that takes longer is told on the terminal: a fresh one takes a fraction of it.
+/// A build that takes longer is announced on the terminal; an up-to-date build is faster.
 const QUIET: Duration = Duration::from_secs(1);
 /// Number of compiler lines in an error.
 const TAIL_LINES: usize = 25;
@@ -46,7 +48,7 @@ pub enum ArtifactError {
     /// A program that builds is missing.
     #[error("can't start {program} to build {what}: {cause}; `lab setup` installs what is missing")]
     Start {
-        /// What was to be built.
+        /// What should be built.
         what: &'static str,
         /// The program.
         program: String,
@@ -64,19 +66,19 @@ pub enum ArtifactError {
     #[error("building {what} was stopped")]
     Interrupted { what: &'static str },
     /// A built file is missing.
-    #[error("{what} is not at {}; run without --no-build to build it", path.display())]
+    #[error("{what} does not exist at {}; run without --no-build to build it", path.display())]
     Absent {
         what: &'static str,
         /// The expected path.
         path: PathBuf,
     },
-    /// cargo is through and did not say where it put a file.
-    #[error("cargo built {what} and did not say where; `cargo clean` and build again")]
+    /// cargo succeeded but did not report a file's path.
+    #[error("cargo built {what} but did not report its path; run `cargo clean` and build again")]
     Unnamed {
         /// What was built.
         what: &'static str,
     },
-    /// What was built can't be read.
+    /// A built file can't be read.
     #[error("can't read {}: {cause}", path.display())]
     Read {
         /// The file.
@@ -101,32 +103,43 @@ pub enum ArtifactError {
 
 /// A program or an object as it was built.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Built {
-    /// Where it was found.
+pub struct Artifact {
+    /// Its path.
     pub path: PathBuf,
-    /// What it held then: a build beside a run replaces the file, and all guests of a run get the same.
+    /// Its content. It is read once, because a build during a run replaces the file and all guests of a run must get
+    /// the same.
     pub bytes: Arc<[u8]>,
 }
 
-impl std::fmt::Debug for Built {
+impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({} bytes)", self.path.display(), self.bytes.len())
     }
 }
 
-/// What a guest image is made of.
+/// The contents of a guest image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
     /// The static agent.
-    pub agent: Built,
+    pub agent: Artifact,
     /// The eBPF objects, by the names that the agent looks for.
-    pub objects: BTreeMap<String, Built>,
+    pub objects: BTreeMap<String, Artifact>,
+}
+
+#[cfg(test)]
+impl Artifacts {
+    /// An agent of these bytes, for tests of what is made of it.
+    pub fn of_bytes(agent: &[u8]) -> Self {
+        Self { agent: Artifact { path: PathBuf::new(), bytes: agent.into() }, objects: BTreeMap::new() }
+    }
 }
 
 /// Builds artifacts of a project.
 pub struct Builder<'a> {
-    /// The project's directory.
-    pub root: &'a Path,
+    /// The project's directory, whose `lab.toml` may name another agent.
+    pub project: &'a Path,
+    /// Where the lab's own files are.
+    pub home: &'a Home,
     /// The lab's cache, which contains the tools that `lab setup` built.
     pub cache: &'a Path,
     /// Receives a line about long builds.
@@ -139,11 +152,61 @@ impl Builder<'_> {
     /// # Errors
     /// [`ArtifactError::Absent`].
     pub fn existing(&self) -> Result<Artifacts, ArtifactError> {
+        let package = AgentPackage::load(self.project)?;
+        if let Some(installed) = self.installed(&package) {
+            return installed;
+        }
         let _lock = self.lock(File::try_lock_shared)?;
-        let package = AgentPackage::load(self.root)?;
         let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(&package.name);
+        if let Home::Installed { library, .. } = self.home {
+            return read(agent, |target| object_in(library, target));
+        }
         let objects = self.target_dir(BPF_DIR).join(BPF_TARGET).join("release");
         read(agent, |target| objects.join(target))
+    }
+
+    /// What was built, and where nothing was built yet, a build of it; with a line about sources that have changed since.
+    ///
+    /// # Errors
+    /// As of [`Self::build`].
+    pub fn existing_or_build(&self) -> Result<Artifacts, ArtifactError> {
+        match self.existing() {
+            Err(ArtifactError::Absent { .. }) => self.build(),
+            Ok(artifacts) => {
+                if let Some(source) = self.newer_than(&artifacts.agent.path) {
+                    let source = source.display();
+                    (self.say)(&format!(
+                        "hint: {source} has changed since the agent was built; `lab build` builds it again"
+                    ));
+                }
+                Ok(artifacts)
+            }
+            other => other,
+        }
+    }
+
+    /// A source of the agent, relative to the checkout, that was written after the agent was built.
+    fn newer_than(&self, agent: &Path) -> Option<PathBuf> {
+        let Home::Checkout(root) = self.home else { return None };
+        let written = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
+        let built = written(agent)?;
+        let files = sources::AGENT.iter().flat_map(|name| walkdir::WalkDir::new(root.join(name))).flatten();
+        let mut sources = files.filter(|entry| {
+            let is_source = |kind: &str| entry.path().extension().is_some_and(|end| end == kind);
+            entry.file_type().is_file() && ["rs", "toml", "md"].into_iter().any(is_source)
+        });
+        let newer = sources.find(|entry| written(entry.path()) > Some(built))?;
+        Some(newer.path().strip_prefix(root).unwrap_or(newer.path()).to_owned())
+    }
+
+    /// What is installed, unless the project has an agent of its own.
+    fn installed(&self, package: &AgentPackage) -> Option<Result<Artifacts, ArtifactError>> {
+        match self.home {
+            Home::Installed { library, .. } if package.directory.is_none() => {
+                Some(read(library.join(home::AGENT), |target| object_in(library, target)))
+            }
+            _ => None,
+        }
     }
 
     /// Builds both in parallel; cargo decides what must be rebuilt.
@@ -151,10 +214,17 @@ impl Builder<'_> {
     /// # Errors
     /// A toolchain is missing or the compiler failed.
     pub fn build(&self) -> Result<Artifacts, ArtifactError> {
-        // Cargo's own lock ends with cargo: another lab that builds could be linking what is being read here.
+        let package = AgentPackage::load(self.project)?;
+        if let Some(installed) = self.installed(&package) {
+            return installed;
+        }
+        // Cargo's own lock ends with cargo: another lab could replace a file while it is read here.
         let _lock = self.lock(File::try_lock)?;
+        if let Home::Installed { library, .. } = self.home {
+            return read(self.cargo_agent(&package)?, |target| object_in(library, target));
+        }
         let (agent, bpf) = thread::scope(|scope| {
-            let agent = scope.spawn(|| self.cargo_agent());
+            let agent = scope.spawn(|| self.cargo_agent(&package));
             let bpf = self.bpf();
             (agent.join().unwrap_or_else(|panic| resume_unwind(panic)), bpf)
         });
@@ -162,19 +232,30 @@ impl Builder<'_> {
         read(agent, |target| bpf[target].clone())
     }
 
-    /// Builds the agent.
+    /// The agent, built where this lab builds.
     ///
     /// # Errors
     /// cargo is missing or failed.
     pub fn agent(&self) -> Result<PathBuf, ArtifactError> {
+        let package = AgentPackage::load(self.project)?;
+        if let Some(installed) = self.installed(&package) {
+            return installed.map(|it| it.agent.path);
+        }
         let _lock = self.lock(File::try_lock)?;
-        self.cargo_agent()
+        self.cargo_agent(&package)
     }
 
-    fn cargo_agent(&self) -> Result<PathBuf, ArtifactError> {
+    /// Where cargo runs: in the checkout, or where the lab is installed, in the project with an agent of its own.
+    fn root(&self) -> &Path {
+        match self.home {
+            Home::Checkout(root) => root,
+            Home::Installed { .. } => self.project,
+        }
+    }
+
+    fn cargo_agent(&self, package: &AgentPackage) -> Result<PathBuf, ArtifactError> {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let package = AgentPackage::load(self.root)?;
-        // An own target directory: other flags in the shared one would rebuild the world at every turn.
+        // A separate target directory: with other flags in a shared one, cargo would rebuild everything each time.
         let mut args: Vec<OsString> = vec![
             "build".into(),
             "--release".into(),
@@ -193,27 +274,28 @@ impl Builder<'_> {
         let command = duct::cmd(&cargo, args)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .env(commit::VARIABLE, self.agent_commit(&package))
-            .dir(self.root);
+            .env(commit::VARIABLE, self.agent_commit(package))
+            .dir(self.root());
         let what = "the guest agent";
         let messages = self.run(what, &cargo.to_string_lossy(), command)?;
         executable(&messages, &package.name).ok_or(ArtifactError::Unnamed { what })
     }
 
-    /// The commit of the agent's own sources: another one elsewhere rebuilds no agent and leaves the snapshots valid.
+    /// The last commit that changed the agent's sources, so that other commits neither rebuild the agent nor invalidate
+    /// snapshots.
     fn agent_commit(&self, package: &AgentPackage) -> String {
         match &package.directory {
             Some(directory) => commit::of(directory, &["."]),
-            None => commit::of(self.root, &sources::AGENT),
+            None => commit::of(self.root(), &sources::AGENT),
         }
     }
 
-    /// Builds the eBPF objects; where each is, by its target's name.
+    /// Builds the eBPF objects; returns their paths by target name.
     fn bpf(&self) -> Result<BTreeMap<&'static str, PathBuf>, ArtifactError> {
         let linker = self.bpf_linker()?;
         let toolchain = BpfToolchain::detect(&Tools::in_cache(self.cache));
-        // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function is
-        // verified, compiled and freed separately.
+        // Otherwise the linker would make LLVM call memset and memcpy even for short lengths, and each called function
+        // is verified, compiled and freed separately.
         let inline = "\u{1f}-Clink-arg=--disable-expand-memcpy-in-order";
         // The encoded form, whose separator can't occur in paths.
         let mut flags = OsString::from("-Clinker=");
@@ -222,8 +304,8 @@ impl Builder<'_> {
         flags.push(inline);
         let mut args: Vec<OsString> = toolchain.arguments().iter().map(OsString::from).collect();
         args.extend(["--target-dir".into(), self.target_dir(BPF_DIR).into(), MESSAGES.into()]);
-        let mut command = duct::cmd(toolchain.cargo().as_os_str(), args).dir(self.root.join("ebpf"));
-        // What a surrounding cargo or rustup sets is meant for another compiler.
+        let mut command = duct::cmd(toolchain.cargo().as_os_str(), args).dir(self.root().join("ebpf"));
+        // Variables that a surrounding cargo or rustup sets are for another compiler.
         for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN"] {
             command = command.env_remove(name);
         }
@@ -243,21 +325,21 @@ impl Builder<'_> {
         pinned.or_else(|| lab_base::programs::find("bpf-linker")).ok_or(ArtifactError::NoBpfLinker)
     }
 
-    /// Where cargo builds: in the project, or, where that is read-only and holds nothing that was built, in the cache.
+    /// cargo's target directory: in the project, or in the cache if the project is read-only and has no build.
     ///
-    /// It is named on the command line, which neither the environment nor a `config.toml` overrules.
+    /// It is passed on the command line, which has priority over the environment and `config.toml`.
     fn target_dir(&self, below: &str) -> PathBuf {
-        let place = self.root.join(below);
-        let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root);
+        let place = self.root().join(below);
+        let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root());
         if access(existing, AccessFlags::W_OK).is_ok() || place.is_dir() {
             return place;
         }
-        let key = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
-        let key: String = key.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let key = Sha256::digest(self.root().as_os_str().as_encoded_bytes());
+        let key = hex(&key[..6]);
         self.cache.join("build").join(key).join(below)
     }
 
-    /// Waits for other labs that build here. There is nothing to wait for where nobody can build.
+    /// Waits for other labs that build in this project. Without write access nobody can build, and there is no wait.
     fn lock(&self, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, ArtifactError> {
         let path = self.target_dir(AGENT_DIR).join(".lab-lock");
         let opened = match File::open(&path) {
@@ -273,7 +355,7 @@ impl Builder<'_> {
             match take(&file) {
                 Ok(()) => return Ok(Some(file)),
                 Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
-                    return Err(ArtifactError::Interrupted { what: "what guests run" });
+                    return Err(ArtifactError::Interrupted { what: "the programs for guests" });
                 }
                 Err(TryLockError::WouldBlock) => {
                     if !std::mem::replace(&mut told, true) {
@@ -287,7 +369,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Runs cargo, and returns what it says for programs.
+    /// Runs cargo, and returns its JSON output.
     fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
         let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
         let begin = Instant::now();
@@ -314,10 +396,15 @@ impl Builder<'_> {
     }
 }
 
-/// Reads what was built.
+/// An eBPF object of an installation.
+fn object_in(library: &Path, target: &str) -> PathBuf {
+    library.join(format!("{target}.o"))
+}
+
+/// Reads the built files.
 fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
     let read = |what, path: PathBuf| match std::fs::read(&path) {
-        Ok(bytes) => Ok(Built { path, bytes: bytes.into() }),
+        Ok(bytes) => Ok(Artifact { path, bytes: bytes.into() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
         Err(cause) => Err(ArtifactError::Read { path, cause }),
     };
@@ -326,8 +413,8 @@ fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, A
     Ok(Artifacts { agent: read("the guest agent", agent)?, objects })
 }
 
-/// Where cargo says that it put a program (the Cargo Book, "External tools": `compiler-artifact`). It says so of fresh ones
-/// too.
+/// The path of a program in cargo's JSON output (the Cargo Book, "External tools": `compiler-artifact`), which also
+/// contains up-to-date programs.
 fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]
     struct Message {
@@ -364,7 +451,7 @@ enum BpfToolchain {
 }
 
 impl BpfToolchain {
-    /// If there is no nightly toolchain, cargo reports this later: asking rustup for it here might install it.
+    /// If there is no nightly toolchain, cargo reports this later; calling rustup here might install it.
     fn detect(tools: &Tools) -> Self {
         let libraries = duct::cmd!(PACKAGED_RUSTC, "--print", "target-libdir", "--target", BPF_TARGET);
         let prebuilt = libraries.stdin_null().stderr_null().read().is_ok_and(|path| Path::new(path.trim()).is_dir());
@@ -402,7 +489,7 @@ pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
     let listing: Listing = serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {error}")))?;
     if listing.protocol != PROTOCOL_VERSION {
         return Err(wrong(format!(
-            "uses protocol {}, but this lab uses {PROTOCOL_VERSION}; rebuild it (run without --no-build)",
+            "uses protocol {}, but this lab uses {PROTOCOL_VERSION}; rebuild the agent (run without --no-build)",
             listing.protocol
         )));
     }
@@ -428,7 +515,8 @@ mod tests {
     fn an_error_about_a_failed_build_quotes_the_end_of_the_compilers_output() {
         let said = Mutex::new(Vec::new());
         let say = |line: &str| said.lock().unwrap().push(line.to_owned());
-        let builder = Builder { root: Path::new("/"), cache: Path::new("/nonexistent"), say: &say };
+        let home = Home::Checkout("/".into());
+        let builder = Builder { project: Path::new("/"), home: &home, cache: Path::new("/nonexistent"), say: &say };
         let command = duct::cmd!("sh", "-c", "seq 1 100 >&2; echo error: no >&2; exit 101");
         let error = builder.run("the guest agent", "sh", command).unwrap_err().to_string();
         assert!(error.starts_with("building the guest agent failed:\n77\n78\n"), "{error}");
@@ -447,6 +535,6 @@ mod tests {
         };
         assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
         let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();
-        assert!(error.contains("uses protocol 99, but this lab uses 4"), "{error}");
+        assert!(error.contains("uses protocol 99, but this lab uses 5"), "{error}");
     }
 }

@@ -29,7 +29,7 @@ impl KernelFilter {
 
 /// Filter for cells, and how the agent is built. The default selects the whole suite, with a new build.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct CellFilter {
     /// Patterns of cases, cells or catalogue numbers; empty selects every cell.
     pub case: Vec<String>,
     /// Requested attach types; empty selects all.

@@ -4,36 +4,50 @@ pub mod agent_package;
 pub mod artifacts;
 pub mod commit;
 pub mod filter;
+pub mod home;
+pub mod init;
 pub mod select;
 pub mod sources;
+pub mod unlisted;
 pub mod watch;
 
 use crate::{
     error::Error,
     lists::Lists,
     project::{
+        artifacts::Builder,
         filter::KernelFilter,
+        home::Home,
         select::{facts, stated},
+        unlisted::Unlisted,
     },
-    setup::Tools,
+    setup::{self, Tools},
 };
 use lab_base::{interrupt::Interrupt, nearest::nearest, say::say, selection};
-use lab_kernel_store::{Cache, Class, Config, Kernel, KernelsError, Lock, Store};
+use lab_kernel_store::{Cache, Kernel, KernelClass, KernelMatrix, KernelStore, KernelsError, KernelsLock};
 use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
 
 /// The file whose directory is the project.
 pub const KERNELS_TOML: &str = "kernels.toml";
-const KERNELS_LOCK: &str = "kernels.lock";
+/// Kernels of this machine alone, merged over those of [`KERNELS_TOML`].
+pub use lab_kernel_store::LOCAL_TOML;
+/// The locked kernels of each.
+pub const KERNELS_LOCK: &str = "kernels.lock";
+const LOCAL_LOCK: &str = "kernels.local.lock";
 
 /// An open project: a directory with `kernels.toml`, and the content of its files.
 pub struct Project {
     /// The directory, as an absolute path.
     pub root: PathBuf,
+    /// As the user named it, if at all.
+    pub named: Option<PathBuf>,
+    /// Where the lab's own files are.
+    pub home: Home,
     /// The cache for downloads, builds and snapshots.
     pub cache: Cache,
-    pub config: Config,
-    pub lock: Lock,
+    pub config: KernelMatrix,
+    pub lock: KernelsLock,
     /// `splats.toml` and `known.toml`.
     pub lists: Lists,
     vng: PathBuf,
@@ -42,22 +56,36 @@ pub struct Project {
 impl Project {
     /// Opens the given project, or the one that contains the working directory.
     pub fn open(named: Option<PathBuf>) -> Result<Self, Error> {
-        let root = root(named)?;
+        Self::open_with(named, None)
+    }
+
+    /// The same with a kernel that no file names. This needs no `kernels.toml`: then the working directory is the project.
+    pub fn open_with(named: Option<PathBuf>, unlisted: Option<&Unlisted>) -> Result<Self, Error> {
+        let root = match (root(named.clone()), unlisted) {
+            (Err(Error::NoProject { from }), Some(_)) => absolute(&from)?,
+            (root, _) => root?,
+        };
         // Builds and downloads may start after this: a signal ends them without leaving partial files.
         Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let cache = Cache::open()?;
-        let config = Config::load(&root.join(KERNELS_TOML))?;
+        let config = match unlisted {
+            None => KernelMatrix::load(&root.join(KERNELS_TOML))?,
+            Some(unlisted) => unlisted.config(&root)?,
+        };
         config.hints.iter().for_each(|hint| say(&format!("hint: {hint}")));
-        let lock = Lock::load(&root.join(KERNELS_LOCK))?;
-        let lists = Lists::load(&root).map_err(KernelsError::from)?;
+        let lock = KernelsLock::load(&root.join(KERNELS_LOCK))?.with(KernelsLock::load(&root.join(LOCAL_LOCK))?);
+        let home = Home::of(&root);
+        // Without a project the lab's own lists count.
+        let own = if root.join(KERNELS_TOML).is_file() { &*root } else { home.defaults() };
+        let lists = Lists::load(own).map_err(KernelsError::from)?;
         // Only `git` and `mainline` kernels need it, and they report an error if it is missing.
         let vng = Tools::in_cache(cache.root()).virtme_ng().unwrap_or_else(|| "vng".into());
-        Ok(Self { root, cache, config, lock, lists, vng })
+        Ok(Self { root, named, home, cache, config, lock, lists, vng })
     }
 
     /// The store for this project's kernels.
-    pub fn store(&self) -> Store<'_> {
-        Store { cache: &self.cache, config: &self.config, vng: &self.vng }
+    pub fn store(&self) -> KernelStore<'_> {
+        KernelStore { cache: &self.cache, config: &self.config, vng: &self.vng }
     }
 
     /// Path of virtme-ng, or its name if it is not installed.
@@ -65,9 +93,30 @@ impl Project {
         &self.vng
     }
 
-    /// Path of `kernels.lock`.
-    pub fn lock_path(&self) -> PathBuf {
-        self.root.join(KERNELS_LOCK)
+    /// Sets up what guests need, if this lab is installed and nobody has done it yet: a package has no step for it.
+    pub fn ready(&self) -> Result<(), Error> {
+        match self.home {
+            Home::Installed { .. } => {
+                Ok(setup::on_demand(&Tools::in_cache(self.cache.root()), &mut *lab_base::say::redrawn())?)
+            }
+            Home::Checkout(_) => Ok(()),
+        }
+    }
+
+    /// Builds what guests run.
+    pub fn builder(&self) -> Builder<'_> {
+        Builder { project: &self.root, home: &self.home, cache: self.cache.root(), say: &say }
+    }
+
+    /// Writes `kernels.lock`, and beside it the locked kernels that `kernels.local.toml` has.
+    pub fn save(&self, lock: KernelsLock) -> Result<(), KernelsError> {
+        let (local, shared) = lock.split(|id| self.config.local.contains(id));
+        shared.save(&self.root.join(KERNELS_LOCK))?;
+        let path = self.root.join(LOCAL_LOCK);
+        if !local.kernels.is_empty() || path.exists() {
+            local.save(&path)?;
+        }
+        Ok(())
     }
 
     /// A kernel's data for a plan.
@@ -82,7 +131,7 @@ impl Project {
 
     /// The kernels that a filter selects.
     pub fn kernels(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
-        let classes: Vec<Class> = filter.class.iter().map(|name| self.class(name)).collect::<Result<_, _>>()?;
+        let classes: Vec<KernelClass> = filter.class.iter().map(|name| self.class(name)).collect::<Result<_, _>>()?;
         let every = ["*".to_owned()];
         let patterns = if filter.all { &every[..] } else { &filter.kernel };
         let mut chosen = lab_kernel_store::select(&self.config, patterns, &classes)?;
@@ -94,15 +143,15 @@ impl Project {
     }
 
     /// A class that is predefined, or that a kernel of `kernels.toml` has.
-    fn class(&self, name: &str) -> Result<Class, Error> {
+    fn class(&self, name: &str) -> Result<KernelClass, Error> {
         let own = self.config.kernels.iter().map(|kernel| kernel.class.clone());
-        let mut known: Vec<Class> = Class::PREDEFINED.into_iter().chain(own).collect();
+        let mut known: Vec<KernelClass> = KernelClass::PREDEFINED.into_iter().chain(own).collect();
         known.sort();
         known.dedup();
         if let Some(class) = known.iter().find(|class| class.name() == name) {
             return Ok(class.clone());
         }
-        let names = || known.iter().map(Class::name);
+        let names = || known.iter().map(KernelClass::name);
         let nearest = nearest(name, names());
         let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
         Err(selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into())

@@ -1,20 +1,19 @@
 //! Selects cells by a filter.
 
-use super::filter::Filter;
+use super::filter::CellFilter;
 use crate::{
     error::Error,
     project::{
         Project,
-        artifacts::{self, Artifacts, Builder},
+        artifacts::{self, Artifacts},
     },
 };
 use lab_base::{
     nearest::nearest,
-    say::say,
     selection::{self, NoMatch},
 };
 use lab_guard::Id;
-use lab_kernel_store::{Backport, UnsupportedEntry};
+use lab_kernel_store::{BackportEntry, UnsupportedEntry};
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
 use lab_record::plan::{self, KernelFacts};
 
@@ -43,7 +42,7 @@ impl Selected {
 }
 
 /// Builds the artifacts unless the filter excludes it, and selects cells.
-pub fn select(project: &Project, filter: &Filter) -> Result<Selected, Error> {
+pub fn select(project: &Project, filter: &CellFilter) -> Result<Selected, Error> {
     let all = build(project, filter.no_build, filter.canary)?;
     let every_cell = all.every_cell && filter.case.is_empty() && filter.attach.is_empty();
     Ok(Selected { cells: select_cells(&all.cells, filter)?, every_cell, ..all })
@@ -75,13 +74,21 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
 
 /// Builds the artifacts, and asks the agent for its listing.
 pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
-    let builder = Builder { root: &project.root, cache: project.cache.root(), say: &say };
+    let builder = project.builder();
     let artifacts = if no_build { builder.existing()? } else { builder.build()? };
     let listing = artifacts::listing(&artifacts.agent.path)?;
     Ok((artifacts, listing))
 }
 
-fn select_cells(cells: &[CellInfo], filter: &Filter) -> Result<Vec<CellInfo>, Error> {
+/// Reads the listing of the latest built agent, so that commands that only read it do not wait for a compiler.
+pub fn last_listing(project: &Project, no_build: bool) -> Result<Listing, Error> {
+    let builder = project.builder();
+    let artifacts = if no_build { builder.existing()? } else { builder.existing_or_build()? };
+    Ok(artifacts::listing(&artifacts.agent.path)?)
+}
+
+/// The cells of a listing that a filter selects.
+pub fn select_cells(cells: &[CellInfo], filter: &CellFilter) -> Result<Vec<CellInfo>, Error> {
     let chosen = selection::select("case", cells, &filter.case, names)?;
     let chosen: Vec<CellInfo> = chosen
         .into_iter()
@@ -96,13 +103,13 @@ pub fn names(info: &CellInfo) -> Vec<&str> {
     vec![info.id.case(), info.id.as_str(), &info.catalogue]
 }
 
-/// The same of a kernel of which `kernels.toml` states more than its version tells.
-pub fn stated(facts: KernelFacts, has: &[Backport], believe_probes: Option<&str>) -> KernelFacts {
-    let backport = |it: &Backport| plan::Backport { capability: it.capability, reason: it.reason.clone() };
+/// The names of a kernel for which `kernels.toml` corrects what its version implies.
+pub fn stated(facts: KernelFacts, has: &[BackportEntry], believe_probes: Option<&str>) -> KernelFacts {
+    let backport = |it: &BackportEntry| plan::Backport { capability: it.capability, reason: it.reason.clone() };
     KernelFacts { has: has.iter().map(backport).collect(), believe_probes: believe_probes.map(str::to_owned), ..facts }
 }
 
-/// What the plan must know of a kernel.
+/// The kernel's data for a plan.
 pub fn facts(
     id: &Id,
     class: &str,

@@ -1,10 +1,10 @@
 //! Watches sources for changes, and formats the changes between two runs.
 
-use super::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
+use super::{agent_package::AgentPackage, artifacts::ArtifactError, home::Home, sources};
 use crate::error::Error;
 use lab_base::interrupt::Interrupt;
 use lab_record::run::RunRecord;
-use lab_report::compare::{Kind, compare};
+use lab_report::compare::{ChangeKind, compare};
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
     event::{AccessKind, AccessMode},
@@ -37,13 +37,21 @@ impl Sources {
     /// Starts to watch.
     ///
     /// # Errors
-    /// The system can't watch more files (`fs.inotify.max_user_watches`), or a directory does not exist.
-    pub fn watch(root: &Path) -> Result<Self, Error> {
+    /// The system can't watch more files (`fs.inotify.max_user_watches`), a directory does not exist, or nothing is built here.
+    pub fn watch(project: &Path, home: &Home) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel();
+        let package = AgentPackage::load(project).map_err(ArtifactError::from)?.directory;
+        let (root, own) = match (home, &package) {
+            (Home::Checkout(root), _) => (&**root, sources::all().map(|source| root.join(source)).collect()),
+            (Home::Installed { .. }, Some(_)) => (project, Vec::new()),
+            (Home::Installed { .. }, None) => {
+                let why = "this lab is installed and builds nothing, so --watch has no sources to watch: use the lab of a checkout";
+                return Err(Error::Usage(why.to_owned()));
+            }
+        };
         let failed = |error: notify::Error| Error::Host(format!("can't watch {}: {error}", root.display()));
         let mut watcher = notify::recommended_watcher(sender).map_err(failed)?;
-        let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
-        for directory in sources::all().map(|source| root.join(source)).chain(package) {
+        for directory in own.into_iter().chain(package) {
             // Not recursively: build output is in a subdirectory.
             watcher.watch(&directory, RecursiveMode::NonRecursive).map_err(failed)?;
             watcher.watch(&directory.join("src"), RecursiveMode::Recursive).map_err(failed)?;
@@ -91,7 +99,7 @@ fn is_source(path: &Path) -> bool {
 pub fn difference(before: &RunRecord, after: &RunRecord) -> String {
     let comparison = compare(before, after);
     let mut parts = Vec::new();
-    for kind in Kind::ALL {
+    for kind in ChangeKind::ALL {
         let changes: Vec<_> = comparison.changes.iter().filter(|change| change.kind == kind).collect();
         if changes.is_empty() {
             continue;
@@ -126,7 +134,7 @@ mod tests {
         let at = |path: &str| dir.path().join(path);
         fs::write(at("crates/bpf/src/lib.rs"), "old").unwrap();
         fs::create_dir_all(at("ebpf/target/debug")).unwrap();
-        let sources = Sources::watch(dir.path()).unwrap();
+        let sources = Sources::watch(dir.path(), &Home::Checkout(dir.path().to_owned())).unwrap();
         let write = || {
             // Read access, a file beside the sources, a temporary file of an editor, and build output.
             fs::read(at("crates/bpf/src/lib.rs")).unwrap();
@@ -156,7 +164,7 @@ mod tests {
     #[test]
     fn a_signal_ends_the_wait() {
         let dir = project();
-        let sources = Sources::watch(dir.path()).unwrap();
+        let sources = Sources::watch(dir.path(), &Home::Checkout(dir.path().to_owned())).unwrap();
         let interrupt = Interrupt::default();
         let begin = Instant::now();
         thread::scope(|scope| {
@@ -169,7 +177,7 @@ mod tests {
     #[test]
     fn a_project_without_its_sources_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Sources::watch(dir.path()).err().unwrap().to_string();
+        let error = Sources::watch(dir.path(), &Home::Checkout(dir.path().to_owned())).err().unwrap().to_string();
         assert!(error.starts_with("can't watch "), "{error}");
     }
 }

@@ -4,9 +4,9 @@
 use super::{
     console::Tail,
     evidence,
-    judge::Seen,
+    judge::SeenAttempt,
     kernel::{KernelRun, Launch},
-    session::{End, Lost},
+    session::{Lost, SessionEnd},
 };
 use lab_base::text;
 use lab_guard::Inside;
@@ -29,9 +29,9 @@ pub(super) struct Autopsy {
 
 impl KernelRun<'_> {
     /// Queries a guest that hangs and still has a machine, whether the host or the agent detected the hang.
-    pub(super) fn examine(&self, guest: &mut dyn Guest, launch: &Launch, end: &mut End) {
+    pub(super) fn examine(&self, guest: &mut dyn Guest, launch: &Launch, end: &mut SessionEnd) {
         let hung = launch.hung.take();
-        if let End::Lost(lost) = end
+        if let SessionEnd::Lost(lost) = end
             && lost.exit.is_none()
         {
             match hung {
@@ -44,7 +44,7 @@ impl KernelRun<'_> {
     }
 
     /// The agent gave up its cell and still answers.
-    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut seen: Seen) {
+    fn examine_cell(&self, guest: &mut dyn Guest, launch: &Launch, mut seen: SeenAttempt) {
         let (place, files, _) = self.question(guest, launch, Some(&seen.report.cell));
         seen.place = place;
         seen.files.extend(files);

@@ -10,7 +10,7 @@ use lab_record::{
     event::{Event, ImageInfo},
     plan::Plan,
 };
-use lab_vm::{GuestSpec, Launcher, snapshot::Store};
+use lab_vm::{GuestSpec, Launcher, snapshot::SnapshotStore};
 use std::{sync::Arc, time::Duration};
 
 /// A kernel that is ready to boot.
@@ -30,13 +30,35 @@ pub struct Files {
     pub kernel: KernelFiles,
 }
 
+/// Why a kernel can't boot.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Its guest image can't be built.
+    #[error("image for {kernel}: {error}")]
+    Image {
+        /// Id of the kernel.
+        kernel: String,
+        /// The error; part of the message, therefore not a `source`.
+        error: lab_image::ImageError,
+    },
+    /// The directory for its consoles can't be made.
+    #[error(transparent)]
+    Directory(#[from] lab_base::file::FileError),
+    /// The run ended before its turn.
+    #[error("{0}")]
+    Stopped(String),
+    /// The plan names a kernel that was not fetched.
+    #[error("{0} was not fetched")]
+    NotFetched(String),
+}
+
 /// Parameters that the runs of all kernels share.
 #[derive(Clone, Copy)]
 pub struct Common<'a> {
     pub plan: &'a Plan,
     pub launcher: &'a dyn Launcher,
     /// Snapshots to restore guests from; `None` if every guest must boot.
-    pub snapshots: Option<&'a Store>,
+    pub snapshots: Option<&'a SnapshotStore>,
     /// Which cells share a guest.
     pub isolate: Isolate,
     /// Estimates a cell's time on a kernel, milliseconds.

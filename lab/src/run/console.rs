@@ -4,7 +4,7 @@ use lab_base::text;
 use lab_guard::bounded;
 use lab_protocol::{
     ErrorKind,
-    complaint::{Class, record},
+    complaint::{SplatClass, record},
 };
 use std::path::Path;
 
@@ -27,7 +27,7 @@ impl Tail {
         bounded::tail(path, TAIL).map(|bytes| Self::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default()
     }
 
-    /// Reads a tail that is there already.
+    /// Parses text that has already been read.
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().map(|line| text::line(line.trim_end(), WIDTH)).filter(|line| !line.is_empty());
         Self { lines: lines.collect() }
@@ -35,7 +35,7 @@ impl Tail {
 
     /// The title of the fatal splat, without its time stamp, if there is one. The guest runs with `oops=panic`.
     pub fn last_words(&self) -> Option<&str> {
-        self.find(Class::is_deadly)
+        self.find(SplatClass::is_deadly)
     }
 
     /// The first splat that was not fatal.
@@ -43,9 +43,9 @@ impl Tail {
         self.find(|class, record| !class.is_deadly(record))
     }
 
-    fn find(&self, wanted: impl Fn(Class, &str) -> bool) -> Option<&str> {
+    fn find(&self, wanted: impl Fn(SplatClass, &str) -> bool) -> Option<&str> {
         let mut records = self.lines.iter().map(|line| record(line));
-        records.find(|record| Class::of(record).is_some_and(|class| wanted(class, record)))
+        records.find(|record| SplatClass::of(record).is_some_and(|class| wanted(class, record)))
     }
 
     /// Corrects the kind of a loss: a guest that stopped answering after a fatal splat has panicked.
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn last_words_make_a_panic() {
+    fn a_fatal_splat_makes_a_panic() {
         let tail = Tail::parse(
             "[    1.0] BUG: Bad page state in process case\n[    2.5] BUG: kernel NULL pointer dereference\n\
              [    2.6] Kernel panic - not syncing: Fatal exception\n",
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(tail.classify(ErrorKind::GuestLost), ErrorKind::Panic);
         assert_eq!(tail.classify(ErrorKind::Agent), ErrorKind::Agent);
         let quiet = Tail::parse("[    1.0] rcu: INFO: rcu_preempt self-detected stall on CPU\n");
-        assert_eq!(quiet.classify(ErrorKind::Hang), ErrorKind::Hang, "a stall is no death");
+        assert_eq!(quiet.classify(ErrorKind::Hang), ErrorKind::Hang, "a stall is not a crash");
     }
 
     #[test]

@@ -27,18 +27,43 @@ pub struct Deadline {
     limit: Duration,
 }
 
-impl FromStr for Deadline {
-    type Err = String;
+/// Why a text is no deadline.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NotADeadline {
+    /// It has no `=`.
+    #[error("expected LAYER=TIME, for example silence=30s")]
+    Form,
+    /// Its layer does not exist.
+    #[error("no deadline layer is called `{0}`; the layers are {layers}", layers = layer_names())]
+    Layer(String),
+    /// Its time can't be read.
+    #[error("`{text}` is not a valid time ({error}); write 500ms, 30s, 15m or 2h")]
+    Time {
+        /// What was written.
+        text: String,
+        /// The parser's error; part of the message, therefore not a `source`.
+        error: humantime::DurationError,
+    },
+    /// Nothing can meet it.
+    #[error("`{0}` is too short: the time must be more than 0")]
+    Zero(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let names = || LAYERS.map(|(name, _)| name).join(", ");
-        let (name, time) = text.split_once('=').ok_or("it takes LAYER=TIME, for example silence=30s")?;
+fn layer_names() -> String {
+    LAYERS.map(|(name, _)| name).join(", ")
+}
+
+impl FromStr for Deadline {
+    type Err = NotADeadline;
+
+    fn from_str(text: &str) -> Result<Self, NotADeadline> {
+        let (name, time) = text.split_once('=').ok_or(NotADeadline::Form)?;
         let layer = LAYERS.iter().find(|(known, _)| *known == name).map(|(_, layer)| *layer);
-        let layer = layer.ok_or_else(|| format!("no layer is called `{name}`; there are {}", names()))?;
-        let limit = humantime::parse_duration(time)
-            .map_err(|error| format!("`{time}` is no time ({error}); write 500ms, 30s, 15m or 2h"))?;
+        let layer = layer.ok_or_else(|| NotADeadline::Layer(name.to_owned()))?;
+        let limit =
+            humantime::parse_duration(time).map_err(|error| NotADeadline::Time { text: time.to_owned(), error })?;
         if limit.is_zero() {
-            return Err(format!("`{time}` leaves no time at all"));
+            return Err(NotADeadline::Zero(time.to_owned()));
         }
         Ok(Self { layer, limit })
     }
@@ -79,7 +104,7 @@ mod tests {
     use crate::run::timing::Timing;
 
     #[test]
-    fn a_chosen_deadline_is_meant_as_it_is_said() {
+    fn a_chosen_deadline_is_not_scaled() {
         let chosen: Vec<Deadline> =
             ["boot=1m", "silence=30s", "silence=7s", "run=2h"].map(|text| text.parse().unwrap()).to_vec();
         let timing = Timing::default().scaled(10.0).choosing(Chosen::of(&chosen)).at_least(40.0);
@@ -89,11 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_one_says_what_is_right() {
-        let error = |text: &str| text.parse::<Deadline>().unwrap_err();
-        assert_eq!(error("30s"), "it takes LAYER=TIME, for example silence=30s");
-        assert_eq!(error("beat=3s"), "no layer is called `beat`; there are boot, silence, cell, guest, run");
+    fn errors_show_the_expected_syntax() {
+        let error = |text: &str| text.parse::<Deadline>().unwrap_err().to_string();
+        assert_eq!(error("30s"), "expected LAYER=TIME, for example silence=30s");
+        assert_eq!(
+            error("beat=3s"),
+            "no deadline layer is called `beat`; the layers are boot, silence, cell, guest, run"
+        );
         assert!(error("run=soon").ends_with("write 500ms, 30s, 15m or 2h"), "{}", error("run=soon"));
-        assert_eq!(error("run=0s"), "`0s` leaves no time at all");
+        assert_eq!(error("run=0s"), "`0s` is too short: the time must be more than 0");
     }
 }

@@ -11,10 +11,10 @@ use super::{
 use crate::{
     error::Error,
     lists::Lists,
-    run::common::{Common, Prepared, Retries},
+    run::common::{Common, PrepareError, Prepared, Retries},
 };
 use lab_base::{
-    interrupt::{Interrupt, Stop},
+    interrupt::{Interrupt, RunStop},
     lock::lock,
 };
 use lab_protocol::drawing::TopologyInfo;
@@ -25,7 +25,7 @@ use lab_record::{
     reporter::Reporter,
     run::RunRecord,
 };
-use lab_vm::{Launcher, snapshot::Store};
+use lab_vm::{Launcher, snapshot::SnapshotStore};
 use std::{
     sync::{
         Mutex, MutexGuard,
@@ -38,12 +38,12 @@ use std::{
 /// Prepares a kernel to boot: its image is built on the thread that runs the kernel.
 pub trait Prepare: Sync {
     /// # Errors
-    /// One line that says why the kernel can't boot; its cells don't run then.
-    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, String>;
+    /// Why the kernel can't boot; its cells don't run then.
+    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, PrepareError>;
 }
 
-impl<F: Fn(&PlannedKernel) -> Result<Prepared, String> + Sync> Prepare for F {
-    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, String> {
+impl<F: Fn(&PlannedKernel) -> Result<Prepared, PrepareError> + Sync> Prepare for F {
+    fn prepare(&self, kernel: &PlannedKernel) -> Result<Prepared, PrepareError> {
         self(kernel)
     }
 }
@@ -61,7 +61,7 @@ pub struct Run<'a> {
     /// Computes the time scale from a guest's time to Hello; it can only extend the deadlines.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
     /// Snapshots to restore guests from; `None` if every guest must boot.
-    pub snapshots: Option<Store>,
+    pub snapshots: Option<SnapshotStore>,
     /// Which cells share a guest.
     pub isolate: Isolate,
     /// Estimates a cell's time on a kernel, milliseconds.
@@ -111,14 +111,14 @@ impl Run<'_> {
                     Ok(event) => desk.take(event),
                     Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => {
-                        self.interrupt.stop(Stop::Deadline);
+                        self.interrupt.stop(RunStop::Deadline);
                         receiver.iter().for_each(|event| desk.take(event));
                         break;
                     }
                 }
             }
         });
-        // What the run's own end cost is not run, which has an exit code of its own.
+        // Cells that the run's deadline left without a start are `not-run`, which has its own exit code.
         let interrupted = if desk.failed.is_none() { self.interrupt.signal() } else { None };
         let exit = interrupted.map_or_else(|| desk.record.exit(), Exit::Interrupted);
         desk.take(Event::RunFinished { exit, wall_ms: millis(begin) });
@@ -178,7 +178,7 @@ impl Run<'_> {
         *stage = Stage::Preparing;
         drop(stage);
         let prepared = match self.interrupt.is_over() {
-            true => Err(self.interrupt.why().to_owned()),
+            true => Err(PrepareError::Stopped(self.interrupt.why().to_owned())),
             false => self.prepare.prepare(entry.kernel),
         };
         entry.run.begin(&prepared);
@@ -269,7 +269,7 @@ impl Desk<'_, '_> {
                 && self.failed.is_none()
             {
                 self.failed = Some(error.into());
-                self.interrupt.stop(Stop::Reports);
+                self.interrupt.stop(RunStop::Reports);
             }
         }
     }

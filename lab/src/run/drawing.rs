@@ -1,7 +1,7 @@
 //! Checks drawings (SVG) from a guest.
 //!
-//! A browser executes scripts in an SVG file that is opened directly, with the rights of the site. Therefore a file with
-//! anything but shapes and text is stored as text.
+//! A browser executes scripts in an SVG file that is opened directly, with the rights of the site. Therefore a file
+//! with anything but shapes and text is stored as text.
 
 use quick_xml::{Reader, events::Event};
 
@@ -80,7 +80,7 @@ pub fn only_draws(bytes: &[u8]) -> bool {
             }
             Ok(Event::End(_) | Event::Text(_) | Event::Comment(_) | Event::GeneralRef(_)) => {}
             Ok(Event::Eof) => return drawn,
-            // Style sheets, declarations of a document type, data of another language.
+            // Style sheets, document type declarations, CDATA sections.
             Ok(_) | Err(_) => return false,
         }
     }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_and_words_are_a_drawing_and_nothing_else_is() {
+    fn only_shapes_and_text_are_a_drawing() {
         let svg = |inside: &str| format!(r#"<svg xmlns="http://www.w3.org/2000/svg" width="9">{inside}</svg>"#);
         for good in ["", r#"<g><rect x="1"/><text x="1">a &lt; b<tspan fill="red">c</tspan></text></g>"#] {
             assert!(only_draws(svg(good).as_bytes()), "{good}");

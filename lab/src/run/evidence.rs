@@ -86,7 +86,7 @@ mod tests {
     use lab_record::testing::passed;
 
     #[test]
-    fn a_drawing_that_does_more_than_draw_is_text() {
+    fn a_drawing_with_a_script_is_stored_as_text() {
         let mut taken = BTreeSet::new();
         let mut named = |bytes: &[u8]| {
             let attachment = Attachment { name: "t".into(), kind: AttachmentKind::Svg, bytes: bytes.to_vec() };

@@ -1,4 +1,4 @@
-//! Runs the same cells twice: in a shared guest, and each in a pristine guest.
+//! Runs the same cells twice: in a shared guest, and each in a fresh guest.
 
 use lab_protocol::CellId;
 use lab_record::verdict::Verdict;

@@ -17,9 +17,9 @@ pub fn kernels<'a>(plan: &'a Plan, estimate: &Estimate<'_>) -> Vec<&'a PlannedKe
 
 /// A kernel's cells in the order in which several guests take them.
 ///
-/// With a guest per cell: the longest cell first. With a guest per area: areas stay together, the longest first. In pieces:
-/// only cells that take longer than a usual piece come first. The other cells finish at about the same time in any order,
-/// and adjacent cells in the plan share set-up.
+/// With a guest per cell: the longest cell first. With a guest per area: areas stay together, the longest first. In
+/// pieces: only cells that take longer than a usual piece come first. The other cells finish at about the same time in
+/// any order, and adjacent cells in the plan share set-up.
 pub fn cells<'a>(
     plan: &Plan,
     kernel: &'a PlannedKernel,
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_longest_goes_first_as_far_as_guests_are_shared() {
+    fn the_longest_cells_run_first_unless_they_share_a_guest() {
         let ids = ["A01-2", "A02-2", "B01-9", "B02-1", "C01-3", "C02-50", "C03-2"];
         assert_eq!(ordered(&ids, Isolate::Case), ["C02-50", "B01-9", "C01-3", "A01-2", "A02-2", "C03-2", "B02-1"]);
         assert_eq!(ordered(&ids, Isolate::Group), ["C01-3", "C02-50", "C03-2", "B01-9", "B02-1", "A01-2", "A02-2"]);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_with_most_to_do_begins() {
+    fn the_kernel_with_the_most_work_starts_first() {
         let plan = Plan::new(
             vec![facts("6.1", "6.1"), facts("6.12", "6.12"), facts("6.17", "6.17")],
             vec![cell("A01-x[tc,veth]")],

@@ -12,14 +12,14 @@ pub enum Isolate {
     Kernel,
     /// The cells of an area share a guest.
     Group,
-    /// Every cell has a pristine guest.
+    /// Every cell has a fresh guest.
     Case,
     /// First as `kernel`, then as `case`: a cell with different outcomes fails.
     Both,
 }
 
-/// Number of cells in a piece if several guests of a kernel share the work: small enough that no guest is busy long after
-/// the others have finished.
+/// Number of cells in a piece if several guests of a kernel share the work: small enough that no guest is busy long
+/// after the others have finished.
 pub const PIECE: usize = 8;
 
 /// Cells that no guest has taken.
@@ -85,7 +85,7 @@ mod tests {
     use lab_record::testing::{cell, facts};
 
     #[test]
-    fn a_piece_is_what_may_share_a_guest() {
+    fn a_piece_contains_the_cells_that_may_share_a_guest() {
         let ids: Vec<String> = (0..20).map(|number| format!("A{number:02}-x[tc]")).collect();
         let mut infos: Vec<_> = ids.iter().map(|id| cell(id)).collect();
         infos[3..].iter_mut().for_each(|info| info.area = "mprog".to_owned());
@@ -94,11 +94,11 @@ mod tests {
         let mut queue = Queue::new(&plan, cells());
         let group = queue.take(Isolate::Group, true, 0);
         assert_eq!(group.len(), 3, "the first area");
-        assert!(queue.take(Isolate::Group, true, 1).is_empty(), "and no other in the same guest");
+        assert!(queue.take(Isolate::Group, true, 1).is_empty(), "and no other area in the same guest");
         assert_eq!(queue.take(Isolate::Case, true, 0).len(), 1);
         assert_eq!(queue.take(Isolate::Kernel, true, 0).len(), PIECE);
         queue.give_back(group.clone());
-        assert_eq!(queue.take(Isolate::Kernel, false, 1)[..3], group, "given back is next");
+        assert_eq!(queue.take(Isolate::Kernel, false, 1)[..3], group, "returned cells are next");
         assert_eq!(queue.waiting(), 0);
     }
 }

@@ -19,9 +19,9 @@ use std::{
 const OVERHEAD_MIB: u64 = 160;
 /// Memory that is left to other programs, MiB.
 const RESERVE_MIB: u64 = 512;
-/// Where control groups are (cgroup v2).
+/// Mount point of control groups (cgroup v2).
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// How often a guest that waits looks whether the run has been interrupted.
+/// Interval at which a waiting guest checks whether the run was interrupted.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The memory that all guests together may use.
@@ -43,8 +43,8 @@ impl Room {
         Self::of(u64::MAX)
     }
 
-    /// What the host can give now: the memory that is available (`MemAvailable`), or what a control group of this process
-    /// leaves of its limit where that is less. Unlimited where neither can be read.
+    /// The budget of this host now: its available memory (`MemAvailable`), or the rest of the limit of a control group
+    /// of this process if that is less. Unlimited if neither can be read.
     pub fn of_host() -> Self {
         let available = Meminfo::current().ok().and_then(|memory| memory.mem_available).map(|bytes| bytes >> 20);
         let own = Process::myself().and_then(|process| process.cgroups()).ok();
@@ -54,16 +54,16 @@ impl Room {
         least.map_or_else(Self::unlimited, |mib| Self::of(mib.saturating_sub(RESERVE_MIB)))
     }
 
-    /// Waits until a guest of this size fits beside the running ones; a single guest always fits. Calls `waits` once if it
-    /// has to wait. Returns `None` if the run is interrupted.
-    pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<Place<'_>> {
+    /// Waits until a guest of this size fits beside the running ones; a single guest always fits. Calls `waits` once if
+    /// it has to wait. Returns `None` if the run is interrupted.
+    pub fn enter(&self, memory_mib: u32, interrupt: &Interrupt, waits: impl FnOnce(String)) -> Option<GuestMemory<'_>> {
         let mib = u64::from(memory_mib) + OVERHEAD_MIB;
         let mut waits = Some(waits);
         let mut taken = lock(&self.taken_mib);
         while *taken > 0 && taken.saturating_add(mib) > self.budget_mib {
             if let Some(waits) = waits.take() {
                 waits(format!(
-                    "a guest waits for another to end: it takes {mib} MiB, and of {} MiB {taken} are taken (--jobs \
+                    "a guest waits for another to end: it needs {mib} MiB, and {taken} of {} MiB are in use (--jobs \
                      overrides)",
                     self.budget_mib
                 ));
@@ -74,26 +74,26 @@ impl Room {
             taken = wait(&self.left, taken, POLL);
         }
         *taken += mib;
-        Some(Place { room: self, mib })
+        Some(GuestMemory { room: self, mib })
     }
 }
 
 /// The memory of one guest; released on drop.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct GuestMemory<'a> {
     room: &'a Room,
     mib: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for GuestMemory<'_> {
     fn drop(&mut self) {
         *lock(&self.room.taken_mib) -= self.mib;
         self.room.left.notify_all();
     }
 }
 
-/// The least that a control group or one that it lies in has left, MiB: systemd sets the limit of a slice or of a user above the
-/// group of the process.
+/// The lowest rest of a limit among a control group and its ancestors, MiB: systemd sets limits of slices and users on
+/// ancestors of the process's group.
 fn least_left(root: &Path, group: &str) -> Option<u64> {
     let own = root.join(group.trim_start_matches('/'));
     let groups = own.ancestors().take_while(|group| group.starts_with(root));
@@ -101,7 +101,7 @@ fn least_left(root: &Path, group: &str) -> Option<u64> {
     groups.filter_map(|group| left_of(&read(group, "memory.max")?, &read(group, "memory.current")?)).min()
 }
 
-/// What a control group has left of its limit (`memory.max`, `memory.current` of cgroup v2), MiB; `None` without a limit.
+/// The rest of a control group's limit (`memory.max`, `memory.current` of cgroup v2), MiB; `None` without a limit.
 fn left_of(max: &str, current: &str) -> Option<u64> {
     let bytes = |text: &str| text.trim().parse::<u64>().ok();
     Some(bytes(max)?.saturating_sub(bytes(current)?) >> 20)
@@ -113,10 +113,10 @@ mod tests {
     use std::{cell::Cell, thread};
 
     #[test]
-    fn guests_share_what_there_is_and_one_alone_always_fits() {
+    fn guests_share_the_budget_and_a_single_one_always_fits() {
         let room = Room::of(2 * (512 + OVERHEAD_MIB));
         let interrupt = Interrupt::default();
-        let never = |_| panic!("there is room");
+        let never = |_| panic!("there is enough memory");
         let (first, second) = (room.enter(512, &interrupt, never), room.enter(512, &interrupt, never));
         assert!(first.is_some() && second.is_some());
         let said = Cell::new(false);
@@ -126,7 +126,7 @@ mod tests {
                 drop(first);
             });
             let third = room.enter(512, &interrupt, |why| {
-                assert!(why.contains("it takes 672 MiB, and of 1344 MiB 1344 are taken"), "{why}");
+                assert!(why.contains("it needs 672 MiB, and 1344 of 1344 MiB are in use"), "{why}");
                 said.set(true);
             });
             assert!(third.is_some() && said.get());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_memory_hears_the_interrupt() {
+    fn an_interrupt_ends_the_wait_for_memory() {
         let room = Room::of(1);
         let interrupt = Interrupt::default();
         let _first = room.enter(512, &interrupt, |_| {});
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_of_a_slice_counts_too() {
+    fn the_limit_of_a_slice_also_counts() {
         let root = tempfile::tempdir().unwrap();
         let group = root.path().join("user.slice/session.scope");
         fs::create_dir_all(&group).unwrap();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_counts_less_what_is_used_of_it() {
+    fn used_memory_is_subtracted_from_a_limit() {
         assert_eq!(left_of("1073741824\n", "268435456\n"), Some(768));
         assert_eq!(left_of("1048576\n", "2097152\n"), Some(0));
         assert_eq!(left_of("max\n", "268435456\n"), None);

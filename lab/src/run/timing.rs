@@ -15,8 +15,8 @@ pub struct Timing {
     pub boot: Duration,
     /// From the start of a restored guest to its agent's Hello, see [`Self::restore()`].
     pub restore: Duration,
-    /// Between two messages of a guest after Hello. The agent sends a heartbeat every second of guest time from a separate
-    /// thread.
+    /// Between two messages of a guest after Hello. The agent sends a heartbeat every second of guest time from a
+    /// separate thread.
     pub silence: Duration,
     /// Between two cells: probing before the first one, clean-up after each.
     pub idle: Duration,
@@ -28,8 +28,8 @@ pub struct Timing {
     pub evidence: Duration,
     /// Interval at which the loop checks everything but the port.
     pub poll: Duration,
-    /// Minimum of the deadlines for restore, shutdown and evidence, even for a fast guest: successful operations never wait
-    /// for it, and a host that was idle during the boot may be busy now.
+    /// Minimum of the deadlines for restore, shutdown and evidence, even for a fast guest: successful operations never
+    /// wait for it, and a host that was idle during the boot may be busy now.
     pub floor: Duration,
     /// Factor on a cell's own deadline; also sent to the guest.
     pub scale: f32,
@@ -90,8 +90,8 @@ impl Timing {
         }
     }
 
-    /// Extends the deadlines for a guest that is slower than assumed. A fast boot does not shorten them: the host may be
-    /// busier later.
+    /// Extends the deadlines for a guest that is slower than assumed. A fast boot does not shorten them: the host may
+    /// be busier later.
     #[must_use]
     pub fn at_least(self, scale: f32) -> Self {
         if scale <= self.scale {
@@ -132,8 +132,8 @@ impl Timing {
         self.chosen.guest.unwrap_or_else(sum)
     }
 
-    /// Maximum time of a run: twice the time of each cell of each kernel in a guest of its own. A run that makes progress
-    /// never reaches it; it ends runs whose guests are all merely slow.
+    /// Maximum time of a run: twice the time of each cell of each kernel in a guest of its own. A run that makes
+    /// progress never reaches it; it ends runs whose guests are all merely slow.
     pub fn run(&self, plan: &Plan) -> Duration {
         let cells = plan.kernels.iter().flat_map(|kernel| &kernel.cells);
         let one =
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_boot_stretches_and_a_fast_one_does_not_tighten() {
+    fn a_slow_boot_extends_deadlines_and_a_fast_one_does_not_shorten_them() {
         let usual = Timing::default().scaled(10.0);
         assert_eq!(usual.silence, Duration::from_secs(100));
         assert_eq!(usual.at_least(4.0), usual);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_guest_gets_time_enough_on_a_host_that_became_busy() {
+    fn a_fast_guest_has_enough_time_on_a_busy_host() {
         let waits = |scale| {
             let timing = Timing::default().scaled(scale);
             [timing.restore(), timing.shutdown(), timing.evidence()].map(|wait| wait.as_secs())

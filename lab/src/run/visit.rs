@@ -1,26 +1,26 @@
-//! Guests for other purposes than cells: a shell, a measurement.
+//! Guests that run no cells: for a shell or a measurement.
 
 use super::visitor::Visitor;
 use super::{
     kernel::KernelRun,
-    session::{End, Errand, Lost},
+    session::{Errand, Lost, SessionEnd},
 };
 use crate::run::common::{Common, Prepared};
 use lab_protocol::ErrorKind;
 use lab_record::{event::Start, plan::PlannedKernel};
 
-/// How a visit ended.
+/// How a shell's or measurement's session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visited {
-    /// The visitor ended it.
+    /// The shell or measurement ended it.
     Done,
     Interrupted,
     /// The guest was lost; the events contain the cause.
     Lost,
 }
 
-/// Connects a visitor to a fresh guest of a kernel, restored from a snapshot if possible. The guest has ended when this
-/// returns.
+/// Connects a shell or measurement to a fresh guest of a kernel, restored from a snapshot if possible. The guest
+/// has ended when this returns.
 pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, visitor: &dyn Visitor) -> Visited {
     let run = KernelRun::new(common, kernel);
     loop {
@@ -38,15 +38,15 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
             Ok(mut guest) => run.drive(&mut *guest, &launch, Errand::Visit { visitor, restored: snapshot.is_some() }),
             Err(error) => {
                 let (kind, message) = (ErrorKind::Host, error.to_string());
-                End::Lost(Lost { kind, message, cell: None, again: false, exit: None })
+                SessionEnd::Lost(Lost { kind, message, cell: None, again: false, exit: None })
             }
         };
         run.answered(&launch, snapshot.as_ref());
         match (end, snapshot) {
-            (End::Done(_), _) => return Visited::Done,
-            (End::Interrupted(_), _) => return Visited::Interrupted,
-            (End::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&launch, &lost, &snapshot),
-            (End::Lost(lost), _) => {
+            (SessionEnd::Done(_), _) => return Visited::Done,
+            (SessionEnd::Interrupted(_), _) => return Visited::Interrupted,
+            (SessionEnd::Lost(lost), Some(snapshot)) if !launch.greeted() => run.unanswered(&launch, &lost, &snapshot),
+            (SessionEnd::Lost(lost), _) => {
                 run.bury(&launch, lost);
                 return Visited::Lost;
             }

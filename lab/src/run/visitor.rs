@@ -1,7 +1,20 @@
 //! The interface of code that talks to a guest without running cells.
 
 use lab_protocol::{AgentMessage, HostMessage};
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Duration};
+
+/// Why a visitor gives a guest up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VisitError {
+    /// The guest did not deliver in time.
+    #[error("no {what} within {limit:.0?}")]
+    Overdue {
+        /// What was waited for.
+        what: &'static str,
+        /// The visitor's deadline.
+        limit: Duration,
+    },
+}
 
 /// Talks to a guest that is up and probed. Used by one thread.
 pub trait Visitor {
@@ -9,12 +22,12 @@ pub trait Visitor {
     /// clock to.
     fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage;
 
-    /// Messages to send now, or `Break` if the visit has ended. Called every few milliseconds.
+    /// Messages to send now, or `Break` to end the session. Called every few milliseconds.
     ///
     /// # Errors
-    /// One line: why the guest is given up, for example because a deadline has passed.
-    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String>;
+    /// Why the guest is given up.
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, VisitError>;
 
-    /// Handles a message of the guest; `Break` ends the visit.
+    /// Handles a message of the guest; `Break` ends the session.
     fn hear(&self, message: AgentMessage) -> ControlFlow<()>;
 }

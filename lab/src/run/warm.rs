@@ -2,14 +2,14 @@
 
 use super::{
     kernel::{KernelRun, Launch},
-    session::{End, Errand, Lost},
+    session::{Errand, Lost, SessionEnd},
 };
 use crate::run::common::Prepared;
 use lab_base::lock::lock;
 use lab_record::event::Start;
 use lab_vm::{
     GuestSpec, Snapshot,
-    snapshot::{Claim, Found, Store},
+    snapshot::{Claim, Found, SnapshotStore},
 };
 use std::{sync::Mutex, thread, time::Duration};
 
@@ -66,14 +66,14 @@ impl KernelRun<'_> {
                 format!("the snapshot is kept: a guest restored from it did not answer, but its kernel is alive: {why}")
             }
             (false, true) => {
-                format!("the snapshot was removed: guests restored from it are alive and do not answer: {why}")
+                format!("the snapshot was removed: guests restored from it are alive but do not answer: {why}")
             }
             (false, false) => format!("the snapshot was removed: a guest restored from it did not answer: {why}"),
         });
         lock(&self.warmth.0).snapshot = None;
     }
 
-    fn obtain(&self, store: &Store, prepared: &Prepared) -> Option<Snapshot> {
+    fn obtain(&self, store: &SnapshotStore, prepared: &Prepared) -> Option<Snapshot> {
         let key = match self.launcher.fingerprint(&prepared.spec) {
             Ok(key) => key,
             Err(error) => return self.without(&error.to_string()),
@@ -110,9 +110,9 @@ impl KernelRun<'_> {
             Err(error) => return self.without(&error.to_string()),
         };
         match self.drive(&mut *guest, &launch, Errand::Settle) {
-            End::Done(_) => {}
-            End::Interrupted(_) => return None,
-            End::Lost(lost) => {
+            SessionEnd::Done(_) => {}
+            SessionEnd::Interrupted(_) => return None,
+            SessionEnd::Lost(lost) => {
                 self.bury(&launch, lost);
                 return None;
             }
@@ -124,7 +124,7 @@ impl KernelRun<'_> {
     }
 
     fn without(&self, problem: &str) -> Option<Snapshot> {
-        self.note(format!("guests boot, since there is no snapshot: {problem}"));
+        self.note(format!("guests boot, because there is no snapshot: {problem}"));
         None
     }
 }

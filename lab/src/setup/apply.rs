@@ -1,4 +1,4 @@
-//! `lab setup`: brings about what is missing, in order, and says what takes how long.
+//! `lab setup`: installs what is missing, in order, and reports the duration of each step.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,22 +7,22 @@ use std::time::Instant;
 use super::{
     apt::{self, Privilege},
     catalogue::checks,
-    check::{Check, Fix, Purpose, State},
+    check::{CheckState, Fix, Purpose, SetupCheck},
     error::SetupError,
     host::Host,
-    private::Set,
+    private::PackageSet,
     progress::Progress,
-    report::{Finding, Report},
+    report::{SetupFinding, SetupReport},
     tools::Tools,
 };
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SetupStep {
     /// Install all missing Debian packages at once.
     Packages(Vec<&'static str>),
     /// Unpack packages into the cache.
-    Unpack(&'static Set),
+    Unpack(&'static PackageSet),
     /// Install the pinned virtme-ng.
     VirtmeNg,
     /// Build the pinned bpf-linker.
@@ -33,8 +33,8 @@ pub enum Step {
     CargoDeny,
 }
 
-impl Step {
-    /// What it is, and what is done with it for about how long on two cores.
+impl SetupStep {
+    /// Label of the step, and its action with its approximate duration on two cores.
     fn announcement(&self) -> (String, String) {
         match self {
             Self::Packages(names) => {
@@ -44,7 +44,7 @@ impl Step {
             Self::VirtmeNg => ("virtme-ng 1.42".into(), "installing, about 10 s".into()),
             Self::BpfLinker => ("bpf-linker 0.13.0".into(), "building, about 90 s".into()),
             Self::CargoDeny => ("cargo-deny 0.20.2".into(), "building, about 100 s".into()),
-            Self::TestTools => ("readers of the reports, for the tests".into(), "installing, about 30 s".into()),
+            Self::TestTools => ("report readers for the tests".into(), "installing, about 30 s".into()),
         }
     }
 
@@ -77,9 +77,9 @@ impl Step {
     }
 }
 
-/// Where setup puts what the distribution has.
+/// Where setup installs packages of the distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum InstallPlace {
     /// In the cache, which changes nothing of the host.
     #[default]
     Cache,
@@ -87,7 +87,7 @@ pub enum Place {
     System,
 }
 
-/// What only a person can install: all of it at once, so that one command does.
+/// The packages that the user must install, collected so that one command installs all of them.
 #[derive(Debug, Default)]
 struct ByHand {
     names: Vec<&'static str>,
@@ -108,68 +108,85 @@ impl ByHand {
     }
 }
 
-/// What setup would do.
+/// The steps of a setup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// In order; empty where everything is there.
-    pub steps: Vec<Step>,
+pub struct SetupPlan {
+    /// In order; empty if nothing is missing.
+    pub steps: Vec<SetupStep>,
 }
 
-impl Plan {
+impl SetupPlan {
     /// Plans for a machine.
     ///
     /// # Errors
-    /// [`SetupError::ByHand`] for the first finding that only a person can mend: nothing else is worth its time before.
-    pub fn of(host: &Host, purpose: Purpose, place: Place) -> Result<Self, SetupError> {
+    /// [`SetupError::ByHand`] for the first finding that only the user can fix: no step is worth starting before that.
+    pub fn of(host: &Host, purpose: Purpose, place: InstallPlace) -> Result<Self, SetupError> {
         let mut packages = Vec::new();
         let mut sets = Vec::new();
         let mut tools = Vec::new();
         let mut by_hand = ByHand::default();
-        for Check { name, probe, fix, .. } in checks(purpose) {
+        for SetupCheck { name, probe, fix, .. } in checks(purpose, host.installed) {
             match ((probe)(host), fix) {
-                (State::Ok { .. } | State::Warn { .. }, _) => {}
-                (State::Unfit { found, advice }, _) => {
+                (CheckState::Ok { .. } | CheckState::Warn { .. }, _) => {}
+                (CheckState::Unfit { found, advice }, _) => {
                     by_hand.error(host)?;
                     return Err(SetupError::ByHand { name, found, advice });
                 }
-                (State::Missing { .. }, Fix::Packages { set: Some(set), .. })
-                    if host.on_debian() && place == Place::Cache =>
+                (CheckState::Missing { .. }, Fix::Packages { set: Some(set), .. })
+                    if host.on_debian() && place == InstallPlace::Cache =>
                 {
                     if !sets.contains(&set) {
                         sets.push(set);
                     }
                 }
-                (State::Missing { absent }, Fix::Packages { .. }) if host.on_debian() => packages.extend(absent),
-                (State::Missing { .. }, Fix::VirtmeNg) => tools.push(Step::VirtmeNg),
-                (State::Missing { .. }, Fix::BpfLinker) => tools.push(Step::BpfLinker),
-                (State::Missing { .. }, Fix::CargoDeny) => tools.push(Step::CargoDeny),
-                (State::Missing { .. }, Fix::TestTools) => tools.push(Step::TestTools),
-                (State::Missing { absent }, _) => by_hand.add(name, absent),
+                (CheckState::Missing { absent }, Fix::Packages { .. }) if host.on_debian() => packages.extend(absent),
+                (CheckState::Missing { .. }, Fix::VirtmeNg) => tools.push(SetupStep::VirtmeNg),
+                (CheckState::Missing { .. }, Fix::BpfLinker) => tools.push(SetupStep::BpfLinker),
+                (CheckState::Missing { .. }, Fix::CargoDeny) => tools.push(SetupStep::CargoDeny),
+                (CheckState::Missing { .. }, Fix::TestTools) => tools.push(SetupStep::TestTools),
+                (CheckState::Missing { absent }, _) => by_hand.add(name, absent),
             }
         }
         by_hand.error(host)?;
-        let packages = (!packages.is_empty()).then_some(Step::Packages(packages));
-        Ok(Self { steps: packages.into_iter().chain(sets.into_iter().map(Step::Unpack)).chain(tools).collect() })
+        let packages = (!packages.is_empty()).then_some(SetupStep::Packages(packages));
+        Ok(Self { steps: packages.into_iter().chain(sets.into_iter().map(SetupStep::Unpack)).chain(tools).collect() })
     }
 }
 
-/// Makes this machine ready, writing a line per step to `out`, and what is known to be weak about the result. Where
-/// nothing is missing it only looks, and writes nothing.
+/// Unpacks and installs into the cache what a first run needs. What must be installed on the host is left to a `lab setup`
+/// that somebody asks for; the error of what is missing names it.
 ///
 /// # Errors
-/// The first step's failure; later steps are not tried.
-pub fn setup(purpose: Purpose, place: Place, out: &mut dyn Write) -> Result<Report, SetupError> {
+/// As of [`setup`].
+pub fn on_demand(tools: &Tools, out: &mut dyn Write) -> Result<(), SetupError> {
+    // The last step of all: this costs no look at the host where set-up was complete.
+    if tools.virtme_ng().is_some() {
+        return Ok(());
+    }
+    let plan = SetupPlan::of(&Host::look(tools), Purpose::Runs, InstallPlace::Cache)?;
+    if plan.steps.iter().any(|step| matches!(step, SetupStep::Packages(_))) {
+        return Ok(());
+    }
+    setup(Purpose::Runs, InstallPlace::Cache, out).map(drop)
+}
+
+/// Makes this machine ready. Writes a line per step to `out`, and a note for each known weakness of the result. If
+/// nothing is missing it changes and writes nothing.
+///
+/// # Errors
+/// The failure of a step; later steps are not tried.
+pub fn setup(purpose: Purpose, place: InstallPlace, out: &mut dyn Write) -> Result<SetupReport, SetupError> {
     let tools = Tools::in_cache(&lab_base::paths::cache_dir()?);
     let host = Host::look(&tools);
-    if Plan::of(&host, purpose, place)?.steps.is_empty() {
-        return Ok(Report::of(&host, purpose));
+    if SetupPlan::of(&host, purpose, place)?.steps.is_empty() {
+        return Ok(SetupReport::of(&host, purpose));
     }
     let _lock = tools.lock()?;
     // Another setup may have done the work while this one waited.
-    let plan = Plan::of(&Host::look(&tools), purpose, place)?;
+    let plan = SetupPlan::of(&Host::look(&tools), purpose, place)?;
     let privilege = Privilege::of_this_process();
     for (index, step) in plan.steps.iter().enumerate() {
-        if let Step::Packages(names) = step {
+        if let SetupStep::Packages(names) = step {
             privilege.or_name_command(names)?;
         }
         let started = Instant::now();
@@ -183,11 +200,11 @@ pub fn setup(purpose: Purpose, place: Place, out: &mut dyn Write) -> Result<Repo
         result?;
     }
     tools.clear_downloads()?;
-    let report = Report::of(&Host::look(&tools), purpose);
+    let report = SetupReport::of(&Host::look(&tools), purpose);
     if let Some(finding) = report.findings.iter().find(|finding| !finding.usable()) {
         return Err(SetupError::StillMissing { name: finding.name, found: finding.found.clone() });
     }
-    for Finding { name, found, fix, .. } in &report.findings {
+    for SetupFinding { name, found, fix, .. } in &report.findings {
         if let Some(advice) = fix {
             say(out, format_args!("note: {name} {found}: {advice}\n"));
         }
@@ -195,7 +212,7 @@ pub fn setup(purpose: Purpose, place: Place, out: &mut dyn Write) -> Result<Repo
     Ok(report)
 }
 
-/// Progress is a courtesy: a closed terminal must not stop an installation half-way.
+/// Write errors are ignored: a closed terminal must not stop an installation half-way.
 fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text).and_then(|()| out.flush());
 }

@@ -1,6 +1,7 @@
-//! Debian packages: what is installed, and one apt-get call for all that is not.
+//! Debian packages: finds which are installed, and installs all missing ones by one apt-get call.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -15,24 +16,24 @@ use lab_base::programs;
 pub enum Privilege {
     /// Already root.
     Root,
-    /// Through sudo, which may ask for a password on the terminal.
+    /// With sudo, which may ask for a password on the terminal.
     Sudo,
-    /// Not at all.
+    /// The user cannot install packages.
     None,
 }
 
 impl Privilege {
-    /// Finds out, without asking for a password.
+    /// Finds out without asking for a password.
     pub fn of_this_process() -> Self {
         Self::decide(
             nix::unistd::geteuid().is_root(),
             programs::on_host("sudo").is_some(),
-            || cmd!("sudo", "-n", "true").stdin_null().stdout_null().stderr_null().run().is_ok(),
+            || on_path("sudo", ["-n", "true"]).stdin_null().stdout_null().stderr_null().run().is_ok(),
             std::io::stdin().is_terminal(),
         )
     }
 
-    /// A sudo that would ask is of use only where somebody can answer: elsewhere it would fail or hang a CI job.
+    /// A sudo that asks for a password is only usable on a terminal: elsewhere it would fail or hang a CI job.
     fn decide(root: bool, sudo: bool, sudo_is_silent: impl FnOnce() -> bool, terminal: bool) -> Self {
         if root {
             Self::Root
@@ -57,11 +58,20 @@ impl Privilege {
         let all = if self == Self::Sudo { &["sudo"][..] } else { &[] }.iter().chain(&environment).chain(words);
         let mut all = all.copied();
         let program = all.next().unwrap_or("env");
-        cmd(program, all).stdin_null()
+        on_path(program, all).stdin_null()
     }
 }
 
-/// The command that a person would type to install `packages`.
+/// A program that is never one of the working directory.
+fn on_path<I>(program: &str, arguments: I) -> Expression
+where
+    I: IntoIterator,
+    I::Item: Into<OsString>,
+{
+    cmd(program, arguments).env("PATH", programs::search_path())
+}
+
+/// The command with which a user installs `packages`.
 pub(super) fn command_line(packages: &[&str]) -> String {
     format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
 }
@@ -70,8 +80,8 @@ pub(super) fn command_line(packages: &[&str]) -> String {
 pub(super) fn installed(packages: &[&str]) -> BTreeMap<String, String> {
     const FORMAT: &str = "-f=${Package}\t${db:Status-Status}\t${Version}\n";
     let arguments = ["-W", FORMAT].into_iter().chain(packages.iter().copied());
-    // The exit status is 1 as soon as one package is unknown to dpkg, which is an answer and no failure.
-    let output = cmd("dpkg-query", arguments).stdin_null().stderr_null().unchecked().read();
+    // The exit status is 1 if any package is unknown to dpkg, which is not an error here.
+    let output = on_path("dpkg-query", arguments).stdin_null().stderr_null().unchecked().read();
     parse_installed(&output.unwrap_or_default())
 }
 
@@ -84,7 +94,7 @@ fn parse_installed(output: &str) -> BTreeMap<String, String> {
     installed.map(|(name, _, version)| (name.to_owned(), version.to_owned())).collect()
 }
 
-/// Installs `packages`. Updates the package lists only where they offer no candidate or name files that are gone.
+/// Installs `packages`. Updates the package lists only if they offer no candidate or if a listed file no longer exists.
 ///
 /// # Errors
 /// [`SetupError::NoCandidate`], [`SetupError::WouldRemove`], or the failure of apt-get.
@@ -124,7 +134,7 @@ fn apt_install(packages: &[&str], privilege: Privilege, log: &Path) -> Result<()
     })
 }
 
-/// The packages that apt-get says it would remove, of the last call whose output the log has.
+/// The packages that apt-get would remove, according to its last output in the log.
 fn removed(log: &str) -> String {
     let list = log.rsplit_once("The following packages will be REMOVED:\n").map_or("", |(_, list)| list);
     let names = list.lines().take_while(|line| line.starts_with(' ')).flat_map(str::split_whitespace);
@@ -133,7 +143,7 @@ fn removed(log: &str) -> String {
 }
 
 fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupError> {
-    let policy = cmd("apt-cache", ["policy"].iter().chain(packages)).env("LC_ALL", "C").stdin_null();
+    let policy = on_path("apt-cache", ["policy"].iter().chain(packages)).env("LC_ALL", "C").stdin_null();
     let output = policy
         .stderr_null()
         .unchecked()
@@ -142,7 +152,7 @@ fn without_candidate<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>, SetupErro
     Ok(parse_without_candidate(&output, packages))
 }
 
-/// `apt-cache policy` prints a stanza per package it knows, and nothing at all for the others.
+/// `apt-cache policy` prints a stanza per known package and nothing for the others.
 fn parse_without_candidate<'a>(policy: &str, packages: &[&'a str]) -> Vec<&'a str> {
     let mut candidates = BTreeMap::new();
     let mut package = "";
@@ -175,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn sudo_is_used_only_by_others_than_root_and_only_if_it_can_succeed() {
+    fn sudo_is_used_only_if_the_user_is_not_root_and_it_can_succeed() {
         let decide = |root, sudo, silent, terminal| Privilege::decide(root, sudo, || silent, terminal);
         assert_eq!(decide(true, true, true, true), Privilege::Root);
         assert_eq!(decide(true, false, false, false), Privilege::Root);
@@ -190,7 +200,7 @@ mod tests {
         let error = Privilege::None.or_name_command(&["gcc", "kmod"]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "missing packages, and neither root nor a usable sudo to install them; run: \
+            "packages are missing and this user can't install them (not root, no usable sudo); run: \
              sudo apt-get install --no-install-recommends gcc kmod"
         );
     }

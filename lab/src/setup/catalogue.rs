@@ -1,10 +1,10 @@
-//! Everything the lab needs, in the order in which it has to come about.
+//! The list of everything that the lab needs, in the order of installation.
 
 use super::{
-    check::{Check, Fix, Purpose, State},
+    check::{CheckState, Fix, Purpose, SetupCheck},
     host::{BPF_LINKER, BpfRust, Host, Kvm},
-    private::{self, Set},
-    program::{Program, QEMU_SERVES, QEMU_VARIABLE},
+    private::{self, PackageSet},
+    program::{HostProgram, QEMU_SERVES, QEMU_VARIABLE},
 };
 use lab_vm::Accel;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The oldest compiler that builds the workspace; `rust-version` of the root Cargo.toml.
 const RUST: (u32, u32, u32) = (1, 95, 0);
 
-/// The oldest that the lab was tried with; Debian 12's.
+/// The oldest QEMU that the lab was tested with, which is Debian 12's.
 const QEMU_TRIED: (u32, u32, u32) = (7, 2, 0);
 
 const COMPILER: Fix = Fix::Packages { packages: &["gcc", "libc6-dev"], commands: &["cc"], set: None };
@@ -40,20 +40,29 @@ const KERNEL_BUILD: Fix = Fix::Packages {
     set: None,
 };
 
+const SIGNING: Fix =
+    Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
+const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
+const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
+
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
+/// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
+const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+
 /// The list behind both `lab doctor` and `lab setup`.
-pub fn checks(purpose: Purpose) -> Vec<Check> {
+pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
+    let runs = for_runs().into_iter().filter(|check| !installed || !BUILDS.contains(&check.name));
     match purpose {
-        Purpose::Runs => for_runs(),
-        Purpose::Tests => for_runs().into_iter().chain(for_tests()).collect(),
-        Purpose::Builds => for_runs().into_iter().chain([for_builds()]).collect(),
+        Purpose::Runs => runs.collect(),
+        Purpose::Tests => runs.chain(for_tests()).collect(),
+        Purpose::Builds => runs.chain([for_builds()]).collect(),
     }
 }
 
-/// What building a kernel needs beside; `crates/kernel-store/src/linux_source.rs` looks for the programs themselves.
-fn for_builds() -> Check {
-    Check {
+/// Additional packages for building a kernel; `crates/kernel-store/src/linux_source.rs` looks for the programs.
+fn for_builds() -> SetupCheck {
+    SetupCheck {
         name: "kernel build tools",
         why: "compile kernels, for `lab kernels build` and `lab bisect --tree`",
         probe: |host| provided(host, KERNEL_BUILD),
@@ -61,107 +70,130 @@ fn for_builds() -> Check {
     }
 }
 
-/// What the project's own tests need beside.
-fn for_tests() -> [Check; 3] {
+/// Additional packages for the project's own tests.
+fn for_tests() -> [SetupCheck; 6] {
     [
-        Check {
+        SetupCheck {
+            name: "zstd",
+            why: "packs the archive of `make dist`, which the tests install",
+            probe: |host| provided(host, PACKERS),
+            fix: PACKERS,
+        },
+        SetupCheck {
             name: "Chromium",
-            why: "clicks and filters the HTML report in the tests",
+            why: "tests the HTML report in a browser, for the project's tests",
             probe: |host| provided(host, CHROMIUM),
             fix: CHROMIUM,
         },
-        Check {
+        SetupCheck {
+            name: "GnuPG",
+            why: "signs package indexes of made-up mirrors in `make hostile`",
+            probe: |host| provided(host, SIGNING),
+            fix: SIGNING,
+        },
+        SetupCheck {
+            name: "C++ compiler",
+            why: "builds libFuzzer for `make fuzz`",
+            probe: |host| provided(host, CPP_COMPILER),
+            fix: CPP_COMPILER,
+        },
+        SetupCheck {
             name: "report readers",
-            why: "read JUnit, KTAP and KCIDB files in the tests, as CI systems do",
+            why: "read JUnit, KTAP and KCIDB files as CI systems do, for the project's tests",
             probe: |host| match &host.test_tools {
-                Some(tools) => State::Ok { found: tools.python().display().to_string() },
-                None => State::Missing { absent: vec!["junitparser, kcidb-io, playwright-core and others"] },
+                Some(tools) => CheckState::Ok { found: tools.python().display().to_string() },
+                None => CheckState::Missing { absent: vec!["junitparser, kcidb-io, playwright-core and others"] },
             },
             fix: Fix::TestTools,
         },
-        Check {
+        SetupCheck {
             name: "cargo-deny",
             why: "checks the dependencies in `make check`",
             probe: |host| match &host.cargo_deny {
-                Some(path) => State::Ok { found: path.display().to_string() },
-                None => State::Missing { absent: vec!["cargo-deny 0.20.2"] },
+                Some(path) => CheckState::Ok { found: path.display().to_string() },
+                None => CheckState::Missing { absent: vec!["cargo-deny 0.20.2"] },
             },
             fix: Fix::CargoDeny,
         },
     ]
 }
 
-fn for_runs() -> Vec<Check> {
+fn for_runs() -> Vec<SetupCheck> {
     vec![
-        Check { name: "Rust", why: "builds the host runner and the guest agent", probe: rust, fix: Fix::ByHand },
-        Check {
+        SetupCheck { name: "Rust", why: "builds the host runner and the guest agent", probe: rust, fix: Fix::ByHand },
+        SetupCheck {
             name: "C compiler",
-            why: "links, and brings the static C library of the guest agent",
+            why: "links programs; has the static C library for the guest agent",
             probe: |host| provided(host, COMPILER),
             fix: COMPILER,
         },
-        Check { name: "QEMU", why: "runs the guests", probe: qemu, fix: QEMU },
-        Check {
+        SetupCheck { name: "QEMU", why: "runs the guests", probe: qemu, fix: QEMU },
+        SetupCheck {
             name: "kernel tools",
             why: "verify, unpack and inspect kernel packages",
             probe: |host| provided(host, KERNEL_TOOLS),
             fix: KERNEL_TOOLS,
         },
-        Check { name: "Python", why: "runs virtme-ng", probe: |host| provided(host, PYTHON), fix: PYTHON },
-        Check { name: "pip", why: "installs virtme-ng", probe: |host| provided(host, PIP), fix: PIP },
-        Check {
+        SetupCheck { name: "Python", why: "runs virtme-ng", probe: |host| provided(host, PYTHON), fix: PYTHON },
+        SetupCheck { name: "pip", why: "installs virtme-ng", probe: |host| provided(host, PIP), fix: PIP },
+        SetupCheck {
             name: "busybox",
-            why: "the shell of `lab shell`, and how a stock virtme-ng boots for `lab bench`",
+            why: "the shell of `lab shell`; needed to boot a stock virtme-ng guest for `lab bench`",
             probe: |host| provided(host, BUSYBOX),
             fix: BUSYBOX,
         },
-        Check {
+        SetupCheck {
             name: "network tools",
-            why: "are what a person finds in `lab shell`",
+            why: "ip, tc, bpftool and others in `lab shell`",
             probe: network_tools,
             fix: NETWORK_TOOLS,
         },
-        Check {
+        SetupCheck {
             name: "BPF compiler",
             why: "builds the BPF programs for bpfel-unknown-none",
             probe: bpf_compiler,
             fix: BPF_COMPILER,
         },
-        Check { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
-        Check { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
-        Check { name: "KVM", why: "makes guests fast; without it they run under TCG", probe: kvm, fix: Fix::ByHand },
+        SetupCheck { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
+        SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
+        SetupCheck {
+            name: "KVM",
+            why: "runs guests fast; without it they run under TCG",
+            probe: kvm,
+            fix: Fix::ByHand,
+        },
     ]
 }
 
-/// Every Debian package that any check names.
+/// All Debian packages of all checks.
 pub(super) fn packages() -> Vec<&'static str> {
     named(|fix| if let Fix::Packages { packages, .. } = fix { packages } else { &[] })
 }
 
-/// Every command that any check names.
+/// All commands of all checks.
 pub(super) fn commands() -> Vec<&'static str> {
     named(|fix| if let Fix::Packages { commands, .. } = fix { commands } else { &[] })
 }
 
 fn named(of: fn(Fix) -> &'static [&'static str]) -> Vec<&'static str> {
-    let every = checks(Purpose::Tests).into_iter().chain([for_builds()]);
+    let every = checks(Purpose::Tests, false).into_iter().chain([for_builds()]);
     every.flat_map(|check| of(check.fix).iter().copied()).collect()
 }
 
-/// On Debian a package is the evidence, since libraries have no command; elsewhere only commands can be.
-fn provided(host: &Host, fix: Fix) -> State {
-    let Fix::Packages { packages, commands, set } = fix else { return State::Missing { absent: vec![] } };
+/// Looks for packages on Debian, since libraries have no command; for commands on other distributions.
+fn provided(host: &Host, fix: Fix) -> CheckState {
+    let Fix::Packages { packages, commands, set } = fix else { return CheckState::Missing { absent: vec![] } };
     let on_debian = host.on_debian();
     let names = if on_debian { packages } else { commands };
     let present = |name| if on_debian { host.packages.contains_key(name) } else { host.commands.contains(&name) };
     let absent: Vec<_> = names.iter().copied().filter(|name| !present(name)).collect();
     if !absent.is_empty() {
-        let private = set.and_then(|set: &Set| host.private.get(set.name));
-        return private.map_or(State::Missing { absent }, |versions| State::Ok {
+        let private = set.and_then(|set: &PackageSet| host.private.get(set.name));
+        return private.map_or(CheckState::Missing { absent }, |versions| CheckState::Ok {
             found: format!("{}, in the cache", shown(packages, versions)),
         });
     }
-    State::Ok { found: shown(names, &host.packages) }
+    CheckState::Ok { found: shown(names, &host.packages) }
 }
 
 /// The first names, with their versions where they are known.
@@ -173,93 +205,98 @@ fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
     shown.take(2).collect::<Vec<_>>().join(", ")
 }
 
-/// Nothing but a person needs them, so that a distribution that calls their packages otherwise does well without.
-fn network_tools(host: &Host) -> State {
+/// Only interactive use needs these tools, so their absence is a warning.
+fn network_tools(host: &Host) -> CheckState {
     match provided(host, NETWORK_TOOLS) {
-        State::Missing { absent } if !host.on_debian() => State::Warn {
+        CheckState::Missing { absent } if !host.on_debian() => CheckState::Warn {
             found: format!("{} missing", absent.join(", ")),
-            advice: "`lab shell` does without what is not there".into(),
+            advice: "`lab shell` works, without these tools".into(),
         },
         state => state,
     }
 }
 
-fn rust(host: &Host) -> State {
+fn rust(host: &Host) -> CheckState {
     let advice = || "install Rust 1.95 or newer, with rustup: `rustup update stable`".to_owned();
     match &host.rustc {
-        Some(rustc) if rustc.version >= Some(RUST) => State::Ok { found: rustc.version_text() },
-        Some(rustc) => State::Unfit { found: rustc.version_text(), advice: advice() },
-        None => State::Unfit { found: "no rustc in PATH".into(), advice: advice() },
+        Some(rustc) if rustc.version >= Some(RUST) => CheckState::Ok { found: rustc.version_text() },
+        Some(rustc) => CheckState::Unfit { found: rustc.version_text(), advice: advice() },
+        None => CheckState::Unfit { found: "no rustc in PATH".into(), advice: advice() },
     }
 }
 
-fn qemu(host: &Host) -> State {
+fn qemu(host: &Host) -> CheckState {
     let Some(qemu) = &host.qemu else { return provided(host, QEMU) };
     let found = format!("{} ({})", qemu.version_text(), qemu.path.display());
     match qemu.version {
-        Some(version) if version >= QEMU_SERVES => State::Ok { found },
+        Some(version) if version >= QEMU_SERVES => CheckState::Ok { found },
         Some(_) if host.on_debian() && !host.qemu_chosen => {
-            State::Missing { absent: vec!["qemu-system-x86 9.0 or newer"] }
+            CheckState::Missing { absent: vec!["qemu-system-x86 9.0 or newer"] }
         }
-        Some(version) if version >= QEMU_TRIED => State::Ok { found },
-        Some(_) => State::Warn {
+        Some(version) if version >= QEMU_TRIED => CheckState::Ok { found },
+        Some(_) => CheckState::Warn {
             found,
-            advice: format!("older than any that the lab was tried with, 7.2.0; {QEMU_VARIABLE}=PATH chooses another"),
+            advice: format!(
+                "older than 7.2.0, the oldest that the lab was tested with; {QEMU_VARIABLE}=PATH chooses another"
+            ),
         },
-        None if host.qemu_chosen => State::Unfit { found, advice: format!("correct or unset {QEMU_VARIABLE}") },
-        None => State::Unfit { found, advice: "reinstall qemu-system-x86".into() },
+        None if host.qemu_chosen => CheckState::Unfit {
+            found,
+            advice: qemu.objection.clone().unwrap_or_else(|| format!("correct or unset {QEMU_VARIABLE}")),
+        },
+        None => CheckState::Unfit { found, advice: "reinstall qemu-system-x86".into() },
     }
 }
 
-fn bpf_compiler(host: &Host) -> State {
+fn bpf_compiler(host: &Host) -> CheckState {
     match (host.bpf_rust(), host.on_debian()) {
-        (Some(BpfRust::Nightly), _) => State::Ok { found: "rustup nightly with rust-src".into() },
+        (Some(BpfRust::Nightly), _) => CheckState::Ok { found: "rustup nightly with rust-src".into() },
         (Some(BpfRust::Debian | BpfRust::Private), _) | (None, true) => provided(host, BPF_COMPILER),
-        (None, false) => State::Unfit {
+        (None, false) => CheckState::Unfit {
             found: "no rustup nightly with rust-src".into(),
             advice: "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`".into(),
         },
     }
 }
 
-fn virtme_ng(host: &Host) -> State {
+fn virtme_ng(host: &Host) -> CheckState {
     match &host.virtme_ng {
-        Some(path) => State::Ok { found: path.display().to_string() },
-        None => State::Missing { absent: vec!["virtme-ng 1.42"] },
+        Some(path) => CheckState::Ok { found: path.display().to_string() },
+        None => CheckState::Missing { absent: vec!["virtme-ng 1.42"] },
     }
 }
 
-fn bpf_linker(host: &Host) -> State {
-    let shown = |linker: &Program| format!("{} ({})", linker.version_text(), linker.path.display());
+fn bpf_linker(host: &Host) -> CheckState {
+    let shown = |linker: &HostProgram| format!("{} ({})", linker.version_text(), linker.path.display());
     match &host.bpf_linker {
-        Some(linker) if linker.version >= Some(BPF_LINKER) => State::Ok { found: shown(linker) },
+        Some(linker) if linker.version >= Some(BPF_LINKER) => CheckState::Ok { found: shown(linker) },
         Some(linker) if !host.on_debian() => {
-            State::Unfit { found: shown(linker), advice: "`cargo install bpf-linker`, 0.13.0 or newer".into() }
+            CheckState::Unfit { found: shown(linker), advice: "`cargo install bpf-linker`, 0.13.0 or newer".into() }
         }
-        None if !host.on_debian() => {
-            State::Unfit { found: "not in PATH".into(), advice: "`cargo install bpf-linker`, 0.13.0 or newer".into() }
-        }
-        _ => State::Missing { absent: vec!["bpf-linker 0.13.0"] },
+        None if !host.on_debian() => CheckState::Unfit {
+            found: "not in PATH".into(),
+            advice: "`cargo install bpf-linker`, 0.13.0 or newer".into(),
+        },
+        _ => CheckState::Missing { absent: vec!["bpf-linker 0.13.0"] },
     }
 }
 
-fn kvm(host: &Host) -> State {
+fn kvm(host: &Host) -> CheckState {
     match &host.kvm {
-        Kvm::Unknown | Kvm::Untried => State::Ok {
-            found: "/dev/kvm makes virtual machines; the next run tries whether a guest boots in one".into(),
+        Kvm::Unknown | Kvm::Untried => CheckState::Ok {
+            found: "/dev/kvm can create virtual machines; the next run tests whether a guest boots with KVM".into(),
         },
-        Kvm::Forced(variable) => State::Ok { found: format!("{variable} decides") },
-        Kvm::Unusable(reason) => State::Warn {
+        Kvm::Forced(variable) => CheckState::Ok { found: format!("{variable} is set and decides whether KVM is used") },
+        Kvm::Unusable(reason) => CheckState::Warn {
             found: reason.clone(),
-            advice: "guests run under TCG, several times slower; where the machine has KVM, join the group kvm".into(),
+            advice:
+                "guests run under TCG, several times slower; if the machine has KVM, add your user to the group kvm"
+                    .into(),
         },
-        Kvm::Tried { verdict, .. } if verdict.accel == Accel::Kvm => State::Ok { found: verdict.reason.clone() },
-        Kvm::Tried { verdict, kept } => State::Warn {
+        Kvm::Tried { verdict, .. } if verdict.accel == Accel::Kvm => CheckState::Ok { found: verdict.reason.clone() },
+        Kvm::Tried { verdict, kept } => CheckState::Warn {
             found: verdict.reason.clone(),
-            advice: format!(
-                "guests run under TCG, several times slower; remove {} to have it tried again",
-                kept.display()
-            ),
+            advice: format!("guests run under TCG, several times slower; remove {} to test KVM again", kept.display()),
         },
     }
 }

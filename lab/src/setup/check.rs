@@ -1,9 +1,9 @@
-//! The vocabulary of checks.
+//! Types of checks and their results.
 
 use super::host::Host;
-use super::private::Set;
+use super::private::PackageSet;
 
-/// What a machine is made ready for.
+/// The purpose for which a machine is made ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
     /// Running the lab.
@@ -15,30 +15,30 @@ pub enum Purpose {
     Builds,
 }
 
-/// One thing the lab needs.
+/// Something that the lab needs.
 #[derive(Clone, Copy)]
-pub struct Check {
+pub struct SetupCheck {
     /// Short name, as shown in the table.
     pub name: &'static str,
-    /// What breaks without it.
+    /// What it is needed for.
     pub why: &'static str,
-    /// Judges what was seen on the host.
-    pub probe: fn(&Host) -> State,
-    /// How it comes about.
+    /// Checks the facts about the host.
+    pub probe: fn(&Host) -> CheckState,
+    /// How to install it.
     pub fix: Fix,
 }
 
-/// How a missing thing comes about.
+/// How to install what is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fix {
-    /// Debian packages; elsewhere the named commands have to be provided by hand.
+    /// Debian packages; on other distributions the user must provide the named commands.
     Packages {
         /// Debian package names.
         packages: &'static [&'static str],
-        /// The commands that stand for these packages on other distributions.
+        /// The commands of these packages, to look for on other distributions.
         commands: &'static [&'static str],
-        /// What is unpacked into the cache in their place; `None` where only installed packages serve.
-        set: Option<&'static Set>,
+        /// The set that is unpacked into the cache instead; `None` if the packages must be installed.
+        set: Option<&'static PackageSet>,
     },
     /// virtme-ng in a virtual environment of the cache.
     VirtmeNg,
@@ -48,13 +48,13 @@ pub enum Fix {
     TestTools,
     /// cargo-deny, built into the cache.
     CargoDeny,
-    /// Nothing that setup could do.
+    /// Setup cannot install it.
     ByHand,
 }
 
-/// What a probe concluded.
+/// Result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum CheckState {
     /// Usable.
     Ok {
         /// What was found, usually a version.
@@ -64,19 +64,19 @@ pub enum State {
     Warn {
         /// What was found.
         found: String,
-        /// What would be better.
+        /// How to improve it.
         advice: String,
     },
-    /// There, but too old or broken, in a way that only a person can mend.
+    /// Too old or broken, and only the user can fix it.
     Unfit {
         /// What was found.
         found: String,
         /// What to do.
         advice: String,
     },
-    /// Not there.
+    /// Missing.
     Missing {
-        /// Package or command names that are absent.
+        /// Names of the missing packages or commands.
         absent: Vec<&'static str>,
     },
 }

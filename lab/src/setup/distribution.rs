@@ -1,17 +1,18 @@
-//! Which distribution this is, by /etc/os-release alone: dpkg, apt, dnf and pacman can be had on each other's systems.
+//! Identifies the distribution by /etc/os-release only, since dpkg, apt, dnf and pacman can be installed on any of
+//! them.
 
 use std::fs;
 
-/// Who manages packages, and how.
+/// Families of distributions, by package manager.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
-    /// Debian and what derives from it: dpkg and apt.
+pub enum DistributionFamily {
+    /// Debian and its derivatives: dpkg and apt.
     Debian,
-    /// Fedora and what derives from it: dnf.
+    /// Fedora and its derivatives: dnf.
     Fedora,
-    /// Arch and what derives from it: pacman.
+    /// Arch and its derivatives: pacman.
     Arch,
-    /// Any other, or none that says so.
+    /// Any other or unknown distribution.
     #[default]
     Other,
 }
@@ -20,12 +21,12 @@ pub enum Family {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distribution {
     /// Its family.
-    pub family: Family,
+    pub family: DistributionFamily,
     /// The code name of its release.
     pub codename: Option<String>,
 }
 
-/// The packages that have a command, where one is not named as the command is: Fedora's and Arch's.
+/// Commands whose package has another name: Fedora's and Arch's package names.
 const PACKAGES: [(&str, &str, &str); 12] = [
     ("apt-get", "apt", "apt"),
     ("bpftool", "bpftool", "bpf"),
@@ -42,7 +43,7 @@ const PACKAGES: [(&str, &str, &str); 12] = [
 ];
 
 impl Distribution {
-    /// Of this host.
+    /// Reads the distribution of this host.
     pub fn of_this_host() -> Self {
         let places = ["/etc/os-release", "/usr/lib/os-release"];
         places
@@ -51,7 +52,7 @@ impl Distribution {
             .map_or_else(Self::default, |text| Self::read(&text))
     }
 
-    /// From the text of os-release(5).
+    /// Parses the text of os-release(5).
     pub fn read(text: &str) -> Self {
         let value = |key: &str| {
             let found = text.lines().rev().find_map(|line| line.trim().strip_prefix(key)?.strip_prefix('='));
@@ -59,15 +60,15 @@ impl Distribution {
         };
         let names = [value("ID"), value("ID_LIKE")].into_iter().flatten().collect::<Vec<_>>().join(" ");
         let family = names.split_whitespace().find_map(|name| match name {
-            "debian" | "ubuntu" => Some(Family::Debian),
-            "fedora" | "rhel" | "centos" => Some(Family::Fedora),
-            "arch" => Some(Family::Arch),
+            "debian" | "ubuntu" => Some(DistributionFamily::Debian),
+            "fedora" | "rhel" | "centos" => Some(DistributionFamily::Fedora),
+            "arch" => Some(DistributionFamily::Arch),
             _ => None,
         });
         Self { family: family.unwrap_or_default(), codename: value("VERSION_CODENAME") }
     }
 
-    /// How a person installs the packages that have these commands.
+    /// Advice how to install the packages that have these commands.
     pub fn advice(&self, commands: &[&str]) -> String {
         let names = |fedora: bool| {
             let name = |command: &&str| {
@@ -80,9 +81,11 @@ impl Distribution {
             names.join(" ")
         };
         match self.family {
-            Family::Fedora => format!("sudo dnf install {}", names(true)),
-            Family::Arch => format!("sudo pacman -S {}", names(false)),
-            Family::Debian | Family::Other => "install them with this distribution's package manager".to_owned(),
+            DistributionFamily::Fedora => format!("sudo dnf install {}", names(true)),
+            DistributionFamily::Arch => format!("sudo pacman -S {}", names(false)),
+            DistributionFamily::Debian | DistributionFamily::Other => {
+                "install them with this distribution's package manager".to_owned()
+            }
         }
     }
 }
@@ -92,16 +95,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_distribution_is_what_it_says() {
+    fn a_distribution_is_read_from_os_release() {
         let family = |text: &str| Distribution::read(text).family;
-        assert_eq!(family("NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_CODENAME=trixie\n"), Family::Debian);
-        assert_eq!(family("ID=ubuntu\nID_LIKE=debian\n"), Family::Debian);
-        assert_eq!(family("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), Family::Debian);
-        assert_eq!(family("ID=fedora\n"), Family::Fedora);
-        assert_eq!(family("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"), Family::Fedora);
-        assert_eq!(family("ID=endeavouros\nID_LIKE=arch\n"), Family::Arch);
-        assert_eq!(family("ID=nixos\n"), Family::Other);
-        assert_eq!(family(""), Family::Other);
+        assert_eq!(
+            family("NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_CODENAME=trixie\n"),
+            DistributionFamily::Debian
+        );
+        assert_eq!(family("ID=ubuntu\nID_LIKE=debian\n"), DistributionFamily::Debian);
+        assert_eq!(family("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n"), DistributionFamily::Debian);
+        assert_eq!(family("ID=fedora\n"), DistributionFamily::Fedora);
+        assert_eq!(family("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n"), DistributionFamily::Fedora);
+        assert_eq!(family("ID=endeavouros\nID_LIKE=arch\n"), DistributionFamily::Arch);
+        assert_eq!(family("ID=nixos\n"), DistributionFamily::Other);
+        assert_eq!(family(""), DistributionFamily::Other);
         let codename = |text: &str| Distribution::read(text).codename;
         assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n"), Some("bookworm".to_owned()));
         assert_eq!(codename("ID=arch\n"), None);

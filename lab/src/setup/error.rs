@@ -1,16 +1,16 @@
-//! Why setup stopped, each with the way to mend it.
+//! Errors of setup, each with its fix.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Setup could not make this machine ready. All of these are infrastructure: no verdict on any kernel.
+/// Setup could not make this machine ready. These are all infrastructure errors, never verdicts on a kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// No cache directory is known.
+    /// The cache directory cannot be determined.
     #[error(transparent)]
     Cache(#[from] lab_base::paths::NoCacheDir),
 
-    /// Something that only a person can change.
+    /// A finding that only the user can fix.
     #[error("{name}: {found}; {advice}")]
     ByHand {
         /// The check's name.
@@ -22,13 +22,13 @@ pub enum SetupError {
     },
 
     /// Packages are missing and this user may not install any.
-    #[error("missing packages, and neither root nor a usable sudo to install them; run: {command}")]
+    #[error("packages are missing and this user can't install them (not root, no usable sudo); run: {command}")]
     NoPrivilege {
         /// The command that installs what is missing.
         command: String,
     },
 
-    /// The package lists, freshly updated, do not offer a package.
+    /// The updated package lists do not have a package.
     #[error(
         "apt offers no {packages}; enable the release's updates and security suites in the apt sources, \
          then repeat `make setup`"
@@ -40,14 +40,14 @@ pub enum SetupError {
 
     /// Packages conflict with installed ones.
     #[error(
-        "installing {packages} would remove {removed} from this machine, which setup never does: remove {removed} by \
+        "installing {packages} would remove {removed} from this machine, and setup never removes packages: remove {removed} by \
          hand, or provide {packages} in another way (log: {})",
         log.display()
     )]
     WouldRemove {
         /// The package names, comma separated.
         packages: String,
-        /// The installed packages that are in the way, comma separated.
+        /// The installed packages that conflict, comma separated.
         removed: String,
         /// apt-get's output.
         log: PathBuf,
@@ -56,11 +56,11 @@ pub enum SetupError {
     /// A command ran and failed.
     #[error("{what} failed: {last_line} (log: {})", log.display())]
     Failed {
-        /// What was being done.
+        /// Label of the command.
         what: String,
-        /// The line of the output that says most.
+        /// The most informative line of the output.
         last_line: String,
-        /// The whole output.
+        /// The file with the whole output.
         log: PathBuf,
     },
 
@@ -82,11 +82,11 @@ pub enum SetupError {
         cause: io::Error,
     },
 
-    /// Others can write to the cache.
+    /// Other users can write to the cache.
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),
 
-    /// The archive could not be read, or a program of its tools failed.
+    /// The archive could not be read, or a tool that reads it failed.
     #[error(transparent)]
     Archive(#[from] lab_kernel_store::KernelsError),
 
@@ -94,30 +94,32 @@ pub enum SetupError {
     #[error(transparent)]
     Program(#[from] lab_base::process::ProcessError),
 
-    /// The archive, freshly read, does not offer a package of a set.
-    #[error("Debian's archive offers no {packages} that would go together; repeat `lab setup` later, or try --system")]
+    /// The archive's current index does not have a package of a set.
+    #[error(
+        "Debian's archive has no compatible versions of {packages} now; repeat `lab setup` later, or try `lab setup --system`"
+    )]
     NotOffered {
         /// The package names, comma separated.
         packages: String,
     },
 
-    /// No release of the distribution serves.
-    #[error("no release of the distribution offers what is missing; `lab setup --system` installs it with apt-get")]
+    /// No release of the distribution has the packages.
+    #[error("no release of the distribution has the missing packages; `lab setup --system` installs them with apt-get")]
     NoArchive,
 
-    /// A downloaded package is not the one that the signed index names.
-    #[error("{file} has the SHA-256 sum {found}, and the archive's signed index says {wanted}; repeat `lab setup`")]
+    /// A downloaded package does not match the signed index.
+    #[error("{file} has the SHA-256 sum {found}, but the archive's signed index has {wanted}; repeat `lab setup`")]
     Checksum {
         /// The file's name.
         file: String,
-        /// The sum of what is there.
+        /// The sum of the downloaded file.
         found: String,
-        /// The sum of what should be.
+        /// The sum in the index.
         wanted: String,
     },
 
-    /// A program is not where its package is expected to have it.
-    #[error("no {what} in the packages {packages}; `lab setup --system` installs them with apt-get")]
+    /// A package does not have an expected program.
+    #[error("the packages {packages} have no {what}; `lab setup --system` installs them with apt-get")]
     NotInPackages {
         /// The program.
         what: String,
@@ -125,8 +127,8 @@ pub enum SetupError {
         packages: String,
     },
 
-    /// Every step succeeded and yet a check fails.
-    #[error("{name} is still missing after setup: {found}; `lab doctor` shows the whole picture")]
+    /// Every step succeeded, but a check still fails.
+    #[error("{name} is still missing after setup: {found}; `lab doctor` shows all checks")]
     StillMissing {
         /// The check's name.
         name: &'static str,

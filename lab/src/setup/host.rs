@@ -1,12 +1,12 @@
-//! What there is on this machine, looked up once so that probes are pure.
+//! Facts about this machine, read once so that probes are pure functions.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{
-    distribution::{Distribution, Family},
+    distribution::{Distribution, DistributionFamily},
     private,
-    program::Program,
+    program::HostProgram,
     test_tools::TestTools,
 };
 use lab_vm::Acceleration;
@@ -14,30 +14,30 @@ use lab_vm::Acceleration;
 /// The bpf-linker that is built for the lab, and the oldest one accepted from `PATH`.
 pub(super) const BPF_LINKER: (u32, u32, u32) = (0, 13, 0);
 
-/// Which compiler turns the BPF programs into an object file.
+/// The compiler for the BPF programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BpfRust {
     /// Debian's rustc-web, which has a prebuilt libcore for bpfel-unknown-none.
     Debian,
-    /// The same, unpacked into the cache.
+    /// Debian's rustc-web, unpacked into the cache.
     Private,
     /// A rustup nightly with the rust-src component, and bpf-linker in `PATH`.
     Nightly,
 }
 
-/// A snapshot of the machine.
+/// Facts about the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Which distribution it is.
     pub distribution: Distribution,
-    /// Installed ones among the packages any check names, with their versions.
+    /// The packages of all checks that are installed, with their versions.
     pub packages: BTreeMap<String, String>,
-    /// Commands, among those any check names, that are in `PATH`.
+    /// The commands of all checks that are in `PATH`.
     pub commands: Vec<&'static str>,
     /// The compiler for the host's own programs.
-    pub rustc: Option<Program>,
+    pub rustc: Option<HostProgram>,
     /// The QEMU that will run guests.
-    pub qemu: Option<Program>,
+    pub qemu: Option<HostProgram>,
     /// The sets of packages in the cache, by name: the versions of their packages.
     pub private: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// Whether [`QEMU_VARIABLE`](super::QEMU_VARIABLE) chose it.
@@ -45,34 +45,36 @@ pub struct Host {
     /// The pinned virtme-ng, if whole.
     pub virtme_ng: Option<PathBuf>,
     /// The pinned bpf-linker, or else one in `PATH`.
-    pub bpf_linker: Option<Program>,
+    pub bpf_linker: Option<HostProgram>,
     /// The programs that only the tests start, if whole.
     pub test_tools: Option<TestTools>,
     /// The pinned cargo-deny.
     pub cargo_deny: Option<PathBuf>,
     /// Whether a rustup nightly with rust-src is installed.
     pub nightly_rust_src: bool,
-    /// What is known of KVM.
+    /// State of KVM.
     pub kvm: Kvm,
+    /// Whether this lab is installed: it builds nothing.
+    pub installed: bool,
 }
 
-/// What is known of KVM on this machine.
+/// State of KVM on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Kvm {
-    /// Nobody looked.
+    /// Not checked.
     #[default]
     Unknown,
     /// A variable decides: its name and value.
     Forced(String),
-    /// The device is of no use, and why.
+    /// The device cannot be used; the reason.
     Unusable(String),
-    /// The device makes virtual machines, and no guest has run in one on this boot of the host and under this QEMU.
+    /// The device can create virtual machines, but no guest was tested since this boot of the host with this QEMU.
     Untried,
-    /// A guest has been tried: what came of it, and the file that says so.
+    /// A guest was tested.
     Tried {
         /// The verdict.
         verdict: Acceleration,
-        /// Where it is kept.
+        /// The file that keeps the verdict.
         kept: PathBuf,
     },
 }
@@ -80,10 +82,15 @@ pub enum Kvm {
 impl Host {
     /// Whether packages are managed by dpkg and apt.
     pub fn on_debian(&self) -> bool {
-        self.distribution.family == Family::Debian
+        self.distribution.family == DistributionFamily::Debian
     }
 
-    /// Which compiler the BPF programs are built with; `None` while there is neither.
+    /// The command that installs what is missing.
+    pub const fn setup(&self) -> &'static str {
+        if self.installed { "lab setup" } else { "make setup" }
+    }
+
+    /// The compiler that builds the BPF programs; `None` if there is none.
     ///
     /// Debian's is preferred where it is complete, since its libcore needs no build of the standard library.
     pub fn bpf_rust(&self) -> Option<BpfRust> {
@@ -104,7 +111,7 @@ mod tests {
 
     #[test]
     fn debian_compiler_is_preferred_when_complete() {
-        let linker = Program { path: "/x".into(), version: Some(BPF_LINKER) };
+        let linker = HostProgram { path: "/x".into(), version: Some(BPF_LINKER), objection: None };
         let mut host = Host { nightly_rust_src: true, bpf_linker: Some(linker), ..Host::default() };
         assert_eq!(host.bpf_rust(), Some(BpfRust::Nightly));
         host.packages = private::BPF.roots.iter().map(|name| (name.to_string(), "1".into())).collect();

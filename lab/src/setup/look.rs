@@ -1,12 +1,13 @@
-//! A look at this host.
+//! Reads the facts about this host.
 
 use super::{
     apt, catalogue,
-    distribution::{Distribution, Family},
+    distribution::{Distribution, DistributionFamily},
     host::{Host, Kvm},
-    program::{Program, chosen_qemu},
+    program::{HostProgram, chosen_qemu},
     tools::Tools,
 };
+use crate::project::home::Home;
 use lab_base::programs;
 use lab_vm::{
     accel::{self, ACCEL_VARIABLE},
@@ -19,22 +20,22 @@ use std::{
 };
 
 impl Host {
-    /// Looks at the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
+    /// Reads the facts about the machine. Changes nothing, and takes as long as the slowest of a few `--version` calls.
     pub fn look(tools: &Tools) -> Self {
         let qemu_chosen = chosen_qemu().is_some();
         let distribution = Distribution::of_this_host();
-        let debian = distribution.family == Family::Debian;
+        let debian = distribution.family == DistributionFamily::Debian;
         thread::scope(|scope| {
             let packages = debian.then(|| scope.spawn(|| apt::installed(&catalogue::packages())));
-            let rustc = scope.spawn(|| programs::on_host("rustc").map(Program::ask));
+            let rustc = scope.spawn(|| programs::on_host("rustc").map(HostProgram::ask));
             let cache = tools.dir().parent().unwrap_or(tools.dir());
             let qemu = scope.spawn(|| {
                 let qemu = tools.qemu();
                 let kvm = kvm(cache, qemu.as_ref().map(|qemu| &*qemu.path));
                 (qemu, kvm)
             });
-            let linker =
-                scope.spawn(|| tools.pinned_bpf_linker().or_else(|| programs::on_host("bpf-linker")).map(Program::ask));
+            let linker = scope
+                .spawn(|| tools.pinned_bpf_linker().or_else(|| programs::on_host("bpf-linker")).map(HostProgram::ask));
             let (qemu, kvm) = joined(qemu);
             Self {
                 commands: catalogue::commands().into_iter().filter(|name| programs::on_host(name).is_some()).collect(),
@@ -50,6 +51,7 @@ impl Host {
                 qemu,
                 bpf_linker: joined(linker),
                 distribution: distribution.clone(),
+                installed: Home::is_installed(),
             }
         })
     }
@@ -59,7 +61,7 @@ fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Looks at the directories rather than asking rustup, which might go and install the toolchain it is asked about.
+/// Looks at the directories instead of calling rustup, which might install the toolchain that is asked for.
 fn nightly_rust_src() -> bool {
     let home = std::env::var_os("RUSTUP_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|dir| dir.join(".rustup")));
@@ -70,7 +72,7 @@ fn nightly_rust_src() -> bool {
     })
 }
 
-/// What a run with this QEMU would find, without booting anything.
+/// The state of KVM for a run with this QEMU, without booting a guest.
 fn kvm(cache: &Path, qemu: Option<&Path>) -> Kvm {
     if let Some(value) = std::env::var(ACCEL_VARIABLE).ok().filter(|value| !value.is_empty()) {
         return Kvm::Forced(format!("{ACCEL_VARIABLE}={value}"));

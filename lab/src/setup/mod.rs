@@ -1,8 +1,7 @@
-//! What the lab needs on this machine: one list of checks, reported by `lab doctor` and mended by `lab setup`.
-//!
-//! Probes only look, and together cost a fraction of a second, so that every run can afford them. What the host has in a
-//! version that serves is used; everything else is unpacked from the distribution's packages into the cache, or built
-//! there, where it cannot disturb the host. Only the C compiler is installed, and what only the tests need.
+//! Checks what the lab needs on this machine: one list of checks; `lab doctor` reports them, `lab setup` fixes them.
+//! Probes change nothing and take a fraction of a second together. A program of the host is used if its version is
+//! sufficient; everything else is unpacked from the distribution's packages into the cache, or built there, so that the
+//! host is not changed. Only the C compiler and the tools for the tests are installed on the host.
 
 mod apply;
 mod apt;
@@ -21,23 +20,23 @@ mod test_tools;
 mod tests;
 mod tools;
 
-pub use apply::{Place, setup};
+pub use apply::{InstallPlace, on_demand, setup};
 pub use check::Purpose;
 pub use error::SetupError;
 pub use program::QEMU_VARIABLE;
-pub use report::{Finding, Report};
+pub use report::{SetupFinding, SetupReport};
 pub use test_tools::TestTools;
 pub use tools::{Tools, VIRTME_NG_VERSION};
 
 use host::Host;
 
-/// Looks at this machine and changes nothing.
+/// Checks this machine and changes nothing.
 ///
 /// # Errors
-/// [`SetupError::Cache`] where no cache directory is known, [`SetupError::Untrusted`] where others could change what is in it.
-pub fn doctor(purpose: Purpose) -> Result<Report, SetupError> {
+/// [`SetupError::Cache`] if no cache directory is known, [`SetupError::Untrusted`] if other users can write to it.
+pub fn doctor(purpose: Purpose) -> Result<SetupReport, SetupError> {
     let cache = lab_base::paths::cache_dir()?;
     lab_guard::private::check(&cache)?;
     let tools = Tools::in_cache(&cache);
-    Ok(Report::of(&Host::look(&tools), purpose))
+    Ok(SetupReport::of(&Host::look(&tools), purpose))
 }

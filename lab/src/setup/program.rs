@@ -1,15 +1,16 @@
-//! A program of which the version counts, and which QEMU the user chose.
+//! Reads the version of a program; the user's choice of QEMU.
 
 use std::path::PathBuf;
 
 use duct::cmd;
 
-use lab_vm::qemu_version;
+use lab_base::programs;
+use lab_vm::{VmError, qemu_version};
 
-/// The oldest that serves where there is a newer one to be had: 7.2 leaves wrong flags behind cmpxchg16b.
+/// The oldest QEMU that is used if a newer one can be unpacked: 7.2 sets wrong flags after cmpxchg16b.
 pub(super) const QEMU_SERVES: (u32, u32, u32) = (9, 0, 0);
 
-/// Names the QEMU binary to use in place of the first `qemu-system-x86_64` in `PATH`.
+/// Environment variable with the path of the QEMU binary to use instead of the first `qemu-system-x86_64` in `PATH`.
 pub const QEMU_VARIABLE: &str = "NETKIT_LAB_QEMU";
 
 /// The QEMU that the user chose through [`QEMU_VARIABLE`].
@@ -17,28 +18,40 @@ pub fn chosen_qemu() -> Option<PathBuf> {
     std::env::var_os(QEMU_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// A program that was started to learn its version.
+/// A program and its version, which it printed when started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// Where it is.
+pub struct HostProgram {
+    /// Its path.
     pub path: PathBuf,
     /// Major, minor and patch; `None` where it did not start or printed no version.
     pub version: Option<(u32, u32, u32)>,
+    /// Why no guest can use it although it starts.
+    pub objection: Option<String>,
 }
 
-impl Program {
+impl HostProgram {
     pub(super) fn ask(path: PathBuf) -> Self {
-        let output = cmd(&path, ["--version"]).stdin_null().stderr_to_stdout().unchecked().read();
-        Self { version: output.ok().and_then(|text| first_version(&text)), path }
+        let output = cmd(&path, ["--version"])
+            .env("PATH", programs::search_path())
+            .stdin_null()
+            .stderr_to_stdout()
+            .unchecked()
+            .read();
+        Self { version: output.ok().and_then(|text| first_version(&text)), path, objection: None }
     }
 
-    /// As [`Self::ask`], of what is to be QEMU: another program's version is none.
+    /// As [`Self::ask`], for QEMU: the version of any other program is ignored.
     pub(super) fn ask_qemu(path: PathBuf) -> Self {
-        let version = qemu_version(Some(&path)).ok().and_then(|text| first_version(&text));
-        Self { version, path }
+        match qemu_version(Some(&path)) {
+            Ok(text) => Self { version: first_version(&text), path, objection: None },
+            Err(error @ VmError::Unreachable { .. }) => {
+                Self { version: None, path, objection: Some(error.to_string()) }
+            }
+            Err(_) => Self { version: None, path, objection: None },
+        }
     }
 
-    /// The version as `1.2.3`, or a remark that there is none.
+    /// The version as `1.2.3`, or `does not start`.
     pub fn version_text(&self) -> String {
         self.version.map_or("does not start".into(), |(major, minor, patch)| format!("{major}.{minor}.{patch}"))
     }

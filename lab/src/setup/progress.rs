@@ -1,14 +1,14 @@
-//! The line of a long step: what it is, how much of it is done, how long it took.
+//! The progress line of a long step: its label, how much is done, and its duration.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// How often a terminal's line is written anew.
+/// Interval between updates of a terminal's line.
 const REFRESH: Duration = Duration::from_millis(250);
-/// How often a log, which keeps every line, gets one.
+/// Interval between lines of a log, which keeps every line.
 const LOG: Duration = Duration::from_secs(10);
 
-/// Writes to a terminal over and over, to anything else rarely.
+/// Rewrites one line on a terminal; elsewhere prints few lines.
 pub struct Progress<'a> {
     out: &'a mut dyn Write,
     terminal: bool,
@@ -17,30 +17,30 @@ pub struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// For the step called `label`.
+    /// Creates the progress line of the step `label`.
     pub fn new(out: &'a mut dyn Write, terminal: bool, label: String) -> Self {
         Self { out, terminal, label, last: None }
     }
 
-    /// The step's first line.
+    /// Shows the step's first line.
     pub fn begin(&mut self, text: &str) {
         self.show(text);
         self.last = None;
     }
 
-    /// So many bytes of so many.
+    /// Shows a progress in bytes.
     pub fn bytes(&mut self, what: &str, done: u64, total: u64) {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let text = format!("{what} {} of {} MiB", mib(done.min(total)), mib(total));
         self.show(&text);
     }
 
-    /// So many things of so many.
+    /// Shows a progress in items.
     pub fn count(&mut self, what: &str, done: usize, total: usize) {
         self.show(&format!("{what} {done} of {total}"));
     }
 
-    /// Progress is a courtesy: a closed terminal must not stop an installation half-way.
+    /// Write errors are ignored: a closed terminal must not stop an installation half-way.
     fn show(&mut self, text: &str) {
         let pause = if self.terminal { REFRESH } else { LOG };
         if self.last.is_some_and(|last| last.elapsed() < pause) {
@@ -52,7 +52,7 @@ impl<'a> Progress<'a> {
         let _ = self.out.flush();
     }
 
-    /// The step's last line.
+    /// Shows the step's last line.
     pub fn end(&mut self, text: &str) {
         let start = if self.terminal { "\r" } else { "" };
         let end = if self.terminal { "\x1b[K" } else { "" };

@@ -1,4 +1,4 @@
-//! What `lab doctor` shows.
+//! The report of `lab doctor`.
 
 use std::fmt;
 
@@ -7,38 +7,38 @@ use serde::Serialize;
 use super::{
     apt,
     catalogue::checks,
-    check::{Check, Fix, Purpose, State},
+    check::{CheckState, Fix, Purpose, SetupCheck},
     host::Host,
 };
 
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct SetupFinding {
     /// The check's name.
     pub name: &'static str,
-    /// What breaks without it.
+    /// What it is needed for.
     pub why: &'static str,
     /// `ok`, `warn`, `unfit` or `missing`.
     pub state: &'static str,
-    /// What was found, or what is absent.
+    /// What was found, or what is missing.
     pub found: String,
-    /// The command or the advice that mends it; `None` where there is nothing to mend.
+    /// The command or the advice that fixes it; `None` if nothing is to be fixed.
     pub fix: Option<String>,
 }
 
-impl Finding {
-    pub(super) fn of(check: &Check, host: &Host) -> Self {
+impl SetupFinding {
+    pub(super) fn of(check: &SetupCheck, host: &Host) -> Self {
         let finding = |state, found, fix| Self { name: check.name, why: check.why, state, found, fix };
         match (check.probe)(host) {
-            State::Ok { found } => finding("ok", found, None),
-            State::Warn { found, advice } => finding("warn", found, Some(advice)),
-            State::Unfit { found, advice } => finding("unfit", found, Some(advice)),
-            State::Missing { absent } => {
+            CheckState::Ok { found } => finding("ok", found, None),
+            CheckState::Warn { found, advice } => finding("warn", found, Some(advice)),
+            CheckState::Unfit { found, advice } => finding("unfit", found, Some(advice)),
+            CheckState::Missing { absent } => {
                 let fix = match check.fix {
-                    Fix::Packages { set: Some(_), .. } if host.on_debian() => "make setup".into(),
+                    Fix::Packages { set: Some(_), .. } if host.on_debian() => host.setup().into(),
                     Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
                     Fix::Packages { .. } => host.distribution.advice(&absent),
-                    Fix::VirtmeNg | Fix::BpfLinker => "make setup".into(),
+                    Fix::VirtmeNg | Fix::BpfLinker => host.setup().into(),
                     Fix::TestTools | Fix::CargoDeny => "make setup-tests".into(),
                     Fix::ByHand => check.why.into(),
                 };
@@ -47,32 +47,36 @@ impl Finding {
         }
     }
 
-    /// Whether the lab can run with it.
+    /// Whether the lab can run with this finding.
     pub fn usable(&self) -> bool {
         matches!(self.state, "ok" | "warn")
     }
 }
 
-/// Every check's finding.
+/// The findings of all checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct SetupReport {
     /// In the order of the checks.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<SetupFinding>,
+    /// The command that installs what is missing.
+    #[serde(skip)]
+    setup: &'static str,
 }
 
-impl Report {
-    /// Judges a machine.
+impl SetupReport {
+    /// Runs all checks on a machine.
     pub fn of(host: &Host, purpose: Purpose) -> Self {
-        Self { findings: checks(purpose).iter().map(|check| Finding::of(check, host)).collect() }
+        let findings = checks(purpose, host.installed).iter().map(|check| SetupFinding::of(check, host)).collect();
+        Self { findings, setup: host.setup() }
     }
 
-    /// Whether the lab can run here; warnings do not count.
+    /// Whether the lab can run here, possibly with warnings.
     pub fn ready(&self) -> bool {
-        self.findings.iter().all(Finding::usable)
+        self.findings.iter().all(SetupFinding::usable)
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SetupReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.findings.iter().map(|finding| finding.name.len()).max().unwrap_or(0);
         for finding in &self.findings {
@@ -89,7 +93,9 @@ impl fmt::Display for Report {
         let broken = self.findings.iter().filter(|finding| !finding.usable()).count();
         match broken {
             0 => writeln!(f, "\nThis machine is ready."),
-            _ => writeln!(f, "\n{broken} of {} to mend; `make setup` does what it can.", self.findings.len()),
+            _ => {
+                writeln!(f, "\n{broken} of {} checks failed; `{}` fixes what it can.", self.findings.len(), self.setup)
+            }
         }
     }
 }

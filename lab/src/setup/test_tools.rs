@@ -1,6 +1,6 @@
-//! What only the project's own tests need: the programs that read the lab's reports in other people's CI, and the
-//! Node.js that runs some of them. One directory in the cache, named after a hash of everything that is pinned, so that
-//! another version is another directory and a half-made one is never found.
+//! Programs that only the project's own tests need: programs with which CI systems read the lab's reports, and
+//! Node.js, which runs some of them. They are in one directory of the cache, whose name has a hash of all pinned
+//! versions, so that other versions have another directory and an incomplete one is never used.
 
 use lab_base::hex::hex;
 use std::ffi::OsString;
@@ -15,15 +15,15 @@ use super::{
     tools::{Tools, run_logged},
 };
 
-/// What pip installs.
+/// Packages that pip installs.
 const REQUIREMENTS: &str = include_str!("../../tests/consumers/requirements.txt");
-/// What npm installs.
+/// Packages that npm installs.
 const PACKAGE: &str = include_str!("../../tests/consumers/package.json");
-/// The exact versions and checksums of that.
+/// The exact versions and checksums of the npm packages.
 const PACKAGE_LOCK: &str = include_str!("../../tests/consumers/package-lock.json");
-/// Start of the directory's name. Other checkouts may use other versions, so several can be there.
+/// Start of the directory's name. Other checkouts may use other versions, so several directories may exist.
 const PREFIX: &str = "consumers-";
-/// Written last: a directory without it is half-made.
+/// Written last: a directory without it is incomplete.
 const COMPLETE: &str = "complete";
 
 /// An installed set.
@@ -33,7 +33,7 @@ pub struct TestTools {
 }
 
 impl TestTools {
-    /// The Python that has the pinned packages.
+    /// The Python interpreter with the pinned packages.
     pub fn python(&self) -> PathBuf {
         self.dir.join("venv/bin/python3")
     }
@@ -43,7 +43,7 @@ impl TestTools {
         self.dir.join("venv/bin/node")
     }
 
-    /// Where the pinned JavaScript packages are.
+    /// The directory of the pinned JavaScript packages.
     pub fn node_modules(&self) -> PathBuf {
         self.dir.join("node_modules")
     }
@@ -57,15 +57,15 @@ fn name() -> String {
 }
 
 impl Tools {
-    /// The pinned set, if whole.
+    /// The pinned set, if complete.
     pub fn test_tools(&self) -> Option<TestTools> {
         let tools = TestTools { dir: self.dir().join(name()) };
         (tools.dir.join(COMPLETE).exists() && tools.python().exists() && tools.node().exists()).then_some(tools)
     }
 
-    /// Installs the pinned set, by the user's own pip and npm configuration, and removes what setups that died left.
+    /// Installs the pinned set with the user's pip and npm configuration, and removes leftovers of interrupted setups.
     ///
-    /// The scripts of a virtual environment carry its absolute path, so it is made in its place.
+    /// The scripts of a virtual environment contain its absolute path, so it is created at its final path.
     pub(super) fn install_test_tools(&self, log: &Path) -> Result<(), SetupError> {
         for entry in fs::read_dir(self.dir()).map_err(SetupError::io(self.dir()))?.flatten() {
             let name = entry.file_name();
@@ -93,12 +93,12 @@ impl Tools {
             "-r",
             "requirements.txt",
         ];
-        run_logged("pip install of the reports' readers", cmd(tools.python(), options).dir(&tools.dir), log)?;
+        run_logged("pip install of the report readers", cmd(tools.python(), options).dir(&tools.dir), log)?;
         let mut path = OsString::from(venv.join("bin"));
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
         let npm = cmd(venv.join("bin/npm"), ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
-        run_logged("npm ci of the reports' readers", npm.dir(&tools.dir).env("PATH", path), log)?;
+        run_logged("npm ci of the report readers", npm.dir(&tools.dir).env("PATH", path), log)?;
         let complete = tools.dir.join(COMPLETE);
         fs::write(&complete, "").map_err(SetupError::io(&complete))
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_half_made_set_is_not_found() {
+    fn an_incomplete_set_is_not_found() {
         let cache = tempfile::tempdir().unwrap();
         let tools = Tools::in_cache(cache.path());
         let bin = tools.dir().join(name()).join("venv/bin");

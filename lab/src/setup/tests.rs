@@ -1,21 +1,21 @@
-//! Planning and the doctor's words, on machines made up for the purpose.
+//! Tests of planning and of the doctor's report, with invented machines.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{
-    Purpose, Report,
-    apply::{Place, Plan, Step},
+    Purpose, SetupReport,
+    apply::{InstallPlace, SetupPlan, SetupStep},
     catalogue,
     distribution::Distribution,
     host::{Host, Kvm},
     private,
-    program::Program,
+    program::HostProgram,
 };
 use lab_vm::{Accel, Acceleration};
 
-fn program(path: &str, version: (u32, u32, u32)) -> Option<Program> {
-    Some(Program { path: PathBuf::from(path), version: Some(version) })
+fn program(path: &str, version: (u32, u32, u32)) -> Option<HostProgram> {
+    Some(HostProgram { path: PathBuf::from(path), version: Some(version), objection: None })
 }
 
 /// Debian with nothing but Rust.
@@ -42,55 +42,79 @@ fn complete() -> Host {
 
 #[test]
 fn a_complete_machine_needs_nothing() {
-    assert_eq!(Plan::of(&complete(), Purpose::Runs, Place::Cache).unwrap().steps, []);
-    assert!(Report::of(&complete(), Purpose::Runs).ready());
+    assert_eq!(SetupPlan::of(&complete(), Purpose::Runs, InstallPlace::Cache).unwrap().steps, []);
+    assert!(SetupReport::of(&complete(), Purpose::Runs).ready());
 }
 
 #[test]
 fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
-    let steps = Plan::of(&fresh(), Purpose::Tests, Place::System).unwrap().steps;
-    let [Step::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
-    assert_eq!(rest, [Step::VirtmeNg, Step::BpfLinker, Step::TestTools, Step::CargoDeny]);
+    let steps = SetupPlan::of(&fresh(), Purpose::Tests, InstallPlace::System).unwrap().steps;
+    let [SetupStep::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
+    assert_eq!(rest, [SetupStep::VirtmeNg, SetupStep::BpfLinker, SetupStep::TestTools, SetupStep::CargoDeny]);
     let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
     let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
-    assert_eq!(others, ["bc", "bison", "flex", "libelf-dev", "make"], "only who builds kernels needs these");
-    let Step::Packages(to_run) = &Plan::of(&fresh(), Purpose::Runs, Place::System).unwrap().steps[0] else { panic!() };
-    assert!(!to_run.contains(&"chromium"), "who only runs the lab needs no browser");
+    assert_eq!(others, ["bc", "bison", "flex", "libelf-dev", "make"], "only building kernels needs these");
+    let SetupStep::Packages(to_run) = &SetupPlan::of(&fresh(), Purpose::Runs, InstallPlace::System).unwrap().steps[0]
+    else {
+        panic!()
+    };
+    assert!(!to_run.contains(&"chromium"), "running the lab needs no browser");
 }
 
 #[test]
 fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
     assert_eq!(
-        Plan::of(&fresh(), Purpose::Runs, Place::Cache).unwrap().steps,
+        SetupPlan::of(&fresh(), Purpose::Runs, InstallPlace::Cache).unwrap().steps,
         [
-            Step::Packages(vec!["gcc", "libc6-dev", "python3"]),
-            Step::Unpack(&private::QEMU),
-            Step::Unpack(&private::SHELL),
-            Step::Unpack(&private::BPF),
-            Step::VirtmeNg,
-            Step::BpfLinker
+            SetupStep::Packages(vec!["gcc", "libc6-dev", "python3"]),
+            SetupStep::Unpack(&private::QEMU),
+            SetupStep::Unpack(&private::SHELL),
+            SetupStep::Unpack(&private::BPF),
+            SetupStep::VirtmeNg,
+            SetupStep::BpfLinker
         ]
     );
 }
 
 #[test]
-fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
-    let steps = |host: &Host| Plan::of(host, Purpose::Tests, Place::Cache).unwrap().steps;
-    assert_eq!(steps(&complete()), [Step::TestTools, Step::CargoDeny]);
-    let mut host = complete();
-    host.packages.remove("chromium");
-    assert_eq!(steps(&host), [Step::Packages(vec!["chromium"]), Step::TestTools, Step::CargoDeny]);
-    assert_eq!(Report::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 3);
+fn an_installed_lab_needs_no_compiler() {
+    let host = Host { installed: true, rustc: None, ..fresh() };
+    assert_eq!(
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [
+            SetupStep::Packages(vec!["python3"]),
+            SetupStep::Unpack(&private::QEMU),
+            SetupStep::Unpack(&private::SHELL),
+            SetupStep::VirtmeNg
+        ]
+    );
+    let report = SetupReport::of(&host, Purpose::Runs);
+    assert!(!report.to_string().contains("make setup"), "there is no Makefile: {report}");
+    let text = report.to_string();
+    assert!(text.contains("fix: lab setup") && text.contains("`lab setup` fixes what it can"), "{text}");
 }
 
 #[test]
-fn kernels_are_built_where_setup_was_told_so() {
+fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
+    let steps = |host: &Host| SetupPlan::of(host, Purpose::Tests, InstallPlace::Cache).unwrap().steps;
+    assert_eq!(steps(&complete()), [SetupStep::TestTools, SetupStep::CargoDeny]);
+    let mut host = complete();
+    host.packages.remove("chromium");
+    assert_eq!(steps(&host), [SetupStep::Packages(vec!["chromium"]), SetupStep::TestTools, SetupStep::CargoDeny]);
+    assert_eq!(SetupReport::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 3);
+}
+
+#[test]
+fn kernel_build_tools_are_installed_on_request() {
     let mut host = complete();
     for name in ["flex", "bison"] {
         host.packages.remove(name);
     }
-    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
-    assert_eq!(Plan::of(&host, Purpose::Builds, Place::Cache).unwrap().steps, [Step::Packages(vec!["flex", "bison"])]);
+    assert_eq!(SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps, []);
+    assert_eq!(
+        SetupPlan::of(&host, Purpose::Builds, InstallPlace::Cache).unwrap().steps,
+        [SetupStep::Packages(vec!["flex", "bison"])]
+    );
 }
 
 #[test]
@@ -99,21 +123,24 @@ fn only_what_is_missing_is_installed() {
     host.packages.remove("kmod");
     host.packages.remove("libc6-dev");
     assert_eq!(
-        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps,
-        [Step::Packages(vec!["libc6-dev"]), Step::Unpack(&private::SHELL)]
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [SetupStep::Packages(vec!["libc6-dev"]), SetupStep::Unpack(&private::SHELL)]
     );
     assert_eq!(
-        Plan::of(&host, Purpose::Runs, Place::System).unwrap().steps,
-        [Step::Packages(vec!["libc6-dev", "kmod"])]
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::System).unwrap().steps,
+        [SetupStep::Packages(vec!["libc6-dev", "kmod"])]
     );
 }
 
 #[test]
 fn an_old_qemu_of_the_hosts_is_not_enough_unless_it_was_chosen() {
     let host = Host { qemu: program("/usr/bin/qemu-system-x86_64", (7, 2, 22)), ..complete() };
-    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::Unpack(&private::QEMU)]);
+    assert_eq!(
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [SetupStep::Unpack(&private::QEMU)]
+    );
     let host = Host { qemu_chosen: true, ..host };
-    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
+    assert_eq!(SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps, []);
 }
 
 #[test]
@@ -124,8 +151,8 @@ fn what_is_in_the_cache_is_not_missing() {
     }
     let versions = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "2-1".to_owned())).collect();
     host.private = [("shell", versions(&["kmod", "file"])), ("bpf", versions(&["rustc-web"]))].into();
-    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
-    let report = Report::of(&host, Purpose::Runs);
+    assert_eq!(SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps, []);
+    let report = SetupReport::of(&host, Purpose::Runs);
     let found = |name| report.findings.iter().find(|finding| finding.name == name).unwrap().found.clone();
     assert_eq!(found("kernel tools"), "kmod 2-1, file 2-1, in the cache");
     assert_eq!(found("BPF compiler"), "rustc-web 2-1, cargo-web, in the cache");
@@ -135,41 +162,44 @@ fn what_is_in_the_cache_is_not_missing() {
 fn a_usable_nightly_replaces_the_bpf_packages() {
     let mut host = complete();
     host.packages.retain(|name, _| !private::BPF.roots.contains(&name.as_str()));
-    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::Unpack(&private::BPF)]);
+    assert_eq!(
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps,
+        [SetupStep::Unpack(&private::BPF)]
+    );
     host.nightly_rust_src = true;
-    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, []);
+    assert_eq!(SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps, []);
 }
 
 #[test]
 fn an_old_bpf_linker_is_replaced() {
     let host = Host { bpf_linker: program("/root/.cargo/bin/bpf-linker", (0, 9, 14)), ..complete() };
-    assert_eq!(Plan::of(&host, Purpose::Runs, Place::Cache).unwrap().steps, [Step::BpfLinker]);
+    assert_eq!(SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps, [SetupStep::BpfLinker]);
 }
 
 #[test]
 fn an_old_compiler_stops_everything_with_one_line() {
     let host = Host { rustc: program("/usr/bin/rustc", (1, 63, 0)), ..fresh() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap_err().to_string(),
         "Rust: 1.63.0; install Rust 1.95 or newer, with rustup: `rustup update stable`"
     );
 }
 
 #[test]
 fn a_chosen_qemu_that_does_not_start_is_named() {
-    let qemu = Some(Program { path: "/opt/qemu".into(), version: None });
+    let qemu = Some(HostProgram { path: "/opt/qemu".into(), version: None, objection: None });
     let host = Host { qemu, qemu_chosen: true, ..complete() };
     assert_eq!(
-        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string(),
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap_err().to_string(),
         "QEMU: does not start (/opt/qemu); correct or unset NETKIT_LAB_QEMU"
     );
 }
 
 #[test]
-fn other_distributions_are_told_what_to_provide() {
+fn other_distributions_get_the_list_of_missing_packages() {
     let error = |id: &str| {
         let host = Host { distribution: Distribution::read(&format!("ID={id}\n")), ..fresh() };
-        Plan::of(&host, Purpose::Runs, Place::Cache).unwrap_err().to_string()
+        SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap_err().to_string()
     };
     let missing =
         "C compiler: cc, qemu-system-x86_64, depmod, file, strings, xz, apt-get, dpkg-deb, python3, busybox missing; ";
@@ -186,7 +216,7 @@ fn the_doctor_names_a_fix_for_each_finding() {
     host.packages.remove("kmod");
     host.qemu = program("/usr/bin/qemu-system-x86_64", (6, 2, 0));
     host.virtme_ng = None;
-    let report = Report::of(&host, Purpose::Runs);
+    let report = SetupReport::of(&host, Purpose::Runs);
     assert!(!report.ready());
     insta::assert_snapshot!(report, @"
     ok       Rust           1.95.0
@@ -206,20 +236,20 @@ fn the_doctor_names_a_fix_for_each_finding() {
                             why: boots the guests
                             fix: make setup
     ok       bpf-linker     0.13.0 (/cache/tools/bin/bpf-linker)
-    ok       KVM            /dev/kvm makes virtual machines; the next run tries whether a guest boots in one
+    ok       KVM            /dev/kvm can create virtual machines; the next run tests whether a guest boots with KVM
 
-    3 of 12 to mend; `make setup` does what it can.
+    3 of 12 checks failed; `make setup` fixes what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][3]["fix"], "make setup");
 }
 
 #[test]
-fn the_doctor_tells_what_became_of_the_guest_that_tried_kvm() {
+fn the_doctor_reports_the_result_of_the_kvm_test() {
     let told = |accel, reason: &str| {
         let verdict = Acceleration { accel, reason: reason.to_owned() };
         let kvm = Kvm::Tried { verdict, kept: "/cache/accelerator.json".into() };
-        let report = Report::of(&Host { kvm, ..complete() }, Purpose::Runs);
+        let report = SetupReport::of(&Host { kvm, ..complete() }, Purpose::Runs);
         let found = report.findings.into_iter().find(|finding| finding.name == "KVM").unwrap();
         (found.state, found.found, found.fix.unwrap_or_default())
     };
@@ -228,5 +258,5 @@ fn the_doctor_tells_what_became_of_the_guest_that_tried_kvm() {
     let died = "/dev/kvm opens, but QEMU ended under KVM (exit code 1: failed to set MSR 0x10a)";
     let (state, found, advice) = told(Accel::Tcg, died);
     assert_eq!((state, &*found), ("warn", died));
-    assert!(advice.ends_with("remove /cache/accelerator.json to have it tried again"), "{advice}");
+    assert!(advice.ends_with("remove /cache/accelerator.json to test KVM again"), "{advice}");
 }

@@ -1,7 +1,6 @@
 //! The pinned tools in the cache: virtme-ng and bpf-linker.
-//!
-//! Either appears under its name only when it has been built and has answered with its version, by one rename, so that
-//! a setup that died half-way leaves nothing that a later run would take for a tool.
+//! Each tool is renamed to its final name only after it was built and printed its version, so that an interrupted setup
+//! leaves nothing that a later run would use.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,8 +15,8 @@ use lab_guard::private as trusted;
 use super::error::SetupError;
 use super::{
     distribution::Distribution,
-    private::{self, Set, Unpacked},
-    program::{Program, QEMU_SERVES, chosen_qemu},
+    private::{self, PackageSet, UnpackedSet},
+    program::{HostProgram, QEMU_SERVES, chosen_qemu},
     progress::Progress,
 };
 
@@ -27,15 +26,15 @@ pub const VIRTME_NG_VERSION: &str = "1.42";
 const VIRTME_NG: &str = "virtme-ng-1.42";
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const CARGO_DENY_VERSION: &str = "0.20.2";
-/// Its directory; scripts/deny knows it too.
+/// Its directory; scripts/deny uses the same name.
 const CARGO_DENY: &str = "cargo-deny-0.20.2";
-/// Where Debian's LLVM is, in the root of the host or of a set.
+/// Path of Debian's LLVM, in the root of the host or of a set.
 const LLVM: &str = "usr/lib/llvm-22";
 /// Prefixes of directories in which something is being built; `VENV` ones stay if a link names them.
 const VENV: &str = "venv-";
 const BUILD: &str = "build-";
 
-/// Where the pinned tools are, or will be.
+/// The directory of the pinned tools.
 #[derive(Clone, Debug)]
 pub struct Tools {
     dir: PathBuf,
@@ -47,10 +46,10 @@ impl Tools {
         Self { dir: programs::tools(cache) }
     }
 
-    /// The pinned `vng`, if it and the interpreter it was installed for are there.
+    /// The pinned `vng`, if it and its Python interpreter exist.
     pub fn virtme_ng(&self) -> Option<PathBuf> {
         let bin = self.dir.join(VIRTME_NG).join("bin");
-        // An upgrade of the distribution may take the interpreter away from under a virtual environment.
+        // An upgrade of the distribution may remove the interpreter of a virtual environment.
         (bin.join("python3").exists() && bin.join("vng").exists()).then(|| bin.join("vng"))
     }
 
@@ -64,42 +63,42 @@ impl Tools {
         Some(self.dir.join(CARGO_DENY).join("bin/cargo-deny")).filter(|path| path.exists())
     }
 
-    /// The QEMU that runs guests: the one that the user chose, the host's if it serves, the one in the cache, and else
-    /// whatever the host has.
-    pub fn qemu(&self) -> Option<Program> {
+    /// The QEMU that runs guests, in this order: the user's choice, the host's if it is new enough, the one in the
+    /// cache, any other of the host.
+    pub fn qemu(&self) -> Option<HostProgram> {
         if let Some(chosen) = chosen_qemu() {
-            return Some(Program::ask_qemu(chosen));
+            return Some(HostProgram::ask_qemu(chosen));
         }
-        let host = programs::on_host("qemu-system-x86_64").map(Program::ask_qemu);
+        let host = programs::on_host("qemu-system-x86_64").map(HostProgram::ask_qemu);
         if host.as_ref().is_some_and(|qemu| qemu.version >= Some(QEMU_SERVES)) {
             return host;
         }
-        let private = private::QEMU.find(&self.dir).map(|set| Program::ask_qemu(set.program("qemu-system-x86_64")));
+        let private = private::QEMU.find(&self.dir).map(|set| HostProgram::ask_qemu(set.program("qemu-system-x86_64")));
         private.or(host)
     }
 
-    /// The programs for kernel packages and for who enters a guest, if they are in the cache.
-    pub fn shell(&self) -> Option<Unpacked> {
+    /// The programs for kernel packages and `lab shell`, if they are in the cache.
+    pub fn shell(&self) -> Option<UnpackedSet> {
         private::SHELL.find(&self.dir)
     }
 
     /// The compiler of the BPF programs, if it is in the cache.
-    pub fn bpf(&self) -> Option<Unpacked> {
+    pub fn bpf(&self) -> Option<UnpackedSet> {
         private::BPF.find(&self.dir)
     }
 
-    /// The sets of packages that are here, by name: the versions of their packages.
+    /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
         let sets = [&private::QEMU, &private::SHELL, &private::BPF];
         sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }
 
     /// Unpacks a set of packages into the cache.
-    pub(super) fn unpack(&self, set: &Set, progress: &mut Progress<'_>) -> Result<(), SetupError> {
+    pub(super) fn unpack(&self, set: &PackageSet, progress: &mut Progress<'_>) -> Result<(), SetupError> {
         set.install(&self.dir, self.scratch(BUILD)?, Distribution::of_this_host().codename.as_deref(), progress)
     }
 
-    /// Removes what was downloaded for sets that are unpacked.
+    /// Removes the downloaded files of unpacked sets.
     pub(super) fn clear_downloads(&self) -> Result<(), SetupError> {
         let dir = self.dir.join("apt");
         match fs::remove_dir_all(&dir) {
@@ -113,13 +112,12 @@ impl Tools {
         &self.dir
     }
 
-    /// Where the output of `step` is kept.
+    /// Path of the file with the output of `step`.
     pub(super) fn log(&self, step: &str) -> PathBuf {
         self.dir.join(format!("{step}.log"))
     }
 
-    /// Takes the tools directory for this process alone until the returned file is dropped, and clears away what
-    /// runs that died left behind.
+    /// Locks the tools directory until the returned file is dropped, and removes leftovers of interrupted runs.
     pub(super) fn lock(&self) -> Result<File, SetupError> {
         self.make()?;
         let path = self.dir.join("lock");
@@ -129,7 +127,7 @@ impl Tools {
         Ok(file)
     }
 
-    /// Makes the directory, below a cache that nobody else can write to.
+    /// Creates the directory, in a cache that only its owner can write to.
     pub(super) fn make(&self) -> Result<(), SetupError> {
         self.dir.parent().map_or(Ok(()), trusted::keep)?;
         fs::create_dir_all(&self.dir).map_err(SetupError::io(&self.dir))
@@ -151,10 +149,9 @@ impl Tools {
         Ok(trusted::temporary(prefix, &self.dir)?)
     }
 
-    /// Installs the pinned virtme-ng with pip, by the user's own pip configuration.
-    ///
-    /// The scripts of a virtual environment carry its absolute path, so it cannot be renamed into place: a symbolic
-    /// link to it can.
+    /// Installs the pinned virtme-ng with pip and the user's pip configuration.
+    /// The scripts of a virtual environment contain its absolute path, so it cannot be renamed; a symbolic link to it
+    /// is renamed instead.
     pub(super) fn install_virtme_ng(&self, log: &Path) -> Result<(), SetupError> {
         let venv = self.scratch(VENV)?;
         self.make_environment(venv.path(), log)?;
@@ -173,8 +170,8 @@ impl Tools {
         Ok(())
     }
 
-    /// Makes a virtual environment with pip: Debian's Python has the module for environments, and the pip for them is in
-    /// another package, which the unpacked ones have.
+    /// Creates a virtual environment with pip. Debian's Python has the venv module but not its pip, which is in another
+    /// package, so the unpacked pip is used.
     pub(super) fn make_environment(&self, place: &Path, log: &Path) -> Result<(), SetupError> {
         let Some(wheel) = self.shell().and_then(|set| pip_wheel(set.root())) else {
             return run_logged("python3 -m venv", cmd!(python(), "-m", "venv", place), log);
@@ -187,12 +184,14 @@ impl Tools {
         run_logged("pip install pip", cmd(place.join("bin/python3"), words), log)
     }
 
-    /// Builds the pinned cargo-deny. Without optimisation: it reads a few files, and the build takes a third of the time.
+    /// Builds the pinned cargo-deny, without optimisation: it only reads a few files, and the build takes a third of
+    /// the time.
     pub(super) fn install_cargo_deny(&self, log: &Path) -> Result<(), SetupError> {
         let root = self.scratch(BUILD)?;
         let package = format!("cargo-deny@{CARGO_DENY_VERSION}");
         let words = ["install", "--debug", "--locked", &package, "--root"].map(OsStr::new);
         let build = cmd("cargo", words.into_iter().chain([root.path().as_os_str()]))
+            .env("PATH", programs::search_path())
             .dir(root.path())
             .env("CARGO_TARGET_DIR", root.path().join("target"))
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
@@ -207,11 +206,11 @@ impl Tools {
         fs::rename(root.keep(), &place).map_err(SetupError::io(&place))
     }
 
-    /// Builds the pinned bpf-linker against Debian's LLVM 22, the one that rustc-web emits bitcode for.
+    /// Builds the pinned bpf-linker with Debian's LLVM 22, the version that rustc-web emits bitcode for.
     pub(super) fn install_bpf_linker(&self, log: &Path) -> Result<(), SetupError> {
         let root = self.scratch(BUILD)?;
         let private = self.bpf();
-        let llvm = private.as_ref().map_or(Path::new("/"), Unpacked::root).join(LLVM);
+        let llvm = private.as_ref().map_or(Path::new("/"), UnpackedSet::root).join(LLVM);
         let prefix = match &private {
             Some(set) => llvm_prefix(&root.path().join("llvm"), &llvm, &set.program("llvm-config"))?,
             None => llvm.clone(),
@@ -225,13 +224,14 @@ impl Tools {
         let features = ["--no-default-features", "--features", "llvm-22", "--root"];
         let words = arguments.iter().chain(&features).map(OsStr::new).chain([root.path().as_os_str()]);
         let build = cmd("cargo", words)
+            .env("PATH", programs::search_path())
             .dir(root.path())
             .env("CARGO_TARGET_DIR", root.path().join("target"))
-            // Its release profile asks for all of the debugging information, which takes a third of the time.
+            // Its release profile enables full debugging information, which takes a third of the build time.
             .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
             .env("LLVM_SYS_221_PREFIX", &prefix)
             .env("LLVM_PREFIX", &prefix)
-            // llvm-sys names the libraries LLVM itself needs, but not the directory they are looked up in.
+            // llvm-sys passes the names of the libraries that LLVM needs, but not their directory.
             .env("RUSTFLAGS", flags)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("CARGO_BUILD_TARGET");
@@ -240,7 +240,7 @@ impl Tools {
         fs::create_dir_all(&bin).map_err(SetupError::io(&bin))?;
         let mut built = root.path().join("bin/bpf-linker");
         if let Some(set) = &private {
-            // What is linked with a set's libraries finds them as the set's own programs do.
+            // A program that is linked with a set's libraries is started with the set's loader.
             let real = bin.join("bpf-linker.real");
             fs::rename(&built, &real).map_err(SetupError::io(&real))?;
             built = root.path().join("bpf-linker");
@@ -252,7 +252,7 @@ impl Tools {
     }
 }
 
-/// A prefix as llvm-sys wants it, with an `llvm-config` that starts.
+/// Creates an installation prefix for llvm-sys, with an `llvm-config` that starts.
 fn llvm_prefix(prefix: &Path, llvm: &Path, config: &Path) -> Result<PathBuf, SetupError> {
     let bin = prefix.join("bin");
     fs::create_dir_all(&bin).map_err(SetupError::io(&bin))?;
@@ -266,21 +266,21 @@ fn llvm_prefix(prefix: &Path, llvm: &Path, config: &Path) -> Result<PathBuf, Set
     Ok(prefix.to_owned())
 }
 
-/// The archive that pip is, below the root of unpacked packages.
+/// Path of pip's wheel file, below the root of unpacked packages.
 fn pip_wheel(root: &Path) -> Option<PathBuf> {
     let wheels = fs::read_dir(root.join("usr/share/python-wheels")).ok()?;
     let mut wheels = wheels.flatten().map(|entry| entry.path());
     wheels.find(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pip-")))
 }
 
-/// The interpreter for virtual environments. Debian's own comes first: one from a version manager may lack the venv
+/// The interpreter for virtual environments. Debian's is preferred: one from a version manager may lack the venv
 /// module.
 pub(super) fn python() -> PathBuf {
     let python = Some(PathBuf::from("/usr/bin/python3")).filter(|path| path.exists());
     python.or_else(|| programs::on_host("python3")).unwrap_or_else(|| "python3".into())
 }
 
-/// Runs a command with its output appended to `log`; its failure carries the line that says most.
+/// Runs a command and appends its output to `log`; its error has the most informative line.
 pub(super) fn run_logged(what: &str, command: Expression, log: &Path) -> Result<(), SetupError> {
     let file = File::options().create(true).append(true).open(log).map_err(SetupError::io(log))?;
     let start = file.metadata().map_err(SetupError::io(log))?.len();
@@ -295,8 +295,8 @@ pub(super) fn run_logged(what: &str, command: Expression, log: &Path) -> Result<
     Err(SetupError::Failed { what: what.to_owned(), last_line, log: log.to_owned() })
 }
 
-/// The first line that announces itself as an error (apt's `E:`, pip's `ERROR:`, cargo's `error`), else the last one:
-/// what follows the first error is usually its consequence.
+/// The first line that starts as an error (apt's `E:`, pip's `ERROR:`, cargo's `error`), otherwise the last line:
+/// errors after the first are usually its consequences.
 fn telling_line(output: &str) -> Option<String> {
     let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
     let is_error = |line: &&str| ["E: ", "ERROR: ", "error"].iter().any(|mark| line.starts_with(mark));
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_shows_the_line_that_says_most() {
+    fn a_failure_shows_the_most_informative_line() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("step.log");
         fs::write(&log, "error: of an earlier run\n").unwrap();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn half_built_tools_are_never_used_and_are_removed() {
+    fn incomplete_tools_are_never_used_and_are_removed() {
         let cache = tempfile::tempdir().unwrap();
         let tools = Tools::in_cache(cache.path());
         let dir = cache.path().join("tools");

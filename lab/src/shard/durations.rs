@@ -15,6 +15,8 @@ use std::{collections::BTreeMap, path::Path};
 
 /// File name in the project's `ci/` and in the cache.
 pub const FILE: &str = "durations.json";
+/// Maximum size of the file, bytes: a hundred times that of ours.
+const MOST: u64 = 64 << 20;
 /// Version of the file format.
 const FORMAT: u32 = 1;
 /// Estimate for a cell without a recorded duration, milliseconds.
@@ -42,7 +44,7 @@ impl Durations {
     /// # Errors
     /// The file can't be read, or is not a durations file.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = match std::fs::read(path) {
+        let text = match lab_guard::bounded::file(path, MOST) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(Error::file("read", path)(error)),

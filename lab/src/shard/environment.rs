@@ -9,9 +9,9 @@ use std::str::FromStr;
 pub enum Request {
     /// This shard.
     Part(Part),
-    /// The shard that the variables name; they must be set.
+    /// The shard in the variables, which must be set.
     Auto,
-    /// The shard that the variables name, of this many.
+    /// The shard in the variables, with this number of shards.
     AutoOf(u32),
 }
 
@@ -38,9 +38,9 @@ struct System {
     first: u32,
 }
 
-/// As documented by each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite `parallelism`, CircleCI
-/// `parallelism`, Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and Kubernetes Indexed Jobs, which set no
-/// count.
+/// According to the documentation of each system: GitLab `parallel`, Semaphore `parallelism`, Buildkite
+/// `parallelism`, CircleCI `parallelism`, Azure Pipelines `strategy: parallel`, Bitbucket parallel steps, and
+/// Kubernetes Indexed Jobs, which set no count.
 const SYSTEMS: [System; 7] = [
     System { index: "CI_NODE_INDEX", count: Some("CI_NODE_TOTAL"), first: 1 },
     System { index: "SEMAPHORE_JOB_INDEX", count: Some("SEMAPHORE_JOB_COUNT"), first: 1 },

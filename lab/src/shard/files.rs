@@ -17,11 +17,11 @@ const FILE_LIMIT: u64 = 128 << 20;
 const MOST_FILES: u64 = 200_000;
 const MOST_BYTES: u64 = 8 << 30;
 
-/// Copies the files of a shard's kernels into the directory of another run. Consoles get the numbers that their guests have
-/// there. Results come from other machines: anything but a regular file, for example a symbolic link, is refused.
+/// Copies the files of a shard's kernels into the directory of another run. Consoles get the numbers that their guests
+/// have there. Results come from other machines: anything but a regular file, for example a symbolic link, is refused.
 ///
 /// # Errors
-/// A file can't be read or written, is none, or there are more of them than a run leaves.
+/// A file can't be read or written or is not a regular file, or there are more files than a run writes.
 pub(super) fn copy(
     shard: &Path,
     into: &Path,
@@ -56,7 +56,7 @@ pub(super) fn copy(
     Ok(())
 }
 
-/// What may still be copied of a shard.
+/// The remaining number and size of files that may be copied of a shard.
 #[derive(Default)]
 struct Room {
     files: u64,

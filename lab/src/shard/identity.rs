@@ -1,7 +1,12 @@
 //! Hashes of everything on which machines that run shards of one plan must agree.
 
 use crate::error::Error;
-use crate::project::{agent_package::AgentPackage, artifacts::ArtifactError, sources};
+use crate::project::{
+    agent_package::AgentPackage,
+    artifacts::{ArtifactError, Artifacts},
+    home::Home,
+    sources,
+};
 use lab_base::hex::hex;
 use lab_record::plan::Plan;
 use serde::Serialize;
@@ -13,19 +18,21 @@ use std::{
 };
 use walkdir::WalkDir;
 
-/// What decides beside the sources of a guest's programs: versions and settings of what they are built with, the lab itself, and
-/// configuration of kernels.
+/// Files that results depend on in addition to the sources of the programs in guests: versions and settings of
+/// compilers, the lab itself, and configuration of kernels.
 const BESIDE: [&str; 7] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml", ".cargo", "kernels", "lab", "crates"];
-/// What decides which failures count.
+/// Files that decide which failures count.
 const LISTS: [&str; 2] = [crate::lists::SPLATS_TOML, crate::lists::KNOWN_TOML];
 
-/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in guests.
-/// Each hash has a readable name, for the error about shards that do not belong together.
+/// Hashes of the plan's cells, its kernels, the durations that it is split by, and the sources of the programs in
+/// guests. Each hash has a readable name, for the error about shards that do not belong together.
 ///
 /// # Errors
 /// A source can't be read.
 pub fn identity(
-    root: &Path,
+    project: &Path,
+    home: &Home,
+    artifacts: &Artifacts,
     plan: &Plan,
     identities: &BTreeMap<String, String>,
     durations: &impl Serialize,
@@ -36,8 +43,11 @@ pub fn identity(
         ("the cells", hash(&(&plan.cells, cells, plan.full_matrix, &plan.others))),
         ("the kernels", hash(&(kernels, identities))),
         ("the recorded durations", hash(durations)),
-        ("the sources", sources(root)?),
-        ("splats.toml and known.toml", files(root, LISTS)?),
+        match home {
+            Home::Checkout(root) => ("the sources", sources(root, project)?),
+            Home::Installed { .. } => ("the installed lab", build(artifacts)?),
+        },
+        ("splats.toml and known.toml", files(project, LISTS)?),
     ];
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
 }
@@ -60,12 +70,24 @@ fn files(root: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<S
     digest(own.filter(|(_, path)| path.exists()).collect())
 }
 
-/// The sources of the lab, of what its guests run, and of an agent that lies elsewhere.
-fn sources(root: &Path) -> Result<String, Error> {
+/// An installed lab and what its guests run, by their bytes: the files of the project have no part in it.
+fn build(artifacts: &Artifacts) -> Result<String, Error> {
+    let program = std::env::current_exe().map_err(Error::file("find", "the running program"))?;
+    let program = fs::read(&program).map_err(Error::file("read", program))?;
+    let mut hasher = Sha256::new();
+    let objects = artifacts.objects.values().map(|built| &*built.bytes);
+    for bytes in [&*program, &*artifacts.agent.bytes].into_iter().chain(objects) {
+        hasher.update(Sha256::digest(bytes));
+    }
+    Ok(short(hasher.finalize().as_slice()))
+}
+
+/// The sources of the lab, of the programs in guests, and of an agent outside of the project.
+fn sources(root: &Path, project: &Path) -> Result<String, Error> {
     let own: std::collections::BTreeSet<&str> = sources::all().chain(BESIDE).collect();
     let own = own.into_iter().map(|name| (root.to_owned(), root.join(name))).filter(|(_, path)| path.exists());
-    // Named by its own directory, which may be another one on each machine.
-    let package = AgentPackage::load(root).map_err(ArtifactError::from)?.directory;
+    // Its paths are relative to its own directory, which may differ between machines.
+    let package = AgentPackage::load(project).map_err(ArtifactError::from)?.directory;
     digest(own.chain(package.map(|directory| (directory.clone(), directory))).collect())
 }
 
@@ -73,7 +95,7 @@ fn sources(root: &Path) -> Result<String, Error> {
 fn digest(places: Vec<(PathBuf, PathBuf)>) -> Result<String, Error> {
     let mut hasher = Sha256::new();
     for (base, place) in places {
-        // A checkout may have links for files; what they lead to is what gets built.
+        // A checkout may contain links to files; their targets are built.
         let files = WalkDir::new(&place).follow_links(true).sort_by_file_name().into_iter();
         for entry in files.filter_entry(|entry| entry.file_name() != "target") {
             let entry = entry.map_err(|error| Error::file("read", &place)(error.into()))?;
@@ -108,22 +130,41 @@ mod tests {
             Plan::new(vec![facts("6.12", version)], cells.iter().map(|id| cell(id)).collect(), true)
         };
         let kernel = |identity: &str| [("6.12".to_owned(), identity.to_owned())].into();
-        let of = |plan: &Plan, durations: u32| identity(root.path(), plan, &kernel("a"), &durations).unwrap();
+        let home = Home::Checkout(root.path().to_owned());
+        let none = Artifacts::of_bytes(b"");
+        let of =
+            |plan: &Plan, durations: u32| identity(root.path(), &home, &none, plan, &kernel("a"), &durations).unwrap();
         let base = of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1);
         let differs = |other: &BTreeMap<String, String>| difference(&base, other).unwrap_or_default();
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.43"), 1)), "");
         assert_eq!(differs(&of(&plan(&["A01-x[tcx,veth]"], "6.12.43"), 1)), "the cells");
         assert_eq!(differs(&of(&plan(&["A01-x[tc,veth]"], "6.12.44"), 2)), "the kernels and the recorded durations");
         let plan = plan(&["A01-x[tc,veth]"], "6.12.43");
-        let other = identity(root.path(), &plan, &kernel("b"), &1).unwrap();
+        let other = identity(root.path(), &home, &none, &plan, &kernel("b"), &1).unwrap();
         assert_eq!(differs(&other), "the kernels", "another kernel of this host under the same name");
         fs::write(root.path().join("crates/suite/target/built"), "x").unwrap();
-        assert_eq!(differs(&of(&plan, 1)), "", "what was built is no source");
+        assert_eq!(differs(&of(&plan, 1)), "", "build output is not a source");
         fs::write(root.path().join("known.toml"), "").unwrap();
         assert_eq!(differs(&of(&plan, 1)), "splats.toml and known.toml");
         fs::remove_file(root.path().join("known.toml")).unwrap();
         fs::write(root.path().join("elsewhere/linked.rs"), "two").unwrap();
         assert_eq!(differs(&of(&plan, 1)), "the sources");
+    }
+
+    #[test]
+    fn an_installed_lab_is_identified_by_its_own_bytes_and_not_by_the_projects_files() {
+        let root = tempfile::tempdir().unwrap();
+        let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell("A01-x[tc,veth]")], true);
+        let home = Home::Installed { library: "/nonexistent".into(), share: "/nonexistent".into() };
+        let of = |agent: &[u8]| {
+            identity(root.path(), &home, &Artifacts::of_bytes(agent), &plan, &BTreeMap::new(), &1).unwrap()
+        };
+        let base = of(b"one");
+        fs::create_dir_all(root.path().join("crates/mine")).unwrap();
+        fs::write(root.path().join("crates/mine/lib.rs"), "somebody's own").unwrap();
+        fs::write(root.path().join("Cargo.lock"), "somebody's own").unwrap();
+        assert_eq!(difference(&base, &of(b"one")), None);
+        assert_eq!(difference(&base, &of(b"two")).as_deref(), Some("the installed lab"));
     }
 
     #[test]
@@ -135,7 +176,7 @@ mod tests {
             fs::write(package.join("Cargo.toml"), "[package]\nname = \"mine\"\n").unwrap();
             fs::write(package.join("src/main.rs"), source).unwrap();
             fs::write(root.path().join("lab.toml"), format!("[agent]\npackage = \"{place}\"\n")).unwrap();
-            sources(root.path()).unwrap()
+            sources(root.path(), root.path()).unwrap()
         };
         assert_eq!(agent("here", "fn main() {}"), agent("there", "fn main() {}"));
         assert_ne!(agent("here", "fn main() {}"), agent("here", "fn main() { }"));

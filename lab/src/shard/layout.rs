@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 #[error("can't write the plan: {0}")]
 pub struct LayoutError(String);
 
-/// How a layout is written.
+/// Output format of a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LayoutFormat {
-    /// A table for people.
+    /// A text table.
     Text,
     /// JSON with all fields.
     Json,
@@ -30,16 +30,16 @@ pub enum LayoutFormat {
     K8s,
 }
 
-/// Time of a job beside its cells, minutes: packages, tools, downloads and uploads.
+/// Time of a job in addition to its cells, minutes: packages, tools, downloads and uploads.
 const OVERHEAD_MINUTES: u64 = 15;
 /// Factor from the estimate to the timeout of a shard: CI machines may be slower.
 const SLACK: u64 = 3;
 /// Timeouts are multiples of this many minutes, so that they rarely change.
 const STEP_MINUTES: u64 = 5;
 
-/// One shard, as a CI system needs it.
+/// A shard for a CI system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct LayoutEntry {
     /// The shard: `2/4`.
     pub shard: String,
     /// From 1.
@@ -70,13 +70,14 @@ pub struct Layout {
     /// Hashes of everything that all shards must agree on.
     pub identity: BTreeMap<String, String>,
     /// The shards in order.
-    pub shards: Vec<Entry>,
+    pub shards: Vec<LayoutEntry>,
     /// Arguments that select the plan in every shard, quoted for a shell.
     pub selection: String,
 }
 
 impl Layout {
-    /// Creates the layout of a plan that has been split. `selection` are the arguments of `lab run` that select the plan.
+    /// Creates the layout of a plan that has been split. `selection` are the arguments of `lab run` that select the
+    /// plan.
     pub fn new(plan: &Plan, split: &Split, identity: BTreeMap<String, String>, selection: &[String]) -> Self {
         let selection: Vec<String> = selection.iter().map(|word| text::shell_quote(word)).collect();
         let count = u32::try_from(split.loads.len()).unwrap_or(u32::MAX);
@@ -86,7 +87,7 @@ impl Layout {
             let minutes = (load.estimate_ms * SLACK).div_ceil(60_000) + OVERHEAD_MINUTES;
             let mut args = selection.clone();
             args.extend(["--partition".to_owned(), part.to_string()]);
-            Entry {
+            LayoutEntry {
                 shard: part.to_string(),
                 number,
                 kernel: kernels.iter().map(|facts| &*facts.id).collect::<Vec<_>>().join(" "),
@@ -150,8 +151,8 @@ impl Layout {
         format!("{table}\n{} cells in {} shards\n", self.cells, self.count)
     }
 
-    /// A job with `parallel:matrix`, and a second job for shards whose failures do not count. Both extend the job in the
-    /// included file. GitLab does not allow different timeouts within a matrix.
+    /// A job with `parallel:matrix`, and a second job for shards whose failures do not count. Both extend the job in
+    /// the included file. GitLab does not allow different timeouts within a matrix.
     fn gitlab(&self) -> serde_json::Value {
         let mut pipeline = json!({ "include": [{ "local": "ci/gitlab/shard.yml" }] });
         for (name, may_fail) in [("lab", false), ("lab-newest", true)] {

@@ -14,7 +14,7 @@ use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped},
     log::{EventLog, EventReader, FILE, LogError},
     plan::Plan,
-    provenance::Provenance,
+    provenance::{Call, Provenance},
     run::RunRecord,
     shard::{MergedShard, Part, Shard, ShardState},
 };
@@ -52,7 +52,7 @@ impl Found {
 
 /// The runs in a directory: itself, or its subdirectories.
 fn runs(directory: &PathBuf) -> Result<Vec<PathBuf>, Error> {
-    // Shards come from other machines: a link among them names something of this one.
+    // Shards come from other machines: a link in them could point to files of this machine.
     foreign::is_directory(directory).map_err(Error::file("read", directory))?;
     if directory.join(FILE).exists() {
         return Ok(vec![directory.clone()]);
@@ -77,8 +77,8 @@ impl Shards {
     /// together.
     ///
     /// # Errors
-    /// A directory contains no run; an events file is invalid or of another version; a run is not a shard; shards belong to
-    /// different plans; a shard occurs twice.
+    /// A directory contains no run; an events file is invalid or of another version; a run is not a shard; shards
+    /// belong to different plans; a shard occurs twice.
     pub fn open(directories: &[PathBuf]) -> Result<Self, Error> {
         let mut found: Vec<Found> = Vec::new();
         let mut first: Option<(Shard, RunInfo)> = None;
@@ -117,9 +117,12 @@ impl Shards {
         Ok(Self { found, whole, info })
     }
 
-    /// Says who merges. The commit stays that of the shards.
+    /// Sets the user and the CI job of the merge. The commit remains that of the shards.
     pub fn started_by(&mut self, merging: Provenance) {
-        let Provenance { commit, changed, .. } = std::mem::take(&mut self.info.provenance);
+        let Provenance { commit, changed, call, .. } = std::mem::take(&mut self.info.provenance);
+        // Called as the merging lab was; the cells were selected where the shards ran.
+        let (kernel, selection) = call.map(|call| (call.kernel, call.selection)).unwrap_or_default();
+        let merging = Provenance { call: merging.call.map(|call| Call { kernel, selection, ..call }), ..merging };
         self.info.provenance = match commit {
             Some(commit) => Provenance { commit: Some(commit), changed, ..merging },
             None => merging,
@@ -142,12 +145,12 @@ impl Shards {
         (1..=count).map(state).collect()
     }
 
-    /// Replays all events as a run with the given id. Copies consoles and evidence to `into` if set, and writes the events
-    /// to `log`.
+    /// Replays all events as a run with the given id. Copies consoles and evidence to `into` if set, and writes the
+    /// events to `log`.
     ///
     /// # Errors
-    /// A file of a shard is damaged or can't be read, a shard contains cells that are not in its plan, or the log can't be
-    /// written.
+    /// A file of a shard is damaged or can't be read, a shard contains cells that are not in its plan, or the log can't
+    /// be written.
     pub fn merge(self, id: Id, into: Option<&Path>, log: Option<&mut EventLog>) -> Result<RunRecord, Error> {
         let mut merged = self.states();
         let Self { found, whole, info } = self;
@@ -220,8 +223,8 @@ fn accelerators(found: &[Found], first: Accelerator) -> Accelerator {
 fn told_missing(numbers: &[u32], count: u32) -> String {
     let parts: Vec<String> = numbers.iter().map(|number| format!("{number}/{count}")).collect();
     match &parts[..] {
-        [only] => format!("shard {only} is missing: there are no results of it"),
-        _ => format!("shards {} are missing: there are no results of them", parts.join(", ")),
+        [only] => format!("shard {only} is missing: it has no results"),
+        _ => format!("shards {} are missing: they have no results", parts.join(", ")),
     }
 }
 

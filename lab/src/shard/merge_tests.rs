@@ -157,7 +157,7 @@ fn a_missing_shard_is_an_error_in_every_report() {
     assert_eq!(record.exit(), Exit::Infra);
     assert_eq!(record.finished.unwrap().0, Exit::Infra);
     let xml = junit::render(&record, None, junit::Dialect::Common);
-    let words = "shard 3/4 is missing: there are no results of it";
+    let words = "shard 3/4 is missing: it has no results";
     assert_eq!(xml.matches(&format!("<error message=\"{words}\" type=\"not-run\"")).count(), 2, "{xml}");
     assert!(xml.contains(&format!("<error message=\"{words}\" type=\"shard\"")), "{xml}");
     let told = lab_report::terminal::summary(&record, Path::new("out"), false);
@@ -166,7 +166,7 @@ fn a_missing_shard_is_an_error_in_every_report() {
 }
 
 #[test]
-fn an_interrupted_shard_fails_its_cells_and_the_run() {
+fn an_interrupted_shard_fails_its_remaining_cells_and_the_run() {
     let (_dir, all) = results();
     let path = all[2].join(FILE);
     let text = fs::read_to_string(&path).unwrap();
@@ -177,7 +177,7 @@ fn an_interrupted_shard_fails_its_cells_and_the_run() {
     let counts = record.counts();
     assert_eq!((counts.passed, counts.not_run), (16, 2));
     assert_eq!(record.exit(), Exit::Infra);
-    assert_eq!(record.lost_shards(), ["shard 3/4 ended early: its events are cut short"]);
+    assert_eq!(record.lost_shards(), ["shard 3/4 ended early: its events are incomplete"]);
     let lost = record.verdicts().find(|(_, _, verdict)| matches!(verdict.outcome, Outcome::NotRun { .. })).unwrap().2;
     assert_eq!(lost.outcome, Outcome::NotRun { message: "shard 3/4 ended while the cell was running".to_owned() });
     // If every cell has a verdict, the end of the run is still missing.
@@ -236,7 +236,7 @@ fn a_damaged_foreign_or_old_file_is_named() {
     let old = text.replacen(&format!("\"format\":{}", lab_record::event::FORMAT), "\"format\":1", 1);
     assert_eq!(
         refused(old.as_bytes()),
-        "shard-2/events.jsonl has format 1, and this lab reads only 3: run the cells again, or use the lab that wrote it"
+        "shard-2/events.jsonl has format 1, but this lab only reads 3: run the cells again, or use the version of lab that wrote it"
     );
     let unnumbered = text.replacen(&format!("\"format\":{},", lab_record::event::FORMAT), "", 1);
     assert!(refused(unnumbered.as_bytes()).contains("shard-2/events.jsonl has format 0"));

@@ -21,11 +21,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The shard that the option or the environment asks for.
+/// The shard that the option or the environment selects.
 pub fn requested(flag: Option<Request>) -> Result<Option<Part>, Error> {
     let Some((part, from)) = shard::resolve(flag, &|name| env::var(name).ok())? else { return Ok(None) };
     if let Some(variable) = from {
-        say(&format!("shard {part}, by {variable}; --partition chooses another"));
+        say(&format!("running shard {part}, selected by {variable}; --partition overrides it"));
     }
     Ok(Some(part))
 }
@@ -57,7 +57,7 @@ pub fn whole(
         project.store().identity(kernel, &project.lock).map(|identity| (kernel.id.to_string(), identity))
     };
     let kernels: BTreeMap<String, String> = kernels.iter().map(identity).collect::<Result<_, _>>()?;
-    let identity = shard::identity(&project.root, &plan, &kernels, &durations)?;
+    let identity = shard::identity(&project.root, &project.home, &selected.artifacts, &plan, &kernels, &durations)?;
     Ok(Whole { plan, identity, durations })
 }
 
@@ -85,8 +85,8 @@ pub fn durations_path(project: &Project) -> PathBuf {
     project.root.join("ci").join(durations::FILE)
 }
 
-/// Reads the given durations file, which must exist, or else the project's file, if it exists. Durations in this machine's
-/// cache are not used, because they differ between machines.
+/// Reads the given durations file, which must exist, or else the project's file, if it exists. Durations in this
+/// machine's cache are not used, because they differ between machines.
 fn read_durations(project: &Project, named: Option<&Path>) -> Result<Durations, Error> {
     match named {
         Some(path) if !path.is_file() => {

@@ -1,5 +1,5 @@
-//! Replays shards' events as those of one run. A separate thread reads ahead, because reading and replaying take about the
-//! same time.
+//! Replays shards' events as those of one run. A separate thread reads ahead, because reading and replaying take about
+//! the same time.
 
 use super::{ShardError, files};
 use crate::error::Error;
@@ -7,7 +7,7 @@ use lab_guard::Id;
 use lab_protocol::{CellId, Outcome};
 use lab_record::{
     event::{Event, Stamped},
-    log::{EventLog, EventReader, Lines},
+    log::{EventLines, EventLog, EventReader},
     plan::{Plan, PlannedKernel},
     reporter::Reporter,
     run::RunRecord,
@@ -21,11 +21,11 @@ use std::{
     thread::Scope,
 };
 
-/// Maximum number of [`Lines`] that are read ahead, some megabytes.
+/// Maximum number of [`EventLines`] that are read ahead, some megabytes.
 const AHEAD: usize = 64;
 
 /// Reads the shards in turn, each up to its end or its first damaged line.
-pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<EventReader>) -> Receiver<Lines> {
+pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<EventReader>) -> Receiver<EventLines> {
     let (send, lines) = sync_channel(AHEAD);
     scope.spawn(move || {
         for mut events in shards {
@@ -59,7 +59,7 @@ pub(super) struct Brought {
 enum Waits {
     /// No shard has started the cell's kernel.
     Unclaimed,
-    /// The shard with this number must bring its verdict.
+    /// The shard with this number must have its verdict.
     For(u32),
     /// The verdict has been replayed.
     Told,
@@ -163,7 +163,12 @@ impl<'a> Replay<'a> {
     }
 
     /// Replays a shard; its guests are numbered after those of the shards before it.
-    pub(super) fn shard(&mut self, shard: Brought, into: Option<&Path>, lines: &Receiver<Lines>) -> Result<(), Error> {
+    pub(super) fn shard(
+        &mut self,
+        shard: Brought,
+        into: Option<&Path>,
+        lines: &Receiver<EventLines>,
+    ) -> Result<(), Error> {
         let shift: BTreeMap<Id, u32> = self.kernels.iter().map(|(id, it)| (id.clone(), it.guests)).collect();
         if let Some(into) = into {
             files::copy(&shard.directory, into, &shard.part, &shard.kernels, &shift)?;

@@ -4,7 +4,7 @@ pub mod terminal;
 #[cfg(test)]
 mod tests;
 
-use crate::run::visitor::Visitor;
+use crate::run::visitor::{VisitError, Visitor};
 use lab_protocol::{
     AgentMessage, CellReport, HostMessage,
     shell::{INPUT_WINDOW, ShellRequest, Stream},
@@ -36,7 +36,7 @@ pub enum Ended {
 }
 
 /// A session with a shell.
-pub struct Shell<'a> {
+pub struct ShellSession<'a> {
     request: ShellRequest,
     /// Tracks the terminal's size; set if the program has a terminal.
     screen: Option<Screen>,
@@ -64,7 +64,7 @@ struct State {
     ended: Ended,
 }
 
-impl<'a> Shell<'a> {
+impl<'a> ShellSession<'a> {
     /// Creates a session. `screen` must be set exactly if the request has a terminal.
     pub fn new(
         request: ShellRequest,
@@ -103,12 +103,12 @@ impl<'a> Shell<'a> {
     }
 }
 
-impl Visitor for Shell<'_> {
+impl Visitor for ShellSession<'_> {
     fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage {
         HostMessage::Shell(Box::new(ShellRequest { time_scale, now_unix_ns, ..self.request.clone() }))
     }
 
-    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, String> {
+    fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, VisitError> {
         let mut state = self.state.borrow_mut();
         let mut said = Vec::new();
         if !state.ready {

@@ -12,7 +12,7 @@ use crate::{
     testing::agent::{Script, timing},
 };
 use lab_base::interrupt::Interrupt;
-use lab_protocol::{CellId, frame::Decoder, shell::Stage};
+use lab_protocol::{CellId, frame::Decoder, shell::ShellStage};
 use lab_record::{
     event::{Event, ImageInfo},
     plan::{Plan, PlannedKernel},
@@ -36,7 +36,7 @@ struct Left {
 
 fn request() -> ShellRequest {
     ShellRequest {
-        stage: Stage::Case { cell: CellId("A01-x".to_owned()) },
+        stage: ShellStage::Case { cell: CellId("A01-x".to_owned()) },
         world: None,
         command: vec!["cat".to_owned()],
         terminal: None,
@@ -72,6 +72,7 @@ fn visited(
     let emit = |event| events.lock().unwrap().push(event);
     let plan = Plan::new(Vec::new(), Vec::new(), false);
     let common = Common {
+        streams: None,
         plan: &plan,
         launcher: &launcher,
         snapshots: None,
@@ -95,7 +96,7 @@ fn visited(
     let (visited, (ended, report)) = std::thread::scope(|scope| {
         scope.spawn(|| io::copy(&mut &input[..], &mut std::fs::File::from(writer)));
         let keyboard = Keyboard::new(reader.as_fd());
-        let shell = Shell::new(request(), None, Some(keyboard), (&mut output, &mut errors), &greet);
+        let shell = ShellSession::new(request(), None, Some(keyboard), (&mut output, &mut errors), &greet);
         (visit(common, &kernel, &prepared, &shell), shell.end())
     });
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();

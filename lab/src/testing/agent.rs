@@ -9,7 +9,7 @@ use lab_record::testing::{attached, passed};
 use lab_vm::{Recv, fake::FakeAgent};
 use std::time::Duration;
 
-/// A cell that leaves the choice of the attach type to the kernel.
+/// A cell with the attach type `auto`.
 pub const A: &str = "A01-first[auto,nk-l3]";
 /// A cell on tcx.
 pub const B: &str = "B02-second[tcx,veth]";
@@ -111,7 +111,7 @@ impl Script<'_> {
     pub fn end(&mut self, ran: usize) {
         self.done(ran);
         let more = self.more();
-        assert!(more.is_empty(), "nobody runs {more:?}");
+        assert!(more.is_empty(), "the script does not run {more:?}");
     }
 
     /// Starts a cell, on the console and on the port.

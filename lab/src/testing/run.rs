@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     lists::Lists,
     run::{
-        common::{Prepared, Retries},
+        common::{PrepareError, Prepared, Retries},
         dispatch::Run,
         program::Streams,
         queue::Isolate,
@@ -24,7 +24,7 @@ use lab_report::results::directory;
 use lab_vm::{
     Accel,
     fake::{FakeLauncher, specification},
-    snapshot::Store,
+    snapshot::SnapshotStore,
 };
 use std::{path::Path, time::Duration};
 
@@ -36,16 +36,16 @@ pub struct FakeRun<'a> {
     pub plan: Plan,
     /// Deadlines.
     pub timing: Timing,
-    /// What the time to hello says about a guest's speed.
+    /// Computes a guest's time scale from its time to Hello.
     pub rescale: &'a (dyn Fn(Duration) -> f32 + Sync),
-    /// What executes the guests, as far as the run believes.
+    /// The accelerator that the run assumes.
     pub accel: Accel,
     /// The interrupt flag of the run.
     pub interrupt: Interrupt,
     /// Launches the scripted guests.
     pub launcher: &'a FakeLauncher,
     /// Snapshots, if guests are to be restored.
-    pub snapshots: Option<Store>,
+    pub snapshots: Option<SnapshotStore>,
     /// Memory budget of the guests.
     pub room: Room,
     /// Which cells share a guest.
@@ -67,12 +67,12 @@ impl FakeRun<'_> {
     /// As for [`Run::go`].
     pub fn go(self, directory: &Path, reporters: &mut [&mut dyn Reporter]) -> Result<RunRecord, Error> {
         let prepare = |kernel: &PlannedKernel| match self.imageless {
-            Some(why) => Err(why.to_owned()),
+            Some(why) => Err(PrepareError::Stopped(why.to_owned())),
             None => {
                 let mut spec = specification(directory.to_owned());
                 spec.accel = self.accel;
                 spec.name = kernel.facts.id.to_string();
-                spec.console = directory::kernel(directory, &kernel.facts.id).map_err(|error| error.to_string())?;
+                spec.console = directory::kernel(directory, &kernel.facts.id)?;
                 Ok(Prepared {
                     spec,
                     image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },

@@ -18,8 +18,10 @@ use lab_record::{
     reporter::Reporter,
     testing::{cell, facts},
 };
-use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::Lines, results::directory, run_json::RunJson};
-use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
+use lab_report::{
+    html::HtmlReporter, junit::JunitReporter, progress::PlainLines, results::directory, run_json::RunJson,
+};
+use lab_vm::{Accel, fake::FakeLauncher, snapshot::SnapshotStore};
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 /// Option that makes this program inject a fault.
@@ -127,7 +129,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
     let mut junit = JunitReporter { directory: run.to_owned() };
     let mut json = RunJson { directory: run.to_owned() };
     let mut html = HtmlReporter { directory: run.to_owned() };
-    let mut lines = Lines::new(lab_base::say::stderr());
+    let mut lines = PlainLines::new(lab_base::say::stderr());
     let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut json, &mut html, &mut lines];
     let fake = FakeRun {
         id: directory::fresh_id(),
@@ -137,7 +139,7 @@ fn run(scenario: Scenario, run: &Path) -> Result<Exit, Error> {
         accel: Accel::Tcg,
         interrupt: Interrupt::install().map_err(Error::file("watch", "signals"))?,
         launcher: &scenario.launcher,
-        snapshots: scenario.warm.then(|| Store::below(&run.join("../../cache"))),
+        snapshots: scenario.warm.then(|| SnapshotStore::below(&run.join("../../cache"))),
         room: Room::unlimited(),
         isolate: Isolate::Kernel,
         lists: Lists::default(),

@@ -44,14 +44,14 @@ fn boots() -> Vec<Fault> {
             (
                 3,
                 NONE_RUN,
-                &["3 guests in a row died without a verdict; the last one: no hello within 80.0ms of launch"],
+                &["3 guests in a row were lost without a verdict; the last one: no Hello within 80.0ms of launch"],
             ),
             || Scenario::of(|mut script| script.hang()).quick(|timing, limit| timing.boot = limit),
         ),
         fault(
             "boot-no-machine",
             "a virtual machine that ends before its agent's port exists",
-            (3, NONE_RUN, &["ended before its agent's port was there"]),
+            (3, NONE_RUN, &["ended before its agent's port existed"]),
             || Scenario::of(|_| {}).launching(lab_vm::fake::FakeLauncher::never_listening),
         ),
         fault(
@@ -63,7 +63,7 @@ fn boots() -> Vec<Fault> {
         fault(
             "agent-other-protocol",
             "an agent of another version",
-            (3, NONE_RUN, &["the agent speaks protocol"]),
+            (3, NONE_RUN, &["the agent uses protocol"]),
             || {
                 Scenario::of(|mut script| {
                     script.hello(PROTOCOL_VERSION + 1);
@@ -86,7 +86,7 @@ fn boots() -> Vec<Fault> {
         fault(
             "guests-die-at-once",
             "guests that die as soon as they have received their cells",
-            (3, NONE_RUN, &["3 guests in a row died without a verdict"]),
+            (3, NONE_RUN, &["3 guests in a row were lost without a verdict"]),
             || {
                 Scenario::of(|mut script| {
                     script.boot();
@@ -138,7 +138,7 @@ fn deaths() -> Vec<Fault> {
         fault(
             "guest-dies-between-cells",
             "a machine that ends between two cells",
-            (3, ALL_PASS, &["the guest ended before its time"]),
+            (3, ALL_PASS, &["the guest ended unexpectedly"]),
             || once(|script, cells| script.pass(&cells[0])),
         ),
         fault(
@@ -229,7 +229,7 @@ fn hangs() -> Vec<Fault> {
                 })
             },
         ),
-        fault("guest-idle", "an agent that starts no cell", (1, ALL_PASS, &["no cell began within 80.0ms"]), || {
+        fault("guest-idle", "an agent that starts no cell", (1, ALL_PASS, &["no cell started within 80.0ms"]), || {
             once(|script, _| script.hang()).quick(|timing, limit| timing.idle = limit)
         }),
         fault(
@@ -286,7 +286,7 @@ fn words() -> Vec<Fault> {
             "a machine that ends in the middle of a report",
             (
                 3,
-                &["A01 errored: guest-lost: the guest ended before its time", "B02 passed", "C03 passed"],
+                &["A01 errored: guest-lost: the guest ended unexpectedly", "B02 passed", "C03 passed"],
                 &["bytes into a message"],
             ),
             || {
@@ -301,7 +301,7 @@ fn words() -> Vec<Fault> {
         fault(
             "port-damaged-report",
             "a report with one bit flipped",
-            (3, &["A01 errored: agent", "B02 passed", "C03 passed"], &["frame with a wrong checksum"]),
+            (3, &["A01 errored: agent", "B02 passed", "C03 passed"], &["frame with an incorrect checksum"]),
             || {
                 once(|script, cells| {
                     script.start(&cells[0]);
@@ -328,13 +328,13 @@ fn words() -> Vec<Fault> {
         fault(
             "port-closed",
             "a port that closes while the machine runs on",
-            (3, ALL_PASS, &["the guest ended before its time"]),
+            (3, ALL_PASS, &["the guest ended unexpectedly"]),
             || once(|_, _| {}),
         ),
         fault(
             "report-twice",
             "two reports of one cell, the second one with a worse outcome",
-            (0, ALL_PASS, &["which is not running, was ignored (failed)"]),
+            (0, ALL_PASS, &["which is not running (failed)"]),
             || {
                 once(|script, cells| {
                     script.pass(&cells[0]);
@@ -347,7 +347,7 @@ fn words() -> Vec<Fault> {
         fault(
             "report-unasked",
             "a report of a cell that was not requested",
-            (0, ALL_PASS, &["which nobody asked for: ignored"]),
+            (0, ALL_PASS, &["which the host did not request"]),
             || {
                 once(|script, cells| {
                     script.pass(&CellId("Z99-unknown\x1b[2J".to_owned()));
@@ -358,7 +358,7 @@ fn words() -> Vec<Fault> {
         fault(
             "report-unbegun",
             "a report of a cell that has not started",
-            (0, ALL_PASS, &["which is not running, was ignored"]),
+            (0, ALL_PASS, &["ignored a report of"]),
             || {
                 once(|script, cells| {
                     script.finish(good(&cells[2]));
@@ -369,7 +369,7 @@ fn words() -> Vec<Fault> {
         fault(
             "done-early",
             "an agent that says it is done although cells are missing",
-            (3, ALL_PASS, &["cells are unreported"]),
+            (3, ALL_PASS, &["cells have no report"]),
             || {
                 once(|script, cells| {
                     script.pass(&cells[0]);
@@ -380,7 +380,7 @@ fn words() -> Vec<Fault> {
         ),
         fault(
             "attach-type-lie",
-            "a report that names another attach type than the plan demands",
+            "a report that names another attach type than the plan requires",
             (1, &["A01 passed", "B02 failed: attach-mismatch", "C03 passed"], &[]),
             || {
                 once(|script, cells| {
@@ -432,7 +432,7 @@ fn hosts() -> Vec<Fault> {
         fault(
             "snapshot-impossible",
             "a guest of which no snapshot can be made",
-            (0, ALL_PASS, &["guests boot, since there is no snapshot"]),
+            (0, ALL_PASS, &["guests boot, because there is no snapshot"]),
             || {
                 Scenario::of(|mut script| {
                     let cells = script.boot();

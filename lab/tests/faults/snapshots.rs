@@ -30,13 +30,13 @@ pub fn faults() -> Vec<Fault> {
         fault(
             "snapshot-no-space",
             "a disk with too little space for a snapshot",
-            (0, &["D10 passed"], &["guests boot, since there is no snapshot", "MiB free, 768 wanted"]),
+            (0, &["D10 passed"], &["guests boot, because there is no snapshot", "MiB free, 768 needed"]),
             |stage| stage.finish(small_disk(stage, "600m")),
         ),
         fault(
             "snapshot-disk-full",
             "a disk that fills up while a snapshot is written",
-            (0, &["D10 passed"], &["guests boot, since there is no snapshot", "No space left on device"]),
+            (0, &["D10 passed"], &["guests boot, because there is no snapshot", "No space left on device"]),
             disk_full,
         ),
         fault(
@@ -58,11 +58,7 @@ pub fn faults() -> Vec<Fault> {
         fault(
             "snapshot-damaged",
             "one changed byte in a snapshot's memory",
-            (
-                0,
-                &["D10 passed"],
-                &["the snapshot was removed: memory has another checksum than the one that was written"],
-            ),
+            (0, &["D10 passed"], &["the snapshot was removed: the checksum of memory is wrong"]),
             damaged,
         ),
         fault(

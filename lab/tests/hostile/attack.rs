@@ -1,28 +1,34 @@
-//! One attack: who does what, what is promised, and what must come of it.
+//! One attack: the attacker, the attack, the promise against it, and the expected result.
 
 use crate::stage::{Seen, Stage};
 
-/// Who attacks.
+/// The attacker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// An agent in a real guest.
     Guest,
-    /// An agent that a script plays, through the real run loop.
+    /// A scripted agent, through the real run loop.
     Agent,
-    /// Whoever wrote the results that are read back.
+    /// The author of results that are read back.
     Results,
     /// Another user of the machine, or an open umask.
     User,
+    /// A mirror, or an attacker in the network.
+    Mirror,
+    /// The author of a repository that a user cloned.
+    Project,
 }
 
 impl By {
-    /// For the table.
+    /// Name in the table.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Guest => "real guest",
             Self::Agent => "scripted agent",
             Self::Results => "results",
             Self::User => "another user",
+            Self::Mirror => "mirror",
+            Self::Project => "repository",
         }
     }
 }
@@ -31,41 +37,41 @@ impl By {
 pub struct Attack {
     /// Its name.
     pub name: &'static str,
-    /// Who attacks.
+    /// The attacker.
     pub by: By,
-    /// What is done, for people.
+    /// Description of the attack.
     pub what: &'static str,
-    /// What is promised against it.
+    /// The promise against it.
     pub promise: &'static str,
-    /// What must come of it.
+    /// The expected result.
     pub wanted: Wanted,
-    /// How it is done.
+    /// The code that runs it.
     pub act: fn(&Stage<'_>) -> Seen,
 }
 
-/// What must come of an attack.
+/// The expected result of an attack.
 pub struct Wanted {
-    /// Exit codes that are right.
+    /// Accepted exit codes.
     pub exit: &'static [i32],
-    /// Words that must be told: printed, or in the run's summary.
+    /// Texts that must be printed or be in the run's summary.
     pub told: &'static [&'static str],
-    /// Words that must be in nothing that was printed.
+    /// Texts that must not be printed.
     pub never: &'static [&'static str],
-    /// MiB of memory that the lab may have taken.
+    /// Maximum memory of the lab, MiB.
     pub memory_mib: u64,
-    /// MiB that may be on the disk afterwards.
+    /// Maximum size on the disk afterwards, MiB.
     pub disk_mib: u64,
-    /// Seconds that it may have taken.
+    /// Maximum duration, seconds.
     pub seconds: u64,
 }
 
 impl Wanted {
-    /// An exit code and words, within the usual bounds.
+    /// An exit code and texts, with the usual limits.
     pub const fn exit(exit: &'static [i32], told: &'static [&'static str]) -> Self {
         Self { exit, told, never: &[], memory_mib: 400, disk_mib: 160, seconds: 60 }
     }
 
-    /// Words that nobody may see.
+    /// Adds texts that must not be printed.
     pub const fn never(mut self, never: &'static [&'static str]) -> Self {
         self.never = never;
         self

@@ -1,5 +1,5 @@
-//! The agent that attacks, in real guests: one run of the program with every attack as a cell. Whichever guest an attack
-//! costs, the next attack has another one.
+//! The hostile agent in real guests: one run of the program with every attack as a cell. If an attack ends its guest,
+//! the next attack has a new one.
 
 use crate::{
     attack::{Attack, By, Wanted},
@@ -21,7 +21,7 @@ const KERNEL: &str = "6.12";
 /// For the whole run: a cold boot per attack, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(500);
 
-/// What came of the run that all of these attacks are part of.
+/// Result of the run with all of these attacks.
 #[derive(Default)]
 struct Whole {
     seen: Seen,
@@ -29,7 +29,7 @@ struct Whole {
     verdicts: BTreeMap<String, String>,
     /// Files below the run's directory.
     files: Vec<PathBuf>,
-    /// What was wrong with launch directories while guests ran.
+    /// Problems with launch directories while guests ran.
     open: Vec<String>,
 }
 
@@ -47,14 +47,14 @@ fn row(name: &'static str, what: &'static str, promise: &'static str, verdict: &
 /// The rows.
 pub fn attacks() -> Vec<Attack> {
     const BUDGET: &str = "A guest has a budget of messages and bytes, and exceeding it is a verdict of its own";
-    const OVER: &[&str] = &["errored: over-budget: the guest said more than it may"];
+    const OVER: &[&str] = &["errored: over-budget: the guest sent too much"];
     vec![
         row("guest-nothing", "nothing: the control", "A guest that behaves passes", &["passed"]),
         row("guest-probes-without-end", "`Probed` without end", BUDGET, OVER),
         row("guest-complaints-without-end", "unique warnings without end", BUDGET, OVER),
         row("guest-heartbeats-without-end", "heartbeats without end", BUDGET, OVER),
-        row("guest-notes-without-end", "lines for the log without end", BUDGET, OVER),
-        row("guest-garbage-without-end", "bytes that are no message", BUDGET, OVER),
+        row("guest-notes-without-end", "endless log lines", BUDGET, OVER),
+        row("guest-garbage-without-end", "endless bytes outside of messages", BUDGET, OVER),
         row(
             "guest-console-without-end",
             "a console that is written to without end",
@@ -130,7 +130,7 @@ fn act_of(name: &'static str) -> fn(&Stage<'_>) -> Seen {
     acts[names.iter().position(|known| *known == name).expect("it was just put there")]
 }
 
-/// What came of the attack with this number.
+/// Result of the attack with this number.
 fn judge(_: &Stage<'_>, number: usize) -> Seen {
     static WHOLE: OnceLock<Whole> = OnceLock::new();
     let whole = WHOLE.get_or_init(run);
@@ -160,7 +160,7 @@ fn judge(_: &Stage<'_>, number: usize) -> Seen {
 }
 
 /// A project whose agent is the hostile one.
-fn project(scratch: &Path) -> PathBuf {
+pub fn project(scratch: &Path) -> PathBuf {
     let project = scratch.join("project");
     let root = fs::canonicalize(ROOT).expect("the project");
     let agent = "target/guest/x86_64-unknown-linux-gnu/release";
@@ -182,7 +182,7 @@ fn run() -> Whole {
     let scratch = tempfile::Builder::new().prefix("hostile-").tempdir().expect("a temporary directory");
     let (results, temporary) = (scratch.path().join("results"), scratch.path().join("tmp"));
     fs::create_dir(&temporary).expect("a directory");
-    // Others get to it, as they get to /tmp.
+    // Other users can access it, like /tmp.
     for (path, mode) in [(scratch.path(), 0o755), (&*temporary, 0o1777)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its mode");
     }
@@ -220,7 +220,8 @@ fn run() -> Whole {
     whole
 }
 
-/// Launch directories that others could enter, looked at by their modes and, where there is another user to be, by going in.
+/// Launch directories that others could enter, looked at by their modes and, where there is another user to be, by
+/// going in.
 fn look(temporary: &Path, open: &mut Vec<String>) {
     for entry in fs::read_dir(temporary).into_iter().flatten().flatten() {
         let Ok(found) = entry.metadata() else { continue };

@@ -1,8 +1,8 @@
-//! Whoever attacks gets nowhere: `make hostile`.
+//! Attacks on the lab, with the expected result of each: `make hostile`.
 //!
-//! Guests, scripted agents, results and other users attack the real program, each in every way that is known. Of each attack
-//! the exit code and the words are held against what must come of it, and so are the program's memory, what it left on the
-//! disk, and files outside of its directories.
+//! Guests, scripted agents, results and other users attack the real program, each in every way that is known. Of each
+//! attack the exit code and the words are held against what must come of it, and so are the program's memory, what it
+//! left on the disk, and files outside of its directories.
 
 mod attack;
 #[path = "../faults/fake.rs"]
@@ -10,7 +10,11 @@ mod attack;
 mod fake;
 mod fault;
 mod guests;
+mod mirror;
+mod mirrors;
 mod numbers;
+mod projects;
+mod received;
 mod results;
 mod scripted;
 mod stage;
@@ -53,6 +57,9 @@ fn all() -> Vec<Attack> {
     all.extend(numbers::attacks());
     all.extend(scripted::attacks());
     all.extend(users::attacks());
+    all.extend(received::attacks());
+    all.extend(mirrors::attacks());
+    all.extend(projects::attacks());
     all.extend(guests::attacks());
     all
 }

@@ -1,4 +1,4 @@
-//! Numbers that nobody can count with, and plans that name something twice.
+//! Numbers that would overflow, and plans with duplicates.
 
 use crate::{
     attack::{Attack, By, Wanted},
@@ -50,12 +50,17 @@ pub fn attacks() -> Vec<Attack> {
         row("shard-beyond-its-count", "a shard is the seventh of one", &["there is no shard 7/1"], |stage| {
             merge(stage, &with(&shard(), "\"number\":1,\"count\":1", "\"number\":7,\"count\":1"))
         }),
-        row("time-beyond-time", "an event comes in the year 292 million", &["which is no time of a run"], |stage| {
-            let mut events = run("x");
-            events[3].at_ms = 1 << 63;
-            report(stage, &plain(&events))
-        }),
-        row("kernel-twice", "a plan has a kernel twice", &["the plan names kernel", "twice"], |stage| {
+        row(
+            "time-beyond-time",
+            "an event comes in the year 292 million",
+            &["which is not a valid time of a run"],
+            |stage| {
+                let mut events = run("x");
+                events[3].at_ms = 1 << 63;
+                report(stage, &plain(&events))
+            },
+        ),
+        row("kernel-twice", "a plan has a kernel twice", &["the plan contains kernel", "twice"], |stage| {
             let mut events = run("x");
             if let Event::RunStarted { run } = &mut events[0].event {
                 let twin = run.plan.kernels[0].clone();
@@ -63,7 +68,7 @@ pub fn attacks() -> Vec<Attack> {
             }
             report(stage, &plain(&events))
         }),
-        row("cell-twice", "a kernel has a cell twice", &["the plan names", "twice"], |stage| {
+        row("cell-twice", "a kernel has a cell twice", &["the plan contains", "twice"], |stage| {
             let mut events = run("x");
             if let Event::RunStarted { run } = &mut events[0].event {
                 let twin = run.plan.kernels[0].cells[0].clone();
@@ -71,7 +76,7 @@ pub fn attacks() -> Vec<Attack> {
             }
             report(stage, &plain(&events))
         }),
-        row("guests-without-number", "a guest is the 4294967295th", &["it numbers a guest above"], |stage| {
+        row("guests-without-number", "a guest is the 4294967295th", &["it has a guest number above"], |stage| {
             let mut events = run("x");
             for stamped in &mut events {
                 if let Event::GuestStarted { guest, .. } = &mut stamped.event {
@@ -89,7 +94,7 @@ pub fn attacks() -> Vec<Attack> {
         row(
             "checksum-of-letters",
             "a checksum in kernels.lock is no hexadecimal number",
-            &["is no checksum"],
+            &["is not a hexadecimal checksum"],
             |stage| {
                 locked(stage, |lock| {
                     let at = lock.find("sha256 = \"").unwrap() + "sha256 = \"".len();

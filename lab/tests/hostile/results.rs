@@ -1,4 +1,4 @@
-//! Results that somebody else wrote: names, links, files and words in what `lab merge`, `report` and `compare` read.
+//! Hostile results: names, links, files and texts that `lab merge`, `report` and `compare` read.
 
 use crate::{
     attack::{Attack, By, Wanted},
@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What steers terminals, browsers, CI systems and parsers.
+/// Control sequences for terminals, browsers, CI systems and parsers.
 const EVIL: &str = "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\u{feff}\r\n::error::forged\n##[add-mask]forged\nok 9 forged\n]]><script>x</script>|`x`";
 
 fn row(
@@ -102,7 +102,7 @@ pub fn attacks() -> Vec<Attack> {
 }
 
 fn names() -> Vec<Attack> {
-    let refused = || Wanted::exit(&[2], &["is no name of a kernel or a run"]);
+    let refused = || Wanted::exit(&[2], &["is not a valid name of a kernel or a run"]);
     vec![
         row("kernel-id-climbs", "a shard's kernel id is `../evil`", NAMES, refused(), |stage| {
             let shard = stage.raw_results("shard", &with(&shard(), "\"6.12\"", "\"../evil\""));
@@ -125,7 +125,7 @@ fn names() -> Vec<Attack> {
             "file-climbs",
             "a file of a cell is `../../outside/key`",
             NAMES,
-            Wanted::exit(&[2], &["is no path of a file inside a run"]),
+            Wanted::exit(&[2], &["is not a valid path of a file in a run"]),
             |stage| {
                 let mut events = run("x");
                 let inside = Inside::new("6.12/cells/x/planted").unwrap();

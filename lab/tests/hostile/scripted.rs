@@ -1,4 +1,4 @@
-//! Agents that a script plays, through the real run loop and the real reporters.
+//! Scripted agents, with the real run loop and the real reporters.
 
 use crate::{
     attack::{Attack, By, Wanted},
@@ -17,7 +17,7 @@ use std::{env, path::Path, process::Command, process::ExitCode, time::Duration};
 
 const EVIL: &str = "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\r\n::error::forged\n##[add-mask]forged\n]]>";
 const BUDGET: &str = "A guest has a budget of messages and bytes, and exceeding it is a verdict of its own";
-const OVER: &[&str] = &["over-budget", "the guest said more than it may"];
+const OVER: &[&str] = &["over-budget", "the guest sent too much"];
 
 /// An attack and who plays it.
 struct Played {
@@ -134,14 +134,14 @@ fn played() -> Vec<Played> {
         endlessly("heartbeats-without-end", "heartbeats without end", || {
             endless(|uptime_ms| message(&AgentMessage::Heartbeat { uptime_ms, cell: None }))
         }),
-        endlessly("notes-without-end", "lines for the log without end", || {
+        endlessly("notes-without-end", "endless log lines", || {
             endless(|_| message(&AgentMessage::Log { text: EVIL.to_owned() }))
         }),
         endlessly("visits-without-end", "output of a program that nobody started", || {
             endless(|_| message(&AgentMessage::InputTaken { bytes: u32::MAX }))
         }),
-        endlessly("garbage-without-end", "bytes that are no message", || endless(|_| vec![0xf5; 64 << 10])),
-        endlessly("reports-without-end", "reports of a cell that nobody asked for", || {
+        endlessly("garbage-without-end", "endless bytes outside of messages", || endless(|_| vec![0xf5; 64 << 10])),
+        endlessly("reports-without-end", "reports of a cell that was not requested", || {
             endless(|_| {
                 let log = vec!["x".repeat(4000); 500];
                 let report = CellReport { log, ..CellReport::bare(CellId("Z99-x".to_owned()), Outcome::Passed) };
@@ -166,7 +166,7 @@ fn played() -> Vec<Played> {
         name: "words-after-the-last",
         what: "words without end after the last cell",
         promise: BUDGET,
-        wanted: Wanted::exit(&[1], &["the guest said more than it may", "and it was killed"]),
+        wanted: Wanted::exit(&[1], &["the guest sent too much", "and it was killed"]),
         scenario: || {
             once(|script, cells| {
                 cells.iter().for_each(|cell| script.pass(cell));
@@ -250,7 +250,7 @@ fn contents() -> Vec<Played> {
             name: "verdicts-are-forged",
             what: "passes are reported for cells that never ran",
             promise: "A guest can't claim another cell's verdict",
-            wanted: Wanted::exit(&[3], &["which is not running, was ignored"]),
+            wanted: Wanted::exit(&[3], &["ignored a report of"]),
             scenario: || {
                 Scenario::of(|mut script: Script<'_>| {
                     let cells = script.boot();
@@ -265,7 +265,7 @@ fn contents() -> Vec<Played> {
         },
         Played {
             name: "begins-for-others",
-            what: "cells begin that nobody asked for, without end",
+            what: "endless starts of cells that were not requested",
             promise: BUDGET,
             wanted: Wanted::exit(&[3], OVER),
             scenario: || {
@@ -279,7 +279,7 @@ fn contents() -> Vec<Played> {
             name: "nested-frames",
             what: "a frame of brackets, as deep as it is long",
             promise: "Bytes on the port can't crash or stall the lab",
-            wanted: Wanted::exit(&[0], &["frame that holds no message"]),
+            wanted: Wanted::exit(&[0], &["frame without a message"]),
             scenario: || {
                 once(|script, cells| {
                     let payload = vec![b'['; MAX_PAYLOAD];

@@ -1,4 +1,4 @@
-//! Where an attack takes place: the program is started, measured, and what lies about afterwards is looked at.
+//! The environment of an attack: starts and measures the program, and checks the remaining files.
 
 use crate::attack::Attack;
 use lab_record::event::Stamped;
@@ -14,7 +14,7 @@ use std::{
 };
 
 pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// What somebody who attacks would like to read.
+/// Content of a secret file that attacks must not read.
 pub const SECRET: &str = "a-secret-of-the-host-77c1";
 /// Bytes of output that are kept.
 const MOST_PRINTED: u64 = 16 << 20;
@@ -25,7 +25,7 @@ pub struct Stage<'a> {
     pub scratch: &'a Path,
 }
 
-/// What came of it.
+/// Result of a command.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Exit code; none where it had to be killed.
@@ -141,7 +141,7 @@ fn on_disk(directory: &Path) -> u64 {
     files.filter_map(|entry| entry.path().symlink_metadata().ok()).map(|it| it.blocks() * 512).sum()
 }
 
-/// Does an attack, and says what was not contained.
+/// Runs an attack, and returns what was not contained.
 pub fn attack(attack: &Attack) -> Vec<String> {
     let scratch = tempfile::Builder::new().prefix("hostile-").tempdir().expect("a temporary directory");
     let stage = Stage { scratch: scratch.path() };
@@ -191,7 +191,7 @@ pub fn attack(attack: &Attack) -> Vec<String> {
         wrong.push(format!("files outside: {:?}", after.keys().collect::<Vec<_>>()));
     }
     for (path, bytes) in contents(&stage.run()) {
-        // What an attacker planted is none of the lab's doing.
+        // Files of the attacker were not created by the lab.
         let copied = !path.to_string_lossy().contains("planted")
             && bytes.windows(SECRET.len()).any(|it| it == SECRET.as_bytes());
         if copied && !path.is_symlink() {

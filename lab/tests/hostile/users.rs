@@ -1,4 +1,4 @@
-//! Other users of the machine, and a umask that lets them in.
+//! Other users of the machine, and a umask that gives them access.
 
 use crate::{
     attack::{Attack, By, Wanted},
@@ -57,6 +57,32 @@ pub fn attacks() -> Vec<Attack> {
             fs::write(stage.scratch.join("cache/accelerator.json"), "{}").unwrap();
             listed(stage)
         }),
+        row(
+            "temporary-directory-is-shared",
+            "others can replace what lies in the directory for temporary files",
+            Wanted { seconds: 90, ..Wanted::exit(&[3], &["can be written by other users", "chmod go-w"]) },
+            |stage| {
+                with_mode(stage.scratch, 0o755);
+                let shared = stage.scratch.join("shared");
+                with_mode(&shared, 0o777);
+                let project = crate::guests::project(&stage.scratch.join("run"));
+                let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+                command.arg("--project").arg(project).args([
+                    "run",
+                    "--no-build",
+                    "--cold",
+                    "--kernel",
+                    "6.12",
+                    "--case",
+                    "X00*",
+                ]);
+                command.arg("--out").arg(stage.scratch.join("results"));
+                let mut command = stage.dressed(command);
+                // The kernels of this machine.
+                command.env_remove("NETKIT_LAB_CACHE").env("TMPDIR", shared);
+                stage.finish(command, Duration::from_secs(90))
+            },
+        ),
         row("cache-can-be-replaced", "others can write to the directory of the cache", refused(), |stage| {
             with_mode(stage.scratch, 0o777);
             listed(stage)

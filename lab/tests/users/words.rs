@@ -18,7 +18,7 @@ fn history(results: &Path, names: &[&str]) {
 }
 
 #[test]
-fn a_suggestion_begins_with_the_word_or_has_few_letters_changed_and_never_misleads() {
+fn suggestions_begin_with_the_word_or_differ_by_few_letters() {
     let error = |kernel: &str| stderr(&lab(&["list", "--kernel", kernel]).output().unwrap());
     let told = error("6.18");
     assert!(told.contains("no kernel matches `6.18`; nearest: 6.18.5, 6.18.9, 6.18.12, 6.18.15\n"), "{told}");
@@ -37,7 +37,7 @@ fn a_suggestion_begins_with_the_word_or_has_few_letters_changed_and_never_mislea
 }
 
 #[test]
-fn a_wrong_number_is_answered_with_the_range_and_not_with_the_name_of_a_type() {
+fn an_error_about_a_number_has_the_valid_range() {
     for (arguments, range) in [
         (&["run", "--jobs", "0"][..], "a whole number from 1 to "),
         (&["run", "--jobs", "two"], "a whole number from 1 to "),

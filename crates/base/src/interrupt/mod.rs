@@ -45,9 +45,8 @@ fn end_at_the_second(relay: Arc<Mutex<Desk>>) -> std::io::Result<()> {
 static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 
 /// Shared by all threads of a run.
-///
-/// What a person's signal says and what a run says to itself are two things: only the former is told as an interruption and
-/// decides the exit code, and only the former outlives the run.
+/// A signal and a stop by the run itself are separate: only a signal is reported as an interruption, decides the exit
+/// code and remains set after the run.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
@@ -55,22 +54,23 @@ pub struct Interrupt {
     relay: Arc<Mutex<Desk>>,
 }
 
-/// Why a run stops by itself.
+/// Why a run stops itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Stop {
+pub enum RunStop {
     /// It took longer than its own deadline.
     Deadline = 1,
-    /// What happened can't be written down.
+    /// The reports can't be written.
     Reports = 2,
 }
 
-impl Stop {
+impl RunStop {
     const ALL: [Self; 2] = [Self::Deadline, Self::Reports];
 }
 
 impl Interrupt {
-    /// Installs handlers for SIGINT and SIGTERM that set the flag. There is one flag per process; further calls return it.
+    /// Installs handlers for SIGINT and SIGTERM that set the flag. There is one flag per process; further calls return
+    /// it.
     ///
     /// # Errors
     /// `sigaction` failed.
@@ -94,7 +94,7 @@ impl Interrupt {
         INSTALLED.get().and_then(Self::signal)
     }
 
-    /// The same for one run: it hears every signal, and can be stopped by itself without anything that comes after it.
+    /// The flag of one run: it is set by every signal, and the run can stop itself without affecting later runs.
     #[must_use]
     pub fn for_one_run(&self) -> Self {
         Self { signal: Arc::clone(&self.signal), stop: Arc::default(), relay: Arc::clone(&self.relay) }
@@ -105,7 +105,7 @@ impl Interrupt {
         Relay::open(&self.relay)
     }
 
-    /// Whether everything shall end, for whichever reason.
+    /// Whether the run must end, for any reason.
     pub fn is_over(&self) -> bool {
         self.signal().is_some() || self.stopped().is_some()
     }
@@ -126,16 +126,16 @@ impl Interrupt {
         }
     }
 
-    fn stopped(&self) -> Option<Stop> {
+    fn stopped(&self) -> Option<RunStop> {
         let stop = self.stop.load(Ordering::SeqCst);
-        Stop::ALL.into_iter().find(|it| *it as usize == stop)
+        RunStop::ALL.into_iter().find(|it| *it as usize == stop)
     }
 
-    /// Why the run ends early, for the cells that it costs.
+    /// Why the run ends early, for the verdicts of the cells that do not run.
     pub fn why(&self) -> &'static str {
         match (self.signal(), self.stopped()) {
-            (None, Some(Stop::Deadline)) => "the run took longer than its deadline",
-            (None, Some(Stop::Reports)) => "the run's reports can't be written",
+            (None, Some(RunStop::Deadline)) => "the run took longer than its deadline",
+            (None, Some(RunStop::Reports)) => "the run's reports can't be written",
             _ => "the run was interrupted",
         }
     }
@@ -145,8 +145,8 @@ impl Interrupt {
         self.signal.store(signal as usize, Ordering::SeqCst);
     }
 
-    /// Ends the run that this belongs to by itself. The first reason counts.
-    pub fn stop(&self, why: Stop) {
+    /// Stops the run of this flag. The first reason counts.
+    pub fn stop(&self, why: RunStop) {
         let _ = self.stop.compare_exchange(0, why as usize, Ordering::SeqCst, Ordering::SeqCst);
     }
 }
@@ -189,8 +189,8 @@ mod tests {
     fn a_run_that_stops_itself_stops_no_other_and_is_no_signal() {
         let process = Interrupt::default();
         let (one, other) = (process.for_one_run(), process.for_one_run());
-        one.stop(Stop::Reports);
-        one.stop(Stop::Deadline);
+        one.stop(RunStop::Reports);
+        one.stop(RunStop::Deadline);
         assert!(one.is_over() && !other.is_over() && !process.is_over());
         assert_eq!((one.signal(), one.why()), (None, "the run's reports can't be written"));
         process.raise(signal_hook::consts::SIGTERM);

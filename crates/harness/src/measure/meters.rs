@@ -1,8 +1,8 @@
 //! The three figures of a sample. Each is the median over a window of guest time, after a few warm-up packets:
 //! interruptions by a busy host affect only few of the values.
 //!
-//! One thread is both client and server, and the guest's only processor has nothing else to do: the time between sending
-//! and receiving is processor time, softirqs included.
+//! One thread is both client and server, and the guest's only processor has nothing else to do: the time between
+//! sending and receiving is processor time, softirqs included.
 
 use crate::ctx::Stop;
 use lab_protocol::measure::DATAGRAM;
@@ -13,14 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Exchanges before a window begins.
+/// Number of warm-up exchanges before a window.
 const WARM_UP: u32 = 8;
-/// Datagrams that are under way at the same time; few enough for any buffer.
+/// Number of datagrams in flight; few enough for any buffer.
 const BURST: u32 = 16;
-/// Bytes that are under way on a connection at the same time: they fit into the receiver's first window.
+/// Bytes in flight on a connection: they fit into the receiver's first window.
 const CHUNK: usize = 32 << 10;
 
-/// Both ends of what is measured.
+/// Both ends of the measured path.
 pub struct Ends<'a> {
     /// Namespace of the client.
     pub from: &'a Netns,
@@ -28,9 +28,9 @@ pub struct Ends<'a> {
     pub to: &'a Netns,
     /// The server's address.
     pub dial: SocketAddr,
-    /// How long a single packet may take before it counts as lost.
+    /// Time after which a packet counts as lost.
     pub patience: Duration,
-    /// How long each figure is measured.
+    /// Duration of the measurement of each figure.
     pub window: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Ends<'_> {
     }
 }
 
-/// A datagram there and its answer back, nanoseconds.
+/// Round-trip time of a datagram and its answer, nanoseconds.
 pub fn round_trip(ends: &Ends<'_>) -> Result<f64, Stop> {
     let (client, server) = ends.datagrams()?;
     let mut buffer = [0; 64];

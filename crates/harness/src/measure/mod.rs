@@ -1,13 +1,14 @@
 //! Compares the mechanisms: the cost of a packet on each kind of link with each attach type.
 //!
-//! Every sample has its own topology, so that no setup affects the next one. A sample with a lost packet, or whose programs
-//! did not run as expected, is an error.
+//! Every sample has its own topology, so that no setup affects the next one. A sample with a lost packet, or whose
+//! programs did not run as expected, is an error.
 
 mod meters;
 
 use crate::{
     case::Direction,
     ctx::{Ctx, Stop},
+    error::HarnessError,
     runner::Runner,
     testbed::{AttachedProgram, P0, P1, Spot, Testbed},
 };
@@ -20,16 +21,16 @@ use lab_topology::{Family, library};
 use meters::Ends;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// Takes a sample: its round, its setup's place in the request, its figures.
-type Tell<'a> = dyn FnMut(u32, u32, Sample) -> Result<(), String> + 'a;
+/// Receives a sample: its round, its setup's index in the request, its figures.
+type Tell<'a, E> = dyn FnMut(u32, u32, Sample) -> Result<(), E> + 'a;
 
 impl Runner {
-    /// Measures every setup in every round. Rounds are interleaved, and each begins one setup further on, so that whatever
-    /// slows the guest down for a while slows no setup alone.
+    /// Measures every setup in every round. Each round starts with the next setup, so that a temporary slowdown of
+    /// the guest does not affect only one setup.
     ///
     /// # Errors
-    /// One line: the first setup that can't be measured, or the error of `tell`.
-    pub fn measure(&self, request: &MeasureRequest, tell: &mut Tell<'_>) -> Result<(), String> {
+    /// The first setup that can't be measured, or the error of `tell`.
+    pub fn measure<E: From<HarnessError>>(&self, request: &MeasureRequest, tell: &mut Tell<'_, E>) -> Result<(), E> {
         let window = Duration::from_millis(request.window_ms.into());
         let count = request.setups.len();
         for round in 0..request.rounds {
@@ -37,7 +38,8 @@ impl Runner {
                 let at = (step + round as usize) % count;
                 let setup = request.setups[at];
                 let mut ctx = self.context(request.time_scale);
-                let sample = sample(&mut ctx, setup, window).map_err(|stop| format!("{setup}: {}", words(&stop)))?;
+                let sample = sample(&mut ctx, setup, window)
+                    .map_err(|stop| HarnessError::Measure { setup: setup.to_string(), reason: words(&stop) })?;
                 tell(round, at as u32, sample)?;
             }
         }
@@ -68,7 +70,7 @@ fn sample(ctx: &mut Ctx, setup: Setup, window: Duration) -> Result<Sample, Stop>
     };
     for attached in &programs {
         let ran = attached.program.stats()?.marked;
-        // What is put into the receiver's own device goes past the programs in front of it.
+        // `bpf_redirect_peer` bypasses the programs before the receiver's device.
         let passed_over = setup.way == Way::RedirectPeer && attached.receives;
         if (ran == 0) != passed_over {
             let at = attached.attachment.hook;
@@ -81,7 +83,7 @@ fn sample(ctx: &mut Ctx, setup: Setup, window: Duration) -> Result<Sample, Stop>
 struct Attached<'b> {
     program: Arc<Program>,
     attachment: AttachedProgram<'b>,
-    /// Whether it stands in front of the receiver.
+    /// Whether it is before the receiver.
     receives: bool,
 }
 
@@ -99,7 +101,7 @@ fn attach_all<'b>(
     };
     let mut attached = Vec::new();
     for (at, target, node) in [(P0, P1, "w1"), (P1, P0, "w0")] {
-        // `bpf_redirect` leaves the link-layer address to the program; an L3 netkit has none to write.
+        // With `bpf_redirect` the program must write the link-layer address; an L3 netkit device has none.
         let eth_dst = testbed.net.readback(node, "eth0")?.mac.unwrap_or_default();
         let config = Config { target_ifindex: testbed.ifindex(target), eth_dst, ..Config::new(ctx.marker) };
         let steering = testbed.load(ctx, at, kind, config)?;
@@ -119,6 +121,6 @@ fn confirm(testbed: &Testbed, at: Spot, attach: AttachType, program: &Program) -
     if used == Some(attach) {
         Ok(())
     } else {
-        Err(Stop::check(format!("asked for {attach}, the kernel lists {used:?}")))
+        Err(Stop::check(format!("requested {attach}, but the kernel lists {used:?}")))
     }
 }

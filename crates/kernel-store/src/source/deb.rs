@@ -1,46 +1,161 @@
 //! Kernels from Debian packages.
 
-use super::{Bound, Job, KernelSource, Site};
+use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, checksum};
 use crate::{
     apt::Apt,
-    cache::{Errand, Finished, Writing, sha256_of},
-    config::{Debian, Kernel},
+    cache::{CachedKernel, Target, WritePurpose, Writing, sha256_of},
+    changelog,
+    debian::Debian,
     error::{KernelsError, Result},
     files::Identity,
-    lockfile::{Locked, Part},
     modules,
-    packages::{self, Package},
-    untar::{Refusal, Unpacked},
+    names::is_file_name,
+    packages::{self, ArchivePackage},
+    untar::{Refusal, UnpackedFiles},
 };
-use lab_base::process;
+use lab_base::{process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
-/// The newest package of a suite whose name matches.
-pub(super) struct Deb<'a> {
-    pub suite: &'a str,
-    pub package: &'a str,
+/// `source.deb`: the newest package of a suite whose name matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deb {
+    /// Suite that contains it.
+    pub suite: String,
+    /// Pattern of the package's name; the highest matching version is used.
+    pub package: String,
 }
 
-impl Deb<'_> {
-    fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<Wanted<'b>> {
-        let Some(Locked::Deb { suite, package, version, sha256, kernel, parts }) = locked else {
-            return Err(KernelsError::Unlocked);
-        };
-        Ok(Wanted { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts })
+/// A package of a Debian suite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedDeb {
+    pub suite: String,
+    pub package: String,
+    pub version: String,
+    /// SHA-256 of the `.deb`, hexadecimal.
+    #[serde(deserialize_with = "checksum")]
+    pub sha256: String,
+    /// Version of the kernel in it.
+    pub kernel: KernelVersion,
+    /// Packages of the same version that contain the files, if this package only depends on them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PackagePart>,
+}
+
+/// A package with a part of a kernel's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackagePart {
+    pub package: String,
+    /// SHA-256 of the `.deb`, hexadecimal.
+    #[serde(deserialize_with = "checksum")]
+    pub sha256: String,
+}
+
+impl ConfiguredSource for Deb {
+    const KEYS: &'static [&'static str] = &["suite", "package"];
+
+    fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
+        let (suite, package) = read_package(table)?;
+        Ok(Self { suite, package })
     }
 }
 
-impl KernelSource for Deb<'_> {
+/// Reads `suite` and the pattern `package`.
+pub(crate) fn read_package(table: &SourceTable<'_>) -> std::result::Result<(String, String), ConfigError> {
+    let SourceTable { table, kernel, .. } = table;
+    let (suite, package) = (table.required("suite")?, table.required("package")?);
+    if !is_file_name(suite) {
+        return Err(table.error_at("suite", format!("{suite:?} in {kernel} is not a suite's name")));
+    }
+    if let Err(error) = globset::Glob::new(package) {
+        return Err(table.error_at("package", format!("`package` in {kernel}: {}", error.kind())));
+    }
+    Ok((suite.to_owned(), package.to_owned()))
+}
+
+/// Whether a locked package is one of this suite and pattern.
+pub(crate) fn is_of(suite: &str, pattern: &str, locked: (&str, &str)) -> bool {
+    let matches = || globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(locked.1));
+    suite == locked.0 && matches()
+}
+
+impl fmt::Display for Deb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "deb {} ({})", self.package, self.suite)
+    }
+}
+
+impl fmt::Display for LockedDeb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.package, self.version, self.suite)
+    }
+}
+
+impl LockEntry for LockedDeb {
+    fn kernel(&self) -> KernelVersion {
+        self.kernel
+    }
+
+    fn package_version(&self) -> Option<&str> {
+        Some(&self.version)
+    }
+
+    fn difference(&self, before: &Locked) -> String {
+        let Locked::Deb(before) = before else { return "from another source".to_owned() };
+        let mut told = Vec::new();
+        if before.sha256 != self.sha256 {
+            told.push("the package has a different checksum".to_owned());
+        }
+        for part in &self.parts {
+            match before.parts.iter().find(|it| it.package == part.package) {
+                None => told.push(format!("with {}", part.package)),
+                Some(it) if it.sha256 != part.sha256 => told.push(format!("different checksum of {}", part.package)),
+                Some(_) => {}
+            }
+        }
+        let lost = before.parts.iter().filter(|part| !self.parts.iter().any(|it| it.package == part.package));
+        told.extend(lost.map(|part| format!("without {}", part.package)));
+        if told.is_empty() {
+            return "other fields of the entry differ".to_owned();
+        }
+        format!("the same version: {}", told.join(", "))
+    }
+}
+
+impl Deb {
+    fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<LockedPackage<'b>> {
+        let Some(Locked::Deb(LockedDeb { suite, package, version, sha256, kernel, parts })) = locked else {
+            return Err(KernelsError::Unlocked);
+        };
+        Ok(LockedPackage { suite, pattern: &self.package, package, version, sha256, kernel: *kernel, parts })
+    }
+}
+
+impl KernelSource for Deb {
+    fn promised(&self) -> Option<KernelVersion> {
+        self.package.strip_prefix("linux-image-")?.parse().ok()
+    }
+
+    fn is_published(&self) -> bool {
+        true
+    }
+
+    fn is_resolved_by(&self, locked: &Locked) -> bool {
+        matches!(locked, Locked::Deb(it) if is_of(&self.suite, &self.package, (&it.suite, &it.package)))
+    }
+
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        // apt's lists are part of what the lock protects.
-        let writing = site.cache.write(Errand::Fetch, progress)?;
-        let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
-        resolve(packages, self.suite, self.package).map(Some)
+        // apt's lists are also protected by the lock.
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
+        let packages = indexes.of(writing.root(), site.debian, &self.suite, progress)?;
+        resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::Deb(locked)))
     }
 
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
@@ -48,25 +163,39 @@ impl KernelSource for Deb<'_> {
         Ok(Bound { version: wanted.kernel, sha256: identity_of(wanted.sha256, wanted.parts) })
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         let wanted = self.wanted(job.locked)?;
-        fetch(job.writing, job.site.debian, job.kernel, &wanted, &job.bound.sha256, job.progress)
+        fetch(job.writing, job.site.debian, job.target, &wanted, &job.bound.sha256, job.progress)
+    }
+
+    fn changelog(&self, site: &Site<'_>, locked: &Locked, progress: &dyn Fn(&str)) -> Result<String> {
+        let wanted = self.wanted(Some(locked))?;
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
+        let (apt, stage) = (Apt::new(writing.root(), site.debian, wanted.suite)?, writing.stage()?);
+        let package = (wanted.package, wanted.sha256);
+        changelog::of_package(&wanted.get(&writing, &apt, package, stage.path(), progress)?)
     }
 }
 
-/// A package unpacks to about four times its size (6.1 ships its modules uncompressed), and the `.deb` lies beside it.
+/// Disk space for a package: unpacked it has about four times its size (6.1 has uncompressed modules), plus the `.deb`.
 const SPACE_PER_BYTE: u64 = 6;
 
 /// The current packages of suites; each suite is read once.
 #[derive(Default)]
-pub(crate) struct Indexes(BTreeMap<String, Vec<Package>>);
+pub(crate) struct Indexes(BTreeMap<String, Vec<ArchivePackage>>);
 
 impl Indexes {
     /// The kernel packages of a suite.
     ///
     /// # Errors
     /// The network or the mirror fails, or a signature is invalid.
-    pub fn of(&mut self, cache: &Path, debian: &Debian, suite: &str, progress: &dyn Fn(&str)) -> Result<&[Package]> {
+    pub fn of(
+        &mut self,
+        cache: &Path,
+        debian: &Debian,
+        suite: &str,
+        progress: &dyn Fn(&str),
+    ) -> Result<&[ArchivePackage]> {
         match self.0.entry(suite.to_owned()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
@@ -81,8 +210,8 @@ impl Indexes {
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version or not all of its parts.
-pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+/// No package matches, or the matching one has no kernel version or lacks a part.
+pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<LockedDeb> {
     let (package, kernel) = choose(packages, suite, pattern)?;
     let part = |name: &String| {
         let found = packages.iter().find(|part| part.name == *name && part.version == package.version);
@@ -91,9 +220,9 @@ pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
             part: name.clone(),
             suite: suite.to_owned(),
         })?;
-        Ok(Part { package: name.clone(), sha256: found.sha256.clone() })
+        Ok(PackagePart { package: name.clone(), sha256: found.sha256.clone() })
     };
-    Ok(Locked::Deb {
+    Ok(LockedDeb {
         parts: package.parts.iter().map(part).collect::<Result<_>>()?,
         suite: suite.to_owned(),
         package: package.name.clone(),
@@ -106,19 +235,24 @@ pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 /// The current package of a pattern, and its kernel version.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
-pub(crate) fn choose<'a>(packages: &'a [Package], suite: &str, pattern: &str) -> Result<(&'a Package, KernelVersion)> {
+/// No package matches, or the matching one has no kernel version.
+pub(crate) fn choose<'a>(
+    packages: &'a [ArchivePackage],
+    suite: &str,
+    pattern: &str,
+) -> Result<(&'a ArchivePackage, KernelVersion)> {
     let package = packages::newest(packages, pattern, suite)?;
     let kernel = package.version.parse().map_err(|_| KernelsError::NoPackage {
         pattern: pattern.to_owned(),
         suite: suite.to_owned(),
-        nearest: format!(" whose version is a kernel's ({} is {})", package.name, package.version),
+        nearest: format!(" with a kernel version ({} is {})", package.name, package.version),
     })?;
     Ok((package, kernel))
 }
 
-/// A package that only ties others together is the same while what it ties is not.
-fn identity_of(sha256: &str, parts: &[Part]) -> String {
+/// The identity of a package. A package that only depends on others may be unchanged while they change, so their hashes
+/// are included.
+fn identity_of(sha256: &str, parts: &[PackagePart]) -> String {
     if parts.is_empty() {
         return sha256.to_owned();
     }
@@ -130,18 +264,18 @@ fn identity_of(sha256: &str, parts: &[Part]) -> String {
     identity.finish()
 }
 
-/// What the lock says of a package.
-pub(crate) struct Wanted<'a> {
+/// A package in the lock.
+pub(crate) struct LockedPackage<'a> {
     pub suite: &'a str,
     pub pattern: &'a str,
     pub package: &'a str,
     pub version: &'a str,
     pub sha256: &'a str,
     pub kernel: KernelVersion,
-    pub parts: &'a [Part],
+    pub parts: &'a [PackagePart],
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> LockedPackage<'a> {
     /// The packages with the kernel's files, each with its hash.
     fn files(&self) -> Vec<(&'a str, &'a str)> {
         match self.parts {
@@ -150,8 +284,8 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name files
-    /// that the mirror has removed, so after a failure the index is fetched again once.
+    /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name
+    /// files that the mirror has removed, so after a failure the index is fetched again once.
     ///
     /// # Errors
     /// The package no longer exists, its hash differs, the disk is too small, or the network fails.
@@ -193,20 +327,20 @@ impl<'a> Wanted<'a> {
 /// Downloads, checks and unpacks the locked package.
 ///
 /// # Errors
-/// It vanished, is not what was locked, is damaged, or the disk or the network fails.
+/// It no longer exists, differs from the locked one or is damaged, or the disk or the network fails.
 pub(crate) fn fetch(
     writing: &Writing<'_>,
     debian: &Debian,
-    kernel: &Kernel,
-    wanted: &Wanted<'_>,
+    target: &Target,
+    wanted: &LockedPackage<'_>,
     identity: &str,
     progress: &dyn Fn(&str),
-) -> Result<Finished> {
+) -> Result<CachedKernel> {
     let apt = Apt::new(writing.root(), debian, wanted.suite)?;
     let stage = writing.stage()?;
     let download = stage.path().join("download");
     fs::create_dir(&download).map_err(KernelsError::io(&download))?;
-    let mut found = Unpacked::default();
+    let mut found = UnpackedFiles::default();
     for (package, sha256) in wanted.files() {
         let deb = wanted.get(writing, &apt, (package, sha256), &download, progress)?;
         progress(&format!("unpacking {package}"));
@@ -216,11 +350,11 @@ pub(crate) fn fetch(
     let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
     modules::index(stage.path(), &release)?;
     fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
-    writing.finish(stage, kernel, wanted.kernel, identity)
+    writing.finish(stage, target, wanted.kernel, identity)
 }
 
-/// Passes a package's files to [`Unpacked::add`].
-fn unpack(deb: &Path, stage: &Path, found: &mut Unpacked) -> Result<()> {
+/// Passes a package's files to [`UnpackedFiles::add`].
+fn unpack(deb: &Path, stage: &Path, found: &mut UnpackedFiles) -> Result<()> {
     let args = ["--fsys-tarfile".as_ref(), deb.as_os_str()];
     let stream = process::command("dpkg-deb", args).stderr_null().reader();
     let stream = stream.map_err(|error| process::start_error("dpkg-deb --fsys-tarfile", "dpkg", &error))?;
@@ -265,7 +399,7 @@ mod tests {
         let sum = sha256_of(&deb).unwrap();
         let kernel = "6.7.1".parse().unwrap();
         let (suite, pattern, version, parts) = ("sid", "k", "1", &[]);
-        let wanted = Wanted { suite, pattern, package: "k", version, sha256: &sum, kernel, parts };
+        let wanted = LockedPackage { suite, pattern, package: "k", version, sha256: &sum, kernel, parts };
         assert_eq!(wanted.checked(deb.clone(), ("k", &sum)).unwrap(), deb);
         let other = "0".repeat(64);
         let error = wanted.checked(deb, ("k", &other)).unwrap_err();
@@ -279,7 +413,7 @@ mod tests {
         let deb = package(dir.path());
         let stage = dir.path().join("whole");
         fs::create_dir(&stage).unwrap();
-        let mut found = Unpacked::default();
+        let mut found = UnpackedFiles::default();
         unpack(&deb, &stage, &mut found).unwrap();
         assert_eq!(found.release().unwrap(), "6.7.1");
         let bytes = fs::read(&deb).unwrap();
@@ -287,7 +421,7 @@ mod tests {
             fs::write(&deb, &bytes[..length]).unwrap();
             let stage = dir.path().join(name);
             fs::create_dir(&stage).unwrap();
-            let error = unpack(&deb, &stage, &mut Unpacked::default()).unwrap_err();
+            let error = unpack(&deb, &stage, &mut UnpackedFiles::default()).unwrap_err();
             assert!(matches!(error, KernelsError::Archive { .. }), "{name}: {error}");
             assert!(error.to_string().starts_with("k.deb: "), "{error}");
         }

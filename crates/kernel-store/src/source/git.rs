@@ -1,46 +1,105 @@
 //! Kernels from a git repository, built by `vng --build`.
 
-use super::{Bound, Job, KernelSource, Site, deb::Indexes, path::Local};
+use super::{
+    Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, deb::Indexes, path::Local,
+};
 use crate::{
-    cache::{Errand, Finished, Writing},
-    config::Kernel,
+    cache::{CachedKernel, Target, WritePurpose, Writing},
     error::{KernelsError, Result},
-    lockfile::Locked,
     recipe::{self, BASE},
 };
 use lab_base::{
     file::touch,
     git::git,
     process::{self, ProcessError},
+    strict_toml::ConfigError,
 };
 use lab_protocol::KernelVersion;
+use serde::{Deserialize, Serialize};
 use std::{
     ffi::OsStr,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
-/// A commit of a repository on this host.
-pub(super) struct Git<'a> {
-    pub tree: &'a Path,
-    pub reference: &'a str,
-    pub fragment: Option<&'a Path>,
+/// `source.git`: a commit of a repository on this host, built by `vng --build`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitCommit {
+    pub tree: PathBuf,
+    /// Branch, tag or commit.
+    pub reference: String,
+    /// Configuration fragment in addition to the lab's own.
+    pub fragment: Option<PathBuf>,
 }
 
-impl Git<'_> {
-    fn build<'b>(&'b self, site: &Site<'b>, locked: Option<&'b Locked>) -> Result<Build<'b>> {
-        let Some(Locked::Git { commit, kernel, .. }) = locked else { return Err(KernelsError::Unlocked) };
-        Ok(Build { tree: self.tree, commit, version: *kernel, fragment: self.fragment, vng: site.vng })
+/// A commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedCommit {
+    /// The branch, tag or commit that was resolved.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Full commit id.
+    pub commit: String,
+    /// Version in the commit's Makefile.
+    pub kernel: KernelVersion,
+}
+
+impl ConfiguredSource for GitCommit {
+    const KEYS: &'static [&'static str] = &["tree", "ref", "fragment"];
+
+    fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
+        let reference = table.table.required("ref")?;
+        if reference.starts_with('-') {
+            let message = format!("{reference:?} in {} is not a git revision", table.kernel);
+            return Err(table.table.error_at("ref", message));
+        }
+        let tree = table.path("tree")?.ok_or_else(|| table.table.missing("tree"))?;
+        Ok(Self { tree, reference: reference.to_owned(), fragment: table.path("fragment")? })
     }
 }
 
-impl KernelSource for Git<'_> {
-    fn errand(&self) -> Errand {
-        Errand::Build
+impl fmt::Display for GitCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "git {} ({})", self.reference, self.tree.display())
+    }
+}
+
+impl fmt::Display for LockedCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "git {} at {}", self.reference, self.commit)
+    }
+}
+
+impl LockEntry for LockedCommit {
+    fn kernel(&self) -> KernelVersion {
+        self.kernel
+    }
+}
+
+impl GitCommit {
+    fn build<'b>(&'b self, site: &Site<'b>, locked: Option<&'b Locked>) -> Result<CommitBuild<'b>> {
+        let Some(Locked::Git(LockedCommit { commit, kernel, .. })) = locked else { return Err(KernelsError::Unlocked) };
+        let fragment = self.fragment.as_deref();
+        Ok(CommitBuild { tree: &self.tree, commit, version: *kernel, fragment, vng: site.vng })
+    }
+}
+
+impl KernelSource for GitCommit {
+    fn promised(&self) -> Option<KernelVersion> {
+        self.reference.strip_prefix('v')?.parse().ok()
+    }
+
+    fn purpose(&self) -> WritePurpose {
+        WritePurpose::Build
+    }
+
+    fn is_resolved_by(&self, locked: &Locked) -> bool {
+        matches!(locked, Locked::Git(it) if it.reference == self.reference)
     }
 
     fn resolve(&self, _: &Site<'_>, _: &mut Indexes, _: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        resolve(self.tree, self.reference).map(Some)
+        resolve(&self.tree, &self.reference).map(|locked| Some(Locked::Git(locked)))
     }
 
     fn identity(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
@@ -48,16 +107,16 @@ impl KernelSource for Git<'_> {
         Ok(Bound { version: build.version, sha256: build.identity()? })
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
-        self.build(job.site, job.locked)?.fetch(job.writing, job.kernel, &job.bound.sha256, job.progress)
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
+        self.build(job.site, job.locked)?.fetch(job.writing, job.target, &job.bound.sha256, job.progress)
     }
 }
 
-/// Finds the commit that a reference means today, and its version.
+/// Finds the current commit of a reference, and its version.
 ///
 /// # Errors
-/// There is no such repository or reference, or it is no kernel.
-pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
+/// The repository or reference does not exist, or is not a kernel.
+pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<LockedCommit> {
     let commit = git(tree, ["rev-parse", "--verify", "--quiet", &format!("{reference}^{{commit}}")]).map_err(
         |error| match error {
             ProcessError::Failed { .. } => KernelsError::BadKernel {
@@ -73,9 +132,9 @@ pub(crate) fn resolve(tree: &Path, reference: &str) -> Result<Locked> {
     let makefile = git(tree, ["cat-file", "blob", &format!("{commit}:Makefile")])?;
     let kernel = makefile_version(&makefile).ok_or_else(|| KernelsError::BadKernel {
         path: tree.to_owned(),
-        reason: format!("has no kernel version in the Makefile of {commit}"),
+        reason: format!("commit {commit} has no kernel version in its Makefile: fix `tree` or `ref` in kernels.toml"),
     })?;
-    Ok(Locked::Git { reference: reference.to_owned(), commit, kernel })
+    Ok(LockedCommit { reference: reference.to_owned(), commit, kernel })
 }
 
 /// `VERSION`, `PATCHLEVEL` and `SUBLEVEL` of the kernel's Makefile.
@@ -89,7 +148,7 @@ fn makefile_version(makefile: &str) -> Option<KernelVersion> {
 }
 
 /// A build: one commit with one configuration.
-pub(crate) struct Build<'a> {
+pub(crate) struct CommitBuild<'a> {
     pub tree: &'a Path,
     pub commit: &'a str,
     pub version: KernelVersion,
@@ -97,7 +156,7 @@ pub(crate) struct Build<'a> {
     pub vng: &'a Path,
 }
 
-impl Build<'_> {
+impl CommitBuild<'_> {
     /// Hash of the commit, the lab's fragment and the user's fragment.
     ///
     /// # Errors
@@ -117,12 +176,12 @@ impl Build<'_> {
     pub fn fetch(
         &self,
         writing: &Writing<'_>,
-        kernel: &Kernel,
+        target: &Target,
         sha256: &str,
         progress: &dyn Fn(&str),
-    ) -> Result<Finished> {
-        let worktree = self.checkout(writing.root(), &kernel.id, progress)?;
-        let fragment = writing.root().join("trees").join(format!("{}.config", kernel.id));
+    ) -> Result<CachedKernel> {
+        let worktree = self.checkout(writing.root(), &target.id, progress)?;
+        let fragment = writing.root().join("trees").join(format!("{}.config", target.id));
         fs::write(&fragment, self.configuration()?).map_err(KernelsError::io(&fragment))?;
         progress(&format!("building {} (this takes minutes)", self.commit));
         // --force: the .config of an earlier build must not be reused if the fragment has changed.
@@ -135,15 +194,19 @@ impl Build<'_> {
         if !lost.is_empty() {
             return Err(KernelsError::BadKernel {
                 path: self.fragment.map_or(config, Path::to_owned),
-                reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.version),
+                reason: format!(
+                    "{} has no effect in {}: add the options that it depends on",
+                    lost.join(", "),
+                    self.version
+                ),
             });
         }
         let local = Local::from_tree(&worktree);
-        local.take(writing, kernel, &local.banner()?, sha256)
+        local.take(writing, target, &local.banner()?, sha256)
     }
 
-    /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id is
-    /// incremental.
+    /// A separate worktree in the cache: the user's checkout is not modified, and the next build of the same kernel id
+    /// is incremental.
     fn checkout(&self, cache: &Path, id: &str, progress: &dyn Fn(&str)) -> Result<PathBuf> {
         let trees = cache.join("trees");
         fs::create_dir_all(&trees).map_err(KernelsError::io(&trees))?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Cache, Class, Source, cache::Errand, header};
+use crate::{Cache, ClassRule, KernelClass, cache::WritePurpose, header};
 use std::os::unix::fs::PermissionsExt;
 
 fn repository(dir: &Path, patch: &str) {
@@ -32,30 +32,20 @@ fn builds_the_locked_commit_in_a_separate_worktree() {
     let at = dir.path();
     let tree = at.join("linux");
     repository(&tree, "3");
-    let Locked::Git { commit, kernel: version, .. } = resolve(&tree, "HEAD").unwrap() else { panic!("git expected") };
+    let LockedCommit { commit, kernel: version, .. } = resolve(&tree, "HEAD").unwrap();
     assert_eq!(version.to_string(), "6.12.3");
     repository(&tree, "4");
     fs::write(at.join("image"), header::sample("6.12.3-virtme (a@b) #1 SMP")).unwrap();
     fs::write(at.join("my.config"), "CONFIG_EXTRA=y\n").unwrap();
     let (vng, fragment) = (vng(at), at.join("my.config"));
-    let kernel = Kernel {
-        id: lab_guard::Id::new("tree").unwrap(),
-        class: Class::From67,
-        may_fail: false,
-        has: Vec::new(),
-        believe_probes: None,
-        default: false,
-        source: Source::Git { tree: tree.clone(), reference: "HEAD".into(), fragment: None },
-        unsupported: vec![],
-        cmdline: vec![],
-        memory_mib: None,
-    };
+    let rule = ClassRule { class: KernelClass::From67, lacks_netkit: false, has_netkit: false, believes_probes: false };
+    let target = Target { id: lab_guard::Id::new("tree").unwrap(), origin: "git HEAD".into(), rule };
     let cache = Cache::at(at.join("cache")).unwrap();
-    let writing = cache.write(Errand::Build, &|_| ()).unwrap();
-    let build = Build { tree: &tree, commit: &commit, version, fragment: Some(&fragment), vng: &vng };
+    let writing = cache.write(WritePurpose::Build, &|_| ()).unwrap();
+    let build = CommitBuild { tree: &tree, commit: &commit, version, fragment: Some(&fragment), vng: &vng };
     let sha256 = build.identity().unwrap();
     for _ in 0..2 {
-        let finished = build.fetch(&writing, &kernel, &sha256, &|_| ()).unwrap();
+        let finished = build.fetch(&writing, &target, &sha256, &|_| ()).unwrap();
         assert_eq!(finished.meta.release, "6.12.3-virtme");
         let config = fs::read_to_string(finished.dir.join("config")).unwrap();
         assert!(config.contains("CONFIG_NETKIT=y") && config.ends_with("CONFIG_EXTRA=y\n"));

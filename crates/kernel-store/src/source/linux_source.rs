@@ -1,48 +1,112 @@
 //! Kernels compiled from Debian's source packages, for versions that no suite has as a binary.
 
 use super::{
-    Bound, Job, KernelSource, Site,
-    deb::{self, Indexes, Wanted},
+    Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, checksum,
+    deb::{self, Indexes, LockedPackage},
     path::Local,
 };
 use crate::{
     apt::Apt,
-    cache::{Errand, Finished, Writing},
-    config::{Debian, Kernel},
+    cache::{CachedKernel, Target, WritePurpose, Writing},
+    debian::Debian,
     error::{KernelsError, Result},
-    lockfile::Locked,
-    packages::Package,
+    packages::ArchivePackage,
     recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
 };
-use lab_base::process;
-use std::{ffi::OsStr, fs, path::Path, thread::available_parallelism};
+use lab_base::{process, strict_toml::ConfigError};
+use lab_protocol::KernelVersion;
+use serde::{Deserialize, Serialize};
+use std::{
+    ffi::OsStr,
+    fmt, fs,
+    path::{Path, PathBuf},
+    thread::available_parallelism,
+};
 
-/// The newest package with sources of a suite whose name matches, and what is built of it.
-pub(super) struct LinuxSource<'a> {
-    pub suite: &'a str,
-    pub package: &'a str,
-    pub fragment: Option<&'a Path>,
+/// `source.linux-source`: the newest package with sources of a suite whose name matches, and the kernel that is built from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinuxSource {
+    /// Suite that contains it.
+    pub suite: String,
+    /// Pattern of the package's name; the highest matching version is used.
+    pub package: String,
+    /// Configuration fragment in addition to the lab's own.
+    pub fragment: Option<PathBuf>,
 }
 
-impl LinuxSource<'_> {
-    fn build<'b>(&'b self, locked: Option<&'b Locked>) -> Result<Build<'b>> {
-        let Some(Locked::LinuxSource { suite, package, version, sha256, kernel }) = locked else {
-            return Err(KernelsError::Unlocked);
-        };
-        let wanted = Wanted { suite, pattern: self.package, package, version, sha256, kernel: *kernel, parts: &[] };
-        Ok(Build { wanted, fragment: self.fragment })
+/// A package with a kernel's sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedSources {
+    pub suite: String,
+    pub package: String,
+    pub version: String,
+    /// SHA-256 of the `.deb`, hexadecimal.
+    #[serde(deserialize_with = "checksum")]
+    pub sha256: String,
+    /// Version of the kernel in it.
+    pub kernel: KernelVersion,
+}
+
+impl ConfiguredSource for LinuxSource {
+    const KEYS: &'static [&'static str] = &["suite", "package", "fragment"];
+
+    fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
+        let (suite, package) = deb::read_package(table)?;
+        Ok(Self { suite, package, fragment: table.path("fragment")? })
     }
 }
 
-impl KernelSource for LinuxSource<'_> {
-    fn errand(&self) -> Errand {
-        Errand::Build
+impl fmt::Display for LinuxSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "linux-source {} ({})", self.package, self.suite)
+    }
+}
+
+impl fmt::Display for LockedSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({})", self.package, self.version, self.suite)
+    }
+}
+
+impl LockEntry for LockedSources {
+    fn kernel(&self) -> KernelVersion {
+        self.kernel
+    }
+
+    fn package_version(&self) -> Option<&str> {
+        Some(&self.version)
+    }
+}
+
+impl LinuxSource {
+    fn build<'b>(&'b self, locked: Option<&'b Locked>) -> Result<SourceBuild<'b>> {
+        let Some(Locked::LinuxSource(LockedSources { suite, package, version, sha256, kernel })) = locked else {
+            return Err(KernelsError::Unlocked);
+        };
+        let pattern = &*self.package;
+        let wanted = LockedPackage { suite, pattern, package, version, sha256, kernel: *kernel, parts: &[] };
+        Ok(SourceBuild { wanted, fragment: self.fragment.as_deref() })
+    }
+}
+
+impl KernelSource for LinuxSource {
+    fn promised(&self) -> Option<KernelVersion> {
+        self.package.strip_prefix("linux-source-")?.parse().ok()
+    }
+
+    fn purpose(&self) -> WritePurpose {
+        WritePurpose::Build
+    }
+
+    fn is_resolved_by(&self, locked: &Locked) -> bool {
+        matches!(locked, Locked::LinuxSource(it) if deb::is_of(&self.suite, &self.package, (&it.suite, &it.package)))
     }
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
-        let writing = site.cache.write(Errand::Fetch, progress)?;
-        let packages = indexes.of(writing.root(), site.debian, self.suite, progress)?;
-        resolve(packages, self.suite, self.package).map(Some)
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
+        let packages = indexes.of(writing.root(), site.debian, &self.suite, progress)?;
+        resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::LinuxSource(locked)))
     }
 
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
@@ -50,17 +114,17 @@ impl KernelSource for LinuxSource<'_> {
         Ok(Bound { version: build.wanted.kernel, sha256: build.identity()? })
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
-        self.build(job.locked)?.fetch(job.writing, job.site.debian, job.kernel, &job.bound.sha256, job.progress)
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
+        self.build(job.locked)?.fetch(job.writing, job.site.debian, job.target, &job.bound.sha256, job.progress)
     }
 
     fn unpack(&self, site: &Site<'_>, locked: Option<&Locked>, to: &Path, progress: &dyn Fn(&str)) -> Result<bool> {
-        let writing = site.cache.write(Errand::Fetch, progress)?;
+        let writing = site.cache.write(WritePurpose::Fetch, progress)?;
         self.build(locked)?.unpack(&writing, site.debian, to, progress).map(|()| true)
     }
 }
 
-/// Where the tree has the wanted configuration; `make allnoconfig` takes it from there.
+/// File in the tree with the wanted configuration, which `make allnoconfig` reads.
 const WANTED: &str = "lab.config";
 /// Disk space for archive, tree and objects, bytes: 6.12 needs 2.3 GiB.
 const SPACE: u64 = 3 << 30;
@@ -79,10 +143,10 @@ const TOOLS: &[(&str, &str)] = &[
 /// Finds the current package of a pattern.
 ///
 /// # Errors
-/// No package matches, or the one that does has no kernel's version.
-pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Result<Locked> {
+/// No package matches, or the matching one has no kernel version.
+pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -> Result<LockedSources> {
     let (package, kernel) = deb::choose(packages, suite, pattern)?;
-    Ok(Locked::LinuxSource {
+    Ok(LockedSources {
         suite: suite.to_owned(),
         package: package.name.clone(),
         version: package.version.clone(),
@@ -92,12 +156,12 @@ pub(crate) fn resolve(packages: &[Package], suite: &str, pattern: &str) -> Resul
 }
 
 /// A build: one source package with one configuration.
-pub(crate) struct Build<'a> {
-    pub wanted: deb::Wanted<'a>,
+pub(crate) struct SourceBuild<'a> {
+    pub wanted: deb::LockedPackage<'a>,
     pub fragment: Option<&'a Path>,
 }
 
-impl Build<'_> {
+impl SourceBuild<'_> {
     /// Hash of the sources and the whole configuration.
     ///
     /// # Errors
@@ -119,10 +183,10 @@ impl Build<'_> {
         &self,
         writing: &Writing<'_>,
         debian: &Debian,
-        kernel: &Kernel,
+        target: &Target,
         identity: &str,
         progress: &dyn Fn(&str),
-    ) -> Result<Finished> {
+    ) -> Result<CachedKernel> {
         need_tools()?;
         writing.reserve(SPACE)?;
         let stage = writing.stage()?;
@@ -134,7 +198,7 @@ impl Build<'_> {
         progress(&format!("compiling {} with {jobs} processes: this takes minutes", self.wanted.kernel));
         make(&tree, "make bzImage", [&*format!("-j{jobs}"), "bzImage"])?;
         let local = Local::from_tree(&tree);
-        local.take(writing, kernel, &local.banner()?, identity)
+        local.take(writing, target, &local.banner()?, identity)
     }
 
     /// Downloads and checks the sources, and unpacks them into `tree`, which must be empty.
@@ -142,7 +206,7 @@ impl Build<'_> {
     /// # Errors
     /// The package no longer exists or its hash differs, or the disk is too small.
     pub fn unpack(&self, writing: &Writing<'_>, debian: &Debian, tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
-        let Wanted { suite, package, sha256, .. } = self.wanted;
+        let LockedPackage { suite, package, sha256, .. } = self.wanted;
         let (apt, stage) = (Apt::new(writing.root(), debian, suite)?, writing.stage()?);
         let deb = self.wanted.get(writing, &apt, (package, sha256), stage.path(), progress)?;
         progress(&format!("unpacking {package}"));
@@ -170,7 +234,11 @@ impl Build<'_> {
         }
         Err(KernelsError::BadKernel {
             path: self.fragment.map_or(path, Path::to_owned),
-            reason: format!("{} has no effect in {}: see what it depends on", lost.join(", "), self.wanted.kernel),
+            reason: format!(
+                "{} has no effect in {}: add the options that it depends on",
+                lost.join(", "),
+                self.wanted.kernel
+            ),
         })
     }
 }
@@ -189,7 +257,7 @@ fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) ->
 /// Checks that a kernel can be built on this host.
 ///
 /// # Errors
-/// What is missing, with the command that brings it.
+/// Tools are missing; the error has the command that installs them.
 pub(crate) fn need_tools() -> Result<()> {
     tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some())
 }
@@ -222,7 +290,7 @@ mod tests {
     fn the_committed_configurations_have_no_contradictions() {
         let mut seen = std::collections::BTreeSet::new();
         for line in BARE.lines().chain(BASE.lines()).filter(|line| line.starts_with("CONFIG_")) {
-            assert!(seen.insert(line), "{line} is there twice");
+            assert!(seen.insert(line), "{line} occurs twice");
         }
     }
 
@@ -232,9 +300,16 @@ mod tests {
         let fragment = dir.path().join("my.config");
         let build = |sha256, fragment| {
             let (package, kernel) = ("linux-source-6.12", lab_protocol::KernelVersion::new(6, 12, 117));
-            let wanted =
-                Wanted { suite: "sid", pattern: package, package, version: "6.12.117-1", sha256, kernel, parts: &[] };
-            Build { wanted, fragment }
+            let wanted = LockedPackage {
+                suite: "sid",
+                pattern: package,
+                package,
+                version: "6.12.117-1",
+                sha256,
+                kernel,
+                parts: &[],
+            };
+            SourceBuild { wanted, fragment }
         };
         let plain = build("00", None).identity().unwrap();
         assert_ne!(build("01", None).identity().unwrap(), plain);

@@ -22,7 +22,7 @@ fn vng_downloads_once() {
         at.display()
     );
     let vng = vng(at, &script);
-    let mainline = Mainline { vng: &vng, home: at.to_owned() };
+    let mainline = Vng { vng: &vng, home: at.to_owned() };
     for _ in 0..2 {
         let local = mainline.download("v6.12.43", &|_| ()).unwrap();
         assert_eq!(local.banner().unwrap().version.to_string(), "6.12.43");
@@ -34,7 +34,15 @@ fn vng_downloads_once() {
 fn a_failing_vng_is_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let vng = vng(dir.path(), "echo could not find kernel packages >&2; exit 1");
-    let mainline = Mainline { vng: &vng, home: dir.path().to_owned() };
+    let mainline = Vng { vng: &vng, home: dir.path().to_owned() };
     insta::assert_snapshot!(mainline.download("v6.99", &|_| ()).err().unwrap(),
         @"vng --run v6.99 --dry-run failed: exit status: 1: could not find kernel packages");
+}
+
+#[test]
+fn mainline_versions_have_vngs_format() {
+    for (text, wanted) in [("v6.12.43", true), ("v6.12-rc1", true), ("6.12", false), ("v6", false), ("v6.12/..", false)]
+    {
+        assert_eq!(is_mainline_tag(text), wanted, "{text}");
+    }
 }

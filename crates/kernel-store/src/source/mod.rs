@@ -1,7 +1,7 @@
-//! Where kernels come from: a file per source, each with its [`KernelSource`].
+//! Sources of kernels: a file per source, with its keys in `kernels.toml`, its entry in `kernels.lock`, and its
+//! [`KernelSource`].
 //!
-//! A new source is a file here and a line in [`of`], besides what `kernels.toml` says of it ([`Source`]) and what the lock keeps
-//! of it ([`Locked`]).
+//! A new source is a file here, and two lines below: its `mod` and its line in `sources!`.
 
 mod deb;
 mod git;
@@ -9,23 +9,180 @@ mod linux_source;
 mod mainline;
 mod path;
 
-pub(crate) use deb::{Indexes, Wanted};
+pub(crate) use deb::Indexes;
+#[cfg(test)]
+pub(crate) use deb::{LockedDeb, PackagePart};
+#[cfg(test)]
+pub(crate) use git::{GitCommit, LockedCommit};
+#[cfg(test)]
+pub(crate) use linux_source::LinuxSource;
 pub(crate) use linux_source::need_tools;
+pub use path::LocalKernel;
 pub(crate) use path::install;
 
 use crate::{
-    cache::{Cache, Errand, Finished, Writing},
-    config::{Debian, Kernel, Source},
-    error::Result,
-    lockfile::Locked,
+    cache::{Cache, CachedKernel, Target, WritePurpose, Writing},
+    debian::Debian,
+    error::{KernelsError, Result},
 };
+use lab_base::strict_toml::{ConfigError, Section};
 use lab_protocol::KernelVersion;
-use std::path::Path;
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
-/// What sources need of the project and of this host.
+/// Makes [`Source`] and [`Locked`] of the list of all sources: variant, name in both files, type, and type of the
+/// lock's entry.
+macro_rules! sources {
+    ($($variant:ident: $name:literal, $source:ty, $locked:ty;)+) => {
+        /// The source of a kernel, as `kernels.toml` states it.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Source {
+            $(#[doc = concat!("`source.", $name, "`")] $variant($source),)+
+        }
+
+        /// The resolved source of a kernel: its entry in `kernels.lock`.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "source")]
+        pub enum Locked {
+            $(#[doc = concat!("`source = \"", $name, "\"`")] #[serde(rename = $name)] $variant($locked),)+
+        }
+
+        const NAMES: &[&str] = &[$($name),+];
+
+        impl Source {
+            /// The implementation of the source.
+            pub(crate) fn get(&self) -> &dyn KernelSource {
+                match self {
+                    $(Self::$variant(source) => source,)+
+                }
+            }
+
+            /// Reads the table of the source called `name`; none where there is no such source.
+            fn named(name: &str, all: &Section<'_>, kernel: &str, dir: &Path) -> std::result::Result<Option<Self>, ConfigError> {
+                match name {
+                    $($name => {
+                        let title = format!("`{name}` source of {kernel}");
+                        let table = all.section(name, title, <$source as ConfiguredSource>::KEYS)?;
+                        let table = SourceTable { table: table.ok_or_else(|| all.missing(name))?, all, name, kernel, dir };
+                        <$source as ConfiguredSource>::read(&table).map(|source| Some(Self::$variant(source)))
+                    })+
+                    _ => Ok(None),
+                }
+            }
+        }
+
+        impl Locked {
+            /// The entry itself.
+            pub(crate) fn get(&self) -> &dyn LockEntry {
+                match self {
+                    $(Self::$variant(entry) => entry,)+
+                }
+            }
+        }
+    };
+}
+
+sources! {
+    Deb: "deb", deb::Deb, deb::LockedDeb;
+    LinuxSource: "linux-source", linux_source::LinuxSource, linux_source::LockedSources;
+    Path: "path", path::LocalKernel, path::NeverLocked;
+    Git: "git", git::GitCommit, git::LockedCommit;
+    Mainline: "mainline", mainline::Mainline, mainline::LockedMainline;
+}
+
+impl Source {
+    /// Reads `source` of a kernel's table. `kernel` is its name in messages, `dir` the base of relative paths.
+    pub(crate) fn read(section: &Section<'_>, kernel: &str, dir: &Path) -> std::result::Result<Self, ConfigError> {
+        let all = section.section("source", format!("`source` of {kernel}"), NAMES)?;
+        let all = all.ok_or_else(|| section.missing("source"))?;
+        let mut names = all.keys();
+        let source = match (names.next(), names.next()) {
+            (Some(name), None) => Self::named(name, &all, kernel, dir)?,
+            _ => None,
+        };
+        source.ok_or_else(|| {
+            let message = format!("`source` of {kernel} must have exactly one of: {}", NAMES.join(", "));
+            section.error_at("source", message)
+        })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+impl fmt::Display for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// The table of a source in `kernels.toml`, and what errors about it name.
+pub(crate) struct SourceTable<'a> {
+    pub table: Section<'a>,
+    /// The table's name in messages: `[kernels."6.12"]`.
+    pub kernel: &'a str,
+    all: &'a Section<'a>,
+    name: &'a str,
+    dir: &'a Path,
+}
+
+impl SourceTable<'_> {
+    /// A path, relative to the directory of `kernels.toml`.
+    pub fn path(&self, key: &str) -> std::result::Result<Option<PathBuf>, ConfigError> {
+        Ok(self.table.text(key)?.map(|path| self.dir.join(path)))
+    }
+
+    /// An error about the table as a whole.
+    pub fn error(&self, message: String) -> ConfigError {
+        self.all.error_at(self.name, message)
+    }
+}
+
+/// How `kernels.toml` writes a source.
+pub(crate) trait ConfiguredSource: KernelSource + Sized {
+    /// The keys of its table; another one is an error.
+    const KEYS: &'static [&'static str];
+
+    /// Reads its table.
+    ///
+    /// # Errors
+    /// A value is missing or invalid.
+    fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError>;
+}
+
+/// What `kernels.lock` keeps of a source. Its text names version and origin for a person.
+pub(crate) trait LockEntry: fmt::Display {
+    /// Version of the kernel.
+    fn kernel(&self) -> KernelVersion;
+
+    /// Version of the package, if it is one of an archive, whose versions only rise.
+    fn package_version(&self) -> Option<&str> {
+        None
+    }
+
+    /// What has changed since an earlier entry with the same text.
+    fn difference(&self, _before: &Locked) -> String {
+        "the same version with a different checksum".to_owned()
+    }
+}
+
+/// Reads hexadecimal digits: parts of a checksum become names of directories.
+pub(crate) fn checksum<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<String, D::Error> {
+    let text = String::deserialize(input)?;
+    let is_hex = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hex { Ok(text) } else { Err(serde::de::Error::custom(format!("{text:?} is not a hexadecimal checksum"))) }
+}
+
+/// Settings of the project and this host that sources need.
 #[derive(Clone, Copy)]
 pub(crate) struct Site<'a> {
-    /// Where kernels are kept.
+    /// The cache of kernels.
     pub cache: &'a Cache,
     /// Mirrors.
     pub debian: &'a Debian,
@@ -33,49 +190,62 @@ pub(crate) struct Site<'a> {
     pub vng: &'a Path,
 }
 
-/// What a kernel is bound to, known without network and processes.
+/// Version and identity of a kernel, determined without network access or other programs.
 pub(crate) struct Bound {
     /// Version of the kernel.
     pub version: KernelVersion,
-    /// Changes whenever the kernel does.
+    /// Identity, which changes whenever the kernel does.
     pub sha256: String,
 }
 
-/// A kernel that is to be brought into the cache.
+/// A kernel to fetch into the cache.
 pub(crate) struct Job<'a> {
     pub site: &'a Site<'a>,
     pub writing: &'a Writing<'a>,
-    pub kernel: &'a Kernel,
+    pub target: &'a Target,
     pub locked: Option<&'a Locked>,
     pub bound: &'a Bound,
     pub progress: &'a dyn Fn(&str),
 }
 
-/// A source of kernels.
-pub(crate) trait KernelSource {
-    /// Whether `kernels.lock` binds it. What lies on this host changes under the person's hands.
+/// A source of kernels. Its text is the source as a person would name it: `deb linux-image-6.12 (trixie)`.
+pub(crate) trait KernelSource: fmt::Display {
+    /// The version that follows from the configuration alone, if any.
+    fn promised(&self) -> Option<KernelVersion> {
+        None
+    }
+
+    /// Whether `kernels.lock` binds it. Files on this host are not bound: the user changes them.
     fn is_locked(&self) -> bool {
         true
     }
 
-    /// What fetching is about: who downloads does not wait for a compiler.
-    fn errand(&self) -> Errand {
-        Errand::Fetch
+    /// Whether it is a published binary that `lab bisect` steps over without being asked.
+    fn is_published(&self) -> bool {
+        false
     }
 
-    /// What the source means today; none where it is never locked.
+    /// What fetching is: a download does not wait for a compiler.
+    fn purpose(&self) -> WritePurpose {
+        WritePurpose::Fetch
+    }
+
+    /// Whether an entry of the lock is one for this source, and not for what `kernels.toml` said before.
+    fn is_resolved_by(&self, locked: &Locked) -> bool;
+
+    /// The current version of the source; `None` if it is never locked.
     ///
     /// # Errors
     /// The source can't be reached, or has no such kernel.
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>>;
 
-    /// What the kernel is bound to. Touches no network and starts no process.
+    /// Version and identity of the kernel. Uses no network and starts no process.
     ///
     /// # Errors
-    /// The lock holds something else, or a file can't be read.
+    /// The lock has an entry of another kind, or a file can't be read.
     fn identity(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<Bound>;
 
-    /// Changes with the bytes of all files, and is the same on every host; none where that holds of the identity.
+    /// A hash of all files' content, which is the same on every host; `None` if the identity already is such a hash.
     ///
     /// # Errors
     /// A file can't be read.
@@ -83,42 +253,25 @@ pub(crate) trait KernelSource {
         Ok(None)
     }
 
-    /// Brings the kernel into the cache.
+    /// Fetches the kernel into the cache.
     ///
     /// # Errors
-    /// It has vanished, fails its checksum, or can't be unpacked, built or copied.
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished>;
+    /// It no longer exists, its checksum is wrong, or it can't be unpacked, built or copied.
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel>;
 
-    /// Unpacks the sources that the kernel is compiled from into an empty directory; false where it comes as a binary.
+    /// Unpacks the kernel's sources into an empty directory; returns false if it is not compiled from sources.
     ///
     /// # Errors
     /// The sources can't be fetched or unpacked.
     fn unpack(&self, _: &Site<'_>, _: Option<&Locked>, _: &Path, _: &dyn Fn(&str)) -> Result<bool> {
         Ok(false)
     }
-}
 
-impl Kernel {
-    /// Whether the lab compiles it.
-    pub fn is_built(&self) -> bool {
-        of(&self.source).errand() == Errand::Build
-    }
-}
-
-/// The implementation behind what `kernels.toml` names.
-pub(crate) fn of(source: &Source) -> Box<dyn KernelSource + '_> {
-    match source {
-        Source::Deb { suite, package } => Box::new(deb::Deb { suite, package }),
-        Source::LinuxSource { suite, package, fragment } => {
-            Box::new(linux_source::LinuxSource { suite, package, fragment: fragment.as_deref() })
-        }
-        Source::Image { image, modules, config } => {
-            Box::new(path::Local::from_image(image, modules.as_deref(), config.as_deref()))
-        }
-        Source::Tree { tree } => Box::new(path::Local::from_tree(tree)),
-        Source::Git { tree, reference, fragment } => {
-            Box::new(git::Git { tree, reference, fragment: fragment.as_deref() })
-        }
-        Source::Mainline { version } => Box::new(mainline::Prebuilt { version }),
+    /// The changelog of the locked package.
+    ///
+    /// # Errors
+    /// It is no package, can't be fetched, or has none.
+    fn changelog(&self, _: &Site<'_>, _: &Locked, _: &dyn Fn(&str)) -> Result<String> {
+        Err(KernelsError::Archive { archive: self.to_string(), reason: "only packages have changelogs".to_owned() })
     }
 }

@@ -1,30 +1,117 @@
 //! Kernels on this host: an image with its modules, or a built tree.
 
-use super::{Bound, Job, KernelSource, Site, deb::Indexes};
+use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, deb::Indexes};
 use crate::{
-    cache::{Finished, Writing, sha256_of},
-    config::Kernel,
+    cache::{CachedKernel, Target, Writing, sha256_of},
     error::{KernelsError, Result},
     files::{self, Identity},
     header::{self, Banner},
-    lockfile::Locked,
     modules,
 };
-use lab_base::process;
+use lab_base::{process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
+use serde::{Deserialize, Serialize};
 use std::{
     ffi::OsString,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
-/// Lines within which a configuration says what it is of.
+/// Number of lines at the start of a configuration that contain its kernel version.
 const HEADING: usize = 8;
-/// What a build lists beside the modules themselves; it decides what a guest takes for built in.
+/// Lists that a build writes in addition to the modules; a guest reads from them which modules are built in.
 const LISTS: [&str; 3] = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];
 
-impl KernelSource for Local {
+/// `source.path`: files on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalKernel {
+    /// A kernel image.
+    Image {
+        /// bzImage.
+        image: PathBuf,
+        /// Its `lib/modules/<release>`.
+        modules: Option<PathBuf>,
+        /// Its `.config`.
+        config: Option<PathBuf>,
+    },
+    /// A built kernel tree.
+    Tree {
+        /// Top directory of the tree, or its output directory.
+        tree: PathBuf,
+    },
+}
+
+/// There is no entry in the lock: the user may change the files at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NeverLocked {}
+
+impl Serialize for NeverLocked {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> std::result::Result<S::Ok, S::Error> {
+        match *self {}
+    }
+}
+
+impl<'de> Deserialize<'de> for NeverLocked {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Err(serde::de::Error::custom("a `path` source is never locked"))
+    }
+}
+
+impl fmt::Display for NeverLocked {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
+
+impl LockEntry for NeverLocked {
+    fn kernel(&self) -> KernelVersion {
+        match *self {}
+    }
+}
+
+impl ConfiguredSource for LocalKernel {
+    const KEYS: &'static [&'static str] = &["image", "modules", "config", "tree"];
+
+    fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
+        match (table.path("tree")?, table.path("image")?) {
+            (Some(tree), None) if table.table.keys().count() == 1 => Ok(Self::Tree { tree }),
+            (None, Some(image)) => {
+                Ok(Self::Image { image, modules: table.path("modules")?, config: table.path("config")? })
+            }
+            _ => Err(table.error(format!(
+                "`path` source of {} needs either only `tree`, or `image` with optional `modules` and `config`",
+                table.kernel
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for LocalKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Image { image: path, .. } | Self::Tree { tree: path }) = self;
+        write!(f, "path {}", path.display())
+    }
+}
+
+impl LocalKernel {
+    fn local(&self) -> Local {
+        match self {
+            Self::Image { image, modules, config } => Local::from_image(image, modules.as_deref(), config.as_deref()),
+            Self::Tree { tree } => Local::from_tree(tree),
+        }
+    }
+}
+
+impl KernelSource for LocalKernel {
     fn is_locked(&self) -> bool {
+        false
+    }
+
+    fn is_published(&self) -> bool {
+        matches!(self, Self::Image { .. })
+    }
+
+    fn is_resolved_by(&self, _: &Locked) -> bool {
         false
     }
 
@@ -33,16 +120,18 @@ impl KernelSource for Local {
     }
 
     fn identity(&self, _: &Site<'_>, _: Option<&Locked>) -> Result<Bound> {
-        Ok(Bound { version: self.banner()?.version, sha256: Self::identity(self)? })
+        let local = self.local();
+        Ok(Bound { version: local.banner()?.version, sha256: local.identity()? })
     }
 
     fn content(&self) -> Result<Option<String>> {
-        Self::content(self).map(Some)
+        self.local().content().map(Some)
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<Finished> {
+    fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         (job.progress)("copying into the cache");
-        self.take(job.writing, job.kernel, &self.banner()?, &job.bound.sha256)
+        let local = self.local();
+        local.take(job.writing, job.target, &local.banner()?, &job.bound.sha256)
     }
 }
 
@@ -54,7 +143,7 @@ pub(crate) struct Local {
 }
 
 enum Modules {
-    /// Everything is built in, or the user named none.
+    /// Everything is built in, or the user configured no modules.
     None,
     Directory(PathBuf),
     /// A kernel tree, for `make modules_install`.
@@ -62,7 +151,7 @@ enum Modules {
 }
 
 impl Local {
-    /// An image with the other files that the user named.
+    /// An image with the other configured files.
     pub fn from_image(image: &Path, modules: Option<&Path>, config: Option<&Path>) -> Self {
         let modules = modules.map_or(Modules::None, |path| Modules::Directory(path.to_owned()));
         Self { image: image.to_owned(), config: config.map(Path::to_owned), modules }
@@ -107,7 +196,7 @@ impl Local {
         Ok(identity.finish())
     }
 
-    /// The same for the same bytes, on every host: what [`Self::identity`] is too fast for.
+    /// A hash of all files' content, which is the same on every host; [`Self::identity`] does not read the modules.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -122,14 +211,14 @@ impl Local {
     fn without_modules(&self) -> Result<Identity> {
         let mut identity = Identity::default();
         identity.content(&self.image)?;
-        // A file that is not there is another thing than an empty one.
+        // A missing file must not have the same hash as an empty one.
         if let Some(config) = &self.config {
             identity.add("config").content(config)?;
         }
         Ok(identity)
     }
 
-    /// The modules and their lists: the name of each, and where it is.
+    /// The modules and their lists: name and path of each.
     fn files(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
         Ok(match &self.modules {
             Modules::None => Vec::new(),
@@ -147,10 +236,8 @@ impl Local {
     ///
     /// # Errors
     /// A file can't be copied, `make modules_install` or depmod fails, or the kernel does not belong to its class.
-    pub fn take(&self, writing: &Writing<'_>, kernel: &Kernel, banner: &Banner, sha256: &str) -> Result<Finished> {
-        if !kernel.fits(banner.version) {
-            return Err(KernelsError::WrongClass { version: banner.version, class: kernel.class.clone() });
-        }
+    pub fn take(&self, writing: &Writing<'_>, target: &Target, banner: &Banner, sha256: &str) -> Result<CachedKernel> {
+        target.check(banner.version)?;
         if let Some(config) = &self.config {
             check_config(config, banner)?;
         }
@@ -166,27 +253,31 @@ impl Local {
             Modules::Tree(tree) => install(tree, stage.path(), &banner.release)?,
         }
         modules::index(stage.path(), &banner.release)?;
-        writing.finish(stage, kernel, banner.version, sha256)
+        writing.finish(stage, target, banner.version, sha256)
     }
 }
 
-/// Refuses a `.config` of another series than the image: it says whether guests need the signatures of modules.
+/// Refuses a `.config` of another series than the image: the lab reads from it whether guests need signatures of
+/// modules.
 fn check_config(config: &Path, banner: &Banner) -> Result<()> {
-    let text = fs::read_to_string(config).map_err(KernelsError::io(config))?;
+    let text = lab_guard::bounded::text(config).map_err(KernelsError::io(config))?;
     // `# Linux/x86 6.12.117 Kernel Configuration` (scripts/kconfig: conf_write_heading()).
     let heading = text.lines().take(HEADING).find_map(|line| line.strip_prefix("# Linux/")?.split(' ').nth(1));
     let Some(version) = heading.and_then(|version| version.parse::<KernelVersion>().ok()) else { return Ok(()) };
     if (version.major, version.minor) == (banner.version.major, banner.version.minor) {
         return Ok(());
     }
-    let reason = format!("is the configuration of kernel {version}, and the image is {}: name its own", banner.version);
+    let reason = format!(
+        "is the configuration of kernel {version}, but the image is {}: use the image's own configuration",
+        banner.version
+    );
     Err(KernelsError::BadKernel { path: config.to_owned(), reason })
 }
 
 /// `modules.order` of a tree, as names of the modules themselves.
 fn modules_of(tree: &Path) -> Result<Vec<PathBuf>> {
     let order = tree.join("modules.order");
-    match fs::read_to_string(&order) {
+    match lab_guard::bounded::text(&order) {
         // Kernels before 6.2 list `.ko`, later ones `.o`.
         Ok(text) => Ok(text.lines().map(|line| Path::new(line).with_extension("ko")).collect()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -222,7 +313,7 @@ pub(crate) fn install(tree: &Path, stage: &Path, release: &str) -> Result<()> {
     let others = fs::read_dir(&place).into_iter().flatten().flatten();
     let others: Vec<String> = others.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     let reason = format!(
-        "its image is of kernel {release}, and its modules are of {}: build both again",
+        "its image is of kernel {release}, but its modules are of {}: build both again",
         if others.is_empty() { "none".to_owned() } else { others.join(", ") }
     );
     Err(KernelsError::BadKernel { path: tree.to_owned(), reason })

@@ -6,18 +6,19 @@ use std::fmt;
 /// Class of a splat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Class {
-    /// The kernel gave up (`kernel/panic.c`).
+pub enum SplatClass {
+    /// The kernel panicked (`kernel/panic.c`).
     Panic,
-    /// A fault that kills the thread, or the machine under `oops=panic` (`arch/x86/mm/fault.c`, `arch/x86/kernel/traps.c`).
+    /// A fault that kills the thread, or the machine under `oops=panic` (`arch/x86/mm/fault.c`,
+    /// `arch/x86/kernel/traps.c`).
     Oops,
-    /// `BUG()` and everything else that calls itself a bug (`lib/bug.c`, `kernel/sched/core.c`, `mm/page_alloc.c`).
+    /// `BUG()` and other messages that start with `BUG` (`lib/bug.c`, `kernel/sched/core.c`, `mm/page_alloc.c`).
     Bug,
     /// `WARN()` (`kernel/panic.c`).
     Warn,
-    /// Locks (`kernel/locking/lockdep.c`).
+    /// Incorrect locking (`kernel/locking/lockdep.c`).
     Lockdep,
-    /// Memory (`mm/kasan/report.c`, `mm/kfence/report.c`, `mm/kmsan/report.c`).
+    /// Invalid memory accesses (`mm/kasan/report.c`, `mm/kfence/report.c`, `mm/kmsan/report.c`).
     Kasan,
     /// Data races (`kernel/kcsan/report.c`).
     Kcsan,
@@ -27,15 +28,15 @@ pub enum Class {
     RcuStall,
     /// A processor does not schedule (`kernel/watchdog.c`).
     SoftLockup,
-    /// A processor takes no interrupts (`kernel/watchdog.c`).
+    /// A processor handles no interrupts (`kernel/watchdog.c`).
     HardLockup,
     /// A task sleeps uninterruptibly for too long (`kernel/hung_task.c`).
     HungTask,
-    /// A workqueue does not get on, or a work item left a lock behind (`kernel/workqueue.c`).
+    /// A workqueue makes no progress, or a work item did not release a lock (`kernel/workqueue.c`).
     Workqueue,
-    /// No memory (`mm/oom_kill.c`, `mm/page_alloc.c`).
+    /// Out of memory (`mm/oom_kill.c`, `mm/page_alloc.c`).
     Oom,
-    /// A device that is gone is still held, and with it its network namespace (`net/core/dev.c`).
+    /// A deleted device still has references, which also keep its network namespace (`net/core/dev.c`).
     NetnsLeak,
     /// A reference counter that overflowed or underflowed (`lib/refcount.c`).
     Refcount,
@@ -43,19 +44,19 @@ pub enum Class {
     Leak,
 }
 
-/// What sets a header apart.
+/// Pattern of a header.
 enum Words {
     /// The record starts with it.
     Starts(&'static str),
-    /// The record starts with the first and has the second further on.
+    /// The record starts with the first text and contains the second.
     StartsAndHas(&'static str, &'static str),
-    /// The record has it after a name that differs.
+    /// The record contains it after a variable name.
     Has(&'static str),
 }
 
-/// Headers, the more particular ones first.
-const HEADERS: [(Words, Class); 51] = {
-    use Class::{
+/// Headers; more specific ones come first.
+const HEADERS: [(Words, SplatClass); 51] = {
+    use SplatClass::{
         Bug, HardLockup, HungTask, Kasan, Kcsan, Leak, Lockdep, NetnsLeak, Oom, Oops, Panic, RcuStall, SoftLockup,
         Ubsan, Warn, Workqueue,
     };
@@ -115,7 +116,7 @@ const HEADERS: [(Words, Class); 51] = {
     ]
 };
 
-impl Class {
+impl SplatClass {
     /// Every class.
     pub const ALL: [Self; 17] = [
         Self::Panic,
@@ -137,7 +138,7 @@ impl Class {
         Self::Leak,
     ];
 
-    /// The word used in fingerprints and reports.
+    /// The name in fingerprints and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Panic => "panic",
@@ -160,7 +161,7 @@ impl Class {
         }
     }
 
-    /// The class of the splat that a record begins, if it begins one. The record carries no time stamp.
+    /// The class of the splat that starts with this record, if one does. The record has no time stamp.
     pub fn of(record: &str) -> Option<Self> {
         let known = HEADERS.iter().find(|(words, _)| match words {
             Words::Starts(start) => record.starts_with(start),
@@ -170,30 +171,30 @@ impl Class {
         if let Some((_, class)) = known {
             return Some(*class);
         }
-        // Since 6.19 the place comes first ("panic: Slightly improve __warn() output": 28ea295f941e), and under
-        // CONFIG_DEBUG_BUGVERBOSE_DETAILED the condition in brackets before it. A driver that merely prints "WARNING:"
-        // names no function with offset and size.
+        // Since 6.19 the source location comes first ("panic: Slightly improve __warn() output": 28ea295f941e), under
+        // CONFIG_DEBUG_BUGVERBOSE_DETAILED after the condition in brackets. A driver that only prints "WARNING:" has no
+        // function with offset and size.
         let words: Vec<&str> = record.strip_prefix("WARNING: ").unwrap_or_default().split_whitespace().collect();
         let banner = words.windows(2).any(|pair| pair[0] == "at" && pair[1].contains("+0x"));
         if banner {
             return Some(Self::Warn);
         }
-        // lib/ref_tracker.c names a directory or an address first, and what it found later.
+        // lib/ref_tracker.c prints a directory or an address before the finding.
         (record.starts_with("ref_tracker: ") || record.starts_with("leaked reference")).then_some(Self::Leak)
     }
 
-    /// Whether the kernel that the lab boots (`oops=panic`) panics after this record of the class.
+    /// Whether a guest's kernel (`oops=panic`) panics after this record of the class.
     pub fn is_deadly(self, record: &str) -> bool {
         match self {
             Self::Panic | Self::Oops => true,
-            // Much that calls itself a bug only says so.
+            // Most messages that start with `BUG` do not end the kernel.
             Self::Bug => record.starts_with("kernel BUG at "),
             _ => false,
         }
     }
 
-    /// Whether it comes long after its cause: a timer, a worker or another processor noticed. The case that it fell into
-    /// need not have done it.
+    /// Whether it may be printed long after its cause, by a timer, a worker or another processor. The cause may be
+    /// another case than the running one.
     pub const fn is_late(self) -> bool {
         matches!(
             self,
@@ -209,7 +210,7 @@ impl Class {
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for SplatClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -220,30 +221,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_of_a_header_has_its_class() {
+    fn all_variants_of_a_header_have_its_class() {
         for (record, class) in [
-            ("WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2", Class::Warn),
-            ("WARNING: net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: [dev->reg_state == 3] net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: [look at this] a.c:1 at f+0x1/0x2, CPU#0: case/77", Class::Warn),
-            ("WARNING: possible circular locking dependency detected", Class::Lockdep),
-            ("[ BUG: Invalid wait context ]", Class::Lockdep),
-            ("BUG: KFENCE: use-after-free read in f+0x1/0x2", Class::Kasan),
-            ("BUG: sleeping function called from invalid context at mm/x.c:1", Class::Bug),
-            ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1", Class::HardLockup),
-            ("CPU1: Watchdog detected hard LOCKUP on cpu 1", Class::HardLockup),
-            ("INFO: rcu_tasks detected stalls on tasks:", Class::RcuStall),
-            ("INFO: task a:1 blocked in I/O wait for more than 120 seconds.", Class::HungTask),
-            ("case invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0", Class::Oom),
-            ("ref_tracker: netdev@ffff has 1/1 users at", Class::Leak),
+            ("WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2", SplatClass::Warn),
+            ("WARNING: net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: [dev->reg_state == 3] net/core/dev.c:11405 at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: [look at this] a.c:1 at f+0x1/0x2, CPU#0: case/77", SplatClass::Warn),
+            ("WARNING: possible circular locking dependency detected", SplatClass::Lockdep),
+            ("[ BUG: Invalid wait context ]", SplatClass::Lockdep),
+            ("BUG: KFENCE: use-after-free read in f+0x1/0x2", SplatClass::Kasan),
+            ("BUG: sleeping function called from invalid context at mm/x.c:1", SplatClass::Bug),
+            ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1", SplatClass::HardLockup),
+            ("CPU1: Watchdog detected hard LOCKUP on cpu 1", SplatClass::HardLockup),
+            ("INFO: rcu_tasks detected stalls on tasks:", SplatClass::RcuStall),
+            ("INFO: task a:1 blocked in I/O wait for more than 120 seconds.", SplatClass::HungTask),
+            ("case invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0", SplatClass::Oom),
+            ("ref_tracker: netdev@ffff has 1/1 users at", SplatClass::Leak),
         ] {
-            assert_eq!(Class::of(record), Some(class), "{record}");
+            assert_eq!(SplatClass::of(record), Some(class), "{record}");
         }
     }
 
     #[test]
-    fn other_records_have_none() {
+    fn other_records_have_no_class() {
         for record in [
             "foo: this is not a WARNING: CPU: at all",
             "WARNING: Spectre v2 mitigation leaves CPU vulnerable to RETBleed attacks",
@@ -254,13 +255,13 @@ mod tests {
             "watchdog: Delayed init of the lockup detector failed: -19",
             "",
         ] {
-            assert_eq!(Class::of(record), None, "{record}");
+            assert_eq!(SplatClass::of(record), None, "{record}");
         }
     }
 
     #[test]
     fn names_are_what_serde_writes() {
-        for class in Class::ALL {
+        for class in SplatClass::ALL {
             assert_eq!(serde_json::to_value(class).unwrap(), class.name());
         }
     }

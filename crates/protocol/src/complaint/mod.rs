@@ -1,11 +1,10 @@
 //! Splats: the headers at the start of a log record, and where a splat ends.
-//!
-//! Both sides read the same words: the agent in the kernel log, of which it passes on complaints only, and the host on the
-//! console, which is all that is left of a kernel that died. What is looked for are the kernel's own headers at the start
-//! of a record, so that a case that merely logs the word "warning" is left alone.
+//! Both sides use this code: the agent reads the kernel log and only sends splats to the host; the host reads the
+//! console, which is the only source after a crash. Only the kernel's own headers at the start of a record count, so
+//! that a case that logs the word "warning" is ignored.
 
 mod class;
 mod scan;
 
-pub use class::Class;
+pub use class::SplatClass;
 pub use scan::{CUT_HERE, MARK, MOST_LINES, record, scan};

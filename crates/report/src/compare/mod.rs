@@ -11,7 +11,7 @@ pub use same::{Sameness, same};
 use lab_protocol::{AttachType, CellId, Outcome};
 use lab_record::{
     exit::Exit,
-    kept::Told,
+    kept::ReportedVerdict,
     rows,
     run::{RunRecord, used},
     verdict::{Standing, Verdict},
@@ -27,7 +27,7 @@ const SLOWER_MS: u64 = 500;
 /// Kinds of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum ChangeKind {
     /// Fails, errors or did not run, but not in the first run.
     NewlyFailing,
     /// The kernel reports a different attach type.
@@ -50,7 +50,7 @@ pub enum Kind {
     Added,
 }
 
-impl Kind {
+impl ChangeKind {
     /// All kinds, the most important first.
     pub const ALL: [Self; 10] = [
         Self::NewlyFailing,
@@ -71,7 +71,7 @@ impl Kind {
             Self::NewlyFailing => "newly failing",
             Self::AttachChanged => "attach type changed",
             Self::NoLongerRuns => "no longer runs",
-            Self::Gone => "gone from the plan",
+            Self::Gone => "no longer in the plan",
             Self::StillFailing => "still failing",
             Self::Fixed => "fixed",
             Self::Flaky => "flaky",
@@ -89,8 +89,8 @@ impl Kind {
 
 /// A changed cell on one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Change {
-    pub kind: Kind,
+pub struct CellChange {
+    pub kind: ChangeKind,
     pub kernel: String,
     pub cell: String,
     /// State in the first run, one line.
@@ -110,7 +110,7 @@ pub struct Comparison {
     pub before: String,
     /// Id of the second run.
     pub after: String,
-    pub changes: Vec<Change>,
+    pub changes: Vec<CellChange>,
     /// Number of unchanged cells.
     pub unchanged: usize,
     /// Cells of the earlier run that the later run's selection does not include, by kernel.
@@ -120,8 +120,8 @@ pub struct Comparison {
 impl Comparison {
     /// 1 if a change needs attention, or if a cell still fails unless `new_only` is set.
     pub fn exit(&self, new_only: bool) -> Exit {
-        let bad = |change: &Change| {
-            !change.may_fail && (change.kind.is_loud() || !new_only && change.kind == Kind::StillFailing)
+        let bad = |change: &CellChange| {
+            !change.may_fail && (change.kind.is_loud() || !new_only && change.kind == ChangeKind::StillFailing)
         };
         if self.changes.iter().any(bad) { Exit::Failed } else { Exit::Passed }
     }
@@ -137,7 +137,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {
-        let change = |kind, before: String| Change {
+        let change = |kind, before: String| CellChange {
             kind,
             kernel: (*kernel).to_owned(),
             cell: (*cell).to_owned(),
@@ -146,8 +146,8 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
             may_fail: may_fail.contains(*kernel),
         };
         match old.get(&(*kernel, *cell)) {
-            None if is_bad(now) => changes.push(change(Kind::NewlyFailing, "not in the plan".to_owned())),
-            None => changes.push(change(Kind::Added, "not in the plan".to_owned())),
+            None if is_bad(now) => changes.push(change(ChangeKind::NewlyFailing, "not in the plan".to_owned())),
+            None => changes.push(change(ChangeKind::Added, "not in the plan".to_owned())),
             Some(was) => match kind(was, now) {
                 Some(kind) => changes.push(change(kind, told(was))),
                 None => unchanged += 1,
@@ -161,8 +161,8 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
             *not_selected.entry((*kernel).to_owned()).or_default() += 1;
             continue;
         }
-        changes.push(Change {
-            kind: Kind::Gone,
+        changes.push(CellChange {
+            kind: ChangeKind::Gone,
             kernel: (*kernel).to_owned(),
             cell: (*cell).to_owned(),
             before: told(was),
@@ -174,7 +174,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     Comparison { version: 1, before: id(before), after: id(after), changes, unchanged, not_selected }
 }
 
-fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), Told<'_>> {
+fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), ReportedVerdict<'_>> {
     record.verdicts().map(|(kernel, cell, verdict)| ((&*kernel.facts.id, cell.id.as_str()), verdict)).collect()
 }
 
@@ -182,27 +182,29 @@ fn is_bad(verdict: &Verdict) -> bool {
     verdict.standing().is_bad()
 }
 
-fn kind(was: &Verdict, now: &Verdict) -> Option<Kind> {
+fn kind(was: &Verdict, now: &Verdict) -> Option<ChangeKind> {
     let (old, new) = (used(was), used(now));
     let slow = |verdict: &Verdict| verdict.report.duration_us / 1000;
     let ran = |verdict: &Verdict| !matches!(verdict.standing(), Standing::Skipped | Standing::NotRun);
     match (is_bad(was), is_bad(now)) {
-        (false, true) => Some(Kind::NewlyFailing),
-        (true, true) => Some(Kind::StillFailing),
-        (_, false) if now.standing() == Standing::Skipped && ran(was) => Some(Kind::NoLongerRuns),
+        (false, true) => Some(ChangeKind::NewlyFailing),
+        (true, true) => Some(ChangeKind::StillFailing),
+        (_, false) if now.standing() == Standing::Skipped && ran(was) => Some(ChangeKind::NoLongerRuns),
         // Checked first: for a cell that passes, a different attach type is more important than flakiness. Cells that
         // failed before are excluded, since the attach type may have been the reason.
         (false, false) if now.outcome == Outcome::Passed && !old.is_empty() && !new.is_empty() && old != new => {
-            Some(Kind::AttachChanged)
+            Some(ChangeKind::AttachChanged)
         }
-        (_, false) if now.standing() == Standing::Flaky && was.standing() != Standing::Flaky => Some(Kind::Flaky),
+        (_, false) if now.standing() == Standing::Flaky && was.standing() != Standing::Flaky => Some(ChangeKind::Flaky),
         (_, false) if now.standing() == Standing::Known && was.standing() != Standing::Known => {
-            Some(Kind::KnownFailing)
+            Some(ChangeKind::KnownFailing)
         }
-        (true, false) => Some(Kind::Fixed),
-        (false, false) if was.standing() == Standing::Known && now.outcome == Outcome::Passed => Some(Kind::Fixed),
+        (true, false) => Some(ChangeKind::Fixed),
+        (false, false) if was.standing() == Standing::Known && now.outcome == Outcome::Passed => {
+            Some(ChangeKind::Fixed)
+        }
         (false, false) if slow(now) as f64 > slow(was) as f64 * SLOWER && slow(now) > slow(was) + SLOWER_MS => {
-            Some(Kind::Slower)
+            Some(ChangeKind::Slower)
         }
         (false, false) => None,
     }
@@ -263,7 +265,7 @@ mod tests {
         Verdict { outcome, ..good(id, AttachType::Tcx) }
     }
 
-    fn kinds(comparison: &Comparison) -> Vec<Kind> {
+    fn kinds(comparison: &Comparison) -> Vec<ChangeKind> {
         comparison.changes.iter().map(|change| change.kind).collect()
     }
 
@@ -272,7 +274,7 @@ mod tests {
         let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         let after = run("two", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Tcx)]);
         let comparison = compare(&before, &after);
-        assert_eq!(kinds(&comparison), [Kind::AttachChanged]);
+        assert_eq!(kinds(&comparison), [ChangeKind::AttachChanged]);
         assert_eq!(comparison.unchanged, 1 + 3);
         assert_eq!(comparison.exit(true), Exit::Failed);
         assert_eq!(comparison.changes[0].before, "passed by netkit in 1 ms");
@@ -299,7 +301,7 @@ mod tests {
     /// A cell in both runs: the kind of change, and the exit codes with and without `new_only`.
     #[test]
     fn every_pair_of_standings_has_one_kind_and_its_exit_codes() {
-        use Kind::{AttachChanged, Fixed, Flaky, KnownFailing, NewlyFailing, NoLongerRuns, StillFailing};
+        use ChangeKind::{AttachChanged, Fixed, Flaky, KnownFailing, NewlyFailing, NoLongerRuns, StillFailing};
         use Standing as S;
         let verdict = |standing| match standing {
             S::Passed => good(A, AttachType::Tcx),
@@ -350,7 +352,7 @@ mod tests {
         let before = run("one", &[A, B], vec![bad(A), bad(B)]);
         let after = run("two", &[A, B], vec![bad(A), good(B, AttachType::Netkit)]);
         let comparison = compare(&before, &after);
-        assert_eq!(kinds(&comparison), [Kind::StillFailing, Kind::Fixed]);
+        assert_eq!(kinds(&comparison), [ChangeKind::StillFailing, ChangeKind::Fixed]);
         assert_eq!((comparison.exit(false), comparison.exit(true)), (Exit::Failed, Exit::Passed));
     }
 
@@ -358,14 +360,14 @@ mod tests {
     fn missing_cells_and_cells_that_did_not_run_are_changes() {
         let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         let gone = compare(&before, &run("two", &[A], vec![good(A, AttachType::Tcx)]));
-        assert_eq!((kinds(&gone), gone.exit(true)), (vec![Kind::Gone], Exit::Failed));
+        assert_eq!((kinds(&gone), gone.exit(true)), (vec![ChangeKind::Gone], Exit::Failed));
         let unfinished = compare(&before, &run("two", &[A, B], vec![good(A, AttachType::Tcx)]));
-        assert_eq!(kinds(&unfinished), [Kind::NewlyFailing]);
+        assert_eq!(kinds(&unfinished), [ChangeKind::NewlyFailing]);
         assert_eq!(unfinished.exit(true), Exit::Failed);
     }
 
     #[test]
-    fn a_narrower_selection_is_no_loss() {
+    fn cells_outside_of_a_narrower_selection_are_not_missing() {
         let before = run("one", &[A, B], vec![good(A, AttachType::Tcx), good(B, AttachType::Netkit)]);
         let mut after = run("two", &[A], vec![good(A, AttachType::Tcx)]);
         if let Some(info) = &mut after.info {
@@ -377,13 +379,13 @@ mod tests {
     }
 
     #[test]
-    fn slower_means_much_slower() {
+    fn only_much_slower_cells_are_slower() {
         let slow = |us| {
             let mut verdict = good(A, AttachType::Tcx);
             verdict.report.duration_us = us;
             run("x", &[A], vec![verdict])
         };
-        assert_eq!(kinds(&compare(&slow(100_000), &slow(900_000))), [Kind::Slower]);
+        assert_eq!(kinds(&compare(&slow(100_000), &slow(900_000))), [ChangeKind::Slower]);
         assert!(compare(&slow(10_000), &slow(100_000)).changes.is_empty(), "a busy host");
         assert!(compare(&slow(5_000_000), &slow(6_000_000)).changes.is_empty());
     }

@@ -1,6 +1,6 @@
 //! Formats a comparison.
 
-use super::{Comparison, Kind};
+use super::{ChangeKind, Comparison};
 use clap::ValueEnum;
 use lab_base::text;
 use std::fmt::Write;
@@ -26,7 +26,11 @@ pub fn render(comparison: &Comparison, format: CompareFormat) -> String {
     match format {
         CompareFormat::Text => listed(comparison, ["", ""], |change| {
             let [before, after] = [&change.before, &change.after].map(|it| text::line(it, WIDTH));
-            format!("  {} {}\n    was {before}\n    is  {after}\n", change.kernel, text::line(&change.cell, WIDTH))
+            format!(
+                "  {} {}\n    before: {before}\n    after:  {after}\n",
+                change.kernel,
+                text::line(&change.cell, WIDTH)
+            )
         }),
         CompareFormat::Markdown => listed(comparison, ["## ", "### "], |change| {
             let [cell, before, after] = [&change.cell, &change.before, &change.after].map(|it| code(it));
@@ -37,9 +41,9 @@ pub fn render(comparison: &Comparison, format: CompareFormat) -> String {
     }
 }
 
-fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&super::Change) -> String) -> String {
+fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&super::CellChange) -> String) -> String {
     let mut out = format!("{title}{} compared with {}\n\n", comparison.after, comparison.before);
-    for kind in Kind::ALL {
+    for kind in ChangeKind::ALL {
         let of_kind: Vec<_> = comparison.changes.iter().filter(|change| change.kind == kind).collect();
         if of_kind.is_empty() {
             continue;
@@ -57,7 +61,7 @@ fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&su
         let kernels: Vec<String> = kernels.collect();
         let _ = writeln!(out, "not selected in the later run: {}\n", kernels.join(", "));
     }
-    let verb = if comparison.unchanged == 1 { "is as it was" } else { "are as they were" };
+    let verb = if comparison.unchanged == 1 { "is unchanged" } else { "are unchanged" };
     let _ = writeln!(out, "{} {verb}", cells(comparison.unchanged));
     out
 }
@@ -70,10 +74,10 @@ fn code(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::Change;
+    use crate::compare::CellChange;
 
     fn sample() -> Comparison {
-        let change = |kind, cell: &str, before: &str, after: &str| Change {
+        let change = |kind, cell: &str, before: &str, after: &str| CellChange {
             kind,
             kernel: "6.17".into(),
             cell: cell.into(),
@@ -87,12 +91,17 @@ mod tests {
             after: "20261120T020000Z-bbbbbb".into(),
             changes: vec![
                 change(
-                    Kind::AttachChanged,
+                    ChangeKind::AttachChanged,
                     "D10-auto[auto,nk-l3]",
                     "passed by netkit in 90 ms",
                     "passed by tcx in 80 ms",
                 ),
-                change(Kind::Fixed, "R03-x`y\u{1b}[2J", "failed in 10 ms: check: lost", "passed by netkit in 9 ms"),
+                change(
+                    ChangeKind::Fixed,
+                    "R03-x`y\u{1b}[2J",
+                    "failed in 10 ms: check: lost",
+                    "passed by netkit in 9 ms",
+                ),
             ],
             unchanged: 344,
             not_selected: [("6.1".to_owned(), 775), ("6.12".to_owned(), 1)].into(),
@@ -106,17 +115,17 @@ mod tests {
 
         attach type changed: 1
           6.17 D10-auto[auto,nk-l3]
-            was passed by netkit in 90 ms
-            is  passed by tcx in 80 ms
+            before: passed by netkit in 90 ms
+            after:  passed by tcx in 80 ms
 
         fixed: 1
           6.17 R03-x`y\u{1b}[2J
-            was failed in 10 ms: check: lost
-            is  passed by netkit in 9 ms
+            before: failed in 10 ms: check: lost
+            after:  passed by netkit in 9 ms
 
         not selected in the later run: 6.1: 775 cells, 6.12: 1 cell
 
-        344 cells are as they were
+        344 cells are unchanged
         ");
     }
 
@@ -133,7 +142,7 @@ mod tests {
 
         not selected in the later run: 6.1: 775 cells, 6.12: 1 cell
 
-        344 cells are as they were
+        344 cells are unchanged
         ");
     }
 }

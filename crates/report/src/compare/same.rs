@@ -4,7 +4,7 @@ use super::by_cell;
 use lab_protocol::{AttachType, Outcome};
 use lab_record::{
     exit::Exit,
-    kept::Told,
+    kept::ReportedVerdict,
     run::{RunRecord, used},
 };
 use std::{collections::BTreeSet, fmt};
@@ -33,7 +33,7 @@ pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
         found.cells += 1;
         let ran = |verdict: &lab_record::verdict::Verdict| !matches!(verdict.outcome, Outcome::NotRun { .. });
         let pair = (one.get(key).filter(|it| ran(it)), other.get(key).filter(|it| ran(it)));
-        let told = |verdict: Option<&Told<'_>>| match verdict {
+        let told = |verdict: Option<&ReportedVerdict<'_>>| match verdict {
             None => "missing".to_owned(),
             Some(verdict) => {
                 let kind = match &verdict.outcome {

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 /// A run of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Run {
+pub struct PastRun {
     pub id: String,
     /// Start, milliseconds since the epoch.
     pub started_ms: u64,
@@ -59,12 +59,12 @@ pub struct Series {
 /// Runs, oldest first, and their cells.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct History {
-    pub runs: Vec<Run>,
+    pub runs: Vec<PastRun>,
     /// The cells by kernel and id.
     pub series: Vec<Series>,
 }
 
-/// By which a run is told to be a part of others: whether one among them has every cell, and the most cells that one has.
+/// Data to detect partial runs: whether a run has every cell, and the largest number of cells of a run.
 #[derive(Debug, Default)]
 struct Scale {
     whole: bool,
@@ -80,21 +80,21 @@ impl Scale {
         })
     }
 
-    /// Why a run is no night of its own.
+    /// Why a run is not regular; such runs are left out.
     fn objection(&self, record: &RunRecord) -> Option<&'static str> {
         let info = record.info.as_ref()?;
-        // A selection of cells that is all there ever was is a history too.
+        // If all runs have the same selection of cells, they are regular.
         let part = !info.plan.every_cell && (self.whole || info.plan.cells.len() * 2 < self.cells);
         if info.mutant.is_some() {
             Some("has a deliberate fault")
         } else if info.canary {
-            Some("has canaries, which are meant to fail")
+            Some("has canaries, which must fail")
         } else if info.shard.is_some() {
             Some("is one shard of a run")
         } else if matches!(record.finished, Some((Exit::Interrupted(_), _))) {
             Some("was interrupted")
         } else if part {
-            Some("has a part of the cells only")
+            Some("has only a part of the cells")
         } else {
             None
         }
@@ -105,8 +105,8 @@ impl Scale {
 type Found = BTreeMap<(String, String), Vec<(usize, Point)>>;
 
 impl History {
-    /// Reads runs in turn, and keeps the selected cells. A run that can't be read, for example one of an older version of
-    /// `lab`, is reported to `say` and skipped.
+    /// Reads runs in turn, and keeps the selected cells. A run that can't be read, for example one of an older version
+    /// of `lab`, is reported to `say` and skipped.
     ///
     /// # Errors
     /// None of the runs can be read.
@@ -127,7 +127,7 @@ impl History {
                     None => history.take(&record, &mut found, &wanted),
                     Some(why) => {
                         left_out += 1;
-                        say(&format!("left out: {} {why}; --every-run takes it in", run.id));
+                        say(&format!("left out: {} {why}; --every-run includes it", run.id));
                     }
                 },
                 Err(error) => {
@@ -167,7 +167,7 @@ impl History {
                 found.entry((kernel.facts.id.to_string(), cell.id.to_string())).or_default().push((at, point));
             }
         }
-        self.runs.push(Run {
+        self.runs.push(PastRun {
             id: record.info.as_ref().map_or_else(String::new, |info| info.id.to_string()),
             started_ms: record.started_ms,
             wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),

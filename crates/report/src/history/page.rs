@@ -94,7 +94,7 @@ fn changes(series: &Series) -> Vec<usize> {
 fn runs(history: &History) -> Vec<Run<'_>> {
     let mut changed = vec![0; history.runs.len()];
     history.series.iter().flat_map(changes).for_each(|at| changed[at] += 1);
-    let brief = |(run, changed): (&'_ super::Run, usize)| {
+    let brief = |(run, changed): (&'_ super::PastRun, usize)| {
         let standings = run.standings.iter().map(|(standing, count)| (standing.word(), *count)).collect();
         (run.started_ms, run.wall_ms, run.exit, standings, changed)
     };
@@ -106,7 +106,7 @@ fn runs(history: &History) -> Vec<Run<'_>> {
     .collect()
 }
 
-/// Those that are bad in the newest run come first; among them, and among the others, those that changed last.
+/// Sorts cells: first those that are bad in the newest run, and within both groups by the latest change.
 fn unsteady(history: &History) -> Vec<Row<'_>> {
     let mut rows: Vec<&Series> = history.series.iter().filter(|series| !is_dull(series)).collect();
     rows.sort_by_key(|series| {

@@ -23,8 +23,8 @@ pub struct Recurring {
     pub runs: Vec<String>,
 }
 
-/// Splats of runs, which are given oldest first; splats of the newest runs come first. A run that can't be read is reported
-/// to `say` and skipped.
+/// Splats of runs, which are given oldest first; splats of the newest runs come first. A run that can't be read is
+/// reported to `say` and skipped.
 ///
 /// # Errors
 /// None of the runs can be read.

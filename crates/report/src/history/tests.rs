@@ -55,7 +55,7 @@ fn read(results: &Path) -> (History, Vec<String>) {
     let said = std::cell::RefCell::new(Vec::new());
     let runs = crate::results::stored(results).unwrap();
     let say = |line: &str| said.borrow_mut().push(line.to_owned());
-    // Without the rows that every kernel has: these nights had no guests.
+    // Without the rows that every kernel has: these runs had no guests.
     let history = History::read(&runs, |_, cell| cell.as_str().contains('['), false, &say).unwrap();
     (history, said.into_inner())
 }
@@ -128,7 +128,7 @@ fn a_splat_of_several_runs_is_listed_once() {
     let found = splats::recurring(&runs, &|line| panic!("{line}")).unwrap();
 
     let told: Vec<_> = found.iter().map(|it| (it.splat.times, it.splat.cells.len(), it.runs.len())).collect();
-    assert_eq!(told, [(2, 2, 2), (1, 1, 1)], "the newest first: {found:?}");
+    assert_eq!(told, [(2, 2, 2), (1, 1, 1)], "the newest run's splats come first: {found:?}");
     assert_eq!(found[0].splat.cells[0].1, TC, "the first occurrence stays first");
     let text = splats::render(&found);
     assert!(text.contains("seen 2 times on 6.12, first in 6.12 A01-clsact[tc,veth]"), "{text}");

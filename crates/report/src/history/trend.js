@@ -1,5 +1,5 @@
 "use strict";
-// Text only: nothing of a guest's is ever parsed as HTML.
+// Sets text only: text from a guest is never parsed as HTML.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const ORDER = ["passed", "flaky", "known", "skipped", "not-run", "errored", "failed"];
@@ -25,7 +25,7 @@ function tell(at) {
   document.querySelectorAll("#runs button").forEach((it, index) => it.classList.toggle("chosen", index === at));
 }
 
-// Bad ones on top, drawn larger than their share: one failure among thousands must be seen.
+// Failures are on top and drawn larger than their share, so that one failure among thousands is visible.
 function runs() {
   data.runs.forEach((run, at) => {
     const bar = make("button", undefined, { type: "button" });
@@ -75,10 +75,10 @@ function unsteady() {
     body.append(line);
   }
   $("unsteady").append(header, body);
-  // Where a strip is wider than its column, its end is the news.
+  // Scroll wide strips to their end, which has the newest runs.
   document.querySelectorAll("#unsteady .reel").forEach((it) => {
     it.scrollLeft = it.scrollWidth;
-    // What scrolls must be reached by the keyboard too.
+    // Scrollable elements must be reachable by the keyboard.
     if (it.scrollWidth > it.clientWidth + 1) it.tabIndex = 0;
   });
 }

@@ -10,7 +10,7 @@ use lab_protocol::{AttachRequest, AttachType, CapabilityReport, CellId, CellInfo
 use lab_record::{
     event::RunInfo,
     guest::KernelRecord,
-    kept::{Told, Word},
+    kept::{InternedText, ReportedVerdict},
     plan::{PlannedCell, PlannedKernel},
     rows,
     run::RunRecord,
@@ -36,7 +36,7 @@ const MAX_CONSOLES: usize = 8;
 
 /// Interned texts in order of their first use. Written after everything else, because writing the page adds to them.
 #[derive(Default)]
-pub(super) struct Texts(RefCell<Known>);
+pub(super) struct PageTexts(RefCell<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -46,7 +46,7 @@ struct Known {
     by_number: Vec<Option<u32>>,
 }
 
-impl Texts {
+impl PageTexts {
     fn index(&self, text: &str) -> u32 {
         let mut known = self.0.borrow_mut();
         if let Some(index) = known.indexes.get(text) {
@@ -64,7 +64,7 @@ impl Texts {
     }
 
     /// Interns a text that may have a number in the record: it is looked up once.
-    fn word(&self, word: Word<'_>) -> u32 {
+    fn word(&self, word: InternedText<'_>) -> u32 {
         let Some(number) = word.number.map(|number| number as usize) else { return self.line(word.text) };
         let seen = self.0.borrow().by_number.get(number).copied().flatten();
         seen.unwrap_or_else(|| {
@@ -81,7 +81,7 @@ impl Texts {
     }
 }
 
-impl Serialize for Texts {
+impl Serialize for PageTexts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.borrow().all.iter().map(|text| &**text))
     }
@@ -89,7 +89,7 @@ impl Serialize for Texts {
 
 /// Data of the run.
 #[derive(Serialize)]
-pub(super) struct Run<'a> {
+pub(super) struct PageRun<'a> {
     id: &'a str,
     accelerator: &'a str,
     reason: &'a str,
@@ -102,7 +102,7 @@ pub(super) struct Run<'a> {
     provenance: Vec<(&'static str, String)>,
 }
 
-impl<'a> From<&'a RunInfo> for Run<'a> {
+impl<'a> From<&'a RunInfo> for PageRun<'a> {
     fn from(info: &'a RunInfo) -> Self {
         Self {
             id: &info.id,
@@ -147,7 +147,7 @@ impl<'a> From<&'a CellInfo> for CellRow<'a> {
 
 /// A kernel: a column of the map.
 #[derive(Serialize)]
-pub(super) struct Kernel<'a> {
+pub(super) struct KernelColumn<'a> {
     id: &'a str,
     class: &'a str,
     release: Option<&'a str>,
@@ -161,13 +161,13 @@ pub(super) struct Kernel<'a> {
     results: Results<'a>,
 }
 
-/// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are created
-/// while they are written, because all of them together would need as much memory as the run.
+/// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are
+/// created while they are written, because all of them together would need as much memory as the run.
 struct Results<'a> {
     record: &'a RunRecord,
     kernel: &'a PlannedKernel,
     happened: Option<&'a KernelRecord>,
-    texts: &'a Texts,
+    texts: &'a PageTexts,
 }
 
 impl Serialize for Results<'_> {
@@ -230,10 +230,10 @@ pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
 }
 
 /// Every kernel with its results, in the order of the plan's cells.
-pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &'a Texts) -> Vec<Kernel<'a>> {
+pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &'a PageTexts) -> Vec<KernelColumn<'a>> {
     let planned = record.planned().map(|(kernel, happened)| {
         let boot = happened.and_then(|it| it.boot.as_ref());
-        Kernel {
+        KernelColumn {
             id: &kernel.facts.id,
             class: &kernel.facts.class,
             release: boot.map(|boot| &*boot.release),
@@ -255,7 +255,7 @@ fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
     guests.map(|guest| format!("{kernel}/{}", console(*guest))).collect()
 }
 
-fn field(cell: &PlannedCell, verdict: &Told<'_>, texts: &Texts) -> Field {
+fn field(cell: &PlannedCell, verdict: &ReportedVerdict<'_>, texts: &PageTexts) -> Field {
     let standing = verdict.standing();
     let place = |attach| AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default();
     let bits = verdict.report.attach.iter().filter_map(|it| it.used).fold(0, |bits, used| bits | 1 << place(used));
@@ -273,7 +273,7 @@ fn field(cell: &PlannedCell, verdict: &Told<'_>, texts: &Texts) -> Field {
     )
 }
 
-fn evidence(verdict: &Told<'_>, standing: Standing, texts: &Texts) -> Option<Evidence> {
+fn evidence(verdict: &ReportedVerdict<'_>, standing: Standing, texts: &PageTexts) -> Option<Evidence> {
     let report = &verdict.report;
     let most = MAX_LOG[usize::from(!matches!(standing, Standing::Passed | Standing::Skipped))];
     let earlier = verdict.earlier.iter().filter_map(|attempt| attempt.evidence.as_deref());
@@ -348,7 +348,7 @@ pub(super) fn splats(record: &RunRecord) -> Vec<SplatLine> {
     all
 }
 
-/// Failures beside cells: expired entries of the lists.
+/// Failures outside of cells: expired entries of the lists.
 pub(super) fn expired(record: &RunRecord) -> Vec<String> {
     let entries = record.info.iter().flat_map(|info| &info.expired);
     entries

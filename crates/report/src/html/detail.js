@@ -1,4 +1,4 @@
-// One field opened: everything that is known of a cell on a kernel.
+// The details of a field: all information about a cell on a kernel.
 
 let opened = null;
 
@@ -11,7 +11,7 @@ function open(kernel, row) {
   $("d-what").textContent = cell.title;
   const facts = {
     outcome: it.standing, kernel: `${host.id} (${host.release ?? "did not boot"})`,
-    "attach type asked for": cell.attach ?? "–", "demanded by the plan": it.required ?? "–",
+    "requested attach type": cell.attach ?? "–", "required by the plan": it.required ?? "–",
     "reported by the kernel": it.used.join(" + ") || "–", time: seconds(it.ms), topology: `${cell.topology || "–"}${cell.device ? ` (${cell.device})` : ""}`,
   };
   $("d-facts").replaceChildren(...Object.entries(facts).flatMap(([key, value]) => {
@@ -22,7 +22,7 @@ function open(kernel, row) {
   $("d-message").textContent = it.message;
   $("d-evidence").replaceChildren(...evidence(it, cell, host));
   const mutant = data.run?.mutant ? ` --mutant ${quote(data.run.mutant)}` : "";
-  // What happens to a guest outside of its cells belongs to no case.
+  // The rows of a guest (boot, splat, teardown) belong to no case.
   const which = cell.area === "guest" ? "" : ` --case ${quote(cell.id)}`;
   const canary = data.run?.canary ? " --canary" : "";
   $("d-repro").textContent = `lab run --kernel ${quote(host.id)}${which}${canary}${mutant}`;
@@ -59,8 +59,8 @@ function evidence({ rest }, cell, host) {
   ];
 }
 
-// Relative to the report, and never anything but a path. A guest chose what is in the files: text is opened, a drawing is an
-// image and no page, where nothing in it can run, and everything else is only saved.
+// Paths are relative to the report. The content of the files comes from a guest: text is opened, a drawing is shown as an
+// image, in which no script can run, and everything else can only be saved.
 function links(paths) {
   if (!paths.length) return [];
   const list = make("ul", undefined, { className: "checks" });
@@ -79,7 +79,7 @@ function links(paths) {
   return [list];
 }
 
-// As an image: what is drawn can't run.
+// As an image, in which no script can run.
 function drawing(cell) {
   const svg = data.drawings[`${cell.topology} ${cell.device ?? ""}`] ?? data.drawings[`${cell.topology} `];
   if (!svg) return [];

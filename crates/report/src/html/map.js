@@ -1,7 +1,7 @@
 // The heat map: areas, in them rows, in them a field per kernel. It is built once; filters hide and dim.
 
 const areas = [];
-// What a person looks at first.
+// The state of the map when the page is opened.
 const LOUD = new Set([...BAD, "flaky"]);
 
 function buildMap() {
@@ -21,7 +21,7 @@ function buildMap() {
   });
   areas.push(...byName.values());
   areas.forEach(sums);
-  // Beside something that is wrong, an area in which nothing is need not be read.
+  // If there are failures, areas without failures are folded.
   const isBad = (it) => it.rows.some(({ row }) => data.kernels.some((kernel) => kernel.results[row] && LOUD.has(STANDINGS[kernel.results[row][0]])));
   areas.forEach((it) => (it.good = !isBad(it)));
   if (areas.some((it) => !it.good)) areas.filter((it) => it.good).forEach((it) => fold(it, true));
@@ -44,7 +44,7 @@ function area(name, whole) {
   return made;
 }
 
-// How an area stands on each kernel, so that a folded one still tells.
+// Totals of an area per kernel, which are also visible if it is folded.
 function sums({ title, rows }) {
   data.kernels.forEach((_, k) => {
     const counts = {};
@@ -119,7 +119,7 @@ function filter() {
       shown += hit ? 1 : 0;
     }
     made.box.hidden = !some;
-    // Who asks for something sees it, also in an area that was folded for having nothing wrong.
+    // A filter also shows cells of areas that are folded because they have no failures.
     if (made.good && some && (wanted || only || words || outcome || attach)) fold(made, false);
   }
   columns(wanted ? kernels : null);
@@ -127,7 +127,7 @@ function filter() {
   rove(visible()[0]);
 }
 
-// Columns of other kernels go by one rule instead of by thousands of fields.
+// One CSS rule hides the columns of other kernels, instead of thousands of fields.
 function columns(kernels) {
   const count = kernels ? kernels.length : data.kernels.length;
   $("map").style.setProperty("--kernels", Math.max(count, 1));
@@ -136,7 +136,7 @@ function columns(kernels) {
   style.textContent = hidden.length ? `${hidden.map((k) => `#map .k${k}`).join(",")}{display:none}` : "";
 }
 
-// One field of the map is in the order of tabs; arrows move it.
+// Only one field of the map can be reached by the tab key; arrow keys select another one.
 let current = null;
 
 function visible() {

@@ -1,7 +1,8 @@
-//! The HTML report: one self-contained file per run, a heat map of kernels and cells with the attach type in every field.
+//! The HTML report: one self-contained file per run, a heat map of kernels and cells with the attach type in every
+//! field.
 //!
-//! The file loads nothing from the network: style, script and data are included. The data is JSON in which no character can
-//! end its element, and the script only sets text, so that names and logs from a guest can't become markup.
+//! The file loads nothing from the network: style, script and data are included. The data is JSON in which no character
+//! can end its element, and the script only sets text, so that names and logs from a guest can't become markup.
 
 mod data;
 
@@ -54,7 +55,7 @@ impl HtmlReporter {
 
 #[derive(Serialize)]
 struct Page<'a> {
-    run: Option<data::Run<'a>>,
+    run: Option<data::PageRun<'a>>,
     started_ms: u64,
     wall_ms: Option<u64>,
     exit: u8,
@@ -62,20 +63,20 @@ struct Page<'a> {
     dead_cases: Vec<String>,
     lost_shards: Vec<String>,
     expired: Vec<String>,
-    kernels: Vec<data::Kernel<'a>>,
-    /// Titles of the table of totals, its rows, and what its marks mean.
+    kernels: Vec<data::KernelColumn<'a>>,
+    /// Titles of the table of totals, its rows, and its legend.
     totals: ([&'static str; 5], Vec<totals::Row>, &'static str),
-    /// Every cell once, in the plan's order; a kernel's results go by the same order.
+    /// Every cell once, in the plan's order; a kernel's results have the same order.
     cells: Vec<data::CellRow<'a>>,
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
     /// The texts to which indexes refer.
-    strings: &'a data::Texts,
+    strings: &'a data::PageTexts,
 }
 
 /// Writes the page, a function of the record alone.
-fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
-    let texts = data::Texts::default();
+pub(crate) fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
+    let texts = data::PageTexts::default();
     let page = Page {
         run: record.info.as_ref().map(Into::into),
         totals: (Column::ALL.map(Column::title), totals::table(record), totals::LEGEND),

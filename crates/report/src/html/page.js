@@ -1,8 +1,8 @@
 "use strict";
-// Text only: nothing of a guest's is ever parsed as HTML.
+// Sets text only: text from a guest is never parsed as HTML.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-// By their numbers in the data, and the loudest first for people.
+// The order of the numbers in the data, and the order of display, most severe first.
 const STANDINGS = ["passed", "flaky", "known", "failed", "skipped", "errored", "not-run"];
 const LOUDEST = ["failed", "errored", "not-run", "flaky", "known", "passed", "skipped"];
 const SIGN = { passed: "✓", flaky: "≈", known: "•", failed: "✗", skipped: "–", errored: "!", "not-run": "?" };
@@ -27,7 +27,7 @@ function result(kernel, row) {
   };
 }
 
-// A name is shown with every character that could make it read as another one spelled out; commands keep the name.
+// Misleading characters of a name are escaped on the page; commands contain the name unchanged.
 const hidden = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]/g;
 for (const cell of data.cells) {
   cell.name = cell.id.replace(hidden, (it) => `\\u{${it.charCodeAt(0).toString(16)}}`);
@@ -52,15 +52,15 @@ function head() {
   $("summary").append(make("span", `exit code ${data.exit} after ${time}`));
   const told = [new Date(data.started_ms).toISOString(), run.accelerated, `virtme-ng ${run.virtme_ng}`, `QEMU ${run.qemu}`, `lab ${run.lab}`];
   for (const [name, value] of run.provenance ?? []) told.push(`${name} ${value}`);
-  // A run that is meant to fail must not be taken for a bad night.
-  if (run.mutant) $("meant").textContent = `Deliberate fault “${run.mutant}”: this run is meant to fail.`;
-  if (run.canary) $("meant").textContent = "Canaries: every cell of this run is meant to fail, hang, leak or panic.";
+  // Mark runs that must fail.
+  if (run.mutant) $("meant").textContent = `Deliberate fault “${run.mutant}”: this run is expected to fail.`;
+  if (run.canary) $("meant").textContent = "Canaries: every cell of this run must fail, hang, leak or panic.";
   $("meant").hidden = !run.mutant && !run.canary;
   $("machine").textContent = told.join(" · ");
   $("machine").title = run.reason ?? "";
 }
 
-// What scrolls must be reached by the keyboard too.
+// Scrollable elements must be reachable by the keyboard.
 function reachable() {
   for (const it of document.querySelectorAll("pre, .scroll, .reel, #d-evidence")) {
     if (it.id === "map" || it.closest("[hidden]")) continue;
@@ -76,7 +76,7 @@ function openButton(kernel, row, content) {
   return button;
 }
 
-// What is bad, the same story once.
+// Failures; cells with the same message are listed once.
 function wrong() {
   const stories = new Map();
   data.kernels.forEach((kernel, k) => data.cells.forEach((cell, row) => {
@@ -101,7 +101,7 @@ function wrong() {
   $("wrong-section").hidden = !list.length;
 }
 
-// The filters are in the address too, so that what one sees can be sent to somebody.
+// The address contains the filters, so that a view can be shared.
 const FIELDS = { text: "f-text", kernel: "f-kernel", area: "f-area", attach: "f-attach", outcome: "f-outcome" };
 
 function options(select, all, values) {

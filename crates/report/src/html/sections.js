@@ -1,4 +1,4 @@
-// Below the map: splats, times, capabilities, notes; and the beginning of everything.
+// Below the map: splats, times, capabilities, notes. Also starts the page.
 
 function splats() {
   const lines = data.splats.map((it) => {
@@ -39,7 +39,7 @@ function times() {
   for (const kernel of data.kernels) {
     const wall = kernel.wall_ms ?? 0, boot = Math.min(kernel.boot_ms ?? 0, wall);
     const peak = kernel.peak_kib ? `, ${Math.round(kernel.peak_kib / 1024)} MiB` : "";
-    const told = wall ? `${seconds(wall)} in all, ${kernel.boot_ms === null ? "never up" : `first up after ${seconds(kernel.boot_ms)}`}, ${kernel.guests} ${kernel.guests === 1 ? "guest" : "guests"}${peak}` : "not finished";
+    const told = wall ? `${seconds(wall)} in total, ${kernel.boot_ms === null ? "did not boot" : `first boot ${seconds(kernel.boot_ms)}`}, ${kernel.guests} ${kernel.guests === 1 ? "guest" : "guests"}${peak}` : "not finished";
     const line = make("div"), bar = make("div", undefined, { className: "bar" });
     line.append(make("b", `${kernel.id} `), told);
     bar.append(make("i", undefined, { className: "boot", style: `width:${(100 * boot) / longest}%` }), make("i", undefined, { style: `width:${(100 * (wall - boot)) / longest}%` }));
@@ -129,7 +129,7 @@ function openWanted(wanted) {
   else if ($("detail").open) $("detail").close();
 }
 
-// A link to another view of the page that is open, or the way back to one.
+// Handles a link to another view of the open page, and going back.
 window.addEventListener("hashchange", () => {
   const wanted = readAddress();
   filter();

@@ -1,4 +1,4 @@
-//! JUnit XML with nothing but what the schema of Apache Ant's tasks allows: no attribute at the root, suites with a number,
+//! JUnit XML that follows the schema of Apache Ant's tasks exactly: no attribute at the root, suites with a number,
 //! a host and a time without its zone, cases without output, and both outputs in every suite.
 
 use super::{Counts, Kind, MAX_ATTRIBUTE, seconds, whole, xml::Xml};

@@ -8,7 +8,7 @@ use lab_record::{
     event::RunInfo,
     excuse::Excuse,
     guest::KernelRecord,
-    kept::Told,
+    kept::ReportedVerdict,
     plan::{PlannedCell, PlannedKernel},
     run::{RunRecord, used},
     verdict::{Attempt, Standing},
@@ -111,7 +111,7 @@ impl Desk<'_> {
         if verdict.standing().is_bad()
             && let Some(enter) = self.record.enter(&kernel.facts.id, &cell.id)
         {
-            let _ = writeln!(told, "by hand: {enter}");
+            let _ = writeln!(told, "shell: {enter}");
         }
         for splat in &verdict.splats {
             let splat = self.splats.iter().find(|it| it.fingerprint == splat.fingerprint);
@@ -180,16 +180,16 @@ struct Case<'a> {
     kernel: &'a PlannedKernel,
     cell: &'a PlannedCell,
     listed: &'a CellInfo,
-    verdict: Told<'a>,
+    verdict: ReportedVerdict<'a>,
 }
 
 fn property(xml: &mut Xml, name: &str, value: &str) {
     xml.element("property").with("name", name).with("value", value).empty();
 }
 
-/// Status of a case that did not pass: the message as an attribute, and everything in the text, since many tools show only
-/// the element's text.
-fn status(xml: &mut Xml, verdict: &Told<'_>) {
+/// Status of a case that did not pass: the message as an attribute, and everything in the text, since many tools show
+/// only the element's text.
+fn status(xml: &mut Xml, verdict: &ReportedVerdict<'_>) {
     let message = || text::line(&verdict.outcome.message(), MAX_ATTRIBUTE);
     let (element, sort) = match &verdict.outcome {
         Outcome::Passed => return,
@@ -229,7 +229,7 @@ fn rerun(xml: &mut Xml, attempt: &Attempt, passed: bool) {
 }
 
 /// Why a case did not pass: message, failed checks and remarks.
-fn story(verdict: &Told<'_>) -> String {
+fn story(verdict: &ReportedVerdict<'_>) -> String {
     let checks = verdict.checks().filter(|check| !check.ok);
     let checks = checks.map(|check| format!("FAIL {}: {}", check.name.text, check.seen.text));
     let files = verdict.files.iter().map(|file| format!("attachment: {file}"));
@@ -242,7 +242,7 @@ fn story(verdict: &Told<'_>) -> String {
 }
 
 /// A case's checks, attachments, metrics and log.
-fn output(out: &mut String, listed: &CellInfo, verdict: &Told<'_>) {
+fn output(out: &mut String, listed: &CellInfo, verdict: &ReportedVerdict<'_>) {
     let mut line = |parts: &[&str]| {
         parts.iter().for_each(|part| out.push_str(part));
         out.push('\n');

@@ -41,7 +41,7 @@ pub fn create(results: &Path, id: &Id) -> Result<PathBuf, FileError> {
 /// A kernel's directory in a run's.
 ///
 /// # Errors
-/// It can't be created, or something else is in its place, a link to a directory included.
+/// It can't be created, or the path is not a directory (a link to a directory is refused too).
 pub fn kernel(run: &Path, id: &Id) -> Result<PathBuf, FileError> {
     let directory = run.join(id);
     match foreign::is_directory(&directory) {
@@ -78,7 +78,7 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::
 
 /// Makes `latest` point to a run, atomically.
 ///
-/// A convenience: a run is what it is without the link, so nobody shall fail for it. [`note_latest`] says what is wrong.
+/// The link is not essential, so an error must not fail the run; [`note_latest`] reports it.
 ///
 /// # Errors
 /// The link can't be created; a directory of that name is not touched.
@@ -92,12 +92,12 @@ pub fn point_latest(results: &Path, id: &Id) -> Result<(), FileError> {
     })
 }
 
-/// As [`point_latest`], and where that can't be done a line that says so. Returns the name by which the run is found.
+/// As [`point_latest`], but reports an error as a line. Returns the path to show for the run.
 pub fn note_latest(results: &Path, id: &Id) -> (PathBuf, Option<String>) {
     match point_latest(results, id) {
         Ok(()) => (results.join(LATEST), None),
         Err(error) => {
-            let line = format!("{LATEST} does not lead to this run ({error}): remove or rename what is there");
+            let line = format!("{LATEST} does not point to this run ({error}): remove or rename the existing file");
             (results.join(id.as_str()), Some(line))
         }
     }
@@ -119,6 +119,6 @@ mod tests {
         fs::create_dir_all(dir.path().join(LATEST).join("kept")).unwrap();
         assert!(point_latest(dir.path(), &Id::new("a").unwrap()).is_err());
         assert!(dir.path().join(LATEST).join("kept").exists());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no link is left over");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no temporary link remains");
     }
 }

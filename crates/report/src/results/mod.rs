@@ -76,7 +76,7 @@ fn entries(results: &Path) -> Result<Vec<(String, PathBuf)>, ReportError> {
 /// The counts of a `run.json`, in the order in which they are listed.
 pub const COUNTS: [&str; 5] = ["passed", "failed", "skipped", "errored", "not-run"];
 
-/// The exit code of a `run.json` and its [`COUNTS`]; `None` where it does not say.
+/// The exit code of a `run.json` and its [`COUNTS`]; `None` if they are missing.
 pub fn figures(run_json: &[u8]) -> (Option<u64>, [Option<u64>; 5]) {
     let summary: Value = serde_json::from_slice(run_json).unwrap_or_default();
     (summary["exit_code"].as_u64(), COUNTS.map(|key| summary["counts"][key].as_u64()))

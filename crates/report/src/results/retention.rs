@@ -14,11 +14,12 @@ use std::{
 };
 use toml_edit::Document;
 
-/// The lab's settings, beside `kernels.toml`.
+/// File with the lab's settings, next to `kernels.toml`.
 pub const LAB_TOML: &str = "lab.toml";
-/// Its tables, each read by whoever it is for.
+/// Its tables; each is read by the code that uses it.
 pub const SECTIONS: &[&str] = &["results", "agent", "cache"];
-/// What a run is renamed to before its files go, so that no half of one is ever taken for a run.
+/// Prefix of the name to which a run is renamed before its files are removed, so that a partly removed run is not
+/// listed.
 const DOOMED: &str = ".pruned-";
 
 /// The limits: a run beyond either is removed.
@@ -43,7 +44,7 @@ impl Retention {
     /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, ReportError> {
         let path = project.join(LAB_TOML);
-        match fs::read_to_string(&path) {
+        match lab_guard::bounded::text(&path) {
             Ok(text) => Self::parse(&text, &path.display().to_string()).map_err(ReportError::from),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(FileError::of("read", path)(error).into()),
@@ -74,8 +75,8 @@ pub struct Decision {
     pub why: &'static str,
 }
 
-/// Judges every run below a directory, oldest first. The newest run stays, and the one that `latest` points to, the newest
-/// that did not pass, and any that is being written.
+/// Decides on every run below a directory, oldest first. The newest run is kept, the run that `latest` points to,
+/// the newest run that did not pass, and any run that is being written.
 fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec<Decision>, ReportError> {
     let runs = stored(results)?;
     let latest = fs::read_link(results.join(LATEST)).ok();
@@ -97,7 +98,7 @@ fn judge(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<Vec
         } else if days.is_none_or(|days| days >= i64::from(retention.days)) {
             (true, "beyond the age to keep")
         } else {
-            (false, "within bounds")
+            (false, "within the limits")
         };
         Decision { run, goes, why }
     };
@@ -120,6 +121,10 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Deci
     if !dry {
         for verdict in verdicts.iter().filter(|verdict| verdict.goes) {
             let doomed = results.join(format!("{DOOMED}{}", verdict.run.id));
+            if fs::symlink_metadata(&doomed).is_ok_and(|found| !found.is_dir()) {
+                // Something else of this name would stop this and every later call.
+                fs::remove_file(&doomed).map_err(FileError::of("remove", &doomed))?;
+            }
             fs::rename(&verdict.run.directory, &doomed).map_err(FileError::of("remove", &verdict.run.directory))?;
         }
         for (name, path) in entries(results)? {
@@ -132,8 +137,8 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Deci
     Ok(verdicts)
 }
 
-/// Removes old runs after a run into the project's results directory. Errors don't affect the run. Returns a line to print,
-/// if any.
+/// Removes old runs after a run into the project's results directory. Errors don't affect the run. Returns a line to
+/// print, if any.
 pub fn sweep(project: &Path, results: &Path) -> Option<String> {
     // Two processes that finish at the same time must not remove the same run.
     let lock = File::open(results).ok()?;
@@ -143,9 +148,9 @@ pub fn sweep(project: &Path, results: &Path) -> Option<String> {
     match told {
         Ok((verdicts, Retention { keep, days })) => {
             let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
-            (gone > 0).then(|| format!("{gone} old runs removed from results/ (keep {keep}, {days} days)"))
+            (gone > 0).then(|| format!("removed {gone} old runs from results/ (keep {keep}, {days} days)"))
         }
-        Err(error) => Some(format!("no old runs are removed: {error}")),
+        Err(error) => Some(format!("old runs could not be removed: {error}")),
     }
 }
 
@@ -193,14 +198,14 @@ mod tests {
                 "20261102 false latest points to it",
                 "20261103 false the newest that did not pass",
                 "20261104 true beyond the number to keep",
-                "20261118 false within bounds",
-                "20261119 false within bounds",
+                "20261118 false within the limits",
+                "20261119 false within the limits",
                 "20261120 false the newest",
             ]
         );
         let by_age = told(dir.path(), Retention { keep: 100, days: 2 }, now);
         assert_eq!(by_age[4], "20261118 true beyond the age to keep");
-        assert_eq!(by_age[5], "20261119 false within bounds");
+        assert_eq!(by_age[5], "20261119 false within the limits");
     }
 
     #[test]
@@ -229,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_read_strictly() {
+    fn errors_about_settings_name_line_and_key() {
         let read = |text: &str| Retention::parse(text, "lab.toml").map_err(|error| error.to_string());
         assert_eq!(read("").unwrap(), Retention::default());
         assert_eq!(read("[results]\nkeep = 7\n").unwrap(), Retention { keep: 7, ..Retention::default() });

@@ -12,6 +12,7 @@ mod mprog;
 mod mtu;
 mod prog_array;
 mod redirect;
+mod self_check;
 mod traffic;
 mod upgrade;
 mod verdicts;
@@ -20,6 +21,7 @@ use lab_harness::case::Area;
 
 /// Every area, in the order in which they run.
 pub static ALL: &[&Area] = &[
+    &self_check::AREA,
     &attach_api::AREA,
     &detection::AREA,
     &ifindex::AREA,

@@ -1,30 +1,37 @@
-//! Canaries: cells that must not pass. Each breaks one thing on purpose, and a test on real guests asserts how the lab
-//! reports it. They are listed separately from the suite and run only on request.
+//! Canaries: cells that must not pass. Each causes one failure on purpose, and a test with real guests checks how
+//! the lab reports it. They are listed separately from the suite and run only on request.
 
 mod spoiled;
 
-use lab_bpf::ProgArray;
+use lab_bpf::{Config, ProgArray, ProgramKind};
+use lab_harness::unpoisoned;
 use lab_harness::{
     PINS,
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::Ctx,
-    testbed::P0,
+    testbed::{MprogCall, P0, attach_hook},
 };
-use lab_protocol::{AttachRequest, Capability, LinkKind};
-use lab_topology::{Netns, library};
+use lab_protocol::{AttachRequest, Capability, Hook, LinkKind};
+use lab_topology::{Family, Netns, library};
+use lab_traffic::{Proto, UdpProbe};
 use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
+    net::SocketAddr,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
+
+/// `TC_ACT_SHOT`.
+const DROP: i32 = 2;
 
 /// Objects that canaries keep for the lifetime of the agent.
 static KEPT: Mutex<Vec<Box<dyn std::any::Any + Send>>> = Mutex::new(Vec::new());
 
-/// Every canary. Canaries that crash the guest are between harmless ones, so that continuing after a crash is tested too.
+/// Every canary. Canaries that crash the guest are between harmless ones, so that continuing after a crash is tested
+/// too.
 pub static AREA: Area = Area::new("canary", &[CASES]);
 
 /// In the order in which they run.
@@ -40,6 +47,10 @@ const CASES: &[Case] = &[
     MUST_FAIL_TO_CLEAN_UP,
     MUST_NOT_HIDE_ITS_ATTACHMENT,
     MUST_CARRY_TRAFFIC,
+    MUST_NAME_THE_ATTACH_TYPE,
+    MUST_NAME_TCX_ON_NETKIT,
+    MUST_BE_LISTED_BY_THE_KERNEL,
+    MUST_HEAR_A_LATE_PACKET,
     MUST_PANIC_THE_CASE,
     MUST_WARN,
     MUST_FLOOD_THE_LOG,
@@ -61,10 +72,10 @@ fn on(device: LinkKind) -> Variant {
 }
 
 fn keep(thing: impl std::any::Any + Send) {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
+    unpoisoned(KEPT.lock()).push(Box::new(thing));
 }
 
-const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that holds passes.", must_pass);
+const MUST_PASS: Case = Case::new("Z01", "must-pass", "The control: a check that is true passes.", must_pass);
 const MUST_SKIP: Case = Case::new("Z03", "must-skip", "A missing capability skips with its reason.", must_pass)
     .needs(&[Capability::NetkitSingle]);
 const MUST_GO_ON_AFTER_THE_PANIC: Case =
@@ -74,21 +85,22 @@ const MUST_GO_ON_AFTER_THE_HANG: Case =
 const MUST_GO_ON_AFTER_THE_OOPS: Case =
     Case::new("Z20", "must-go-on-after-the-oops", "The next cell has a fresh guest.", must_pass);
 const MUST_COME_LAST: Case =
-    Case::new("Z24", "must-come-last", "Every cell has a verdict after all of this.", must_pass);
+    Case::new("Z24", "must-come-last", "The last cell still runs after all other canaries.", must_pass);
 fn must_pass(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 2);
     Ok(())
 }
 
-const MUST_SEE_NO_HOST: Case = Case::new("Z25", "must-see-no-host", "Nothing of the host is in reach.", sees_no_host);
-/// Ways by which a guest could reach the host: file systems, network devices, disks. virtme-ng exports two directories over
-/// 9p, which a guest without the module can't mount; a guest with the module would find an empty root.
+const MUST_SEE_NO_HOST: Case =
+    Case::new("Z25", "must-see-no-host", "No resource of the host is accessible.", sees_no_host);
+/// Ways by which a guest could reach the host: file systems, network devices, disks. virtme-ng exports two directories
+/// over 9p, which a guest without the module can't mount; a guest with the module would find an empty root.
 fn sees_no_host(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const OWN: [&str; 8] = ["rootfs", "tmpfs", "ramfs", "devtmpfs", "proc", "sysfs", "bpf", "cgroup2"];
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let kinds = mounts.lines().filter_map(|line| line.split_once(" - ")?.1.split(' ').next());
     let foreign: Vec<&str> = kinds.filter(|kind| !OWN.contains(kind)).collect();
-    ctx.equal("file systems that are not the guest's own", foreign, Vec::<&str>::new());
+    ctx.equal("file systems of the host", foreign, Vec::<&str>::new());
     // Modules create devices of their own, for example tunl0; a hardware device is on a bus.
     let real = |name: &String| Path::new("/sys/class/net").join(name).join("device").exists();
     let networks: Vec<String> = names("/sys/class/net")?.into_iter().filter(real).collect();
@@ -119,7 +131,7 @@ fn names(directory: &str) -> Result<Vec<String>, std::io::Error> {
     }
 }
 
-const MUST_FAIL: Case = Case::new("Z02", "must-fail", "A check that does not hold fails the cell.", must_fail);
+const MUST_FAIL: Case = Case::new("Z02", "must-fail", "A check that is false fails the cell.", must_fail);
 fn must_fail(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("one and one", 1 + 1, 3);
     Ok(())
@@ -131,30 +143,30 @@ fn asserts_nothing(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-const MUST_LEAK_A_MAP: Case = Case::new("Z05", "must-leak-a-map", "A map that stays is a leak.", leaks_a_map);
+const MUST_LEAK_A_MAP: Case = Case::new("Z05", "must-leak-a-map", "A map that is not deleted is a leak.", leaks_a_map);
 fn leaks_a_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     keep(ProgArray::create(1)?);
     must_pass(ctx, variant)
 }
 
-const MUST_LEAK_A_PIN: Case =
-    Case::new("Z06", "must-leak-a-pin", "A pin that stays is a leak.", leaks_a_pin).over(|| vec![on(LinkKind::Veth)]);
+const MUST_LEAK_A_PIN: Case = Case::new("Z06", "must-leak-a-pin", "A pin that is not removed is a leak.", leaks_a_pin)
+    .over(|| vec![on(LinkKind::Veth)]);
 fn leaks_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     fs::create_dir(Path::new(PINS).join("canary"))?;
     must_pass(ctx, variant)
 }
 
 const MUST_LEAK_A_NAMESPACE: Case =
-    Case::new("Z07", "must-leak-a-namespace", "A namespace that stays is a leak.", leaks_a_netns);
+    Case::new("Z07", "must-leak-a-namespace", "A namespace that is not deleted is a leak.", leaks_a_netns);
 fn leaks_a_netns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     keep(Netns::new("canary")?);
     must_pass(ctx, variant)
 }
 
 const MUST_FAIL_TO_CLEAN_UP: Case =
-    Case::new("Z08", "must-fail-to-clean-up", "Clean-up that fails fails the cell.", bad_cleanup);
+    Case::new("Z08", "must-fail-to-clean-up", "A failure of clean-up fails the cell.", bad_cleanup);
 fn bad_cleanup(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    ctx.defer("the canary's clean-up", || Err("refuses".into()));
+    ctx.defer("the canary's clean-up", || Err("refuses"));
     must_pass(ctx, variant)
 }
 
@@ -183,6 +195,72 @@ fn no_traffic(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
+const MUST_NAME_THE_ATTACH_TYPE: Case = Case::new(
+    "Z26",
+    "must-name-the-attach-type",
+    "A program that is attached by tc and reported as tcx is a mismatch.",
+    attaches_by_another_type,
+)
+.on(library::PAIR)
+.over(|| vec![Variant { attach: Some(AttachRequest::Tcx), ..on(LinkKind::Veth) }]);
+const MUST_NAME_TCX_ON_NETKIT: Case = Case::new(
+    "Z27",
+    "must-name-tcx-on-netkit",
+    "A program that is attached by tcx and reported as netkit is a mismatch.",
+    attaches_by_another_type,
+)
+.on(library::PAIR)
+.over(|| vec![Variant { attach: Some(AttachRequest::Netkit), ..on(LinkKind::NetkitL3) }]);
+/// Attaches by the type below the requested one, and reports what the kernel lists as an answer to the request.
+fn attaches_by_another_type(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (program, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
+    let hook = match variant.attach() {
+        AttachRequest::Netkit => Hook::TcxIngress,
+        _ => Hook::ClsactIngress,
+    };
+    let _handle = testbed.run(P0, || attach_hook(hook, ifindex, &*program, MprogCall::Link))?;
+    testbed.report(ctx, P0, variant.attach(), program.id(), Some(program.clone()))?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+const MUST_BE_LISTED_BY_THE_KERNEL: Case = Case::new(
+    "Z28",
+    "must-be-listed-by-the-kernel",
+    "A program that is loaded, reported and attached nowhere is a mismatch.",
+    attaches_nothing,
+)
+.on(library::PAIR)
+.over(|| vec![Variant { attach: Some(AttachRequest::Tc), ..on(LinkKind::Veth) }]);
+fn attaches_nothing(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    testbed.report(ctx, P0, variant.attach(), program.id(), None)?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+const MUST_HEAR_A_LATE_PACKET: Case = Case::new(
+    "Z29",
+    "must-hear-a-late-packet",
+    "A packet of a silent flow that arrives after the window fails the cell.",
+    arrives_late,
+)
+.on(library::PAIR)
+.over(|| vec![on(LinkKind::Veth)]);
+/// A dropped neighbour keeps the flow silent; a datagram to the same port later is what a delayed packet looks like.
+fn arrives_late(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let program = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict: DROP, ..Config::new(ctx.marker) })?;
+    let filter = testbed.filter(P0, Direction::FromWorkload, &program, lab_bpf::TcOptions::default())?;
+    testbed.none_pass(ctx, [("pod", "host", Proto::Udp, Family::V4)]);
+    filter.detach()?;
+    let to = SocketAddr::new(testbed.net.addr("host", Family::V4), ctx.marker);
+    UdpProbe::connect(testbed.net.ns("pod"), to)?.send(&[0; 64])?;
+    Ok(())
+}
+
 const MUST_PANIC_THE_CASE: Case =
     Case::new("Z11", "must-panic-the-case", "A panic in a case fails that case only.", panics);
 fn panics(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -196,7 +274,8 @@ fn warns(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     must_pass(ctx, variant)
 }
 
-const MUST_FLOOD_THE_LOG: Case = Case::new("Z13", "must-flood-the-log", "A flood of messages harms no cell.", floods);
+const MUST_FLOOD_THE_LOG: Case =
+    Case::new("Z13", "must-flood-the-log", "A flood of kernel messages fails no cell.", floods);
 fn floods(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LINES: usize = 2_000;
     for line in 0..LINES {
@@ -234,7 +313,7 @@ fn kills_the_agent(_ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 
 fn dies_of(ctx: &mut Ctx, instructions: &[u8]) -> CaseResult {
     spoiled::run(instructions)?;
-    ctx.check("the kernel has crashed or hangs", false, "the module was loaded, and nothing happened");
+    ctx.check("the kernel has crashed or hangs", false, "the module was loaded without effect");
     Ok(())
 }
 

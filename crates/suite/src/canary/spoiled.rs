@@ -1,6 +1,6 @@
-//! Crashes an unmodified kernel: it loads one of the kernel's own modules with other instructions at the start of its init
-//! function. Debian's kernels have no LKDTM, and a module built for this purpose would need every kernel's headers. The
-//! module is only loaded in guests that are discarded afterwards.
+//! Crashes an unmodified kernel: it loads one of the kernel's own modules with other instructions at the start of its
+//! init function. Debian's kernels have no LKDTM, and a module built for this purpose would need every kernel's
+//! headers. The module is only loaded in guests that are discarded afterwards.
 
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use object::{Object, ObjectSection, ObjectSymbol};
@@ -30,7 +30,7 @@ pub fn run(instructions: &[u8]) -> io::Result<()> {
     let order = fs::read_to_string(Path::new(MODULES).join("load-order"))?;
     let files = order.lines().find_map(|line| line.strip_prefix(MODULE)?.strip_prefix(':'));
     let file = files.and_then(|files| files.split_whitespace().last());
-    let file = file.ok_or_else(|| io::Error::other(format!("this kernel has no module {MODULE} to spoil")))?;
+    let file = file.ok_or_else(|| io::Error::other(format!("this kernel has no module {MODULE} to modify")))?;
     let image = spoil(fs::read(Path::new(MODULES).join(file))?, instructions).map_err(io::Error::other)?;
     // The module is loaded, like all of the image's modules; it is unused as long as none of its devices exists.
     delete_module(c"dummy", DeleteModuleFlags::O_NONBLOCK)?;
@@ -69,13 +69,13 @@ fn place(image: &[u8], length: usize) -> Result<usize, String> {
     let (begin, end) = (at as u64, (at + length) as u64);
     let relocated = section.relocations().any(|(place, _)| place < end && place + 8 > begin && place >= begin);
     if relocated || at + length > code.len() {
-        return Err(format!("{MODULE}: no room in init_module for {length} bytes"));
+        return Err(format!("{MODULE}: init_module has no space for {length} bytes"));
     }
     usize::try_from(file_at).map(|file_at| file_at + at).map_err(|error| error.to_string())
 }
 
-/// Removes the signature, `struct module_signature` and the mark after it (`include/linux/module_signature.h`): the kernel
-/// accepts a module without signature, but refuses an invalid one.
+/// Removes the signature, `struct module_signature` and the mark after it (`include/linux/module_signature.h`): the
+/// kernel accepts a module without signature, but refuses an invalid one.
 fn unsign(image: &mut Vec<u8>) {
     const MARK: &[u8] = b"~Module signature appended~\n";
     const HEADER: usize = 12;
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_taken_off_and_nothing_else() {
+    fn only_the_signature_is_removed() {
         let body = b"\x7fELF...".to_vec();
         let mut signed = body.clone();
         signed.extend([7; 20]);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_module_is_refused() {
+    fn a_file_that_is_not_a_module_is_refused() {
         assert!(spoil(b"no ELF".to_vec(), OOPS).unwrap_err().starts_with("dummy: "));
     }
 }

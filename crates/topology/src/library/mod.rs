@@ -19,14 +19,15 @@ use crate::{
 };
 use std::net::IpAddr;
 
-/// One node with a dummy device: for what needs no path.
-pub const SOLO: Template = Template::new("solo", "One node with a dummy device: for what needs no path.", |_| solo());
+/// One node with a dummy device, for cases without a network path.
+pub const SOLO: Template =
+    Template::new("solo", "One node with a dummy device, for cases without a network path.", |_| solo());
 
 fn solo() -> Topology {
     Topology::new().node("host").dummy("host", "dummy0").addr("host", "dummy0", &["10.0.0.1/24", "fd00::1/64"])
 }
 
-/// One workload on one host, each end of whose link knows the other's addresses as permanent neighbours.
+/// One workload on one host; each end of its link has the other's addresses as permanent neighbours.
 pub const PAIR: Template =
     Template::new("pair", "One workload on one host.", |kind| resolving(kind).static_neighbours());
 
@@ -84,8 +85,9 @@ fn mixed() -> Topology {
     )
 }
 
-/// One workload on one host, and a tap behind which the case itself plays the other end.
-pub const TAP: Template = Template::new("tap", "One workload on one host, and beyond the host user space itself.", tap);
+/// One workload on one host, and a tap whose other end is the case itself.
+pub const TAP: Template =
+    Template::new("tap", "One workload on one host, and a tap device whose other end is user space.", tap);
 
 fn tap(kind: LinkKind) -> Topology {
     let far = FAR_END.map(|addr| addr.parse::<IpAddr>().expect("a constant")).to_vec();
@@ -147,8 +149,8 @@ fn workload(on: Topology, node: &str, kind: LinkKind, host_end: &str, number: u8
     workload_on(on, "host", (node, kind), host_end, 65, number)
 }
 
-/// A workload the way container networks hang it up: a /32 and a /128 behind a gateway address that every host end has.
-/// Neighbours are static, since redirecting programs swallow the resolution.
+/// A workload as in container networks: a /32 and a /128 address, and a gateway address that every host end has.
+/// Neighbours are static, because redirecting programs would also redirect their resolution.
 fn workload_on(
     on: Topology,
     host: &str,
@@ -179,7 +181,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_topology_refers_only_to_what_it_has() {
+    fn every_topology_refers_only_to_existing_nodes_and_devices() {
         for topology in ALL.iter().flat_map(Template::variants).map(|(_, topology)| topology) {
             let nodes: HashSet<_> = topology.nodes.iter().map(|node| &*node.name).collect();
             assert_eq!(nodes.len(), topology.nodes.len(), "{}: a node twice", topology.name);

@@ -15,11 +15,11 @@ pub const NODE_PORT: u16 = 30_080;
 /// The first workload's port.
 pub const POD_PORT: u16 = 8_080;
 
-/// [`GATEWAY`](super::GATEWAY) with translation on the host: workloads leave under the node's address, and a port of the
-/// node leads to the first workload.
+/// [`GATEWAY`](super::GATEWAY) with address translation on the host: packets of workloads get the node's address, and a
+/// port of the node is forwarded to the first workload.
 pub const GATEWAY_NAT: Template = Template::new(
     "gateway-nat",
-    "The gateway topology, whose host masquerades its workloads and offers one of them at a port.",
+    "The gateway topology; its host masquerades its workloads and forwards a port to one of them.",
     gateway_nat,
 );
 
@@ -104,12 +104,12 @@ fn diamond(kind: LinkKind) -> Topology {
             .route("a", &format!("fd20:{number}::/64"), Hop::via(&v6(10, 2), &near))
             .route(&router, "10.65.0.0/24", Hop::via(&v4(10, 1), "a"))
             .route(&router, "fd65::/64", Hop::via(&v6(10, 1), "a"))
-            // What comes by one path is answered by the same.
+            // Answers use the same path as the request.
             .route_in("b", table, "0.0.0.0/0", Hop::via(&v4(20, 1), &far))
             .route_in("b", table, "::/0", Hop::via(&v6(20, 1), &far));
         for (family, source) in [(Family::V4, format!("{}/32", v4(20, 2))), (Family::V6, format!("{}/128", v6(20, 2)))]
         {
-            let source = source.parse().expect("an address that was just put together");
+            let source = source.parse().expect("a valid address");
             topology = topology.rule("b", family, 1000 + table, Selector::From(source), table);
         }
     }
@@ -121,11 +121,8 @@ pub const DIAMOND_PATHS: [(&str, u32); 4] =
     [("10.20.1.2", 1400), ("fd20:1::2", 1400), ("10.20.2.2", 1500), ("fd20:2::2", 1500)];
 
 /// A workload in the VRF `blue`, a server in the VRF `red`, on one router whose VRF tables leak into each other.
-pub const VRF: Template = Template::new(
-    "vrf",
-    "A workload in one VRF and a server in another, with routes that lead from each into the other.",
-    vrf,
-);
+pub const VRF: Template =
+    Template::new("vrf", "A workload in one VRF and a server in another, with routes from each VRF to the other.", vrf);
 
 fn vrf(kind: LinkKind) -> Topology {
     const BLUE: u32 = 10;

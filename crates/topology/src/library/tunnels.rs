@@ -6,16 +6,16 @@ use crate::{
     template::Template,
 };
 
-/// How packets get from one node of the topologies `two-node…` to the other.
+/// Encapsulation between the two nodes of the topologies `two-node…`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlay {
-    /// As they are.
+    /// None.
     None,
     /// VXLAN over IPv4.
     Vxlan4,
     /// VXLAN over IPv6.
     Vxlan6,
-    /// IPv4 in IPv4. IPv6 goes as it is.
+    /// IPv4 in IPv4. IPv6 is not encapsulated.
     Ipip,
     /// IPv4 and IPv6 in IPv6.
     Ip6Tnl,
@@ -24,8 +24,8 @@ pub enum Overlay {
 }
 
 impl Overlay {
-    /// Bytes by which its device's MTU is smaller than the way below: outer IP, UDP, VXLAN and the inner Ethernet header.
-    /// Where packets choose the way, the device knows of none.
+    /// Bytes by which its device's MTU is smaller than the way below: outer IP, UDP, VXLAN and the inner Ethernet
+    /// header. Where packets choose the way, the device knows of none.
     pub const fn overhead(self) -> u32 {
         match self {
             Self::None | Self::VxlanMetadata => 0,
@@ -56,7 +56,7 @@ impl Overlay {
     }
 }
 
-/// What the nodes' own link takes, bytes: the kernel's default.
+/// MTU of the nodes' link, bytes: the kernel's default.
 const MTU: u32 = 1500;
 
 /// The network identifier of both VXLANs.
@@ -80,9 +80,9 @@ pub const TWO_NODE_VXLAN6: Template =
         two_node(kind, Overlay::Vxlan6)
     });
 
-/// Two hosts with IPv4 in IPv4 between them; IPv6 goes without a tunnel.
+/// Two hosts with IPv4 in IPv4 between them; IPv6 is not tunnelled.
 pub const TWO_NODE_IPIP: Template =
-    Template::new("two-node-ipip", "Two hosts with IPv4 in IPv4 between them; IPv6 goes without a tunnel.", |kind| {
+    Template::new("two-node-ipip", "Two hosts with IPv4 in IPv4 between them; IPv6 is not tunnelled.", |kind| {
         two_node(kind, Overlay::Ipip)
     });
 
@@ -92,10 +92,10 @@ pub const TWO_NODE_IP6TNL: Template =
         two_node(kind, Overlay::Ip6Tnl)
     });
 
-/// Two hosts with a VXLAN device each that has no far end of its own: programs choose it per packet.
+/// Two hosts with a VXLAN device each without a remote address: programs select it per packet.
 pub const TWO_NODE_METADATA: Template = Template::new(
     "two-node-metadata",
-    "Two hosts with a VXLAN device each that has no far end of its own: programs choose it per packet.",
+    "Two hosts with a VXLAN device each without a remote address: programs select it per packet.",
     |kind| two_node(kind, Overlay::VxlanMetadata),
 );
 
@@ -121,7 +121,7 @@ fn two_node(kind: LinkKind, overlay: Overlay) -> Topology {
         }
         let outer = |v4: &str, v6: &str| {
             let outer = if matches!(overlay, Overlay::Vxlan6 | Overlay::Ip6Tnl) { v6 } else { v4 };
-            outer.parse().expect("an address that was just put together")
+            outer.parse().expect("a valid address")
         };
         let tunnel = Tunnel { over: "u".to_owned(), local: outer(&v4, &v6), remote: outer(&far4, &far6) };
         let plain4 = Hop::via(&far4, "u");

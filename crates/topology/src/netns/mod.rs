@@ -8,17 +8,18 @@ mod stock;
 mod worker;
 
 use crate::TopologyError;
+use crate::lock::unpoisoned;
 use lab_netlink::{Netlink, NetlinkError};
 use nix::sched::{CloneFlags, setns};
 use space::{Problem, Space};
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     thread::{self, JoinHandle},
 };
 
-/// Names and files of all namespaces that were ever made here and may still be there, oldest first.
+/// Names and files of all namespaces that this process created and that may still exist, oldest first.
 static MADE: Mutex<Vec<(String, Weak<OwnedFd>)>> = Mutex::new(Vec::new());
 
 /// A network namespace without a name in the file system: it lives as long as this value, the threads inside and the
@@ -40,7 +41,7 @@ impl Netns {
             Some(spare) => spare,
             None => Space::make(|_| ()).map_err(|problem: Problem| problem.of(name))?,
         };
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = unpoisoned(MADE.lock());
         made.retain(|(_, fd)| fd.strong_count() > 0);
         made.push((name.to_owned(), Arc::downgrade(&space.fd)));
         Ok(Self { name: name.to_owned(), space })
@@ -52,7 +53,7 @@ impl Netns {
     /// # Errors
     /// [`TopologyError::Netns`], [`TopologyError::Netlink`] where one of them can't be entered or takes no socket.
     pub fn living() -> Result<Vec<Self>, TopologyError> {
-        let made = MADE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let made = unpoisoned(MADE.lock()).clone();
         let living = made.into_iter().filter_map(|(name, fd)| Some((name, fd.upgrade()?)));
         let open = |(name, fd): (String, Arc<OwnedFd>)| match Space::enter(fd) {
             Ok(space) => Ok(Self { name, space }),
@@ -61,8 +62,8 @@ impl Netns {
         living.map(open).collect()
     }
 
-    /// Has so many fresh namespaces ready from now on, made by a thread of its own while others wait. Returns once they are
-    /// there.
+    /// Keeps this number of new namespaces ready, created by a separate thread while other threads wait. Returns once
+    /// they exist.
     pub fn keep_ready(count: usize) {
         stock::keep(count);
     }
@@ -72,7 +73,7 @@ impl Netns {
         stock::inodes()
     }
 
-    /// The name given at birth.
+    /// The name that it was created with.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -89,12 +90,12 @@ impl Netns {
 
     /// The rtnetlink socket inside the namespace. Every thread may use it; it never leaves the namespace.
     pub fn netlink(&self) -> MutexGuard<'_, Netlink> {
-        // A conversation that panicked leaves at most answers with an old sequence number, which are skipped.
-        self.space.netlink.lock().unwrap_or_else(PoisonError::into_inner)
+        // A panic leaves at most answers with an old sequence number, which are skipped.
+        unpoisoned(self.space.netlink.lock())
     }
 
-    /// Runs `work` inside the namespace and waits for it: on the thread that made the namespace, or on one of its own where
-    /// that one is busy.
+    /// Runs `work` inside the namespace and waits for it: on the thread that made the namespace, or on one of its own
+    /// where that one is busy.
     ///
     /// # Panics
     /// With the panic of `work`, or if the namespace can't be entered.
@@ -121,12 +122,12 @@ impl Netns {
                 enter(&fd, &node);
                 work()
             })
-            .expect("the system has a thread to spare")
+            .expect("the system can start a thread")
     }
 
-    /// Words for a netlink error in this namespace.
-    pub(crate) fn error(&self, source: NetlinkError) -> TopologyError {
-        TopologyError::Netlink { node: self.name.clone(), source }
+    /// Converts a netlink error in this namespace.
+    pub(crate) fn error(&self, error: NetlinkError) -> TopologyError {
+        TopologyError::Netlink { node: self.name.clone(), error }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A namespace before it has a name.
+//! An unnamed namespace with its thread and socket.
 
 use super::worker::Worker;
 use crate::TopologyError;
@@ -15,7 +15,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// A namespace and what belongs to it: it is gone once these, and sockets and threads in it, are.
+/// A namespace with its thread and its socket. It is deleted once these and all other sockets and threads in it are
+/// closed.
 #[derive(Debug)]
 pub(super) struct Space {
     pub fd: Arc<OwnedFd>,
@@ -24,7 +25,7 @@ pub(super) struct Space {
     pub worker: Worker,
 }
 
-/// Why there is none.
+/// Why a namespace could not be created.
 #[derive(Debug)]
 pub(super) enum Problem {
     Call(&'static str, Errno),
@@ -32,18 +33,18 @@ pub(super) enum Problem {
 }
 
 impl Problem {
-    /// In words that name the node.
+    /// Converts it to an error that names the node.
     pub fn of(self, node: &str) -> TopologyError {
         let node = node.to_owned();
         match self {
             Self::Call(doing, errno) => TopologyError::Netns { node, doing, errno },
-            Self::Netlink(source) => TopologyError::Netlink { node, source },
+            Self::Netlink(error) => TopologyError::Netlink { node, error },
         }
     }
 }
 
 impl Space {
-    /// Makes one. Its thread stays in it until the end, and is announced before it enters.
+    /// Creates a namespace. Its thread stays in it until its end, and is announced before it enters.
     pub fn make(announce: impl FnOnce(Pid) + Send) -> Result<Self, Problem> {
         let worker = Worker::start().map_err(|error| Problem::Call("starting its thread", errno_of(&error)))?;
         let first_job = || {
@@ -53,18 +54,18 @@ impl Space {
                 .map_err(|error| Problem::Call("open /proc/thread-self/ns/net", errno_of(&error)))?;
             Ok((OwnedFd::from(file), Netlink::open().map_err(Problem::Netlink)?))
         };
-        let (fd, netlink) = worker.run(first_job).unwrap_or_else(|_| unreachable!("nobody else knows this thread"))?;
+        let (fd, netlink) = worker.run(first_job).unwrap_or_else(|_| unreachable!("no other code uses this thread"))?;
         Self::of(worker, Arc::new(fd), netlink)
     }
 
-    /// One that is there already, with a thread and a socket of its own.
+    /// Opens an existing namespace with a new thread and socket.
     pub fn enter(fd: Arc<OwnedFd>) -> Result<Self, Problem> {
         let worker = Worker::start().map_err(|error| Problem::Call("starting its thread", errno_of(&error)))?;
         let first_job = || {
             setns(&fd, CloneFlags::CLONE_NEWNET).map_err(|errno| Problem::Call("setns", errno))?;
             Netlink::open().map_err(Problem::Netlink)
         };
-        let netlink = worker.run(first_job).unwrap_or_else(|_| unreachable!("nobody else knows this thread"))?;
+        let netlink = worker.run(first_job).unwrap_or_else(|_| unreachable!("no other code uses this thread"))?;
         Self::of(worker, fd, netlink)
     }
 

@@ -1,21 +1,22 @@
-//! Namespaces made in advance, in moments in which a case waits: making one is the dearest step of building a topology.
-//! Each is used once, so that every topology starts from what the kernel gives.
+//! Creates namespaces in advance while a case waits, because this is the slowest step of building a topology. Each
+//! namespace is used once, so that every topology starts with the kernel's defaults.
 
 use super::space::Space;
+use crate::lock::unpoisoned;
 use nix::unistd::Pid;
 use std::{
     fs,
     os::unix::fs::MetadataExt,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard},
     thread,
 };
 
 struct Shelf {
     spares: Vec<Space>,
-    /// As many as there shall be.
+    /// Number of namespaces to keep ready.
     level: usize,
     has_maker: bool,
-    /// The thread that is about to enter a namespace that will be on the shelf.
+    /// The thread that is going to enter the next prepared namespace.
     entering: Option<Pid>,
 }
 
@@ -23,17 +24,17 @@ static SHELF: Mutex<Shelf> = Mutex::new(Shelf { spares: Vec::new(), level: 0, ha
 static CHANGED: Condvar = Condvar::new();
 
 fn shelf() -> MutexGuard<'static, Shelf> {
-    SHELF.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(SHELF.lock())
 }
 
-/// One that is ready, if any is.
+/// Takes a prepared namespace, if there is one.
 pub(super) fn take() -> Option<Space> {
     let spare = shelf().spares.pop();
     CHANGED.notify_all();
     spare
 }
 
-/// Keeps so many ready from now on, and waits until they are.
+/// Keeps this number ready from now on, and waits until they are.
 pub(super) fn keep(level: usize) {
     let mut shelf = shelf();
     shelf.level = level;
@@ -42,7 +43,7 @@ pub(super) fn keep(level: usize) {
     }
     CHANGED.notify_all();
     while shelf.has_maker && shelf.spares.len() < shelf.level {
-        shelf = CHANGED.wait(shelf).unwrap_or_else(PoisonError::into_inner);
+        shelf = unpoisoned(CHANGED.wait(shelf));
     }
 }
 
@@ -56,13 +57,12 @@ pub(super) fn inodes() -> Vec<u64> {
     shelf.spares.iter().map(|spare| spare.inode).chain(entered).collect()
 }
 
-/// At the same priority as everybody else: what is made slowly here holds locks of the kernel's that everybody wants
-/// (RTNL).
+/// Runs at the usual priority: a slow creation would hold kernel locks that all others need (RTNL).
 fn make() {
     loop {
         let mut waiting = shelf();
         while waiting.spares.len() >= waiting.level {
-            waiting = CHANGED.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = unpoisoned(CHANGED.wait(waiting));
         }
         drop(waiting);
         let made = Space::make(|thread| shelf().entering = Some(thread));

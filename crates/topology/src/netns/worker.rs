@@ -1,16 +1,17 @@
-//! A thread that does one job after another, for callers who wait. Starting a thread for each job would cost a namespace
-//! with a hundred jobs more than everything else in it.
+//! A thread that runs one job after another for waiting callers. With a hundred jobs in a namespace, starting a thread
+//! for each would take longer than the jobs.
 
+use crate::lock::unpoisoned;
 use std::{
     io, mem,
     panic::{self, AssertUnwindSafe},
-    sync::{Mutex, PoisonError, TryLockError, mpsc},
+    sync::{Mutex, TryLockError, mpsc},
     thread::{self, JoinHandle},
 };
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The caller's end of the line to the thread.
+/// The caller's end of the channel to the thread.
 #[derive(Debug)]
 struct Line {
     jobs: mpsc::Sender<Job>,
@@ -52,8 +53,8 @@ impl Worker {
         Ok(Self { line: Mutex::new(Some(Line { jobs, done })), thread: Some(thread) })
     }
 
-    /// Does `work` on the thread and waits for it; gives `work` back where the thread is at another job, as it is where a
-    /// job asks for a second one.
+    /// Runs `work` on the thread and waits for it; returns `work` if the thread is busy, for example if a job starts a
+    /// second one.
     ///
     /// # Panics
     /// With the panic of `work`.
@@ -69,24 +70,24 @@ impl Worker {
         let job: Box<dyn FnOnce() + Send + '_> =
             Box::new(move || *slot = Some(panic::catch_unwind(AssertUnwindSafe(work))));
         // SAFETY: only the lifetime changes. The job borrows `result` and whatever `work` borrows; this call does not
-        // return, nor unwind, before the job is gone: `recv` answers after the thread has run it (a job cannot unwind out of
-        // the thread's loop) or after the thread has dropped all jobs, and a job that could not be sent comes back and is
-        // dropped here.
+        // return, nor unwind, before the job is gone: `recv` answers after the thread has run it (a job cannot unwind
+        // out of the thread's loop) or after the thread has dropped all jobs, and a job that could not be sent comes
+        // back and is dropped here.
         let job = unsafe { mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(job) };
         let sent = line.jobs.send(job).is_ok();
         let done = sent && line.done.recv().is_ok();
         match result {
             Some(Ok(value)) if done => Ok(value),
             Some(Err(payload)) => panic::resume_unwind(payload),
-            _ => panic!("the thread of a network namespace is gone"),
+            _ => panic!("the thread of a network namespace has ended"),
         }
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // Without a line the loop ends.
-        self.line.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // Without the channel the loop ends.
+        unpoisoned(self.line.get_mut()).take();
         if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
             _ = thread.join();
         }
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_the_callers_and_the_thread_goes_on() {
+    fn a_panic_reaches_the_caller_and_the_thread_continues() {
         let worker = Worker::start().unwrap();
         let panicked = panic::catch_unwind(AssertUnwindSafe(|| worker.run(|| panic!("the job's own")).is_ok()));
         assert_eq!(panicked.unwrap_err().downcast_ref::<&str>(), Some(&"the job's own"));
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_within_a_job_is_given_back() {
+    fn a_job_within_a_job_is_returned() {
         let worker = Worker::start().unwrap();
         let inner = worker.run(|| worker.run(|| 1).is_err());
         assert!(matches!(inner, Ok(true)));

@@ -1,23 +1,23 @@
 //! Formats a finding as plain text with at most 100 columns, except for quoted text, for a mailing list.
 
-use super::{Report, percent};
-use crate::bisect::posterior::Direction;
+use super::{BisectReport, percent};
+use crate::bisect::posterior::Effect;
 use std::fmt::Write;
 
-pub(super) fn mail(report: &Report) -> String {
+pub(super) fn mail(report: &BisectReport) -> String {
     let mut out = String::new();
     // Writing to a string can't fail.
     let _ = write(report, &mut out);
     out
 }
 
-fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+fn write(report: &BisectReport, out: &mut String) -> std::fmt::Result {
     let finding = &report.finding;
     let culprit = finding.suspects.first().filter(|_| finding.sure).map(|point| &report.names[*point]);
     let tag = match (report.failing, report.direction) {
         (false, _) => "[BISECTED] ",
-        (true, Direction::Break) => "[REGRESSION] ",
-        (true, Direction::Fix) => "[FIXED] ",
+        (true, Effect::Break) => "[REGRESSION] ",
+        (true, Effect::Fix) => "[FIXED] ",
     };
     let since =
         culprit.map_or_else(|| "culprit not certain".to_owned(), |name| format!("{} {}", report.deed(), name.long));
@@ -31,7 +31,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         Some(name) => writeln!(
             out,
             "\n{} this {}, with {} confidence:\n",
-            if report.direction == Direction::Break { "since" } else { "until" },
+            if report.direction == Effect::Break { "since" } else { "until" },
             report.unit,
             percent(finding.confidence)
         )

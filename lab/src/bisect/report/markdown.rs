@@ -1,17 +1,17 @@
 //! Formats a finding as Markdown.
 
-use super::{Report, percent};
+use super::{BisectReport, percent};
 use comfy_table::{Table, presets};
 use std::fmt::Write;
 
-pub(super) fn markdown(report: &Report) -> String {
+pub(super) fn markdown(report: &BisectReport) -> String {
     let mut out = String::new();
     // Writing to a string can't fail.
     let _ = write(report, &mut out);
     out
 }
 
-fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+fn write(report: &BisectReport, out: &mut String) -> std::fmt::Result {
     let finding = &report.finding;
     writeln!(out, "# {}\n", plain(&report.question))?;
     if let Some(promise) = &report.promise {

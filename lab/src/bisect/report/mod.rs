@@ -1,12 +1,12 @@
 //! The finding of a search, formatted for a mailing list, for a web page, or for a program. All three are functions of
-//! [`Report`].
+//! [`BisectReport`].
 
 mod mail;
 mod markdown;
 
 use super::{
-    posterior::{Direction, Tally},
-    search::{Finding, Revert, Step},
+    posterior::{Effect, Tally},
+    search::{Revert, SearchFinding, SearchStep},
     trial::Mark,
 };
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub struct Name {
 
 /// Content of the report.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct BisectReport {
     /// The predicate as text: `A02-…[netkit] fails (match: exact)`.
     pub question: String,
     /// Whether the question is about a failure, not about a capability.
@@ -35,13 +35,13 @@ pub struct Report {
     pub unit: &'static str,
     /// The user's terms for the old and the new end.
     pub terms: (String, String),
-    pub direction: Direction,
+    pub direction: Effect,
     /// Names of all points, both ends included.
     pub names: Vec<Name>,
     /// The requested confidence.
     pub wanted: f64,
     /// The result of the search.
-    pub finding: Finding,
+    pub finding: SearchFinding,
     /// Details of the culprit: `git log`, or the package.
     pub culprit: Option<String>,
     /// The failure: signatures, then splat or failed check.
@@ -72,7 +72,7 @@ pub struct StepRow {
     pub remark: String,
 }
 
-impl Report {
+impl BisectReport {
     /// A point's mark in the user's terms.
     pub fn term(&self, mark: Mark) -> &str {
         match mark {
@@ -83,7 +83,7 @@ impl Report {
     }
 
     /// One line for a step.
-    pub fn row(&self, step: usize, it: &Step) -> StepRow {
+    pub fn row(&self, step: usize, it: &SearchStep) -> StepRow {
         let name = &self.names[it.point];
         let same = it.same_as.map(|point| format!("same image as {}", self.names[point].short));
         let skipped = (it.mark == Mark::Skip).then(|| it.note.clone()).flatten();
@@ -103,14 +103,14 @@ impl Report {
     /// Verb for the effect of the culprit.
     const fn deed(&self) -> &'static str {
         match self.direction {
-            Direction::Break => "since",
-            Direction::Fix => "until",
+            Effect::Break => "since",
+            Effect::Fix => "until",
         }
     }
 
     /// The last two lines of the text formats: culprit and confidence.
     pub fn last_lines(&self) -> String {
-        let Finding { suspects, confidence, sure, .. } = &self.finding;
+        let SearchFinding { suspects, confidence, sure, .. } = &self.finding;
         let names = |points: &[usize]| {
             let name = |point: &usize| format!("{} ({})", self.names[*point].short, self.names[*point].long);
             points.iter().map(name).collect::<Vec<_>>().join(", ")
@@ -118,25 +118,31 @@ impl Report {
         let who = match (&**suspects, sure) {
             ([culprit], true) => format!("culprit: {}", names(&[*culprit])),
             ([likeliest], false) if matches!(self.finding.revert, Some(Revert::Tested { cured: false, .. })) => {
-                format!("culprit: not sure; the likeliest is {}, but without it nothing changes", names(&[*likeliest]))
+                format!(
+                    "culprit: not sure; the likeliest is {}, but reverting it changes nothing",
+                    names(&[*likeliest])
+                )
             }
             (some, _) if *confidence >= self.wanted => format!("culprit: not sure, one of {}", names(some)),
-            (some, _) => format!("culprit: not sure; the likeliest are {}", names(&some[..some.len().min(5)])),
+            (some, _) => format!("culprit: not sure; the most likely are {}", names(&some[..some.len().min(5)])),
         };
         format!("{who}\nconfidence: {} (required: {})", percent(*confidence), percent(self.wanted))
     }
 
     fn revert(&self) -> Option<String> {
-        // Nobody takes a package's change back.
+        // A package's change cannot be reverted.
         let revert = self.finding.revert.as_ref().filter(|_| self.log.is_some())?;
         Some(match revert {
             Revert::Impossible { reason } => format!("not tested: {reason}"),
             Revert::Tested { tally, cured: true } => {
                 let (old, new) = &self.terms;
-                format!("{tally} runs fail: the {new} end is {old} without it")
+                format!("{tally} runs fail: without it the {new} end is {old}")
             }
             Revert::Tested { tally, cured: false } => {
-                format!("{tally} runs fail: the {} end is unchanged without it; there is another cause", self.terms.1)
+                format!(
+                    "{tally} runs fail: without it the {} end is unchanged, so there is another cause",
+                    self.terms.1
+                )
             }
         })
     }
@@ -162,7 +168,7 @@ impl Report {
             culprit_name: Option<&'a Name>,
             table: Vec<StepRow>,
             #[serde(flatten)]
-            report: &'a Report,
+            report: &'a BisectReport,
         }
         let culprit_name =
             self.finding.suspects.first().filter(|_| self.finding.sure).map(|culprit| &self.names[*culprit]);

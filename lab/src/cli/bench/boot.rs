@@ -1,10 +1,10 @@
 //! `lab bench`.
 
 use crate::{
-    bench::boot::{Bench, MatrixRound, Rerun, Round, Spread, seconds},
+    bench::boot::{Bench, BootRound, MatrixRound, Rerun, Spread, seconds},
     cli::bench::BenchArgs,
     error::Error,
-    guests::{Guests, How, progress},
+    guests::{GuestOptions, Guests, progress},
     project::{Project, filter::KernelFilter, select::build},
 };
 use lab_base::{
@@ -44,13 +44,13 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     let first = all.cells.iter().find(|info| runs(&info.id)).ok_or(Error::NothingSelected)?.clone();
     let mut rounds = Vec::new();
     let mut matrix = Vec::new();
-    let how = |cold| How { cold, ..How::default() };
+    let how = |cold| GuestOptions { cold, ..GuestOptions::default() };
     let measure = |plan: Plan, cold: bool| -> Result<(FirstCase, RunRecord), Error> {
         let mut first = FirstCase::default();
         let record = guests.run(directory::fresh_id(), plan, scratch.path(), &how(cold), &mut [&mut first])?;
         match record.exit() {
             Exit::Passed => Ok((first, record)),
-            exit => Err(Error::Host(format!("the cells of the measurement did not pass (exit code {})", exit.code()))),
+            exit => Err(Error::Host(format!("the measured cells did not pass (exit code {})", exit.code()))),
         }
     };
     for number in 1..=args.repeat.get() {
@@ -67,7 +67,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
             let (cold, booted) = measure(plan(), true)?;
             let (warm, restored) = measure(plan(), false)?;
             let (cold_kib, warm_kib) = (peak(&booted), peak(&restored));
-            let round = Round {
+            let round = BootRound {
                 kernel: id.to_string(),
                 stock_s: seconds(stock.took),
                 cold_s: cold.seconds()?,
@@ -145,7 +145,7 @@ struct FirstCase {
 
 impl FirstCase {
     fn seconds(&self) -> Result<f64, Error> {
-        let took = self.took.ok_or_else(|| Error::Host("no case began".to_owned()))?;
+        let took = self.took.ok_or_else(|| Error::Host("no case started".to_owned()))?;
         Ok(seconds(took))
     }
 }

@@ -1,9 +1,9 @@
 //! `lab bench datapath`.
 
 use crate::{
-    bench::datapath::{KernelTable, Measurement, Report, setups},
+    bench::datapath::{DatapathReport, KernelTable, Measurement, setups},
     error::Error,
-    guests::{Guests, Told},
+    guests::{Guests, VisitLog},
     project::{Project, filter::KernelFilter, select::build},
     run::visit::Visited,
 };
@@ -45,7 +45,7 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
     let mut tables = Vec::new();
     for facts in guests.facts() {
         let id = &facts.id;
-        let told = Told::default();
+        let told = VisitLog::default();
         let round = |line: &str| say(&format!("{id}: {line}"));
         let measurement = Measurement::new(setups(&facts), rounds, window_ms, &round);
         match guests.visit(id, Profile::Suite, false, None, &measurement, &told)? {
@@ -58,7 +58,7 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
             .map_err(|problem| Error::Host(format!("{id}: {}", text::line(&problem.to_string(), 1000))))?;
         tables.push(KernelTable { kernel: id.to_string(), release: told.release(), rows });
     }
-    let report = Report::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);
+    let report = DatapathReport::new(guests.accelerator(), guests.qemu(), rounds, window_ms, tables);
     let results = project.root.join("results");
     let path = results.join(FILE);
     let json = serde_json::to_string_pretty(&report).map_err(|error| Error::Host(error.to_string()))?;

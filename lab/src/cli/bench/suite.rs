@@ -3,7 +3,7 @@
 use crate::{
     bench::suite::Rounds,
     error::Error,
-    guests::{Guests, How, progress},
+    guests::{GuestOptions, Guests, progress},
     project::{
         Project,
         filter::KernelFilter,
@@ -45,13 +45,13 @@ pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Resu
     let plan = Plan::new(guests.facts(), cells, false);
     let mut rounds = Rounds::default();
     // One guest at a time: parallel guests would slow each other down.
-    let how = How { jobs: Some(NonZeroUsize::MIN), ..How::default() };
+    let how = GuestOptions { jobs: Some(NonZeroUsize::MIN), ..GuestOptions::default() };
     for number in 1..=args.repeat.get() {
         say(&format!("round {number} of {}", args.repeat));
         let record = guests.run(directory::fresh_id(), plan.clone(), scratch.path(), &how, &mut [&mut *progress()])?;
         if record.exit() != Exit::Passed {
             return Err(Error::Host(format!(
-                "the cells of the measurement did not pass (exit code {}); `lab run` shows why",
+                "the measured cells did not pass (exit code {}); `lab run` shows the reason",
                 record.exit().code()
             )));
         }

@@ -37,8 +37,8 @@ pub(crate) struct BuildArgs {
     /// Additional options; a commit on which one of them has no effect is skipped. Repeatable.
     #[arg(long, value_name = "FILE")]
     pub fragment: Vec<PathBuf>,
-    /// Shell command that builds arch/x86/boot/bzImage in the checkout, instead of `vng --build`. Exit code 125: can't be
-    /// built.
+    /// Shell command that builds arch/x86/boot/bzImage in the checkout, instead of `vng --build`. Exit code 125: can't
+    /// be built.
     #[arg(long, value_name = "COMMAND")]
     pub build_command: Option<String>,
     /// Number of parallel compilers. Default: one per processor.
@@ -70,7 +70,7 @@ pub(crate) struct BisectArgs {
     pub build: BuildArgs,
     /// Terms for the older and the newer state. Default: good,bad, or broken,fixed for a fix.
     #[arg(long, value_name = "OLD,NEW")]
-    pub terms: Option<Terms>,
+    pub terms: Option<BisectTerms>,
     /// Required probability of the result.
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     pub confidence: f64,
@@ -101,8 +101,8 @@ pub(crate) struct StepArgs {
     /// The kernel git tree whose HEAD is tested. It is built in another directory.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub tree: PathBuf,
-    /// File with the signature of the failure, for --match exact. If it does not exist, it is written at the first failure:
-    /// run the command on the bad commit before `git bisect run`.
+    /// File with the signature of the failure, for --match exact. If it does not exist, it is written at the first
+    /// failure: run the command on the bad commit before `git bisect run`.
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
     /// Failure rate of a bad kernel; determines how many passes make a kernel good.
@@ -132,27 +132,36 @@ pub(crate) enum BisectFormat {
 
 /// Terms for the older and the newer state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms(pub String, pub String);
+pub(crate) struct BisectTerms(pub String, pub String);
 
 /// git bisect's subcommands, which it does not accept as terms.
 const RESERVED: [&str; 11] =
     ["help", "start", "skip", "next", "reset", "visualize", "view", "replay", "log", "run", "terms"];
 
-impl FromStr for Terms {
-    type Err = String;
+/// Why a text is no pair of terms.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WrongTerms {
+    #[error("expected OLD,NEW, for example permissive,strict")]
+    Form,
+    #[error("`{0}` can't be a term: use lower-case letters and dashes, and no subcommand of git bisect")]
+    Term(String),
+    #[error("the two terms must differ, and `bad,good` is not accepted")]
+    Same,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (old, new) = text.split_once(',').ok_or("expected OLD,NEW, for example permissive,strict")?;
+impl FromStr for BisectTerms {
+    type Err = WrongTerms;
+
+    fn from_str(text: &str) -> Result<Self, WrongTerms> {
+        let (old, new) = text.split_once(',').ok_or(WrongTerms::Form)?;
         for term in [old, new] {
             let plain = |c: char| c.is_ascii_lowercase() || c == '-';
             if term.is_empty() || term.starts_with('-') || !term.chars().all(plain) || RESERVED.contains(&term) {
-                return Err(format!(
-                    "`{term}` can't be a term: use lower-case letters and dashes, and no subcommand of git bisect"
-                ));
+                return Err(WrongTerms::Term(term.to_owned()));
             }
         }
         if old == new || (old, new) == ("bad", "good") {
-            return Err("the two terms must differ, and not be good and bad the wrong way round".to_owned());
+            return Err(WrongTerms::Same);
         }
         Ok(Self(old.to_owned(), new.to_owned()))
     }
@@ -180,9 +189,9 @@ mod tests {
 
     #[test]
     fn terms_are_those_that_git_accepts() {
-        assert_eq!("permissive,strict".parse(), Ok(Terms("permissive".to_owned(), "strict".to_owned())));
+        assert_eq!("permissive,strict".parse(), Ok(BisectTerms("permissive".to_owned(), "strict".to_owned())));
         for wrong in ["strict", "a,a", "bad,good", "start,stop", "-a,b", "a b,c", ",b"] {
-            assert!(wrong.parse::<Terms>().is_err(), "{wrong}");
+            assert!(wrong.parse::<BisectTerms>().is_err(), "{wrong}");
         }
     }
 

@@ -4,14 +4,14 @@ use super::{args::BuildArgs, place::exclusive};
 use crate::bisect::tester::Supply;
 use crate::{
     bisect::{
-        Stop, Subject,
+        NoKernel, SearchStop, Subject,
         commits::{Commit, Commits, Worktree},
     },
     error::Error,
     project::{Project, absolute},
 };
 use lab_base::{file::touch, git::git, hex::hex, interrupt::Interrupt, process::vng_home, say::say, text};
-use lab_kernel_store::{Built, Checkout, KernelsError, Settings, Unpacked};
+use lab_kernel_store::{BootableKernel, BuildResult, Checkout, KernelsError, Settings};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -50,12 +50,16 @@ impl Workshop {
     }
 
     /// The kernel of a commit, which is built unless there is a cached result.
-    pub fn kernel(&self, commit: &Commit, interrupt: &Interrupt) -> Result<Result<Unpacked, String>, Stop> {
+    pub fn kernel(
+        &self,
+        commit: &Commit,
+        interrupt: &Interrupt,
+    ) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         let stop = || interrupt.signal().is_some();
         let checkout = self.checkout(&stop);
         let trouble = |error: KernelsError| match (interrupt.signal(), error) {
-            (Some(signal), _) => Stop::Interrupted(signal),
-            (None, error) => Stop::Trouble(error.to_string()),
+            (Some(signal), _) => SearchStop::Interrupted(signal),
+            (None, error) => SearchStop::Trouble(error.to_string()),
         };
         let key = checkout.key(&self.worktree.files(&commit.hash)?).map_err(trouble)?;
         let built = match checkout.find(&key) {
@@ -71,23 +75,24 @@ impl Workshop {
             }
         };
         Ok(match built {
-            Built::Kernel(kernel) => Ok(*kernel),
-            Built::Cannot(why) => Err(format!("does not build: {why}")),
+            BuildResult::Kernel(kernel) => Ok(*kernel),
+            BuildResult::Cannot(why) => Err(NoKernel(format!("does not build: {why}"))),
         })
     }
 
-    /// What decides a commit's kernel beside its sources: configuration, command, programs, environment.
+    /// Everything that a commit's kernel depends on in addition to its sources: configuration, command, programs,
+    /// environment.
     pub fn identity(&self) -> Result<String, KernelsError> {
         self.checkout(&|| false).key("")
     }
 
-    /// The configuration of a commit that was built.
+    /// The configuration of a built commit.
     pub fn config(&self, commit: &Commit) -> Option<PathBuf> {
         let stop = || false;
         let checkout = self.checkout(&stop);
         match checkout.find(&checkout.key(&self.worktree.files(&commit.hash).ok()?).ok()?)? {
-            Built::Kernel(kernel) => kernel.config,
-            Built::Cannot(_) => None,
+            BuildResult::Kernel(kernel) => kernel.config,
+            BuildResult::Cannot(_) => None,
         }
     }
 
@@ -114,14 +119,14 @@ impl Workshop {
 }
 
 /// The commits between two ends, which are built on demand.
-pub(super) struct History<'a> {
+pub(super) struct CommitRange<'a> {
     pub workshop: &'a Workshop,
     pub commits: &'a Commits,
     pub interrupt: Interrupt,
 }
 
-impl Supply for History<'_> {
-    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+impl Supply for CommitRange<'_> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         match subject {
             Subject::Point(point) => self.workshop.kernel(&self.commits.commits[point], &self.interrupt),
             Subject::Without(point) => {

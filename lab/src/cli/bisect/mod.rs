@@ -12,31 +12,31 @@ use super::exec;
 use crate::bisect::tester::{Supply, Tester};
 use crate::{
     bisect::{
-        Mark, Stop, Subject, Walk,
+        Mark, SearchStop, Subject, Walk,
         commits::{Commit, Commits, GitBisect, clean},
         graph::{Graph, OLD_END},
         halving::Halving,
         packages::Rung,
-        posterior::Direction,
+        posterior::Effect,
         predicate::Predicate,
-        report::{Name, Report},
-        search::{Step, Wish, search},
-        state::{Remembering, State},
+        report::{BisectReport, Name},
+        search::{SearchStep, Wish, search},
+        state::{Remembering, SearchState},
     },
     cache,
     error::Error,
-    guests::How,
+    guests::GuestOptions,
     project::{
         Project, absolute,
         select::{self, Selected},
     },
 };
-use args::{BisectArgs, Terms, WhatArgs};
+use args::{BisectArgs, BisectTerms, WhatArgs};
 use commits::Workshop;
 use lab_base::{git::git, interrupt::Interrupt, say::say, text};
 use lab_protocol::{CellId, Raw};
 use lab_record::exit::Exit;
-use place::Place;
+use place::SearchDirectory;
 use std::path::{Path, PathBuf};
 
 /// Searches a ladder of kernels, or the commits of a tree.
@@ -91,15 +91,15 @@ fn in_packages(project: &Project, args: &BisectArgs) -> Result<Exit, Error> {
 }
 
 fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit, Error> {
-    let usage = |stop: Stop| Error::Usage(stop.to_string());
-    let kept = |stop: Stop| Error::Host(stop.to_string());
+    let usage = |stop: SearchStop| Error::Usage(stop.to_string());
+    let kept = |stop: SearchStop| Error::Host(stop.to_string());
     clean(tree).map_err(usage)?;
     let commits = Commits::between(tree, &args.good, &args.bad).map_err(usage)?;
     let question = ask(project, &args.what)?;
     let new_end = &commits.commits[commits.graph.new_end()];
     let workshop = Workshop::open(project, tree, &new_end.hash, &args.build)?;
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-    let source = commits::History { workshop: &workshop, commits: &commits, interrupt };
+    let source = commits::CommitRange { workshop: &workshop, commits: &commits, interrupt };
     let name = |commit: &Commit| Name {
         short: commit.short().to_owned(),
         long: text::line(&commit.title, 120),
@@ -113,7 +113,7 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
         kernels: workshop.identity()?,
         notes: Vec::new(),
     };
-    let Terms(old, new) = terms(args, commits.direction);
+    let BisectTerms(old, new) = terms(args, commits.direction);
     let mut walk = GitBisect::start(&workshop.worktree, &commits, (old, new)).map_err(kept)?;
     conduct(project, args, &question, history, source, &mut walk, &|walk, culprit, names| {
         let mut extra = Extra {
@@ -139,16 +139,16 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
 }
 
 /// Lines for regzbot (Documentation/process/handling-regressions.rst): a commit, or a range of commits.
-fn regzbot(predicate: &Predicate, direction: Direction, what: &str) -> Option<String> {
+fn regzbot(predicate: &Predicate, direction: Effect, what: &str) -> Option<String> {
     // Fixes and capabilities are not regressions.
-    let regression = direction == Direction::Break && matches!(predicate, Predicate::Cells { .. });
+    let regression = direction == Effect::Break && matches!(predicate, Predicate::Cells { .. });
     regression.then(|| format!("#regzbot introduced: {what}"))
 }
 
-fn terms(args: &BisectArgs, direction: Direction) -> Terms {
+fn terms(args: &BisectArgs, direction: Effect) -> BisectTerms {
     args.terms.clone().unwrap_or_else(|| match direction {
-        Direction::Break => Terms("good".to_owned(), "bad".to_owned()),
-        Direction::Fix => Terms("broken".to_owned(), "fixed".to_owned()),
+        Effect::Break => BisectTerms("good".to_owned(), "bad".to_owned()),
+        Effect::Fix => BisectTerms("broken".to_owned(), "fixed".to_owned()),
     })
 }
 
@@ -159,7 +159,7 @@ pub(super) struct Question {
     /// The title of the case.
     pub promise: Option<String>,
     /// How guests run.
-    pub how: How,
+    pub how: GuestOptions,
 }
 
 impl Question {
@@ -174,9 +174,9 @@ fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
     let named = select::named(project, &args.case, args.no_build)?;
     let (cells, how) = match &args.exec {
         Some(command) => exec::question(project, command)?,
-        None => (named.cells, How::default()),
+        None => (named.cells, GuestOptions::default()),
     };
-    let how = How { deadlines: args.deadline.clone(), ..how };
+    let how = GuestOptions { deadlines: args.deadline.clone(), ..how };
     let selected = Selected { cells, ..named };
     let predicate = match args.capability {
         Some(capability) => Predicate::Capability(capability),
@@ -192,10 +192,10 @@ fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
 /// The kind of history that is searched.
 struct History<'a> {
     unit: &'static str,
-    direction: Direction,
+    direction: Effect,
     graph: &'a Graph,
     names: Vec<Name>,
-    /// What decides the points' kernels.
+    /// Everything that the points' kernels depend on.
     kernels: String,
     notes: Vec<String>,
 }
@@ -225,9 +225,9 @@ fn conduct<S: Supply, W: Walk>(
     tell: &Tell<'_, W>,
 ) -> Result<Exit, Error> {
     let History { unit, direction, graph, names, kernels, notes } = history;
-    let Terms(old, new) = terms(args, direction);
-    let place = Place::open(project, args, question, &names, &kernels)?;
-    let mut state = State::open(&place.directory, &question.predicate.to_string())?;
+    let BisectTerms(old, new) = terms(args, direction);
+    let place = SearchDirectory::open(project, args, question, &names, &kernels)?;
+    let mut state = SearchState::open(&place.directory, &question.predicate.to_string())?;
     say(&format!(
         "{} {unit}s between {} and {}; {}",
         graph.new_end() - 1,
@@ -238,7 +238,7 @@ fn conduct<S: Supply, W: Walk>(
     if state.runs() > 0 {
         say(&format!("using {} runs of an earlier search for the same question", state.runs()));
     }
-    let failing = if direction == Direction::Break { graph.new_end() } else { OLD_END };
+    let failing = if direction == Effect::Break { graph.new_end() } else { OLD_END };
     let mut tester = Tester {
         project,
         selected: &question.selected,
@@ -255,7 +255,7 @@ fn conduct<S: Supply, W: Walk>(
         spoken: Default::default(),
     };
     let wish = Wish { direction, confidence: args.confidence, bayes: args.bayes, max_runs: args.max_runs };
-    let mut told = |step: &Step| {
+    let mut told = |step: &SearchStep| {
         let mark = match step.mark {
             Mark::Old => &old,
             Mark::New => &new,
@@ -267,12 +267,12 @@ fn conduct<S: Supply, W: Walk>(
     let found = search(graph, walk, &mut Remembering::new(&mut tester, &mut state), wish, &mut told);
     let finding = match found {
         Ok(finding) => finding,
-        Err(Stop::Question(why)) => return Err(Error::Usage(why)),
-        Err(Stop::Interrupted(signal)) => {
+        Err(SearchStop::Question(why)) => return Err(Error::Usage(why)),
+        Err(SearchStop::Interrupted(signal)) => {
             say("interrupted: results are kept; run the same command to continue");
             return Ok(Exit::Interrupted(signal));
         }
-        Err(Stop::Trouble(why)) => {
+        Err(SearchStop::Trouble(why)) => {
             return Err(Error::Host(format!("{why}; results are kept; run the same command to continue")));
         }
     };
@@ -280,7 +280,7 @@ fn conduct<S: Supply, W: Walk>(
     let extra = tell(walk, culprit, &names)?;
     let memory = &state.memory;
     let failure = memory.signatures.iter().map(ToString::to_string).chain(memory.evidence.clone());
-    let report = Report {
+    let report = BisectReport {
         question: question.predicate.to_string(),
         failing: matches!(question.predicate, Predicate::Cells { .. }),
         promise: question.promise.clone(),

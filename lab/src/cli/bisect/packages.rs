@@ -5,14 +5,14 @@ use lab_protocol::KernelVersion;
 
 use crate::{
     bisect::{
-        Stop, Subject,
+        NoKernel, SearchStop, Subject,
         packages::{Ladder, Rung, ladder},
     },
     error::Error,
     project::Project,
 };
 use lab_base::say::say;
-use lab_kernel_store::{Kernel, KernelsError, Source as Origin, Unpacked};
+use lab_kernel_store::{BootableKernel, Kernel, KernelsError};
 
 /// The kernels of a ladder, which are fetched on demand.
 pub(super) struct Published<'a> {
@@ -29,8 +29,7 @@ pub(super) fn open<'a>(
     bad: &str,
 ) -> Result<(Ladder, Published<'a>), Error> {
     let chosen = if patterns.is_empty() {
-        let published = |kernel: &&Kernel| matches!(kernel.source, Origin::Deb { .. } | Origin::Image { .. });
-        project.config.kernels.iter().filter(published).collect()
+        project.config.kernels.iter().filter(|kernel| kernel.is_published()).collect()
     } else {
         lab_kernel_store::select(&project.config, patterns, &[])?
     };
@@ -51,20 +50,20 @@ pub(super) fn open<'a>(
 }
 
 impl Published<'_> {
-    /// What decides the rungs' kernels: one of this host may have been built anew under the same name.
+    /// Everything that the rungs' kernels depend on: a kernel of this host may have been rebuilt under the same name.
     pub fn identities(&self) -> Result<String, KernelsError> {
         let identity = |kernel: &&Kernel| self.project.store().identity(kernel, &self.project.lock);
         self.kernels.iter().map(identity).collect::<Result<Vec<_>, _>>().map(|all| all.join(" "))
     }
 
-    /// What a rung is locked to, for people.
+    /// Description of the locked version of a rung.
     pub fn locked(&self, point: usize) -> String {
         let kernel = self.kernels[point];
         self.project.lock.entry(kernel).map_or_else(|_| kernel.source.to_string(), ToString::to_string)
     }
 }
 
-/// Lines of a package's changelog since an earlier version that contain a text, and the number of lines that were searched.
+/// Lines of a package's changelog since an earlier version that contain a text, and the number of searched lines.
 pub(super) fn changelog(
     project: &Project,
     rung: &Rung,
@@ -81,10 +80,10 @@ pub(super) fn changelog(
 }
 
 impl Supply for Published<'_> {
-    fn bring(&mut self, subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+    fn bring(&mut self, subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         let point = match subject {
             Subject::Point(point) => point,
-            Subject::Without(_) => return Ok(Err("a package can't be reverted".to_owned())),
+            Subject::Without(_) => return Ok(Err(NoKernel("a package can't be reverted".to_owned()))),
         };
         let kernel = self.kernels[point];
         match self.project.store().fetch(kernel, &self.project.lock, &say) {
@@ -92,9 +91,9 @@ impl Supply for Published<'_> {
             Err(KernelsError::Kernel { error, .. })
                 if matches!(*error, KernelsError::Vanished { .. } | KernelsError::Incomplete { .. }) =>
             {
-                Ok(Err(error.to_string()))
+                Ok(Err(NoKernel(error.to_string())))
             }
-            Err(error) => Err(Stop::Trouble(error.to_string())),
+            Err(error) => Err(SearchStop::Trouble(error.to_string())),
         }
     }
 

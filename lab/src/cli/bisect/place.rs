@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     bisect::{
-        report::{Name, Report},
-        state::State,
+        report::{BisectReport, Name},
+        state::SearchState,
     },
     error::Error,
     project::{Project, artifacts::Artifacts},
@@ -35,14 +35,14 @@ pub(super) fn exclusive(directory: &Path, at_what: &str) -> Result<File, Error> 
 }
 
 /// A search's directory, which is the same for the same question.
-pub(super) struct Place {
+pub(super) struct SearchDirectory {
     pub directory: PathBuf,
     _lock: File,
 }
 
-impl Place {
-    /// The question, its ends and all between them, what decides their kernels (`kernels`), and the programs and lists that
-    /// decide the answers name the directory.
+impl SearchDirectory {
+    /// The directory's name is a hash of the question, all points, everything that their kernels depend on
+    /// (`kernels`), and the programs and lists that decide the results.
     pub fn open(
         project: &Project,
         args: &BisectArgs,
@@ -72,15 +72,15 @@ impl Place {
         let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
         let directory = results.join("bisect").join(key);
         fs::create_dir_all(directory.join("runs")).map_err(Error::file("create", &directory))?;
-        let lock = exclusive(&directory, "works on the same question")?;
+        let lock = exclusive(&directory, "searches for the same question")?;
         if args.fresh {
-            State::forget(&directory)?;
+            SearchState::forget(&directory)?;
         }
         Ok(Self { directory, _lock: lock })
     }
 
     /// Writes the report in every format, with the kernels' configuration beside it, and shows one of them.
-    pub fn keep(&self, report: &Report, config: Option<&Path>, format: BisectFormat) -> Result<(), Error> {
+    pub fn keep(&self, report: &BisectReport, config: Option<&Path>, format: BisectFormat) -> Result<(), Error> {
         let json = report.json().map_err(|error| Error::Host(error.to_string()))?;
         let texts = [
             (BisectFormat::Text, "report.txt", report.mail()),
@@ -106,7 +106,7 @@ impl Place {
     }
 }
 
-/// The files that decide what a guest's answer means: this program, which also makes the image, and the lists.
+/// The files that the verdicts depend on: this program, which also makes the image, and the lists.
 fn judges(project: &Project) -> Result<Vec<PathBuf>, Error> {
     let lab = std::env::current_exe().map_err(Error::file("find", "this program"))?;
     let lists = ["splats.toml", "known.toml"].map(|name| project.root.join(name)).into_iter().filter(|it| it.is_file());

@@ -3,7 +3,7 @@
 use super::{args::StepArgs, ask, commits::Workshop};
 use crate::{
     bisect::{
-        Answer, Stop, Subject, Trial,
+        Answer, NoKernel, SearchStop, Subject, Trial,
         commits::{Commit, resolve},
         predicate::Signature,
         search::repeats,
@@ -14,7 +14,7 @@ use crate::{
     project::{Project, absolute},
 };
 use lab_base::{git::git, interrupt::Interrupt, say::say, text};
-use lab_kernel_store::Unpacked;
+use lab_kernel_store::BootableKernel;
 use lab_record::exit::Exit;
 use lab_report::results::directory;
 use std::{
@@ -38,7 +38,7 @@ pub(in crate::cli) fn step(named: Option<PathBuf>, args: &StepArgs) -> Exit {
             say(&format!("bisect-step: {why}"));
             code
         }
-        // Usage errors too: git would take 2 for bad, and a mistyped option for a broken kernel.
+        // Also for usage errors: git takes status 2 for bad, so a mistyped option would mark a good commit as bad.
         Err(error) => {
             say(&format!("error: {error}"));
             ABORT
@@ -51,7 +51,7 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
     let project = Project::open(named)?;
     let question = ask(&project, &args.what)?;
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-    let usage = |stop: Stop| Error::Usage(stop.to_string());
+    let usage = |stop: SearchStop| Error::Usage(stop.to_string());
     // Includes uncommitted changes: with `git bisect run`, a fix is often applied in every step.
     let head = resolve(&tree, "HEAD").map_err(usage)?;
     let stash = git(&tree, ["stash", "create"])?;
@@ -90,13 +90,13 @@ fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error
             }
             Ok((code, format!("{} {why}", commit.short())))
         }
-        Err(Stop::Interrupted(signal)) => Ok((ABORT + (signal & 0x7f) as u8, "interrupted".to_owned())),
+        Err(SearchStop::Interrupted(signal)) => Ok((ABORT + (signal & 0x7f) as u8, "interrupted".to_owned())),
         Err(stop) => Err(Error::Host(stop.to_string())),
     }
 }
 
 /// Bad at the first failure, good after so many passes.
-fn run(tester: &mut dyn Trial, runs: u32) -> Result<(u8, String), Stop> {
+fn run(tester: &mut dyn Trial, runs: u32) -> Result<(u8, String), SearchStop> {
     let subject = Subject::Point(0);
     if let Err(why) = tester.prepare(subject)? {
         return Ok((SKIP, format!("is skipped: {why}")));
@@ -124,7 +124,7 @@ fn run(tester: &mut dyn Trial, runs: u32) -> Result<(u8, String), Stop> {
 
 /// The signatures in the file; empty if the file does not exist.
 fn signatures(path: &Path) -> Result<Vec<Signature>, Error> {
-    match fs::read(path) {
+    match lab_guard::bounded::file(path, lab_guard::bounded::SETTINGS) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::file("read", path)(error)),
         Ok(bytes) => serde_json::from_slice(&bytes)
@@ -140,7 +140,7 @@ struct One<'a> {
 }
 
 impl Supply for One<'_> {
-    fn bring(&mut self, _subject: Subject) -> Result<Result<Unpacked, String>, Stop> {
+    fn bring(&mut self, _subject: Subject) -> Result<Result<BootableKernel, NoKernel>, SearchStop> {
         self.workshop.kernel(self.commit, &self.interrupt)
     }
 
@@ -153,14 +153,14 @@ impl Supply for One<'_> {
 mod tests {
     use super::*;
 
-    struct Script(Vec<Result<Answer, Stop>>, Result<String, String>);
+    struct Script(Vec<Result<Answer, SearchStop>>, Result<String, NoKernel>);
 
     impl Trial for Script {
-        fn prepare(&mut self, _subject: Subject) -> Result<Result<String, String>, Stop> {
+        fn prepare(&mut self, _subject: Subject) -> Result<Result<String, NoKernel>, SearchStop> {
             Ok(self.1.clone())
         }
 
-        fn run(&mut self, _subject: Subject) -> Result<Answer, Stop> {
+        fn run(&mut self, _subject: Subject) -> Result<Answer, SearchStop> {
             self.0.remove(0)
         }
     }
@@ -170,13 +170,17 @@ mod tests {
         let fails = || Ok(Answer::Fails { symptom: "check".to_owned() });
         let passes = || Ok(Answer::Passes);
         let untestable = || Ok(Answer::Untestable { reason: "does not boot".to_owned() });
-        let code = |answers: Vec<Result<Answer, Stop>>| run(&mut Script(answers, Ok("image".to_owned())), 3).unwrap().0;
+        let code =
+            |answers: Vec<Result<Answer, SearchStop>>| run(&mut Script(answers, Ok("image".to_owned())), 3).unwrap().0;
         assert_eq!(code(vec![passes(), passes(), passes()]), GOOD);
         assert_eq!(code(vec![passes(), untestable(), fails()]), BAD);
         assert_eq!(code(vec![untestable(), untestable(), passes(), untestable()]), SKIP);
-        let broken = run(&mut Script(vec![], Err("does not build: x".to_owned())), 3).unwrap();
+        let broken = run(&mut Script(vec![], Err(NoKernel("does not build: x".to_owned()))), 3).unwrap();
         assert_eq!(broken, (SKIP, "is skipped: does not build: x".to_owned()));
-        let trouble = || Err(Stop::Trouble("no space".to_owned()));
-        assert_eq!(run(&mut Script(vec![trouble()], Ok(String::new())), 3), Err(Stop::Trouble("no space".to_owned())));
+        let trouble = || Err(SearchStop::Trouble("no space".to_owned()));
+        assert_eq!(
+            run(&mut Script(vec![trouble()], Ok(String::new())), 3),
+            Err(SearchStop::Trouble("no space".to_owned()))
+        );
     }
 }

@@ -1,12 +1,12 @@
-//! Several attempts at a cell: nothing that happened is forgotten over a later pass.
+//! Combines the attempts at a cell: a later pass does not cancel an earlier crash or splat.
 
 use super::Attempts;
 use crate::run::common::OnFlaky;
 use lab_protocol::{ErrorKind, FailureKind, Outcome};
 use lab_record::verdict::{Attempt, Verdict};
 
-/// Whether another attempt could end otherwise: not where the kernel lacks what it must have, or where a person stopped the
-/// cell.
+/// Whether another attempt could have another outcome: not if the kernel lacks a required capability or the user
+/// stopped the cell.
 pub const fn may_end_otherwise(verdict: &Verdict) -> bool {
     !matches!(
         verdict.outcome,
@@ -15,7 +15,7 @@ pub const fn may_end_otherwise(verdict: &Verdict) -> bool {
     )
 }
 
-/// What an attempt told that no later one can take back: the kernel crashed, hung or printed a splat.
+/// Whether an attempt decides the verdict regardless of later ones: the kernel crashed, hung or printed a splat.
 fn lasting(verdict: &Verdict) -> Option<Outcome> {
     match &verdict.outcome {
         Outcome::Failed { kind: FailureKind::Splat, .. }

@@ -1,18 +1,21 @@
-//! The host's verdict: all that decides how a cell counts is here, in this order.
+//! The host's verdict: the following steps decide how a cell counts, in this order.
 //!
-//! | step | what it sees | what it makes of it |
+//! | step | input | rule |
 //! |---|---|---|
-//! | `report` | the guest's report against the plan | a pass stands only on the attach type that the plan demands, a skip only where the kernel may lack the capability |
-//! | `splats` | what the kernel printed while the cell ran | a pass or skip with a splat that no entry of `splats.toml` allows fails |
-//! | `rounds` | the same cell in a guest that it shared (`--isolate both`) | one that ends differently fails |
-//! | `attempts` | earlier attempts at the cell | a crash or splat stays, whatever came later; a late pass is flaky |
-//! | [`Lists::recognise`] | `known.toml` | a failure that an entry expects counts as known |
+//! | `report` | the guest's report and the plan | a pass needs the attach type that the plan requires, a skip is only
+//! accepted if the kernel may lack the capability |
+//! | `splats` | the splats while the cell ran | a pass or skip with a splat that no entry of `splats.toml` allows
+//! becomes a failure |
+//! | `rounds` | the same cell in a shared guest (`--isolate both`) | a cell with two different outcomes fails |
+//! | `attempts` | earlier attempts at the cell | a crash or splat in any attempt decides the verdict; a pass after a
+//! failure is flaky |
+//! | [`Lists::recognise`] | `known.toml` | a failure that matches an entry counts as known |
+//! The guest reports an *outcome*, the host computes a *verdict*. A verdict contains both: the guest's report, and the
+//! outcome that counts.
 //!
-//! Two words for an end: the guest reports an *outcome*, the host gives a *verdict*. A verdict holds both: the guest's
-//! report, and the outcome that counts.
-//!
-//! [`attempt`] judges one attempt, which decides whether the cell runs again; [`judge`] judges the cell, once its last attempt
-//! is in. Losses of guests, interrupts and deadlines come here too, as reports that the host wrote itself ([`Seen::errored`]).
+//! [`attempt`] judges one attempt, which decides whether the cell runs again; [`judge`] judges the cell, once its last
+//! attempt is in. Losses of guests, interrupts and deadlines come here too, as reports that the host wrote itself
+//! ([`SeenAttempt::errored`]).
 
 mod attempts;
 mod report;
@@ -37,36 +40,42 @@ use lab_record::{
 /// Attempts that did not pass, oldest first, each with the number of its guest.
 pub type Attempts = Vec<(u32, Verdict)>;
 
-/// What the host saw of one attempt at a cell.
+/// The host's information about one attempt at a cell.
 #[derive(Debug)]
-pub struct Seen {
-    /// What the guest reported, or the host's own report where the guest could not.
+pub struct SeenAttempt {
+    /// The guest's report, or the host's own if the guest could not send one.
     pub report: CellReport,
-    /// What the kernel printed while the cell ran.
+    /// Splats while the cell ran.
     pub splats: Vec<Splat>,
-    /// Console lines around a death.
+    /// The last console lines of a guest that crashed.
     pub evidence: Option<String>,
-    /// Files that the cell left, as paths from the run's directory on.
+    /// Files of the cell, as paths relative to the run's directory.
     pub files: Vec<Inside>,
-    /// Where the guest's processor was when the cell hung, as the end of a message.
+    /// The code location of the guest's processor when the cell hung, appended to the message.
     pub place: String,
 }
 
-impl Seen {
-    /// A guest's report, with nothing beside it.
+impl SeenAttempt {
+    /// Creates it from a guest's report only.
     pub const fn reported(report: CellReport) -> Self {
         Self { report, splats: Vec::new(), evidence: None, files: Vec::new(), place: String::new() }
     }
 
-    /// A cell whose guest could not report it.
+    /// Creates it for a cell whose guest could not report it.
     pub fn errored(cell: CellId, kind: ErrorKind, message: String) -> Self {
         Self::reported(CellReport::bare(cell, Outcome::Errored { kind, message }))
     }
 }
 
-/// Judges one attempt; `shared` is the same cell's verdict in a guest that it shared.
-pub fn attempt(kernel: &PlannedKernel, info: &CellInfo, seen: Seen, lists: &Lists, shared: Option<Verdict>) -> Verdict {
-    let Seen { report, splats, evidence, files, place } = seen;
+/// Judges one attempt; `shared` is the verdict of the same cell in a shared guest.
+pub fn attempt(
+    kernel: &PlannedKernel,
+    info: &CellInfo,
+    seen: SeenAttempt,
+    lists: &Lists,
+    shared: Option<Verdict>,
+) -> Verdict {
+    let SeenAttempt { report, splats, evidence, files, place } = seen;
     let mut verdict = Verdict { evidence, files, ..report::against_plan(kernel, info, report) };
     if let Outcome::Errored { message, .. } = &mut verdict.outcome {
         message.push_str(&place);

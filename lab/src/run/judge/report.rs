@@ -1,7 +1,7 @@
-//! A guest's report against the plan: a guest can say that a cell passed, only the plan can say on what.
+//! Checks a guest's report against the plan: the plan, not the guest, decides which attach type a pass needs.
 
 use lab_protocol::{
-    AttachRecord, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
+    AttachRecord, Capability, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
 };
 use lab_record::{
     plan::{KernelFacts, PlannedKernel, required_attach},
@@ -32,10 +32,16 @@ fn passed(facts: &KernelFacts, info: &CellInfo, report: &CellReport) -> Outcome 
         && !report.attach.iter().any(|record| record.requested == request)
     {
         let message = if report.attach.is_empty() {
-            "the cell passed without a single attachment that the kernel reports".to_owned()
+            "the cell passed, but the kernel lists none of its attachments".to_owned()
         } else {
-            format!("none of the attachments that the kernel reports was asked for as {request}")
+            format!("none of the attachments that the kernel lists was requested as {request}")
         };
+        return fail(FailureKind::AttachMismatch, message);
+    }
+    if let (Some(request), Some(device)) = (info.attach, info.device)
+        && !report.attach.iter().any(|record| record.requested == request && record.device == device.into())
+    {
+        let message = format!("none of the attachments that the kernel reports is on the {device} device of the cell");
         return fail(FailureKind::AttachMismatch, message);
     }
     if let Some(record) = report.attach.iter().find(|record| record.ran == Some(0)) {
@@ -56,27 +62,38 @@ fn place(record: &AttachRecord) -> String {
 fn mismatches(facts: &KernelFacts, records: &[AttachRecord]) -> Vec<String> {
     let wrong = |record: &AttachRecord| {
         let wanted = required_attach(facts, record.requested, record.device);
-        let hook_agrees = record.hook.is_none_or(|hook| Some(hook.attach_type()) == record.used);
-        if record.used == Some(wanted) && hook_agrees {
+        let hook_agrees = record.hook.is_some_and(|hook| Some(hook.attach_type()) == record.used);
+        // The kernel gives the first program the id 1.
+        if record.used == Some(wanted) && hook_agrees && record.prog_id != 0 {
             return None;
         }
         let seen = match (record.used, record.hook) {
-            (None, _) => "the kernel lists the program nowhere".to_owned(),
-            (Some(used), None) => format!("kernel reports {used}"),
+            (None, _) => "the kernel does not list the program".to_owned(),
+            (Some(used), None) => {
+                format!("the agent reports {used} without the hook at which the kernel lists the program")
+            }
+            (Some(used), Some(_)) if used == wanted && record.prog_id == 0 => {
+                format!("the agent reports {used} without the id by which the kernel lists the program")
+            }
             (Some(used), Some(hook)) if hook.attach_type() == used => format!("kernel reports {hook}"),
             (Some(used), Some(hook)) => format!("the agent reports {used} at {hook}"),
         };
-        Some(format!("{} ({}): plan demands {wanted}, {seen}", record.interface, record.device))
+        Some(format!("{} ({}): the plan requires {wanted}, {seen}", record.interface, record.device))
     };
     records.iter().filter_map(wrong).collect()
 }
+
+/// Capabilities for which a cell may skip without declaring them: nearly every cell uses them, and only a kernel without
+/// IPv6, or one whose modules are not there, lacks them. Any other undeclared skip is a hole in the plan, and fails.
+const FOUND_WHILE_RUNNING: [Capability; 5] =
+    [Capability::Ipv6, Capability::Veth, Capability::Dummy, Capability::Bridge, Capability::Clsact];
 
 fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: &mut Vec<String>) -> Outcome {
     if facts.must_have(reason.capability) {
         let since = reason.capability.since();
         if let Some(backport) = facts.backport(reason.capability) {
             let message = format!(
-                "no {} on kernel {}, which must have it ({}): {}; if this kernel is right to lack it, drop it from `has` of \
+                "no {} on kernel {}, which must have it ({}): {}; if the kernel does not have it, remove it from `has` of \
                  [kernels.\"{}\"] in kernels.toml",
                 reason.capability, facts.version, backport.reason, reason.detail, facts.id
             );
@@ -85,7 +102,7 @@ fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: 
         return Outcome::Failed {
             kind: FailureKind::MissingCapability,
             message: format!(
-                "no {} on kernel {}, which must have it since {} ({}): {}; if this kernel is right to lack it, list it \
+                "no {} on kernel {}, which must have it since {} ({}): {}; if this kernel is built without it, list it \
                  under `unsupported` of [kernels.\"{}\"] in kernels.toml",
                 reason.capability,
                 facts.version,
@@ -97,7 +114,12 @@ fn skipped(facts: &KernelFacts, info: &CellInfo, reason: &SkipReason, warnings: 
         };
     }
     if !info.requires.contains(&reason.capability) {
-        warnings.push(format!("skipped for {}, which the cell does not declare as required", reason.capability));
+        let undeclared = format!("skipped for {}, which the cell does not declare as required", reason.capability);
+        if !FOUND_WHILE_RUNNING.contains(&reason.capability) {
+            let message = format!("{undeclared}: {}", reason.detail);
+            return Outcome::Failed { kind: FailureKind::MissingCapability, message };
+        }
+        warnings.push(undeclared);
     }
     Outcome::Skipped { reason: reason.clone() }
 }
@@ -108,18 +130,18 @@ pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<S
         let supported = probe.state == CapabilityState::Supported;
         match facts.unsupported(probe.capability) {
             Some(_) if supported => Some(format!(
-                "kernels.toml lists {} as unsupported on {}, and its probe found it supported: remove the entry",
+                "kernels.toml lists {} as unsupported on {}, but its probe found it supported: remove the entry",
                 probe.capability, facts.id
             )),
             None if !supported && facts.must_have(probe.capability) => Some(format!(
-                "{} must be there on {} and is not ({}): {}",
+                "{} is missing on {}, which must have it ({}): {}",
                 probe.capability,
                 facts.version,
                 probe.state.words(),
                 probe.detail
             )),
             None if supported && !facts.must_have(probe.capability) && facts.believe_probes.is_none() => Some(format!(
-                "{} is there on {} although mainline has it since {}: if it was backported, list it under `has` of \
+                "{} is supported on {} although mainline only has it since {}: if it was backported, list it under `has` of \
                  [kernels.\"{}\"] in kernels.toml",
                 probe.capability,
                 facts.version,
@@ -135,7 +157,7 @@ pub fn probe_warnings(facts: &KernelFacts, probes: &[CapabilityReport]) -> Vec<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lab_protocol::{AttachRequest, AttachType, Capability, Check, DeviceKind, Hook};
+    use lab_protocol::{AttachRequest, AttachType, Check, DeviceKind, Hook};
     use lab_record::{
         plan::{Plan, Unsupported},
         testing::{attached, cell, facts, passed},
@@ -159,25 +181,37 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_stands_only_on_the_attach_type_that_the_plan_demands() {
+    fn a_pass_needs_the_attach_type_that_the_plan_requires() {
         assert_eq!(message("6.12.43", passed(ID, vec![auto(AttachType::Netkit)])), "");
         assert_eq!(
             message("6.12.43", passed(ID, vec![auto(AttachType::Tcx)])),
-            "attach-mismatch: eth0 (nk-l3): plan demands netkit, kernel reports tcx/ingress"
+            "attach-mismatch: eth0 (nk-l3): the plan requires netkit, kernel reports tcx/ingress"
         );
         assert_eq!(
             message("6.1.170", passed(ID, vec![auto(AttachType::Tcx)])),
-            "attach-mismatch: eth0 (nk-l3): plan demands tc, kernel reports tcx/ingress"
+            "attach-mismatch: eth0 (nk-l3): the plan requires tc, kernel reports tcx/ingress"
         );
         let nowhere = AttachRecord { used: None, hook: None, ..auto(AttachType::Netkit) };
         assert_eq!(
             message("6.12.43", passed(ID, vec![nowhere])),
-            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the kernel lists the program nowhere"
+            "attach-mismatch: eth0 (nk-l3): the plan requires netkit, the kernel does not list the program"
+        );
+        let without_hook = AttachRecord { hook: None, ..auto(AttachType::Netkit) };
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![without_hook])),
+            "attach-mismatch: eth0 (nk-l3): the plan requires netkit, the agent reports netkit without the hook at which the kernel \
+             lists the program"
+        );
+        let without_id = AttachRecord { prog_id: 0, ..auto(AttachType::Netkit) };
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![without_id])),
+            "attach-mismatch: eth0 (nk-l3): the plan requires netkit, the agent reports netkit without the id by which the kernel \
+             lists the program"
         );
         let lie = AttachRecord { hook: Some(Hook::TcxEgress), ..auto(AttachType::Netkit) };
         assert_eq!(
             message("6.12.43", passed(ID, vec![lie])),
-            "attach-mismatch: eth0 (nk-l3): plan demands netkit, the agent reports netkit at tcx/egress"
+            "attach-mismatch: eth0 (nk-l3): the plan requires netkit, the agent reports netkit at tcx/egress"
         );
     }
 
@@ -185,12 +219,12 @@ mod tests {
     fn a_pass_needs_an_attachment_and_a_program_that_ran() {
         assert_eq!(
             message("6.12.43", passed(ID, Vec::new())),
-            "attach-mismatch: the cell passed without a single attachment that the kernel reports"
+            "attach-mismatch: the cell passed, but the kernel lists none of its attachments"
         );
         let other = attached(AttachRequest::Tcx, DeviceKind::Veth, AttachType::Tcx);
         assert_eq!(
             message("6.12.43", passed(ID, vec![other])),
-            "attach-mismatch: none of the attachments that the kernel reports was asked for as auto"
+            "attach-mismatch: none of the attachments that the kernel lists was requested as auto"
         );
         let idle = AttachRecord { ran: Some(0), ..auto(AttachType::Netkit) };
         assert_eq!(
@@ -203,20 +237,29 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_stands_below_the_version_or_with_an_unsupported_entry() {
+    fn a_skip_needs_an_older_kernel_or_an_unsupported_entry() {
         let reason = SkipReason {
             capability: Capability::Netkit,
             detail: "RTM_NEWLINK: EOPNOTSUPP".to_owned(),
             lifted_by: "6.7".parse().unwrap(),
         };
         let skip = CellReport { outcome: Outcome::Skipped { reason: reason.clone() }, ..passed(ID, Vec::new()) };
-        let old = verdict_on("6.1.170", Vec::new(), skip.clone());
+        assert_eq!(
+            message("6.1.170", skip.clone()),
+            "missing-capability: skipped for netkit, which the cell does not declare as required: RTM_NEWLINK: EOPNOTSUPP"
+        );
+        let plan = Plan::new(
+            vec![facts("k", "6.1.170")],
+            vec![CellInfo { requires: vec![Capability::Netkit], ..cell(ID) }],
+            true,
+        );
+        let old = against_plan(&plan.kernels[0], &plan.cells[0], skip.clone());
         assert_eq!(old.outcome, Outcome::Skipped { reason });
-        assert_eq!(old.warnings, ["skipped for netkit, which the cell does not declare as required"]);
+        assert_eq!(old.warnings, [""; 0]);
         assert_eq!(
             message("6.12.43", skip.clone()),
             "missing-capability: no netkit on kernel 6.12.43, which must have it since 6.7 (netkit, bpf: Add bpf \
-             programmable net device): RTM_NEWLINK: EOPNOTSUPP; if this kernel is right to lack it, list it under \
+             programmable net device): RTM_NEWLINK: EOPNOTSUPP; if this kernel is built without it, list it under \
              `unsupported` of [kernels.\"k\"] in kernels.toml"
         );
         let entry = Unsupported { capability: Capability::Netkit, reason: "not set".to_owned() };
@@ -231,7 +274,7 @@ mod tests {
         };
         let verdict = verdict_on("6.12.43", Vec::new(), failed);
         assert_eq!(verdict.outcome.message(), "check: lost");
-        assert_eq!(verdict.warnings, ["eth0 (nk-l3): plan demands netkit, kernel reports tcx/ingress"]);
+        assert_eq!(verdict.warnings, ["eth0 (nk-l3): the plan requires netkit, kernel reports tcx/ingress"]);
     }
 
     #[test]
@@ -248,9 +291,9 @@ mod tests {
         assert_eq!(
             probe_warnings(&facts, &probes),
             [
-                "kernels.toml lists netkit as unsupported on k, and its probe found it supported: remove the entry",
-                "tcx must be there on 6.12.43 and is not (config off): EINVAL",
-                "netkit-single is there on 6.12.43 although mainline has it since 7.1: if it was backported, list it under `has` of \
+                "kernels.toml lists netkit as unsupported on k, but its probe found it supported: remove the entry",
+                "tcx is missing on 6.12.43, which must have it (config off): EINVAL",
+                "netkit-single is supported on 6.12.43 although mainline only has it since 7.1: if it was backported, list it under `has` of \
                  [kernels.\"k\"] in kernels.toml",
             ]
         );

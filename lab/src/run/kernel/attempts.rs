@@ -1,9 +1,9 @@
-//! Combines the attempts at a cell to its verdict. A cell that did not pass may be repeated in a fresh guest; crashes,
-//! hangs and splats of earlier attempts still count.
+//! Combines the attempts at a cell into its verdict. A cell that did not pass may be repeated in a fresh guest;
+//! crashes, hangs and splats of earlier attempts still count.
 
 use super::{KernelRun, Launch};
 use crate::run::{
-    judge::{self, Seen},
+    judge::{self, SeenAttempt},
     queue::Isolate,
 };
 use lab_protocol::{CellId, Outcome};
@@ -11,12 +11,12 @@ use lab_record::{event::Event, verdict::Verdict};
 
 impl KernelRun<'_> {
     /// Handles the end of a cell in this guest.
-    pub(in crate::run) fn verdict(&self, launch: &Launch, seen: Seen) {
+    pub(in crate::run) fn verdict(&self, launch: &Launch, seen: SeenAttempt) {
         let cell = seen.report.cell.clone();
         launch.verdicts.set(launch.verdicts.get() + 1);
         launch.taken.borrow_mut().retain(|taken| *taken != cell);
         let Some(info) = self.plan.info(&cell) else {
-            return self.note(format!("the end of {cell} was ignored: it is not in the plan"));
+            return self.note(format!("ignored a report of {cell}: the cell is not in the plan"));
         };
         let judge = |shared| judge::attempt(self.planned(), info, seen, self.lists, shared);
         let verdict = {

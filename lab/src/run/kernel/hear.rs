@@ -3,8 +3,8 @@
 use super::{KernelRun, Launch};
 use crate::run::{
     evidence,
-    judge::{self, Seen},
-    session::{Farewell, Word},
+    judge::{self, SeenAttempt},
+    session::{Farewell, GuestMessage},
     splat::scan_kernel_log,
 };
 use lab_protocol::{CellReport, ErrorKind, Outcome};
@@ -16,10 +16,10 @@ use lab_record::{
 use lab_vm::Accel;
 
 impl KernelRun<'_> {
-    pub(super) fn hear(&self, launch: &Launch, word: Word) {
+    pub(super) fn hear(&self, launch: &Launch, word: GuestMessage) {
         let (kernel, guest) = (self.id(), launch.number);
         match word {
-            Word::Hello { release, version, kernel: kernel_version, after } => {
+            GuestMessage::Hello { release, version, kernel: kernel_version, after } => {
                 launch.hello.set(Some(after));
                 (self.emit)(Event::Booted {
                     kernel,
@@ -30,7 +30,7 @@ impl KernelRun<'_> {
                     boot_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
                 });
             }
-            Word::Probed { capabilities, modules } => {
+            GuestMessage::Probed { capabilities, modules } => {
                 let warnings = judge::probe_warnings(&self.kernel.facts, &capabilities);
                 self.learn(&capabilities);
                 (self.emit)(Event::Probed { kernel, guest, capabilities, modules });
@@ -39,16 +39,16 @@ impl KernelRun<'_> {
                     warnings.into_iter().for_each(|warning| self.note(warning));
                 }
             }
-            Word::Started(cell) => {
+            GuestMessage::Started(cell) => {
                 let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
                 self.outside(launch, moment, launch.splats_before(&format!("begin {cell}")));
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
-            Word::Closed(files) => drop(launch.streams.replace(files)),
-            Word::Finished(report) => self.finished(launch, *report),
-            Word::KernelLog(text) => launch.log(scan_kernel_log(&text)),
-            Word::Note(text) => self.note(text),
+            GuestMessage::Closed(files) => drop(launch.streams.replace(files)),
+            GuestMessage::Finished(report) => self.finished(launch, *report),
+            GuestMessage::KernelLog(text) => launch.log(scan_kernel_log(&text)),
+            GuestMessage::Note(text) => self.note(text),
         }
     }
 
@@ -60,7 +60,7 @@ impl KernelRun<'_> {
             Vec::new()
         }));
         let splats = launch.inside(launch.splats_before(&format!("end {}", report.cell)));
-        let seen = Seen { splats, files, ..Seen::reported(report) };
+        let seen = SeenAttempt { splats, files, ..SeenAttempt::reported(report) };
         if matches!(seen.report.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
             launch.cost.replace(Some(seen.report.cell.clone()));
             launch.hung.replace(Some(seen));
@@ -72,15 +72,16 @@ impl KernelRun<'_> {
     /// Splats that occurred in no cell.
     pub(super) fn outside(&self, launch: &Launch, moment: Moment, splats: Vec<Splat>) {
         for mut splat in splats {
-            // A restored guest's console repeats the messages of the boot, and all boots of a kernel print the same splats.
+            // A restored guest's console repeats the messages of the boot, and all boots of a kernel print the same
+            // splats.
             if moment == Moment::Boot && !self.progress().boot_splats.insert(splat.fingerprint.clone()) {
                 continue;
             }
             self.lists.allow(&self.kernel.facts, &mut splat);
-            // A guest under KVM has the host's processor, or what an outer hypervisor makes of it.
+            // A guest under KVM has the host's processor, or the one that an outer hypervisor provides.
             let found = moment == Moment::Boot && launch.spec.accel == Accel::Kvm && splat.is_about_processor();
             if found && splat.allowed.is_none() {
-                let reason = "about this host's processor, which guests under KVM have: no fault of the kernel's";
+                let reason = "about this host's processor, which guests under KVM also have: not a fault of the kernel";
                 splat.allowed = Some(Excuse { reason: reason.to_owned(), link: None, expires: None });
             }
             splat.suspects = launch.suspects();
@@ -94,7 +95,7 @@ impl KernelRun<'_> {
         self.outside(launch, moment, launch.splats());
         let mut problems = farewell.problems();
         if survivors > 0 {
-            problems.push(format!("{survivors} of its processes outlived it"));
+            problems.push(format!("{survivors} of its processes still ran after its end"));
         }
         (self.emit)(Event::GuestEnded {
             kernel: self.id(),

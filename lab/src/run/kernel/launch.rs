@@ -4,8 +4,8 @@ use crate::{
     run::{
         autopsy::Autopsy,
         common::Files,
-        judge::Seen,
-        splat::{MOST_SUSPECTS, Watch, gather, merge},
+        judge::SeenAttempt,
+        splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
     },
     world::Serving,
@@ -33,15 +33,15 @@ pub(in crate::run) struct Launch {
     pub taken: RefCell<Vec<CellId>>,
     pub pieces: Cell<usize>,
     pub verdicts: Cell<usize>,
-    console: RefCell<Watch>,
+    console: RefCell<ConsoleWatch>,
     /// Splats that the agent read from the kernel log since they were last collected.
     kernel_log: RefCell<Vec<Splat>>,
     /// Splats of a guest that crashed, until they are reported.
     pub last_words: RefCell<Vec<Splat>>,
     /// Cells that were started, latest first.
     recent: RefCell<Vec<CellId>>,
-    /// A cell that its agent gave up, until the guest was questioned.
-    pub hung: RefCell<Option<Seen>>,
+    /// A cell that its agent gave up, until the guest was queried.
+    pub hung: RefCell<Option<SeenAttempt>>,
     /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
     /// Files of the program that ran last, until its cell is reported.
@@ -56,7 +56,7 @@ impl Launch {
     pub fn new(number: u32, spec: GuestSpec, timing: Timing, files: Option<Files>) -> Self {
         Self {
             number,
-            console: RefCell::new(Watch::new(&spec.console)),
+            console: RefCell::new(ConsoleWatch::new(&spec.console)),
             spec,
             timing,
             hello: Cell::new(None),
@@ -124,7 +124,7 @@ impl Launch {
         splats.into_iter().for_each(|splat| gather(&mut all, splat));
     }
 
-    /// Splats before the console line with `mark`, see [`Watch::look_before`], and splats of the kernel log.
+    /// Splats before the console line with `mark`, see [`ConsoleWatch::look_before`], and splats of the kernel log.
     pub fn splats_before(&self, mark: &str) -> Vec<Splat> {
         merge(self.console.borrow_mut().look_before(mark), self.kernel_log.take())
     }
@@ -134,7 +134,7 @@ impl Launch {
         merge(self.console.borrow_mut().look(), self.kernel_log.take())
     }
 
-    /// Splats that fell into a cell. The cause of a late one may lie in a cell before.
+    /// Splats that occurred during a cell. The cause of a delayed one may be in an earlier cell.
     pub fn inside(&self, mut splats: Vec<Splat>) -> Vec<Splat> {
         for splat in splats.iter_mut().filter(|splat| splat.class.is_late()) {
             splat.suspects = self.suspects();

@@ -1,7 +1,7 @@
 //! Handles lost guests, and limits their number.
 
 use super::{KernelRun, Launch};
-use crate::run::{autopsy::Autopsy, console::Tail, judge::Seen, session::Lost};
+use crate::run::{autopsy::Autopsy, console::Tail, judge::SeenAttempt, session::Lost};
 use lab_record::event::{Event, Moment};
 
 /// Maximum number of consecutive guests that are lost without a verdict.
@@ -21,7 +21,7 @@ impl KernelRun<'_> {
         if let Some(words) = tail.last_words() {
             lost.message = format!("{words} ({})", lost.message);
         } else if let Some(words) = tail.splat() {
-            lost.message = format!("{}; the kernel had complained: {words}", lost.message);
+            lost.message = format!("{}; the kernel had printed: {words}", lost.message);
         }
         (self.emit)(Event::GuestLost {
             kernel: self.id(),
@@ -35,10 +35,10 @@ impl KernelRun<'_> {
         });
         let splats = launch.last_words.take();
         if let Some(cell) = lost.cell.take() {
-            let seen = Seen::errored(cell, lost.kind, lost.message.clone());
+            let seen = SeenAttempt::errored(cell, lost.kind, lost.message.clone());
             let files = launch.streams.take().into_iter().chain(files).collect();
             let splats = launch.inside(splats);
-            self.verdict(launch, Seen { splats, evidence: Some(tail.evidence()), files, ..seen });
+            self.verdict(launch, SeenAttempt { splats, evidence: Some(tail.evidence()), files, ..seen });
         } else {
             let moment = if launch.is_fresh() { Moment::Boot } else { Moment::Between };
             self.outside(launch, moment, splats);
@@ -53,9 +53,9 @@ impl KernelRun<'_> {
         if !lost.again {
             self.stop(&message);
         } else if stalled >= MAX_STALLED {
-            self.give_up(&format!("{stalled} guests in a row died without a verdict; the last one: {message}"));
+            self.give_up(&format!("{stalled} guests in a row were lost without a verdict; the last one: {message}"));
         } else if losses >= MAX_LOSSES {
-            self.give_up(&format!("{losses} guests died; the last one: {message}"));
+            self.give_up(&format!("{losses} guests were lost; the last one: {message}"));
         }
     }
 

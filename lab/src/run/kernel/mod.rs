@@ -11,12 +11,12 @@ pub(super) use launch::Launch;
 pub(super) use losses::MAX_LOSSES;
 
 use super::{
-    common::{Common, Prepared},
+    common::{Common, PrepareError, Prepared},
     isolation::Shared,
-    judge::{Attempts, Seen},
+    judge::{Attempts, SeenAttempt},
     order,
     queue::{Isolate, Queue},
-    session::{self, End, Errand, Lost, Task},
+    session::{self, Errand, Lost, SessionEnd, Task},
     warm::Warmth,
 };
 use lab_base::lock::lock;
@@ -39,7 +39,7 @@ use std::{
 pub struct KernelRun<'a> {
     common: Common<'a>,
     kernel: &'a PlannedKernel,
-    /// The same, once the probes of a kernel that is believed have spoken.
+    /// The same for a kernel with `believe = "probes"`, once its probes have finished.
     learned: OnceLock<PlannedKernel>,
     pub(super) warmth: Warmth,
     progress: Mutex<Progress<'a>>,
@@ -97,12 +97,12 @@ impl<'a> KernelRun<'a> {
         Self { common, kernel, learned: OnceLock::new(), warmth: Warmth::default(), progress: Mutex::new(progress) }
     }
 
-    /// What the plan, and for a kernel that is believed its probes, expect of it.
+    /// What is expected of the kernel: by the plan, or by its probes if `kernels.toml` says to believe them.
     fn planned(&self) -> &PlannedKernel {
         self.learned.get().unwrap_or(self.kernel)
     }
 
-    /// Hears what the probes found. Every guest of a kernel probes the same.
+    /// Records the probe results, which are the same in every guest of a kernel.
     fn learn(&self, probes: &[CapabilityReport]) {
         self.learned.get_or_init(|| {
             let mut kernel = self.kernel.clone();
@@ -118,12 +118,13 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Reports the start of the kernel; `problem` is set if it can't boot.
-    pub fn begin(&self, prepared: &Result<Prepared, String>) {
+    pub fn begin(&self, prepared: &Result<Prepared, PrepareError>) {
         match prepared {
             Ok(prepared) => (self.emit)(Event::KernelStarted { kernel: self.id(), image: prepared.image.clone() }),
             Err(problem) => {
+                let problem = problem.to_string();
                 self.note(problem.clone());
-                self.stop(problem);
+                self.stop(&problem);
             }
         }
     }
@@ -158,21 +159,29 @@ impl<'a> KernelRun<'a> {
                 }
                 Err(error) => {
                     let again = snapshot.is_some();
-                    End::Lost(Lost { kind: ErrorKind::Host, message: error.to_string(), cell: None, again, exit: None })
+                    SessionEnd::Lost(Lost {
+                        kind: ErrorKind::Host,
+                        message: error.to_string(),
+                        cell: None,
+                        again,
+                        exit: None,
+                    })
                 }
             };
             self.answered(&launch, snapshot.as_ref());
             match (end, &snapshot) {
-                (End::Done(_), _) => self.progress().stalled = 0,
-                (End::Interrupted(running), _) => {
+                (SessionEnd::Done(_), _) => self.progress().stalled = 0,
+                (SessionEnd::Interrupted(running), _) => {
                     if let Some(cell) = running {
                         let message = self.interrupt.why().to_owned();
-                        self.verdict(&launch, Seen::errored(cell, ErrorKind::Interrupted, message));
+                        self.verdict(&launch, SeenAttempt::errored(cell, ErrorKind::Interrupted, message));
                     }
                     self.stop(self.interrupt.why());
                 }
-                (End::Lost(lost), Some(snapshot)) if !launch.greeted() => self.unanswered(&launch, &lost, snapshot),
-                (End::Lost(lost), _) => self.bury(&launch, lost),
+                (SessionEnd::Lost(lost), Some(snapshot)) if !launch.greeted() => {
+                    self.unanswered(&launch, &lost, snapshot)
+                }
+                (SessionEnd::Lost(lost), _) => self.bury(&launch, lost),
             }
             let mut progress = self.progress();
             let (again, back): (Vec<CellId>, Vec<CellId>) =
@@ -245,7 +254,7 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
-    pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> End {
+    pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> SessionEnd {
         let serve = |guest: &mut dyn Guest| launch.serve(self.id().as_str(), guest);
         let serve: &dyn Fn(&mut dyn Guest) -> Result<(), String> = &serve;
         // A guest that becomes a snapshot serves others, each with files of its own.
@@ -258,11 +267,11 @@ impl<'a> KernelRun<'a> {
             timing: launch.timing,
             rescale: self.rescale,
             mutant: self.mutant,
-            programs: &programs::Of { run: self, launch },
+            programs: &self.programs(launch),
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));
-        if matches!(end, End::Lost(_)) {
+        if matches!(end, SessionEnd::Lost(_)) {
             // Collected before the guest is queried: its answers are not splats.
             launch.last_words.replace(launch.splats());
         }
@@ -270,12 +279,12 @@ impl<'a> KernelRun<'a> {
         let peak = guest.peak_memory_kib();
         match &mut end {
             // A settled guest is still needed.
-            End::Done(None) => {}
-            End::Done(Some(farewell)) => {
+            SessionEnd::Done(None) => {}
+            SessionEnd::Done(Some(farewell)) => {
                 guest.kill();
                 self.ended(launch, std::mem::take(farewell), guest.survivors());
             }
-            End::Interrupted(_) | End::Lost(_) => guest.kill(),
+            SessionEnd::Interrupted(_) | SessionEnd::Lost(_) => guest.kill(),
         }
         launch.served(matches!(end, End::Lost(_))).into_iter().for_each(|note| self.note(note));
         let mut progress = self.progress();

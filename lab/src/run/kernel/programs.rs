@@ -5,9 +5,9 @@ use crate::run::{program::Attempt, session::Programs};
 use lab_protocol::{CellId, CellInfo, Job};
 
 /// What a session asks about programs.
-pub(super) struct Of<'r, 'a> {
-    pub run: &'r KernelRun<'a>,
-    pub launch: &'r Launch,
+struct Of<'r, 'a> {
+    run: &'r KernelRun<'a>,
+    launch: &'r Launch,
 }
 
 impl Programs for Of<'_, '_> {
@@ -26,7 +26,12 @@ impl Programs for Of<'_, '_> {
     }
 }
 
-impl KernelRun<'_> {
+impl<'a> KernelRun<'a> {
+    /// Programs in one of its guests.
+    pub(super) fn programs<'r>(&'r self, launch: &'r Launch) -> impl Programs + use<'r, 'a> {
+        Of { run: self, launch }
+    }
+
     /// Whom files of a cell belong to: every attempt has its own.
     pub(super) fn owner(&self, cell: &CellId) -> String {
         match self.attempts(cell) {

@@ -63,7 +63,9 @@ impl<'a> Program<'a> {
             }
             match self.script.agent.channel().recv(&mut buffer, Duration::from_millis(100)) {
                 Ok(Recv::Bytes(count)) => self.decoder.feed(&buffer[..count]),
-                Ok(Recv::Timeout) if Instant::now() < deadline => {}
+                Ok(Recv::Timeout) if Instant::now() < deadline => {
+                    self.script.say(&AgentMessage::Heartbeat { uptime_ms: 1, cell: None });
+                }
                 Ok(Recv::Timeout | Recv::Closed) | Err(_) => return None,
             }
         }
@@ -74,8 +76,10 @@ impl<'a> Program<'a> {
         let mut under_way = 0;
         for piece in bytes.chunks(PIECE) {
             while under_way + piece.len() > OUTPUT_WINDOW {
-                if let Some(HostMessage::OutputTaken { bytes, .. }) = self.hear() {
-                    under_way -= bytes as usize;
+                match self.hear() {
+                    Some(HostMessage::OutputTaken { bytes, .. }) => under_way -= bytes as usize,
+                    Some(_) => {}
+                    None => panic!("the host took nothing"),
                 }
             }
             under_way += piece.len();
@@ -166,7 +170,8 @@ fn run(
         bytes
     });
     let launcher = FakeLauncher::new(move |agent| script(Script { agent }));
-    let versions = |id: &&str| facts(id, &format!("{id}.9"));
+    // The versions of the scripted guests.
+    let versions = |id: &&str| facts(id, if *id == "6.1" { "6.1.170" } else { "6.12.43" });
     let plan = Plan::new(kernels.iter().map(versions).collect(), command().cells(input.is_some(), None), false);
     let dir = tempfile::tempdir().unwrap();
     let run = FakeRun {
@@ -289,6 +294,20 @@ fn a_guest_that_is_lost_keeps_what_was_written_and_has_no_exit_code() {
     let (exit, said) = crate::exec::end::of_one(&ran.record);
     assert_eq!(exit.code(), 125);
     assert!(said[0].contains("6.12: errored: panic"), "{said:?}");
+}
+
+#[test]
+fn a_splat_is_the_commands_and_makes_a_passing_one_red() {
+    let ran = on_one(|script| {
+        let (mut program, job) = Program::start(script);
+        let text = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n".to_owned();
+        program.script.say(&AgentMessage::KernelLog { text });
+        program.end(&job, 0);
+    });
+    assert_eq!(ran.outcomes(), ["failed splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2"]);
+    let (exit, said) = crate::exec::end::of_one(&ran.record);
+    assert_eq!(exit.code(), 1);
+    assert!(said[0].starts_with("6.12: failed: splat: WARNING"), "{said:?}");
 }
 
 #[test]

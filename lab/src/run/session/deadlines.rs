@@ -1,11 +1,11 @@
 //! Deadlines that a guest can't extend: boot, silence, time between cells, a cell, the whole guest.
 
-use super::{End, Session};
+use super::{Session, SessionEnd};
 use lab_protocol::{CellId, ErrorKind};
 use std::time::{Duration, Instant};
 
 /// State of a guest.
-pub(super) enum State {
+pub(super) enum GuestState {
     Booting,
     Between {
         since: Instant,
@@ -14,39 +14,39 @@ pub(super) enum State {
         cell: CellId,
         since: Instant,
     },
-    /// In use by a visitor: only its heartbeat is checked.
+    /// In use by a shell or measurement: only its heartbeat is checked.
     Visited,
 }
 
 impl Session<'_> {
     /// Returns an end if a deadline has passed.
-    pub(super) fn check_deadlines(&self) -> Result<(), End> {
+    pub(super) fn check_deadlines(&self) -> Result<(), SessionEnd> {
         let timing = &self.task.timing;
         let over = |since: Instant, limit: Duration| since.elapsed() > limit;
         let plan = self.task.plan;
         match &self.state {
-            State::Booting => {
+            GuestState::Booting => {
                 let limit = self.task.boot_limit();
                 if over(self.launched, limit) {
-                    return Err(self.lost(ErrorKind::Boot, format!("no hello within {limit:.1?} of launch")));
+                    return Err(self.lost(ErrorKind::Boot, format!("no Hello within {limit:.1?} of launch")));
                 }
                 return Ok(());
             }
-            State::Between { since } if over(*since, timing.idle) => {
-                return Err(self.lost(ErrorKind::Hang, format!("no cell began within {:.1?}", timing.idle)));
+            GuestState::Between { since } if over(*since, timing.idle) => {
+                return Err(self.lost(ErrorKind::Hang, format!("no cell started within {:.1?}", timing.idle)));
             }
-            State::Running { cell, since } => {
+            GuestState::Running { cell, since } => {
                 let limit = plan.info(cell).map_or(timing.idle, |info| timing.cell(info));
                 if over(*since, limit) {
                     return Err(self.lost(ErrorKind::Hang, format!("{cell} ran for more than {limit:.1?}")));
                 }
             }
-            State::Between { .. } | State::Visited => {}
+            GuestState::Between { .. } | GuestState::Visited => {}
         }
         if over(self.heard, timing.silence) {
             return Err(self.lost(ErrorKind::Hang, format!("no heartbeat for {:.1?}", timing.silence)));
         }
-        if over(self.launched, self.limit) && !matches!(self.state, State::Visited) {
+        if over(self.launched, self.limit) && !matches!(self.state, GuestState::Visited) {
             return Err(self.lost(ErrorKind::Hang, format!("the guest ran for more than {:.1?}", self.limit)));
         }
         Ok(())

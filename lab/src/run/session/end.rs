@@ -1,6 +1,6 @@
 //! The end of a guest: shut down or lost.
 
-use super::{End, Farewell, Lost, Session, Word, caps, deadlines::State};
+use super::{Farewell, GuestMessage, Lost, Session, SessionEnd, caps, deadlines::GuestState};
 use lab_base::text;
 use lab_protocol::{AgentMessage, CellId, ErrorKind, HostMessage};
 use lab_record::guest_exit::GuestExit;
@@ -58,7 +58,7 @@ impl Session<'_> {
             let message = match message {
                 Ok(message) => message,
                 Err(over) => {
-                    farewell.over.get_or_insert(over);
+                    farewell.over.get_or_insert(over.to_string());
                     continue;
                 }
             };
@@ -67,10 +67,10 @@ impl Session<'_> {
                     caps::lines(&mut left);
                     farewell.left = Some(left.iter().map(|left| text::line(left, 200)).collect());
                 }
-                Ok(AgentMessage::KernelLog { text }) => (self.hear)(Word::KernelLog(caps::kernel_log(text))),
+                Ok(AgentMessage::KernelLog { text }) => (self.hear)(GuestMessage::KernelLog(caps::kernel_log(text))),
                 Ok(AgentMessage::Log { text }) => self.note(format!("agent: {text}")),
                 Ok(_) => {}
-                Err(error) => self.note(format!("the agent's port delivered a {error}")),
+                Err(error) => self.note(format!("from the agent's port: {error}")),
             }
         }
     }
@@ -90,25 +90,25 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn gone(&self, exit: Option<GuestExit>) -> End {
+    pub(super) fn gone(&self, exit: Option<GuestExit>) -> SessionEnd {
         let how = match &exit {
-            Some(exit) => format!("the guest ended before its time ({})", text::line(&exit.to_string(), 500)),
+            Some(exit) => format!("the guest ended unexpectedly ({})", text::line(&exit.to_string(), 500)),
             None => "the agent's port closed while the guest was still running".to_owned(),
         };
         let half = match self.decoder.pending() {
             0 => String::new(),
             bytes => format!(", {bytes} bytes into a message"),
         };
-        let kind = if matches!(self.state, State::Booting) { ErrorKind::Boot } else { ErrorKind::GuestLost };
-        End::Lost(Lost { exit, ..self.loss(kind, how + &half) })
+        let kind = if matches!(self.state, GuestState::Booting) { ErrorKind::Boot } else { ErrorKind::GuestLost };
+        SessionEnd::Lost(Lost { exit, ..self.loss(kind, how + &half) })
     }
 
-    pub(super) fn lost(&self, kind: ErrorKind, message: String) -> End {
-        End::Lost(self.loss(kind, message))
+    pub(super) fn lost(&self, kind: ErrorKind, message: String) -> SessionEnd {
+        SessionEnd::Lost(self.loss(kind, message))
     }
 
-    pub(super) fn refused(&self, kind: ErrorKind, message: String) -> End {
-        End::Lost(Lost { again: false, ..self.loss(kind, message) })
+    pub(super) fn refused(&self, kind: ErrorKind, message: String) -> SessionEnd {
+        SessionEnd::Lost(Lost { again: false, ..self.loss(kind, message) })
     }
 
     pub(super) fn loss(&self, kind: ErrorKind, message: String) -> Lost {
@@ -117,8 +117,8 @@ impl Session<'_> {
 
     pub(super) fn running(&self) -> Option<CellId> {
         match &self.state {
-            State::Running { cell, .. } => Some(cell.clone()),
-            State::Booting | State::Between { .. } | State::Visited => None,
+            GuestState::Running { cell, .. } => Some(cell.clone()),
+            GuestState::Booting | GuestState::Between { .. } | GuestState::Visited => None,
         }
     }
 }

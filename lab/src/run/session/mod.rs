@@ -1,7 +1,7 @@
 //! The conversation with one guest, from connect to its end.
 //!
-//! The guest is not trusted: every message is checked against the current state, text is truncated before it is stored, and
-//! every wait has a deadline that the guest can't extend.
+//! The guest is not trusted: every message is checked against the current state, text is truncated before it is stored,
+//! and every wait has a deadline that the guest can't extend.
 
 mod budget;
 pub(in crate::run) mod caps;
@@ -11,11 +11,11 @@ mod program;
 mod task;
 mod visit;
 
-pub use task::{End, Errand, Farewell, Lost, Programs, Task, Word};
+pub use task::{Errand, Farewell, GuestMessage, Lost, Programs, SessionEnd, Task};
 
 use crate::run::program::Attempt;
-use budget::{Budget, Kind};
-use deadlines::State;
+use budget::{Budget, MessageKind, OverBudget};
+use deadlines::GuestState;
 use lab_base::text;
 use lab_protocol::{
     AgentMessage, CapabilityReport, CellId, CellReport, ErrorKind, HostMessage, KernelVersion, PROTOCOL_VERSION,
@@ -34,7 +34,7 @@ const MAX_NOTES: usize = 50;
 
 /// Drives a guest that has just been launched. Afterwards the guest is still running unless it ended by itself: the caller
 /// kills it.
-pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) -> End {
+pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMessage)) -> SessionEnd {
     let launched = Instant::now();
     let channel = match connect(guest, task, launched) {
         Ok(channel) => channel,
@@ -44,7 +44,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
         // Before the agent can ask: its first request finds the port connected.
         if let Err(message) = serve(guest) {
             let exit = guest.exited();
-            return End::Lost(Lost { kind: ErrorKind::Host, message, cell: None, again: false, exit });
+            return SessionEnd::Lost(Lost { kind: ErrorKind::Host, message, cell: None, again: false, exit });
         }
     }
     let mut session = Session {
@@ -58,7 +58,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
         ),
         launched,
         heard: launched,
-        state: State::Booting,
+        state: GuestState::Booting,
         pending: BTreeSet::new(),
         limit: task.timing.boot + task.timing.idle,
         nonce: None,
@@ -70,18 +70,18 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(Word)) 
     match talked {
         Ok(()) => {
             let over = !matches!(task.errand, Errand::Settle);
-            End::Done(over.then(|| session.shut_down()))
+            SessionEnd::Done(over.then(|| session.shut_down()))
         }
         Err(end) => end,
     }
 }
 
 /// The port exists long before the agent is up; connecting in short intervals keeps Ctrl-C responsive.
-fn connect(guest: &mut dyn Guest, task: Task<'_>, launched: Instant) -> Result<Box<dyn Channel>, End> {
+fn connect(guest: &mut dyn Guest, task: Task<'_>, launched: Instant) -> Result<Box<dyn Channel>, SessionEnd> {
     let limit = launched + task.boot_limit();
     loop {
         if task.interrupt.is_over() {
-            return Err(End::Interrupted(None));
+            return Err(SessionEnd::Interrupted(None));
         }
         let slice = (Instant::now() + Duration::from_millis(500)).min(limit);
         match guest.connect(slice) {
@@ -89,7 +89,7 @@ fn connect(guest: &mut dyn Guest, task: Task<'_>, launched: Instant) -> Result<B
             Err(VmError::ConnectTimeout { .. }) if Instant::now() < limit => {}
             Err(error) => {
                 let kind = if matches!(error, VmError::Port { .. }) { ErrorKind::Host } else { ErrorKind::Boot };
-                return Err(End::Lost(Lost {
+                return Err(SessionEnd::Lost(Lost {
                     kind,
                     message: error.to_string(),
                     cell: None,
@@ -105,12 +105,12 @@ struct Session<'a> {
     guest: &'a mut dyn Guest,
     channel: Box<dyn Channel>,
     task: Task<'a>,
-    hear: &'a mut dyn FnMut(Word),
+    hear: &'a mut dyn FnMut(GuestMessage),
     decoder: Decoder,
     budget: Budget,
     launched: Instant,
     heard: Instant,
-    state: State,
+    state: GuestState,
     pending: BTreeSet<CellId>,
     /// Deadline of the whole guest: a sum over all cells, so it is not computed in every iteration.
     limit: Duration,
@@ -122,11 +122,11 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn talk(&mut self) -> Result<(), End> {
+    fn talk(&mut self) -> Result<(), SessionEnd> {
         let mut buffer = vec![0; 64 << 10];
         loop {
             if self.task.interrupt.is_over() {
-                return Err(End::Interrupted(self.running()));
+                return Err(SessionEnd::Interrupted(self.running()));
             }
             self.check_deadlines()?;
             if let Some(what) = self.guest.overgrown() {
@@ -158,36 +158,36 @@ impl Session<'_> {
     }
 
     /// Handles complete messages; returns true when the agent is done.
-    fn read_messages(&mut self) -> Result<bool, End> {
+    fn read_messages(&mut self) -> Result<bool, SessionEnd> {
         while let Some(message) = self.next_message() {
-            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over))? {
+            match message.map_err(|over| self.lost(ErrorKind::OverBudget, over.to_string()))? {
                 Ok(message) => {
                     if self.handle(message)? {
                         return Ok(true);
                     }
                 }
-                Err(error) => self.note(format!("the agent's port delivered a {error}")),
+                Err(error) => self.note(format!("from the agent's port: {error}")),
             }
         }
         Ok(false)
     }
 
     /// The next message, after counting it; the inner error means that the guest has exceeded a limit.
-    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, String>> {
+    fn next_message(&mut self) -> Option<Result<Result<AgentMessage, FrameError>, OverBudget>> {
         let before = self.decoder.pending();
         let message = self.decoder.next_message::<AgentMessage>()?;
-        let kind = message.as_ref().map_or(Kind::Garbage, Kind::of);
+        let kind = message.as_ref().map_or(MessageKind::Garbage, MessageKind::of);
         let counted = self.budget.spend(kind, before - self.decoder.pending(), self.launched.elapsed());
         Some(counted.map(|()| message))
     }
 
-    fn handle(&mut self, message: AgentMessage) -> Result<bool, End> {
-        if matches!(self.state, State::Booting)
+    fn handle(&mut self, message: AgentMessage) -> Result<bool, SessionEnd> {
+        if matches!(self.state, GuestState::Booting)
             && !matches!(message, AgentMessage::Hello { .. } | AgentMessage::Fatal { .. })
         {
             // A restored guest may have had unsent messages when it was saved.
             if !self.task.restored() {
-                self.note("a message before hello was ignored".to_owned());
+                self.note("ignored a message before Hello".to_owned());
             }
             return Ok(false);
         }
@@ -199,7 +199,7 @@ impl Session<'_> {
         let Some(message) = self.tell_program(message)? else { return Ok(false) };
         match message {
             AgentMessage::Hello { nonce, .. } if nonce != self.nonce => {
-                self.note("a hello that answers nobody was ignored".to_owned());
+                self.note("ignored a Hello with a stale nonce".to_owned());
             }
             AgentMessage::Hello { protocol, release, version, kernel, .. } => {
                 self.hello(protocol, release, version, kernel)?;
@@ -214,10 +214,15 @@ impl Session<'_> {
             | AgentMessage::Output { .. }
             | AgentMessage::InputTaken { .. }
             | AgentMessage::ShellExited { .. }
-            | AgentMessage::Measured { .. } => self.note("word of a visit that nobody is on".to_owned()),
-            AgentMessage::KernelLog { text } => (self.hear)(Word::KernelLog(caps::kernel_log(text))),
+            | AgentMessage::Measured { .. } => {
+                self.note("ignored a shell or measurement message: none is active".to_owned())
+            }
+            AgentMessage::KernelLog { text } => (self.hear)(GuestMessage::KernelLog(caps::kernel_log(text))),
             AgentMessage::Farewell { .. } => {
-                return Err(self.lost(ErrorKind::Agent, "the agent took its leave unasked".to_owned()));
+                return Err(self.lost(
+                    ErrorKind::Agent,
+                    "the agent ended its session without a Shutdown from the host".to_owned(),
+                ));
             }
             AgentMessage::Log { text } => self.note(format!("agent: {text}")),
             AgentMessage::Done { .. } if self.pending.is_empty() => {
@@ -228,7 +233,7 @@ impl Session<'_> {
                 self.send_cells(cells)?;
             }
             AgentMessage::Done { .. } => {
-                let message = format!("the agent said it is done, and {} cells are unreported", self.pending.len());
+                let message = format!("the agent sent Done, but {} cells have no report", self.pending.len());
                 return Err(self.lost(ErrorKind::Agent, message));
             }
             AgentMessage::Fatal { message } => {
@@ -244,19 +249,19 @@ impl Session<'_> {
         mut release: String,
         mut version: String,
         kernel: KernelVersion,
-    ) -> Result<(), End> {
-        if !matches!(self.state, State::Booting) {
-            return Err(self.lost(ErrorKind::Agent, "a second hello: the guest restarted under the host".to_owned()));
+    ) -> Result<(), SessionEnd> {
+        if !matches!(self.state, GuestState::Booting) {
+            return Err(self.lost(ErrorKind::Agent, "a second Hello: the guest restarted by itself".to_owned()));
         }
         if protocol != PROTOCOL_VERSION {
             let message = format!(
-                "the agent speaks protocol {protocol}, this lab speaks {PROTOCOL_VERSION}; rebuild it (run without --no-build)"
+                "the agent uses protocol {protocol}, this lab uses {PROTOCOL_VERSION}; rebuild the agent (run without --no-build)"
             );
             return Err(self.refused(ErrorKind::Agent, message));
         }
         if kernel != self.task.version {
             let message = format!(
-                "the plan is for kernel {}, the guest booted {kernel} ({})",
+                "the plan is for kernel {}, but the guest booted {kernel} ({})",
                 self.task.version,
                 text::line(&release, 100)
             );
@@ -265,12 +270,12 @@ impl Session<'_> {
         text::cap(&mut release, 256);
         text::cap(&mut version, 256);
         let after = self.launched.elapsed();
-        // A restore is fast on a slow host too.
+        // A restore is fast even on a slow host.
         if !self.task.restored() {
             self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
         }
-        (self.hear)(Word::Hello { release, version, kernel, after });
-        self.state = State::Between { since: Instant::now() };
+        (self.hear)(GuestMessage::Hello { release, version, kernel, after });
+        self.state = GuestState::Between { since: Instant::now() };
         if !self.task.restored() {
             self.send(&HostMessage::Hello { protocol: PROTOCOL_VERSION })?;
         }
@@ -282,7 +287,7 @@ impl Session<'_> {
                 self.send_cells(cells)
             }
             Errand::Visit { visitor, .. } => {
-                self.state = State::Visited;
+                self.state = GuestState::Visited;
                 let first = visitor.begin(self.task.timing.scale, now_unix_ns());
                 self.send(&first)
             }
@@ -290,7 +295,7 @@ impl Session<'_> {
     }
 
     /// Resumes a restored guest: its agent has sent Hello to another host process, and waits.
-    fn resume(&mut self) -> Result<(), End> {
+    fn resume(&mut self) -> Result<(), SessionEnd> {
         if !self.task.restored() {
             return Ok(());
         }
@@ -311,7 +316,7 @@ impl Session<'_> {
         }
     }
 
-    fn send_cells(&mut self, cells: Vec<CellId>) -> Result<(), End> {
+    fn send_cells(&mut self, cells: Vec<CellId>) -> Result<(), SessionEnd> {
         let infos = cells.iter().filter_map(|cell| self.task.plan.info(cell));
         self.limit = self.task.timing.guest(self.launched.elapsed(), infos);
         self.pending = cells.iter().cloned().collect();
@@ -329,48 +334,53 @@ impl Session<'_> {
     fn probed(&mut self, mut capabilities: Vec<CapabilityReport>, mut modules: Vec<String>) {
         caps::probes(&mut capabilities);
         caps::lines(&mut modules);
-        (self.hear)(Word::Probed { capabilities, modules });
+        (self.hear)(GuestMessage::Probed { capabilities, modules });
     }
 
-    fn started(&mut self, cell: CellId) -> Result<(), End> {
-        if let State::Running { cell: running, .. } = &self.state {
-            let message = format!("{} began before {running} was reported", text::line(cell.as_str(), 200));
+    fn started(&mut self, cell: CellId) -> Result<(), SessionEnd> {
+        if let GuestState::Running { cell: running, .. } = &self.state {
+            let message = format!("{} started before {running} was reported", text::line(cell.as_str(), 200));
             return Err(self.lost(ErrorKind::Agent, message));
         }
         if !self.pending.contains(&cell) {
-            self.note(format!("{} began, which nobody asked for: ignored", text::line(cell.as_str(), 200)));
+            self.note(format!(
+                "ignored the start of {}, which the host did not request",
+                text::line(cell.as_str(), 200)
+            ));
             return Ok(());
         }
-        (self.hear)(Word::Started(cell.clone()));
+        (self.hear)(GuestMessage::Started(cell.clone()));
         self.program = self.task.plan.info(&cell).and_then(|info| self.task.programs.open(info));
-        self.state = State::Running { cell, since: Instant::now() };
+        self.state = GuestState::Running { cell, since: Instant::now() };
         Ok(())
     }
 
     /// Only the running cell can finish: a report without a start, or a second report, is ignored.
     fn finished(&mut self, mut report: Box<CellReport>) {
-        let running = matches!(&self.state, State::Running { cell, .. } if *cell == report.cell);
+        let running = matches!(&self.state, GuestState::Running { cell, .. } if *cell == report.cell);
         if !running || !self.pending.remove(&report.cell) {
             let cell = text::line(report.cell.as_str(), 200);
-            self.note(format!("a report of {cell}, which is not running, was ignored ({})", report.outcome.word()));
+            self.note(format!("ignored a report of {cell}, which is not running ({})", report.outcome.word()));
             return;
         }
         caps::report(&mut report);
         self.close_program(Some(&mut *report));
-        self.state = State::Between { since: Instant::now() };
-        (self.hear)(Word::Finished(report));
+        self.state = GuestState::Between { since: Instant::now() };
+        (self.hear)(GuestMessage::Finished(report));
     }
 
     fn note(&mut self, text: String) {
         self.notes += 1;
         match self.notes.cmp(&MAX_NOTES) {
-            std::cmp::Ordering::Less => (self.hear)(Word::Note(text::line(&text, 1000))),
-            std::cmp::Ordering::Equal => (self.hear)(Word::Note("further notes of this guest are dropped".to_owned())),
+            std::cmp::Ordering::Less => (self.hear)(GuestMessage::Note(text::line(&text, 1000))),
+            std::cmp::Ordering::Equal => {
+                (self.hear)(GuestMessage::Note("further notes of this guest are dropped".to_owned()))
+            }
             std::cmp::Ordering::Greater => {}
         }
     }
 
-    fn send(&mut self, message: &HostMessage) -> Result<(), End> {
+    fn send(&mut self, message: &HostMessage) -> Result<(), SessionEnd> {
         let bytes = frame::encode(message).map_err(|error| self.lost(ErrorKind::Host, error.to_string()))?;
         match self.channel.send(&bytes) {
             Ok(()) => Ok(()),

@@ -1,6 +1,6 @@
 //! The part of a session that serves a cell whose work is a program.
 
-use super::{End, Session, Word};
+use super::{GuestMessage, Session, SessionEnd};
 use lab_protocol::{AgentMessage, CellReport, ErrorKind};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const POLL: Duration = Duration::from_millis(4);
 
 impl Session<'_> {
     /// Sends what the program is to hear. Returns how long the loop may wait for the guest, if not as long as it would.
-    pub(super) fn say_for_program(&mut self) -> Result<Option<Duration>, End> {
+    pub(super) fn say_for_program(&mut self) -> Result<Option<Duration>, SessionEnd> {
         let Some(program) = &mut self.program else { return Ok(None) };
         let messages = program.say();
         let busy = program.is_busy();
@@ -18,7 +18,7 @@ impl Session<'_> {
     }
 
     /// Passes a message to the running program's streams; gives it back where it is for somebody else.
-    pub(super) fn tell_program(&mut self, message: AgentMessage) -> Result<Option<AgentMessage>, End> {
+    pub(super) fn tell_program(&mut self, message: AgentMessage) -> Result<Option<AgentMessage>, SessionEnd> {
         let Some(program) = &mut self.program else { return Ok(Some(message)) };
         match message {
             AgentMessage::Output { stream, bytes } => match program.output(stream, bytes) {
@@ -37,7 +37,7 @@ impl Session<'_> {
     pub(super) fn close_program(&mut self, report: Option<&mut CellReport>) {
         if let Some(program) = self.program.take() {
             let files = program.close(report);
-            (self.hear)(Word::Closed(files));
+            (self.hear)(GuestMessage::Closed(files));
         }
     }
 }

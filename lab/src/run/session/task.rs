@@ -18,7 +18,7 @@ pub enum Errand<'a> {
         /// Whether the guest was restored and must be resumed.
         restored: bool,
     },
-    /// Serves a visitor: a shell or a measurement.
+    /// Serves a shell or a measurement.
     Visit {
         visitor: &'a dyn Visitor,
         /// Whether the guest was restored and must be resumed.
@@ -70,7 +70,7 @@ impl Task<'_> {
 
 /// Checked messages of a guest.
 #[derive(Debug)]
-pub enum Word {
+pub enum GuestMessage {
     /// The agent is up.
     Hello {
         /// `uname -r`.
@@ -102,8 +102,8 @@ pub enum Word {
 
 /// How a guest's session ended.
 #[derive(Debug)]
-pub enum End {
-    /// The errand is done: the guest is still running after settling, or was told to power off after its cells.
+pub enum SessionEnd {
+    /// The task is done: the guest is still running after settling, or was told to power off after its cells.
     Done(Option<Farewell>),
     /// A signal was received while this cell was running.
     Interrupted(Option<CellId>),
@@ -137,7 +137,7 @@ impl Farewell {
             Some(left) if left.is_empty() => {}
             Some(left) => problems.push(format!("left behind: {}", left.join(", "))),
             None if self.cut_short => {}
-            None => problems.push("its agent ended without a last word".to_owned()),
+            None => problems.push("its agent ended without a final message".to_owned()),
         }
         if !self.off && !self.cut_short {
             problems.push(format!("it did not power off within {:.1?} and was killed", self.after));

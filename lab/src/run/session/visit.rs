@@ -1,6 +1,6 @@
-//! The part of a session that serves a visitor.
+//! The part of a session that serves a shell or a measurement (a [`Visitor`]).
 
-use super::{End, Errand, Session, State};
+use super::{Errand, GuestState, Session, SessionEnd};
 use lab_protocol::{AgentMessage, ErrorKind};
 use std::{
     ops::ControlFlow,
@@ -12,11 +12,11 @@ const POLL: Duration = Duration::from_millis(4);
 
 impl Session<'_> {
     /// Sends the visitor's messages. Returns how long the loop may wait for the guest, or `None` if the visit has ended.
-    pub(super) fn say_for_visitor(&mut self) -> Result<Option<Duration>, End> {
-        let (Errand::Visit { visitor, .. }, State::Visited) = (self.task.errand, &self.state) else {
+    pub(super) fn say_for_visitor(&mut self) -> Result<Option<Duration>, SessionEnd> {
+        let (Errand::Visit { visitor, .. }, GuestState::Visited) = (self.task.errand, &self.state) else {
             return Ok(Some(self.task.timing.poll));
         };
-        match visitor.say().map_err(|problem| self.lost(ErrorKind::Hang, problem))? {
+        match visitor.say().map_err(|problem| self.lost(ErrorKind::Hang, problem.to_string()))? {
             ControlFlow::Break(()) => Ok(None),
             ControlFlow::Continue(messages) => {
                 messages.iter().try_for_each(|message| self.send(message))?;

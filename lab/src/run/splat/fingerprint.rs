@@ -2,14 +2,14 @@
 
 use super::trace::plain;
 use lab_base::hex::hex;
-use lab_protocol::complaint::Class;
+use lab_protocol::complaint::SplatClass;
 use sha2::{Digest, Sha256};
 
 /// Hexadecimal digits of the hash: enough to distinguish all splats.
 const DIGITS: usize = 10;
 
 /// `warn-0123456789`.
-pub fn of(class: Class, subject: &str, frames: &[String]) -> String {
+pub fn of(class: SplatClass, subject: &str, frames: &[String]) -> String {
     let mut hash = Sha256::new();
     for part in std::iter::once(subject).chain(frames.iter().map(|frame| &**frame)) {
         hash.update(part.as_bytes());
@@ -20,54 +20,56 @@ pub fn of(class: Class, subject: &str, frames: &[String]) -> String {
 }
 
 /// The subject of a splat: its title without the parts that differ between releases.
-pub fn subject(class: Class, title: &str, lines: &[&str]) -> String {
+pub fn subject(class: SplatClass, title: &str, lines: &[&str]) -> String {
     match class {
-        Class::Warn => warn(title, lines),
-        Class::Refcount => {
+        SplatClass::Warn => warn(title, lines),
+        SplatClass::Refcount => {
             let said = lines.iter().find(|line| line.starts_with("refcount_t: "));
             said.map_or_else(|| numberless(title), |said| numberless(said))
         }
-        Class::Bug if title.starts_with("kernel BUG at ") => {
+        SplatClass::Bug if title.starts_with("kernel BUG at ") => {
             format!("kernel BUG at {}", source(title).unwrap_or_else(|| numberless(title)))
         }
-        Class::Oops => {
+        SplatClass::Oops => {
             // 6.10 added `Oops: ` before every trap; the trap's number and the kernel configuration follow the title.
             let title = title.strip_prefix("Oops: ").unwrap_or(title);
             numberless(title.split_once(": 0").map_or(title, |(title, _)| title))
         }
         // 6.3 distinguishes use-after-free of slab objects and of pages.
-        Class::Kasan => numberless(&title.replace("slab-use-after-free", "use-after-free")),
-        Class::Ubsan => {
+        SplatClass::Kasan => numberless(&title.replace("slab-use-after-free", "use-after-free")),
+        SplatClass::Ubsan => {
             let what = title.split_once(" in ").map_or(title, |(what, _)| what);
             format!("{what} in {}", source(title).unwrap_or_default())
         }
-        Class::RcuStall => {
+        SplatClass::RcuStall => {
             let what = title.split(['{', ':']).find(|part| part.contains("stall")).unwrap_or(title);
             let words = what.split_whitespace().skip_while(|word| word.starts_with("rcu_") || *word == "INFO");
             format!("rcu {}", words.collect::<Vec<_>>().join(" "))
         }
-        Class::SoftLockup => "soft lockup".to_owned(),
-        Class::HardLockup => "hard lockup".to_owned(),
-        Class::Workqueue => {
+        SplatClass::SoftLockup => "soft lockup".to_owned(),
+        SplatClass::HardLockup => "hard lockup".to_owned(),
+        SplatClass::Workqueue => {
             let known = ["workqueue lockup", "workqueue leaked"];
             known.into_iter().find(|known| title.contains(known)).map_or_else(|| numberless(title), str::to_owned)
         }
-        Class::HungTask => {
+        SplatClass::HungTask => {
             let how = if title.contains("I/O wait") { "in I/O wait" } else { "uninterruptibly" };
             format!("task blocked {how}")
         }
-        Class::NetnsLeak => "unregister_netdevice: waiting for a device to become free".to_owned(),
-        Class::Oom => {
+        SplatClass::NetnsLeak => "unregister_netdevice: waiting for a device to become free".to_owned(),
+        SplatClass::Oom => {
             let kind =
                 if title.contains("page allocation failure") { "page allocation failure" } else { "out of memory" };
             kind.to_owned()
         }
-        Class::Panic | Class::Bug | Class::Lockdep | Class::Kcsan | Class::Leak => numberless(title),
+        SplatClass::Panic | SplatClass::Bug | SplatClass::Lockdep | SplatClass::Kcsan | SplatClass::Leak => {
+            numberless(title)
+        }
     }
 }
 
-/// `WARNING at net/core/dev.c f`, with the message. Since 6.19 the place comes before processor and task, and the message
-/// after the header instead of before it.
+/// `WARNING at net/core/dev.c f`, with the message. Since 6.19 the place comes before processor and task, and the
+/// message after the header instead of before it.
 fn warn(title: &str, lines: &[&str]) -> String {
     let function =
         title.split([' ', ',']).filter_map(|word| word.split_once("+0x")).map(|(name, _)| plain(name)).next();
@@ -142,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn numbers_go_and_names_stay() {
+    fn numbers_are_replaced_and_names_kept() {
         for (text, wanted) in [
             ("address: 0000000000000010", "address: #"),
             ("at addr ffff88810a3f0040 by task case/123", "at addr # by task case/#"),
@@ -157,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_title_has_a_subject(title in "\\PC{0,80}", line in "\\PC{0,80}") {
-            for class in Class::ALL {
+            for class in SplatClass::ALL {
                 let subject = subject(class, &title, &[&line, &title]);
                 prop_assert!(of(class, &subject, &[]).starts_with(class.name()));
             }

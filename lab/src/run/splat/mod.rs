@@ -1,5 +1,5 @@
-//! Kernel splats: found on the console and in the kernel log, classified, and given a fingerprint by which the same splat
-//! is recognised on another kernel and in another run.
+//! Kernel splats: found on the console and in the kernel log, classified, and given a fingerprint by which the same
+//! splat is recognised on another kernel and in another run.
 
 mod fingerprint;
 mod trace;
@@ -9,9 +9,9 @@ mod watch;
 mod tests;
 
 use lab_base::text;
-use lab_protocol::complaint::{self, Class};
-use lab_record::splat::{Seen, Splat};
-pub use watch::Watch;
+use lab_protocol::complaint::{self, SplatClass};
+use lab_record::splat::{Splat, SplatPlace};
+pub use watch::ConsoleWatch;
 
 /// Maximum length of a line in a report, characters.
 const WIDTH: usize = 300;
@@ -20,12 +20,12 @@ pub const MOST_SUSPECTS: usize = 3;
 
 /// Maximum number of different splats in one place. A real kernel has fewer, but a hostile guest could invent more.
 pub const MOST_KINDS: usize = 64;
-/// Fingerprint of the splat that stands for all further ones.
+/// Fingerprint of the splat that represents all further ones.
 const FURTHER: &str = "further";
 
 /// Parses the lines of a splat.
-fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
-    let title = lines.iter().find(|line| Class::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
+fn read(class: SplatClass, lines: &[&str], seen: SplatPlace) -> Splat {
+    let title = lines.iter().find(|line| SplatClass::of(line).is_some()).or(lines.first()).copied().unwrap_or_default();
     let frames = trace::frames(class, lines);
     let subject = fingerprint::subject(class, title, lines);
     let kept: Vec<String> = lines.iter().map(|line| text::line(line, WIDTH)).collect();
@@ -45,19 +45,19 @@ fn read(class: Class, lines: &[&str], seen: Seen) -> Splat {
 
 /// Finds splats in log text; repetitions increase a counter.
 pub fn scan(log: &str) -> Vec<Splat> {
-    scan_as(log, Seen::Console)
+    scan_as(log, SplatPlace::Console)
 }
 
 /// As [`scan`], for text that the agent read from the kernel log.
 pub fn scan_kernel_log(log: &str) -> Vec<Splat> {
-    scan_as(log, Seen::KernelLog)
+    scan_as(log, SplatPlace::KernelLog)
 }
 
-fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
+fn scan_as(log: &str, seen: SplatPlace) -> Vec<Splat> {
     let mut found: Vec<Splat> = Vec::new();
     for (class, lines) in complaint::scan(log) {
         match found.get_mut(MOST_KINDS) {
-            // Nothing is told of it, so that nothing need be known of it.
+            // A splat that is not reported needs no fingerprint.
             Some(rest) => rest.times = rest.times.saturating_add(1),
             None => gather(&mut found, read(class, &lines, seen)),
         }
@@ -65,8 +65,8 @@ fn scan_as(log: &str, seen: Seen) -> Vec<Splat> {
     found
 }
 
-/// Adds a splat: a repeated one increases its counter. After [`MOST_KINDS`] different ones, a single splat, which no list
-/// can allow, stands for all further ones.
+/// Adds a splat: a repeated one increases its counter. After [`MOST_KINDS`] different ones, a single splat, which no
+/// list can allow, stands for all further ones.
 pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
     let full = found.len() >= MOST_KINDS;
     let same = found.iter().position(|known| known.fingerprint == splat.fingerprint);
@@ -74,8 +74,7 @@ pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
     if let Some(known) = same.and_then(|at| found.get_mut(at)) {
         known.times = known.times.saturating_add(splat.times);
     } else if full {
-        let title =
-            format!("more than {MOST_KINDS} kinds of complaint at once, of which this is the next: {}", splat.title);
+        let title = format!("more than {MOST_KINDS} different splats at once; the next one: {}", splat.title);
         found.push(Splat { fingerprint: FURTHER.to_owned(), title: text::line(&title, WIDTH), allowed: None, ..splat });
     } else {
         found.push(splat);
@@ -87,12 +86,12 @@ pub fn gather(found: &mut Vec<Splat>, splat: Splat) {
 pub fn merge(console: Vec<Splat>, kernel_log: Vec<Splat>) -> Vec<Splat> {
     let mut all = kernel_log;
     for splat in console {
-        let same = all
-            .iter_mut()
-            .find(|known| known.class == splat.class && known.subject == splat.subject && known.seen != Seen::Console);
+        let same = all.iter_mut().find(|known| {
+            known.class == splat.class && known.subject == splat.subject && known.seen != SplatPlace::Console
+        });
         match same {
             Some(known) => {
-                known.seen = Seen::Both;
+                known.seen = SplatPlace::Both;
                 known.times = known.times.max(splat.times);
             }
             None => gather(&mut all, splat),

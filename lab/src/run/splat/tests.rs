@@ -1,7 +1,7 @@
 //! Console texts of every class, from the kernels of the ladder.
 
 use super::*;
-use lab_protocol::complaint::Class;
+use lab_protocol::complaint::SplatClass;
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 /// Every file of `fixtures/`: its name without `.log`, and its text.
@@ -20,9 +20,9 @@ fn only(name: &str) -> Splat {
 }
 
 #[test]
-fn every_class_is_known_and_told() {
+fn every_class_is_recognised_and_has_a_fixture() {
     let mut told = String::new();
-    let mut classes: Vec<Class> = Vec::new();
+    let mut classes: Vec<SplatClass> = Vec::new();
     for (name, text) in fixtures() {
         for splat in scan(&text) {
             classes.push(splat.class);
@@ -38,14 +38,14 @@ fn every_class_is_known_and_told() {
             );
         }
     }
-    for class in Class::ALL {
+    for class in SplatClass::ALL {
         assert!(classes.contains(&class), "no console text of class {class}");
     }
     insta::assert_snapshot!(told);
 }
 
 #[test]
-fn kernels_that_word_it_differently_give_the_same_fingerprint() {
+fn different_wordings_of_kernels_give_the_same_fingerprint() {
     for same in [
         &["warn-6.1", "warn-6.12", "warn-7.2"][..],
         &["refcount-6.12", "refcount-7.1"],
@@ -76,26 +76,26 @@ fn different_splats_have_different_fingerprints() {
 }
 
 #[test]
-fn the_same_splat_again_only_counts() {
+fn a_repeated_splat_increases_the_counter() {
     let found = scan(&fixtures()["netns-leak-7.2"]);
     assert_eq!((found.len(), found[0].times), (1, 2));
     assert!(found[0].evidence.contains("ref_tracker: netdev@"));
 }
 
 #[test]
-fn the_kernel_log_tells_what_the_console_keeps_back() {
+fn the_kernel_log_has_frames_that_the_console_suppresses() {
     let whole = fixtures()["hung-task-6.12"].clone();
     // The call trace of a hung task has log level 6.
     let console: String = whole.lines().take(3).map(|line| format!("{line}\n")).collect();
     assert_ne!(scan(&console)[0].fingerprint, scan(&whole)[0].fingerprint);
     let merged = merge(scan(&console), scan_kernel_log(&whole));
-    assert_eq!((merged.len(), merged[0].seen), (1, Seen::Both));
+    assert_eq!((merged.len(), merged[0].seen), (1, SplatPlace::Both));
     assert_eq!(merged[0].fingerprint, scan(&whole)[0].fingerprint);
     let both = merge(scan(&fixtures()["warn-6.1"]), scan_kernel_log(&whole));
-    assert_eq!(both.iter().map(|splat| splat.seen).collect::<Vec<_>>(), [Seen::KernelLog, Seen::Console]);
+    assert_eq!(both.iter().map(|splat| splat.seen).collect::<Vec<_>>(), [SplatPlace::KernelLog, SplatPlace::Console]);
 }
 
 #[test]
-fn what_a_case_logs_is_no_splat() {
+fn log_lines_of_a_case_are_not_splats() {
     assert!(scan("[1.0] foo: this is not a WARNING: CPU: at all\n[1.1] netkit-lab: begin WARNING\n").is_empty());
 }

@@ -1,6 +1,6 @@
 //! Frames of a backtrace.
 
-use lab_protocol::complaint::Class;
+use lab_protocol::complaint::SplatClass;
 
 /// Number of frames in a fingerprint.
 const MOST: usize = 3;
@@ -73,18 +73,18 @@ const GLUE: [&str; 62] = [
 ];
 
 /// The innermost frames, at most [`MOST`], without [`GLUE`].
-pub fn frames(class: Class, lines: &[&str]) -> Vec<String> {
+pub fn frames(class: SplatClass, lines: &[&str]) -> Vec<String> {
     // Only some kernels print who holds the device, and the text varies.
-    if matches!(class, Class::NetnsLeak | Class::Leak) {
+    if matches!(class, SplatClass::NetnsLeak | SplatClass::Leak) {
         return Vec::new();
     }
     // Lockdep prints a backtrace for every lock of the chain, at the place where it was first taken.
     let begin = match class {
-        Class::Lockdep => lines.iter().position(|line| line.trim() == "stack backtrace:").unwrap_or(0),
+        SplatClass::Lockdep => lines.iter().position(|line| line.trim() == "stack backtrace:").unwrap_or(0),
         _ => 0,
     };
     // The code that the processor was running when the timer interrupt occurred, not the interrupt.
-    let skip_interrupts = matches!(class, Class::RcuStall | Class::SoftLockup | Class::HardLockup);
+    let skip_interrupts = matches!(class, SplatClass::RcuStall | SplatClass::SoftLockup | SplatClass::HardLockup);
     let mut frames: Vec<String> = Vec::new();
     let mut interrupts = 0_u32;
     for line in &lines[begin..] {

@@ -13,12 +13,12 @@ const MOST: u64 = 256 << 10;
 
 /// Reads a console while it grows.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ConsoleWatch {
     path: PathBuf,
     read: u64,
 }
 
-impl Watch {
+impl ConsoleWatch {
     /// Starts at the console's first byte.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), read: 0 }
@@ -33,8 +33,8 @@ impl Watch {
 
     /// Splats since the last call and before the line with `mark`. Text after the mark is left for the next call.
     ///
-    /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before it,
-    /// unless the console was flooded: then all text is examined.
+    /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before
+    /// it, unless the console was flooded: then all text is examined.
     pub fn look_before(&mut self, mark: &str) -> Vec<Splat> {
         let (text, fresh) = self.fresh();
         let (before, passed) = match text.find(mark) {
@@ -54,8 +54,8 @@ impl Watch {
         self.read = std::fs::metadata(&self.path).map_or(self.read, |file| file.len());
     }
 
-    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are offsets
-    /// in the file.
+    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are
+    /// offsets in the file.
     fn fresh(&self) -> (String, u64) {
         let mut bytes = Vec::new();
         let mut read = || -> std::io::Result<u64> {
@@ -87,34 +87,34 @@ mod tests {
 ";
 
     #[test]
-    fn a_late_look_does_not_take_a_splat_away_from_its_cell() {
+    fn a_splat_belongs_to_its_cell_even_if_the_console_is_read_late() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let early = "[    9.0] BUG: \u{fffd} early\n";
         std::fs::write(&path, format!("{early}{WARN}")).unwrap();
-        let mut watch = Watch::new(&path);
-        assert_eq!(watch.look_before("begin B02-y[tc]"), [], "what is there is after it");
+        let mut watch = ConsoleWatch::new(&path);
+        assert_eq!(watch.look_before("begin B02-y[tc]"), [], "all text is after the mark");
         assert_eq!(watch.look_before("begin A01-x[tc]").len(), 1, "the early one only");
         assert_eq!(watch.look_before("end A01-x[tc]").len(), 1);
         assert!(watch.look().is_empty());
     }
 
     #[test]
-    fn a_flooded_console_is_passed_over_though_its_mark_is_out_of_sight() {
+    fn all_text_of_a_flooded_console_is_examined_if_the_mark_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
         let flood = "[   10.3] p0: hello\n".repeat(MOST as usize / 10);
         std::fs::write(&path, format!("{WARN}{flood}[   10.4] netkit-lab: end B02-y[tc]\n")).unwrap();
-        let mut watch = Watch::new(&path);
+        let mut watch = ConsoleWatch::new(&path);
         assert_eq!(watch.look_before("end B02-y[tc]").len(), 1);
         assert!(watch.look().is_empty());
     }
 
     #[test]
-    fn each_look_sees_what_is_new() {
+    fn each_look_returns_new_text_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
-        let mut watch = Watch::new(&path);
+        let mut watch = ConsoleWatch::new(&path);
         assert!(watch.look().is_empty(), "no console yet");
         let mut file = File::create(&path).unwrap();
         file.write_all(WARN.as_bytes()).unwrap();

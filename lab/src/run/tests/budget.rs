@@ -5,7 +5,7 @@ use crate::run::splat::MOST_KINDS;
 use lab_protocol::{ErrorKind, frame};
 use lab_vm::CONSOLE_LIMIT;
 
-/// A run whose first guest says this until the host gives it up, and whose later ones behave.
+/// A run whose first guest sends this until the host gives it up; later guests work correctly.
 fn endless(say: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> Outcomes {
     run(move |mut script| {
         let cells = script.boot();
@@ -30,7 +30,7 @@ fn message(message: &AgentMessage) -> Vec<u8> {
 #[track_caller]
 fn contained(outcomes: &Outcomes, what: &str) {
     let lines = outcomes.lines();
-    assert!(lines[0].starts_with("A01 errored: over-budget: the guest said more than it may: more than "), "{lines:?}");
+    assert!(lines[0].starts_with("A01 errored: over-budget: the guest sent too much: more than "), "{lines:?}");
     assert!(lines[0].contains(what), "{lines:?}");
     assert_eq!(lines[1..], ["B02 passed", "C03 passed"]);
     assert_eq!((outcomes.boots, outcomes.exit()), (2, 3));
@@ -38,7 +38,7 @@ fn contained(outcomes: &Outcomes, what: &str) {
 }
 
 #[test]
-fn a_guest_that_never_stops_probing_is_a_verdict_of_its_own() {
+fn a_guest_that_never_stops_probing_exceeds_its_budget() {
     contained(
         &endless(|_| message(&AgentMessage::Probed { capabilities: Vec::new(), modules: vec!["m".repeat(4000); 400] })),
         "(probes)",
@@ -46,19 +46,19 @@ fn a_guest_that_never_stops_probing_is_a_verdict_of_its_own() {
 }
 
 #[test]
-fn every_kind_of_message_comes_to_an_end() {
+fn every_kind_of_message_is_limited() {
     contained(&endless(|uptime_ms| message(&AgentMessage::Heartbeat { uptime_ms, cell: None })), "(heartbeats)");
-    contained(&endless(|_| message(&AgentMessage::Log { text: "x".to_owned() })), "(lines for the log)");
+    contained(&endless(|_| message(&AgentMessage::Log { text: "x".to_owned() })), "(log lines)");
     contained(&endless(|_| message(&AgentMessage::Settled)), "(greetings)");
     contained(&endless(|_| message(&AgentMessage::InputTaken { bytes: 1 })), "(output of a program)");
-    contained(&endless(|_| vec![0xf5; 64 << 10]), "(bytes that are no message)");
+    contained(&endless(|_| vec![0xf5; 64 << 10]), "(bytes outside of messages)");
     let unasked = |number: u64| AgentMessage::CellStarted { cell: CellId(format!("X{number}")) };
-    // The second begin within a cell is the end of the guest already.
+    // A second start within a cell already ends the guest.
     assert!(endless(move |number| message(&unasked(number))).lines()[0].starts_with("A01 errored: agent"));
 }
 
 #[test]
-fn complaints_without_end_are_bounded_and_told() {
+fn endless_splats_are_limited_and_reported() {
     let warning = |number: u64| {
         let letters: String = format!("{number:06}").bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
         format!("[    1.0] WARNING: CPU: 0 PID: 1 at net/x.c:{number} {letters}+0x1/0x2\n")
@@ -69,7 +69,7 @@ fn complaints_without_end_are_bounded_and_told() {
     let splats = &outcomes.verdict(A).splats;
     assert_eq!(splats.len(), MOST_KINDS + 1);
     let rest = splats.last().unwrap();
-    assert!(rest.title.starts_with("more than 64 kinds of complaint at once") && rest.times > 1000, "{rest:?}");
+    assert!(rest.title.starts_with("more than 64 different splats at once") && rest.times > 1000, "{rest:?}");
     assert_eq!(rest.allowed, None);
 }
 
@@ -92,7 +92,7 @@ fn a_console_without_end_ends_its_guest() {
 }
 
 #[test]
-fn who_says_too_much_after_its_last_cell_is_told_of_too() {
+fn a_guest_that_sends_too_much_after_its_last_cell_is_reported() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
@@ -102,6 +102,6 @@ fn who_says_too_much_after_its_last_cell_is_told_of_too() {
     });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     let rows = outcomes.rows().join("\n");
-    assert!(rows.contains("teardown failed") && rows.contains("(lines for the log), and it was killed"), "{rows}");
+    assert!(rows.contains("teardown failed") && rows.contains("(log lines), and it was killed"), "{rows}");
     assert!(outcomes.events.iter().all(|event| !matches!(event, Event::GuestLost { kind: ErrorKind::Hang, .. })));
 }

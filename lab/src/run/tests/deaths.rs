@@ -8,14 +8,14 @@ fn a_kernel_that_never_boots_is_tried_a_few_times() {
     let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| script.hang());
     assert_eq!(
         outcomes.lines()[0],
-        "A01 not-run: 3 guests in a row died without a verdict; the last one: no hello within 30.0ms of launch; \
+        "A01 not-run: 3 guests in a row were lost without a verdict; the last one: no Hello within 30.0ms of launch; \
          its processor is in fake_spin+0x1/0x2"
     );
     assert_eq!((outcomes.exit(), outcomes.boots), (3, 3));
 }
 
 #[test]
-fn a_panic_costs_its_cell_and_the_rest_goes_on_in_a_fresh_guest() {
+fn a_panic_only_affects_its_cell_and_the_others_run_in_a_fresh_guest() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         for cell in &cells {
@@ -32,7 +32,7 @@ fn a_panic_costs_its_cell_and_the_rest_goes_on_in_a_fresh_guest() {
         outcomes.lines(),
         [
             "A01 passed",
-            "B02 errored: panic: BUG: kernel NULL pointer dereference (the guest ended before its time (exit code 0))",
+            "B02 errored: panic: BUG: kernel NULL pointer dereference (the guest ended unexpectedly (exit code 0))",
             "C03 passed",
         ]
     );
@@ -67,11 +67,14 @@ fn a_silent_guest_is_a_hang() {
     let read = |file: &str| fs::read_to_string(outcomes.directory().join(file)).unwrap();
     assert!(read(&verdict.files[0]).contains("RIP=") && read(&verdict.files[1]).contains("task:fake"));
     let evidence = verdict.evidence.as_deref().unwrap();
-    assert!(evidence.contains(&format!("begin {B}")) && !evidence.contains("task:fake"), "its last words: {evidence}");
+    assert!(
+        evidence.contains(&format!("begin {B}")) && !evidence.contains("task:fake"),
+        "its last console lines: {evidence}"
+    );
 }
 
 #[test]
-fn a_cell_that_only_beats_its_heart_runs_into_its_deadline() {
+fn heartbeats_do_not_extend_a_cells_deadline() {
     let quick = Timing { cell_grace: Duration::ZERO, ..timing() };
     let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
         let cells = script.boot();
@@ -97,31 +100,31 @@ fn a_cell_that_only_beats_its_heart_runs_into_its_deadline() {
 }
 
 #[test]
-fn an_exit_in_a_cell_is_a_lost_guest() {
+fn an_exit_during_a_cell_is_a_lost_guest() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         script.start(&cells[0]);
         script.agent.console("[    1.0] fine so far\n");
     });
-    assert_eq!(outcomes.boots, 3, "each guest costs a cell, which is progress of a kind");
-    assert_eq!(outcomes.lines()[0], "A01 errored: guest-lost: the guest ended before its time (exit code 0)");
+    assert_eq!(outcomes.boots, 3, "each guest ends with a verdict for a cell, which counts as progress");
+    assert_eq!(outcomes.lines()[0], "A01 errored: guest-lost: the guest ended unexpectedly (exit code 0)");
     assert_eq!(outcomes.exit(), 3);
 }
 
 #[test]
-fn guests_that_die_at_once_are_not_booted_for_ever() {
+fn guests_that_end_at_once_are_only_booted_a_few_times() {
     let outcomes = run(|mut script| {
         script.boot();
     });
     assert_eq!(
         outcomes.lines()[2],
-        "C03 not-run: 3 guests in a row died without a verdict; the last one: the guest ended before its time (exit code 0)"
+        "C03 not-run: 3 guests in a row were lost without a verdict; the last one: the guest ended unexpectedly (exit code 0)"
     );
     assert_eq!((outcomes.exit(), outcomes.boots), (3, 3));
 }
 
 #[test]
-fn a_guest_whose_cells_are_all_in_time_still_has_a_deadline_of_its_own() {
+fn a_guest_has_its_own_deadline_even_if_all_cells_are_in_time() {
     let chosen = ["guest=80ms".parse().unwrap()];
     let quick = timing().choosing(crate::run::deadline::Chosen::of(&chosen));
     let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
@@ -160,7 +163,7 @@ fn a_run_that_takes_too_long_ends_with_a_verdict_for_every_cell() {
 }
 
 #[test]
-fn a_cell_that_its_own_agent_gives_up_brings_the_same_evidence() {
+fn a_cell_that_its_agent_gives_up_has_the_same_evidence() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         if script.agent.boot() == 0 {

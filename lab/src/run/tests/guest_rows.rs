@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_guest_that_lives_as_it_should_passes_all_three() {
+fn a_guest_without_problems_passes_all_three() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
@@ -14,7 +14,7 @@ fn a_guest_that_lives_as_it_should_passes_all_three() {
 }
 
 #[test]
-fn a_guest_that_does_not_come_up_fails_the_boot_though_the_next_one_does() {
+fn a_guest_that_does_not_boot_fails_the_boot_row_even_if_the_next_one_boots() {
     let quick = Timing { boot: Duration::from_millis(500), ..timing() };
     let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
         if script.agent.boot() == 0 {
@@ -26,14 +26,14 @@ fn a_guest_that_does_not_come_up_fails_the_boot_though_the_next_one_does() {
         script.end(cells.len());
     });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
-    let why = "boot errored: boot: 1 of 2 guests did not boot; the first, guest 1: no hello within 500.0ms of launch";
+    let why = "boot errored: boot: 1 of 2 guests did not boot; the first, guest 1: no Hello within 500.0ms of launch";
     assert!(outcomes.rows()[0].starts_with(why), "{:?}", outcomes.rows());
     assert_eq!(outcomes.rows()[1..], ["splat passed", "teardown passed"]);
-    assert_eq!(outcomes.exit(), 3, "no verdict on that boot");
+    assert_eq!(outcomes.exit(), 3, "that boot has no verdict");
 }
 
 #[test]
-fn a_kernel_whose_guests_are_all_lost_has_never_booted() {
+fn a_kernel_whose_guests_are_all_lost_has_not_booted() {
     let dead = run(|script| script.agent.console("[    0.0] Linux version 6.12\n"));
     assert!(dead.record.kernels["6.12"].never_booted());
     let once = run(|mut script| {
@@ -61,7 +61,7 @@ fn a_panic_at_boot_is_the_kernels_failure() {
 }
 
 #[test]
-fn what_a_guest_leaves_behind_fails_the_teardown() {
+fn leaked_resources_fail_the_teardown() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
@@ -75,7 +75,7 @@ fn what_a_guest_leaves_behind_fails_the_teardown() {
 }
 
 #[test]
-fn a_guest_that_does_not_power_off_is_killed_and_told() {
+fn a_guest_that_does_not_power_off_is_killed_and_reported() {
     let quick = Timing { shutdown: Duration::from_millis(50), ..timing() };
     let outcomes = run_on(&[("6.12", "6.12.43")], quick, Interrupt::default(), |mut script| {
         let cells = script.boot();
@@ -88,17 +88,17 @@ fn a_guest_that_does_not_power_off_is_killed_and_told() {
 }
 
 #[test]
-fn an_agent_that_goes_without_a_word_is_told() {
+fn an_agent_that_ends_without_a_final_message_is_reported() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
         script.done(cells.len());
     });
-    assert_eq!(outcomes.rows()[2], "teardown failed: teardown: guest 1: its agent ended without a last word");
+    assert_eq!(outcomes.rows()[2], "teardown failed: teardown: guest 1: its agent ended without a final message");
 }
 
 #[test]
-fn processes_that_outlive_their_guest_are_counted() {
+fn processes_that_still_run_after_their_guest_are_counted() {
     let launcher = FakeLauncher::new(|agent| {
         let mut script = Script { agent };
         let cells = script.boot();
@@ -106,7 +106,7 @@ fn processes_that_outlive_their_guest_are_counted() {
         script.end(cells.len());
     });
     let outcomes = run_with(&[("6.12", "6.12.43")], &launcher.surviving(2), Choice::default());
-    assert_eq!(outcomes.rows()[2], "teardown failed: teardown: guest 1: 2 of its processes outlived it");
+    assert_eq!(outcomes.rows()[2], "teardown failed: teardown: guest 1: 2 of its processes still ran after its end");
 }
 
 #[test]
@@ -123,13 +123,13 @@ fn a_guest_lost_between_cells_fails_the_teardown() {
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!(
         outcomes.rows()[2],
-        "teardown errored: guest-lost: guest 1 was lost between cells: the guest ended before its time (exit code 0)"
+        "teardown errored: guest-lost: guest 1 was lost between cells: the guest ended unexpectedly (exit code 0)"
     );
     assert_eq!(outcomes.exit(), 3);
 }
 
 #[test]
-fn a_splat_at_the_very_end_is_seen() {
+fn a_splat_after_the_last_cell_is_found() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
@@ -142,7 +142,7 @@ fn a_splat_at_the_very_end_is_seen() {
 }
 
 #[test]
-fn a_kernel_that_dies_in_every_cell_ends_after_a_bound_without_a_verdict() {
+fn a_kernel_that_crashes_in_every_cell_ends_after_a_maximum_of_guests() {
     let cells: Vec<_> = (0..20).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
     let launcher = FakeLauncher::new(|agent| {
         let mut script = Script { agent };
@@ -154,6 +154,6 @@ fn a_kernel_that_dies_in_every_cell_ends_after_a_bound_without_a_verdict() {
     let counts = outcomes.record.counts();
     assert_eq!((outcomes.boots, counts.errored), (MAX_LOSSES, MAX_LOSSES as usize));
     assert_eq!(counts.not_run, 20 - MAX_LOSSES as usize);
-    assert!(outcomes.lines()[19].starts_with("C19 not-run: 12 guests died; the last one: Kernel panic"));
+    assert!(outcomes.lines()[19].starts_with("C19 not-run: 12 guests were lost; the last one: Kernel panic"));
     assert_eq!(outcomes.exit(), 3);
 }

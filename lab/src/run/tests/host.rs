@@ -21,7 +21,7 @@ fn ctrl_c_ends_the_guests_and_leaves_a_report() {
 }
 
 #[test]
-fn a_kernel_without_an_image_runs_nothing_and_says_why() {
+fn a_kernel_without_an_image_runs_no_cells_and_reports_the_cause() {
     let launcher = FakeLauncher::new(|_| {});
     let dir = tempfile::tempdir().unwrap();
     let run = fake(&[("6.12", "6.12.43")], &launcher, Choice::default());

@@ -23,7 +23,7 @@ fn isolated(isolate: Isolate, script: impl Fn(Script<'_>) + Send + Sync + 'stati
 }
 
 #[test]
-fn a_case_of_its_own_guest_ends_as_one_that_shares() {
+fn a_case_has_the_same_outcome_in_a_shared_and_in_a_fresh_guest() {
     for (isolate, guests) in [(Isolate::Kernel, vec![3]), (Isolate::Group, vec![3]), (Isolate::Case, vec![1, 1, 1])] {
         let (outcomes, cells) = isolated(isolate, |mut script| {
             let cells = script.boot();
@@ -36,7 +36,7 @@ fn a_case_of_its_own_guest_ends_as_one_that_shares() {
 }
 
 #[test]
-fn a_case_that_lives_on_another_ones_remains_is_found() {
+fn a_case_that_depends_on_leftovers_of_another_is_found() {
     let (outcomes, cells) = isolated(Isolate::Both, |mut script| {
         let cells = script.boot();
         for cell in &cells {
@@ -54,14 +54,15 @@ fn a_case_that_lives_on_another_ones_remains_is_found() {
         outcomes.lines(),
         [
             "A01 passed",
-            "B02 failed: isolation: passed in a guest that it shared, failed (check: no map) in a pristine one",
+            "B02 failed: isolation: passed in a shared guest, failed (check: no map) in a fresh one",
             "C03 passed"
         ]
     );
     assert_eq!((outcomes.exit(), cells), (1, vec![3, 1, 1, 1]));
 }
 
-/// Runs sixty cells of one kernel with two threads; returns the guests that ran cells, and their maximum number at a time.
+/// Runs sixty cells of one kernel with two threads; returns the guests that ran cells, and their maximum number at a
+/// time.
 fn shared(room: Room) -> (BTreeSet<u32>, u32) {
     let cells: Vec<_> = (0..60).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -81,7 +82,7 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
         }
         alive.fetch_sub(1, Ordering::SeqCst);
     });
-    let snapshots = Some(Store::below(cache.path()));
+    let snapshots = Some(SnapshotStore::below(cache.path()));
     let run = fake(&[("6.12", "6.12.43")], &launcher, Choice { room, snapshots, cells, ..Choice::default() });
     let mut heard = Heard::default();
     let record = run.go(dir.path(), &mut [&mut heard]).unwrap();
@@ -99,7 +100,7 @@ fn two_guests_of_a_kernel_share_its_cells() {
 }
 
 #[test]
-fn guests_that_do_not_fit_into_memory_side_by_side_follow_each_other() {
+fn guests_that_do_not_fit_into_memory_together_run_one_after_another() {
     let (guests, most) = shared(Room::of(1));
     assert_eq!((guests.len(), most), (1, 1), "{guests:?}");
 }

@@ -24,7 +24,7 @@ use lab_record::{
     testing::{attached, cell, facts},
     verdict::Verdict,
 };
-use lab_vm::{Accel, fake::FakeLauncher, snapshot::Store};
+use lab_vm::{Accel, fake::FakeLauncher, snapshot::SnapshotStore};
 use std::{fs, path::Path, time::Duration};
 
 mod budget;
@@ -93,13 +93,13 @@ fn told(name: &str, verdict: &Verdict) -> String {
     format!("{name} {}{}{message}", verdict.standing().word(), if message.is_empty() { "" } else { ": " })
 }
 
-/// Parameters of a test beside the guests' behaviour.
+/// Parameters of a test in addition to the guests' behaviour.
 struct Choice {
     timing: Timing,
     rescale: &'static (dyn Fn(Duration) -> f32 + Sync),
     accel: Accel,
     interrupt: Interrupt,
-    snapshots: Option<Store>,
+    snapshots: Option<SnapshotStore>,
     room: Room,
     isolate: Isolate,
     lists: Lists,
@@ -130,6 +130,7 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
+        streams: None,
         id,
         plan,
         timing,

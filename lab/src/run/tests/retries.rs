@@ -57,7 +57,7 @@ fn a_pass_at_the_second_attempt_is_flaky_and_in_a_fresh_guest() {
 }
 
 #[test]
-fn flaky_fails_where_it_is_meant_to() {
+fn flaky_fails_if_it_is_configured_to() {
     let mut choice = again(2);
     choice.retries.on_flaky = OnFlaky::Fail;
     let outcomes = on(&failing_at_first(1), choice);
@@ -66,7 +66,7 @@ fn flaky_fails_where_it_is_meant_to() {
 }
 
 #[test]
-fn what_fails_at_every_attempt_fails() {
+fn a_cell_that_fails_at_every_attempt_fails() {
     let outcomes = on(&failing_at_first(9), again(2));
     assert_eq!(outcomes.lines()[1], "B02 failed: check: lost");
     assert_eq!((outcomes.verdict(B).earlier.len(), outcomes.boots, outcomes.exit()), (2, 3, 1));
@@ -94,7 +94,7 @@ fn once(spoil: impl Fn(&mut Script<'_>) -> bool + Send + Sync + 'static) -> Fake
 }
 
 #[test]
-fn a_panic_is_not_erased_by_a_later_pass() {
+fn a_later_pass_does_not_cancel_a_panic() {
     let launcher = once(|script| {
         script.agent.console("[    3.2] Kernel panic - not syncing: x\n");
         true
@@ -102,7 +102,7 @@ fn a_panic_is_not_erased_by_a_later_pass() {
     let outcomes = on(&launcher, again(1));
     assert_eq!(
         outcomes.lines()[1],
-        "B02 errored: panic: Kernel panic - not syncing: x (the guest ended before its time (exit code 0)) (attempt 1 of \
+        "B02 errored: panic: Kernel panic - not syncing: x (the guest ended unexpectedly (exit code 0)) (attempt 1 of \
          2; the last one passed)"
     );
     assert_eq!((outcomes.lines()[2].as_str(), outcomes.exit()), ("C03 passed", 1));
@@ -110,7 +110,7 @@ fn a_panic_is_not_erased_by_a_later_pass() {
 }
 
 #[test]
-fn a_splat_is_not_erased_by_a_later_pass() {
+fn a_later_pass_does_not_cancel_a_splat() {
     let launcher = once(|script| {
         script.agent.console("[    3.2] WARNING: CPU: 0 PID: 7 at a.c:1 f+0x1/0x2\n");
         false
@@ -124,7 +124,7 @@ fn a_splat_is_not_erased_by_a_later_pass() {
 }
 
 #[test]
-fn a_cell_that_can_not_run_again_keeps_what_it_has() {
+fn a_cell_that_cannot_run_again_keeps_its_verdict() {
     let outcomes = on(
         &FakeLauncher::new(|agent| {
             let mut script = Script { agent };
@@ -141,11 +141,11 @@ fn a_cell_that_can_not_run_again_keeps_what_it_has() {
         again(1),
     );
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 failed: check: lost", "C03 passed"]);
-    assert!(outcomes.verdict(B).warnings[0].starts_with("not run again: 3 guests in a row died"));
+    assert!(outcomes.verdict(B).warnings[0].starts_with("not run again: 3 guests in a row were lost"));
 }
 
 #[test]
-fn a_known_failure_is_told_fails_nothing_and_does_not_run_again() {
+fn a_known_failure_is_reported_without_failing_the_run_and_not_repeated() {
     let choice = Choice { lists: knowing("message = \"check: lost\""), ..again(2) };
     let outcomes = on(&failing_at_first(9), choice);
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 known: check: lost", "C03 passed"]);
@@ -155,7 +155,7 @@ fn a_known_failure_is_told_fails_nothing_and_does_not_run_again() {
 }
 
 #[test]
-fn a_pass_of_what_is_known_to_fail_is_marked() {
+fn a_pass_of_a_known_failure_is_marked() {
     let choice = Choice { lists: knowing(""), ..Choice::default() };
     let outcomes = on(&failing_at_first(0), choice);
     assert!(outcomes.verdict(B).is_unexpected_pass() && !outcomes.verdict(A).is_unexpected_pass());

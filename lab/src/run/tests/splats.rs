@@ -1,7 +1,7 @@
 //! Kernel splats: which cell they belong to, and how they count.
 
 use super::*;
-use lab_record::{event::Moment, splat::Seen};
+use lab_record::{event::Moment, splat::SplatPlace};
 use lab_report::splats::splats;
 
 const WARN: &str = "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n[    3.1] Call Trace:\n";
@@ -43,16 +43,16 @@ fn allowing(text: &str, day: &str) -> Choice {
 }
 
 #[test]
-fn a_splat_of_the_kernel_log_alone_fails_its_cell() {
+fn a_splat_that_is_only_in_the_kernel_log_fails_its_cell() {
     let outcomes =
         run_saying(Choice::default(), |script| script.say(&AgentMessage::KernelLog { text: WARN.to_owned() }), nothing);
     assert_eq!(outcomes.lines()[1], "B02 failed: splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
-    assert_eq!(outcomes.verdict(B).splats[0].seen, Seen::KernelLog);
+    assert_eq!(outcomes.verdict(B).splats[0].seen, SplatPlace::KernelLog);
     assert_eq!(outcomes.exit(), 1);
 }
 
-/// The agent writes no mark to an empty console, and the next cell may already have printed a splat when the host handles a
-/// cell's end.
+/// The agent writes no mark to an empty console, and the next cell may already have printed a splat when the host
+/// handles a cell's end.
 #[test]
 fn a_splat_on_a_console_without_marks_waits_for_the_mark_after_it() {
     let launcher = FakeLauncher::new(move |agent| {
@@ -81,27 +81,30 @@ fn a_splat_on_a_console_without_marks_waits_for_the_mark_after_it() {
 }
 
 #[test]
-fn seen_twice_is_one_splat() {
+fn a_splat_in_both_sources_counts_once() {
     let both = |script: &mut Script<'_>| {
         script.agent.console(&stamped(WARN));
         script.say(&AgentMessage::KernelLog { text: format!("{WARN} g+0x1/0x2\n") });
     };
     let outcomes = run_saying(Choice::default(), both, nothing);
     let splats = &outcomes.verdict(B).splats;
-    assert_eq!((splats.len(), splats[0].seen, splats[0].frames.as_slice()), (1, Seen::Both, &["g".to_owned()][..]));
+    assert_eq!(
+        (splats.len(), splats[0].seen, splats[0].frames.as_slice()),
+        (1, SplatPlace::Both, &["g".to_owned()][..])
+    );
 }
 
 #[test]
 fn a_late_splat_names_the_last_cells() {
     let outcomes = run_saying(Choice::default(), |script| script.agent.console(&stamped(LEAK)), nothing);
     let suspects: Vec<&str> = outcomes.verdict(B).splats[0].suspects.iter().map(CellId::as_str).collect();
-    assert_eq!(suspects, [B, A], "the one it fell into, and the one before");
+    assert_eq!(suspects, [B, A], "the running cell and the one before");
     let warn = run_saying(Choice::default(), |script| script.agent.console(&stamped(WARN)), nothing);
-    assert!(warn.verdict(B).splats[0].suspects.is_empty(), "a WARN has its culprit");
+    assert!(warn.verdict(B).splats[0].suspects.is_empty(), "a WARN is not delayed");
 }
 
 #[test]
-fn a_splat_between_cells_is_no_cells_and_fails_the_run() {
+fn a_splat_between_cells_belongs_to_none_and_fails_the_run() {
     let outcomes = run_saying(Choice::default(), nothing, |script| script.agent.console(&stamped(LEAK)));
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!(
@@ -119,7 +122,7 @@ fn a_splat_between_cells_is_no_cells_and_fails_the_run() {
 }
 
 #[test]
-fn what_a_boot_says_is_told_once_however_many_guests_there_are() {
+fn a_boot_splat_is_reported_once_for_all_guests() {
     let launcher = FakeLauncher::new(|agent| {
         let mut script = Script { agent };
         script.agent.console(&stamped(WARN));
@@ -134,7 +137,7 @@ fn what_a_boot_says_is_told_once_however_many_guests_there_are() {
 }
 
 #[test]
-fn an_allowed_splat_is_told_and_fails_nothing() {
+fn an_allowed_splat_is_reported_and_fails_nothing() {
     let warn = |script: &mut Script<'_>| script.agent.console(&stamped(WARN));
     let leak = |script: &mut Script<'_>| script.agent.console(&stamped(LEAK));
     let outcomes = run_saying(allowing("title = \"WARNING at net/core/dev.c f\"", "2026-11-20"), warn, nothing);
@@ -146,7 +149,7 @@ fn an_allowed_splat_is_told_and_fails_nothing() {
 }
 
 #[test]
-fn an_entry_past_its_day_allows_nothing_and_fails_by_itself() {
+fn an_expired_entry_allows_nothing_and_fails_the_run() {
     let warn = |script: &mut Script<'_>| script.agent.console(&stamped(WARN));
     let late = allowing("title = \"WARNING at *\"", "2027-01-01");
     let outcomes = run_saying(late, warn, nothing);
@@ -179,7 +182,7 @@ fn the_same_splat_on_two_kernels_is_one() {
 }
 
 #[test]
-fn a_panic_brings_its_splat_to_the_cell_that_it_fell_into() {
+fn a_panics_splat_belongs_to_the_running_cell() {
     let outcomes = run(|mut script| {
         let cells = script.boot();
         for cell in &cells {
@@ -194,10 +197,10 @@ fn a_panic_brings_its_splat_to_the_cell_that_it_fell_into() {
     });
     let splats = &outcomes.verdict(B).splats;
     assert_eq!((splats.len(), splats[0].class.name()), (1, "panic"));
-    assert_eq!(outcomes.rows(), ["boot passed", "splat passed", "teardown passed"], "it is the cell's");
+    assert_eq!(outcomes.rows(), ["boot passed", "splat passed", "teardown passed"], "the splat belongs to the cell");
 }
 
-/// As 6.12 says it where the processor's XSAVE area has another size than its features add up to.
+/// The splat of 6.12 if the processor's XSAVE area has another size than its features add up to.
 const XSAVE: &str = "[    0.1] XSAVE consistency problem: size 832 != kernel_size 576\n\
     [    0.1] ------------[ cut here ]------------\n\
     [    0.1] WARNING: CPU: 0 PID: 0 at arch/x86/kernel/fpu/xstate.c:620 paranoid_xstate_size_valid+0x1b0/0x1c0\n\
@@ -205,7 +208,7 @@ const XSAVE: &str = "[    0.1] XSAVE consistency problem: size 832 != kernel_siz
     [    0.1]  fpu__init_system_xstate+0x3f1/0x9a0\n\
     [    0.1] ---[ end trace 0000000000000000 ]---\n";
 
-/// The `splat` row of a run whose guests say this, at boot or while their second cell runs.
+/// The `splat` row of a run whose guests print this, at boot or while their second cell runs.
 fn splat_row(accel: Accel, text: &'static str, at_boot: bool) -> (String, u8) {
     let launcher = FakeLauncher::new(move |agent| {
         let mut script = Script { agent };
@@ -227,11 +230,11 @@ fn splat_row(accel: Accel, text: &'static str, at_boot: bool) -> (String, u8) {
 }
 
 #[test]
-fn what_a_kernel_says_of_the_hosts_processor_fails_nothing_under_kvm() {
+fn a_splat_about_the_hosts_processor_fails_nothing_under_kvm() {
     assert_eq!(splat_row(Accel::Kvm, XSAVE, true), ("splat passed".to_owned(), 0));
     let (row, exit) = splat_row(Accel::Tcg, XSAVE, true);
     assert!(row.starts_with("splat failed") && exit == 1, "an emulated processor is the same everywhere: {row}");
     const OTHER: &str = "[    0.1] WARNING: CPU: 0 PID: 1 at kernel/sched/core.c:1 f+0x1/0x2\n[    0.1] Call Trace:\n";
     assert!(splat_row(Accel::Kvm, OTHER, true).0.starts_with("splat failed"), "every other splat counts");
-    assert_eq!(splat_row(Accel::Kvm, XSAVE, false).1, 1, "a cell that meets it fails");
+    assert_eq!(splat_row(Accel::Kvm, XSAVE, false).1, 1, "a cell during which it occurs fails");
 }

@@ -16,7 +16,7 @@ fn everything_passes_in_one_guest() {
 }
 
 #[test]
-fn kernels_run_side_by_side_and_each_is_judged_by_its_own_version() {
+fn kernels_run_in_parallel_and_each_is_judged_by_its_own_version() {
     let outcomes = run_on(&[("6.1", "6.1.170"), ("6.12", "6.12.43")], timing(), Interrupt::default(), |mut script| {
         let cells = script.boot();
         cells.iter().for_each(|cell| script.pass(cell));
@@ -25,7 +25,7 @@ fn kernels_run_side_by_side_and_each_is_judged_by_its_own_version() {
     assert_eq!(
         outcomes.lines(),
         [
-            "A01 failed: attach-mismatch: eth0 (nk-l3): plan demands tc, kernel reports netkit/peer",
+            "A01 failed: attach-mismatch: eth0 (nk-l3): the plan requires tc, kernel reports netkit/peer",
             "B02 passed",
             "C03 passed",
             "A01 passed",
@@ -55,7 +55,7 @@ fn a_failed_check_and_a_mismatch_fail_the_run() {
         outcomes.lines(),
         [
             "A01 failed: check: 0 of 5 arrived",
-            "B02 failed: attach-mismatch: eth0 (veth): plan demands tcx, kernel reports clsact/ingress",
+            "B02 failed: attach-mismatch: eth0 (veth): the plan requires tcx, kernel reports clsact/ingress",
             "C03 passed",
         ]
     );
@@ -75,7 +75,7 @@ fn skipping(capability: Capability) -> Outcomes {
 }
 
 #[test]
-fn a_skip_is_fine_below_the_version_and_a_failure_above() {
+fn a_skip_is_accepted_below_the_version_and_a_failure_above() {
     let old = skipping(Capability::NetkitSingle);
     assert_eq!(old.lines()[0], "A01 skipped: no netkit-single: EINVAL (lifted by kernel 7.1)");
     assert_eq!(old.exit(), 0);

@@ -18,7 +18,7 @@ fn willing() -> FakeLauncher {
 }
 
 fn run_warm(launcher: &FakeLauncher, cache: &Path) -> Outcomes {
-    run_with(KERNELS, launcher, Choice { snapshots: Some(Store::below(cache)), ..Choice::default() })
+    run_with(KERNELS, launcher, Choice { snapshots: Some(SnapshotStore::below(cache)), ..Choice::default() })
 }
 
 fn starts(outcomes: &Outcomes) -> Vec<Start> {
@@ -34,7 +34,7 @@ fn file(cache: &Path, name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_kernel_boots_once_and_is_restored_ever_after() {
+fn a_kernel_boots_once_and_is_then_restored() {
     let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
     let first = run_warm(&launcher, cache.path());
     assert_eq!(first.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
@@ -64,14 +64,14 @@ fn every_restore_counts_as_a_use_of_the_snapshot() {
         script.done(cells.len());
         script.hang();
     });
-    let snapshots = Some(Store::below(cache.path()));
+    let snapshots = Some(SnapshotStore::below(cache.path()));
     let outcomes = run_with(KERNELS, &aging, Choice { snapshots, isolate: Isolate::Case, ..Choice::default() });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!(starts(&outcomes), [Start::Restore; 3]);
 }
 
 #[test]
-fn a_damaged_snapshot_is_removed_and_made_anew() {
+fn a_damaged_snapshot_is_removed_and_replaced() {
     let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
     run_warm(&launcher, cache.path());
     let damage = |name: &str, change: &dyn Fn(&Path), why: &str| {
@@ -82,15 +82,15 @@ fn a_damaged_snapshot_is_removed_and_made_anew() {
     };
     let flip = |path: &Path| fs::write(path, vec![1; fs::read(path).unwrap().len()]).unwrap();
     let cut = |path: &Path| OpenOptions::new().write(true).open(path).unwrap().set_len(3).unwrap();
-    damage("memory", &flip, "memory has another checksum than the one that was written");
-    damage("state", &flip, "state has another checksum than the one that was written");
+    damage("memory", &flip, "the checksum of memory is wrong");
+    damage("state", &flip, "the checksum of state is wrong");
     damage("memory", &cut, "memory has 3 bytes instead of 1048576");
     damage("snapshot.json", &cut, "snapshot.json: EOF while parsing a string at line 1 column 3");
     damage("state", &|path| fs::remove_file(path).unwrap(), "state: No such file or directory (os error 2)");
 }
 
 #[test]
-fn a_touched_snapshot_whose_bytes_are_right_is_used() {
+fn a_snapshot_with_new_time_stamps_but_the_same_content_is_used() {
     let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
     run_warm(&launcher, cache.path());
     let path = file(cache.path(), "state");
@@ -99,7 +99,7 @@ fn a_touched_snapshot_whose_bytes_are_right_is_used() {
 }
 
 #[test]
-fn a_snapshot_that_nobody_answers_from_is_not_tried_for_ever() {
+fn a_snapshot_whose_guests_never_answer_is_removed() {
     let cache = tempfile::tempdir().unwrap();
     run_warm(&willing(), cache.path());
     let dead = FakeLauncher::new(|agent| {
@@ -119,7 +119,7 @@ fn a_snapshot_that_nobody_answers_from_is_not_tried_for_ever() {
 }
 
 #[test]
-fn a_word_from_before_the_snapshot_answers_nobody() {
+fn a_message_from_before_the_snapshot_is_ignored() {
     let cache = tempfile::tempdir().unwrap();
     run_warm(&willing(), cache.path());
     let echo = FakeLauncher::new(|agent| {
@@ -133,20 +133,20 @@ fn a_word_from_before_the_snapshot_answers_nobody() {
     });
     let outcomes = run_warm(&echo, cache.path());
     assert_eq!((outcomes.exit(), starts(&outcomes)), (0, vec![Start::Restore]));
-    assert_eq!(outcomes.notes(), ["a hello that answers nobody was ignored"]);
+    assert_eq!(outcomes.notes(), ["ignored a Hello with a stale nonce"]);
 }
 
 #[test]
-fn a_full_disk_costs_the_snapshot_and_not_the_run() {
+fn a_full_disk_prevents_the_snapshot_but_not_the_run() {
     let cache = tempfile::tempdir().unwrap();
     let outcomes = run_warm(&willing().never_freezing(), cache.path());
     assert_eq!((outcomes.exit(), starts(&outcomes)), (0, vec![Start::Snapshot, Start::Boot]));
-    assert_eq!(outcomes.notes(), ["guests boot, since there is no snapshot: snapshot: No space left on device"]);
+    assert_eq!(outcomes.notes(), ["guests boot, because there is no snapshot: snapshot: No space left on device"]);
     assert!(!file(cache.path(), "").exists());
 }
 
 #[test]
-fn two_runs_that_share_a_cache_boot_one_guest_between_them() {
+fn two_runs_with_a_shared_cache_boot_a_single_guest() {
     let (cache, launcher) = (tempfile::tempdir().unwrap(), willing());
     let runs: Vec<Vec<Start>> = std::thread::scope(|scope| {
         let runs = [(); 3].map(|()| scope.spawn(|| starts(&run_warm(&launcher, cache.path()))));
@@ -158,7 +158,7 @@ fn two_runs_that_share_a_cache_boot_one_guest_between_them() {
 }
 
 #[test]
-fn a_panic_in_a_restored_guest_costs_its_cell_and_keeps_the_snapshot() {
+fn a_panic_in_a_restored_guest_affects_its_cell_but_not_the_snapshot() {
     let cache = tempfile::tempdir().unwrap();
     let launcher = FakeLauncher::new(|agent| {
         let mut script = Script { agent };
@@ -180,7 +180,7 @@ fn a_panic_in_a_restored_guest_costs_its_cell_and_keeps_the_snapshot() {
     assert_eq!(starts(&outcomes), [Start::Snapshot, Start::Restore, Start::Restore]);
 }
 
-/// Deadlines that a restored guest misses which takes as long as [`slow`] does, unless its snapshot's boot counts.
+/// Deadlines that a restored guest as slow as [`slow`] misses unless they are scaled by its snapshot's boot.
 fn tight() -> Choice {
     let quick = Timing { restore: Duration::from_millis(100), shutdown: Duration::from_millis(100), ..timing() };
     Choice { timing: quick, rescale: &|boot| if boot > SLOW / 2 { 50.0 } else { 1.0 }, ..Choice::default() }
@@ -188,7 +188,7 @@ fn tight() -> Choice {
 
 const SLOW: Duration = Duration::from_millis(600);
 
-/// Takes its time for the first word and for the last one.
+/// A guest that is slow to send its first and its last message.
 fn slow() -> FakeLauncher {
     FakeLauncher::new(|agent| {
         let mut script = Script { agent };
@@ -201,9 +201,10 @@ fn slow() -> FakeLauncher {
 }
 
 #[test]
-fn restored_guests_get_the_time_that_their_snapshots_boot_asks_for() {
+fn deadlines_of_restored_guests_depend_on_their_snapshots_boot() {
     let (cache, launcher) = (tempfile::tempdir().unwrap(), slow());
-    let run = || run_with(KERNELS, &launcher, Choice { snapshots: Some(Store::below(cache.path())), ..tight() });
+    let run =
+        || run_with(KERNELS, &launcher, Choice { snapshots: Some(SnapshotStore::below(cache.path())), ..tight() });
     let first = run();
     assert_eq!((first.exit(), starts(&first)), (0, vec![Start::Snapshot, Start::Restore]), "{:?}", first.rows());
     let later = run();
@@ -213,7 +214,7 @@ fn restored_guests_get_the_time_that_their_snapshots_boot_asks_for() {
     assert!(meta["boot_ms"].as_u64().unwrap() >= 600, "{meta}");
 }
 
-/// Restored guests that are alive and have nothing to say.
+/// Restored guests that are alive but never answer.
 fn speechless() -> FakeLauncher {
     FakeLauncher::new(|agent| {
         let mut script = Script { agent };
@@ -227,20 +228,24 @@ fn speechless() -> FakeLauncher {
 }
 
 #[test]
-fn a_snapshot_whose_guest_was_alive_is_kept_and_not_for_ever() {
+fn a_snapshot_whose_guest_was_alive_is_kept_the_first_time() {
     let cache = tempfile::tempdir().unwrap();
     let mute = speechless();
     let run = |launcher: &FakeLauncher| {
         let quick = Timing { restore: Duration::from_millis(200), ..timing() };
-        run_with(KERNELS, launcher, Choice { snapshots: Some(Store::below(cache.path())), timing: quick, ..tight() })
+        run_with(
+            KERNELS,
+            launcher,
+            Choice { snapshots: Some(SnapshotStore::below(cache.path())), timing: quick, ..tight() },
+        )
     };
     run(&willing());
     let doubted = run(&mute);
     assert_eq!((doubted.exit(), starts(&doubted)), (0, vec![Start::Restore, Start::Restore, Start::Boot]));
     assert!(doubted.notes()[0].starts_with("the snapshot is kept: a guest restored from it did not answer"));
-    assert_eq!(starts(&run(&willing())), [Start::Restore], "and trusted again");
+    assert_eq!(starts(&run(&willing())), [Start::Restore], "the snapshot is used again");
     assert_eq!(starts(&run(&mute)), [Start::Restore, Start::Restore, Start::Boot]);
     let removed = run(&mute);
     assert_eq!(starts(&removed), [Start::Restore, Start::Snapshot, Start::Restore, Start::Boot]);
-    assert!(removed.notes()[0].starts_with("the snapshot was removed: guests restored from it are alive and do not"));
+    assert!(removed.notes()[0].starts_with("the snapshot was removed: guests restored from it are alive but do not"));
 }

@@ -1,4 +1,4 @@
-//! The distribution's archive: which packages a set consists of today, and their files.
+//! The distribution's archive: resolves a set to its current packages, and downloads their files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use super::super::error::SetupError;
 use super::super::progress::Progress;
-use super::sets::{Release, Set};
+use super::sets::{PackageSet, Release};
 use lab_base::interrupt::Interrupt;
 use lab_base::process;
 use lab_kernel_store::{AptState, Debian, KernelsError, sha256_of};
 
-/// Releases that the lab knows, the newest first.
+/// Supported releases, newest first.
 const RELEASES: [&str; 2] = ["trixie", "bookworm"];
 
-/// One package's file, as the signed index describes it.
+/// A package's file, as in the signed index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Name in the directory of downloads: `kmod_34.2-2_amd64.deb`.
+    /// File name in the download directory: `kmod_34.2-2_amd64.deb`.
     pub name: String,
-    /// In bytes.
+    /// Size, bytes.
     pub size: u64,
-    /// In hex.
+    /// SHA-256 sum, hexadecimal.
     pub sha256: String,
 }
 
@@ -34,7 +34,7 @@ impl File {
     }
 }
 
-/// A release's archive with a state of its own.
+/// A release's archive with its own apt state, separate from the host's.
 #[derive(Debug)]
 pub struct Archive {
     root: PathBuf,
@@ -42,7 +42,7 @@ pub struct Archive {
     suites: Vec<String>,
 }
 
-/// The suites of a release, those that a mirror may lack last.
+/// The suites of a release; the last ones may be missing on a mirror.
 fn suites(release: &str, backports: bool) -> Vec<String> {
     let mut suites = vec![release.to_owned(), format!("{release}-updates"), format!("{release}-security")];
     if backports {
@@ -51,11 +51,11 @@ fn suites(release: &str, backports: bool) -> Vec<String> {
     suites
 }
 
-/// The releases that may serve a set on a host of the given release, in the order in which they are tried.
+/// The releases from which a set may be taken on a host of the given release, in the order of trying.
 fn releases(wanted: Release, host: Option<&str>) -> Vec<&'static str> {
     match wanted {
         Release::Newest => RELEASES.to_vec(),
-        // Elsewhere than on Debian the oldest: its programs link with any newer C library.
+        // On other distributions the oldest: its programs link with any newer C library.
         Release::Own => {
             let own = RELEASES.into_iter().find(|release| Some(*release) == host);
             vec![own.unwrap_or(RELEASES[RELEASES.len() - 1])]
@@ -64,11 +64,11 @@ fn releases(wanted: Release, host: Option<&str>) -> Vec<&'static str> {
 }
 
 impl Archive {
-    /// The first archive that serves a set, with its indexes read.
+    /// The first archive that has a set; its indexes are read.
     ///
     /// # Errors
-    /// What was wrong with the first one, where none can be read.
-    pub fn open(dir: &Path, set: &Set, host: Option<&str>) -> Result<Self, SetupError> {
+    /// The error of the first archive, if none can be read.
+    pub fn open(dir: &Path, set: &PackageSet, host: Option<&str>) -> Result<Self, SetupError> {
         let mut first = None;
         for release in releases(set.release, host) {
             match Self::read(&dir.join(release), release, set) {
@@ -80,21 +80,21 @@ impl Archive {
         Err(first.map_or_else(|| SetupError::NoArchive, SetupError::Archive))
     }
 
-    fn read(root: &Path, release: &str, set: &Set) -> Result<Self, KernelsError> {
+    fn read(root: &Path, release: &str, set: &PackageSet) -> Result<Self, KernelsError> {
         let suites = suites(release, set.release == Release::Newest);
         let names: Vec<&str> = suites.iter().map(String::as_str).collect();
-        // Both states of one release share what they download.
+        // Both states of a release share the downloaded files.
         let apt = AptState::create(root, &Debian::default(), &names, &set.status())?;
         apt.update(release)?;
         Ok(Self { root: root.to_owned(), apt, suites })
     }
 
-    /// Where downloads are.
+    /// The download directory.
     fn downloads(&self) -> PathBuf {
         self.root.join("cache/archives")
     }
 
-    fn install(&self, set: &Set, options: &[&str]) -> duct::Expression {
+    fn install(&self, set: &PackageSet, options: &[&str]) -> duct::Expression {
         let backports = self.suites.iter().filter(|suite| suite.ends_with("-backports"));
         let target = backports.flat_map(|suite| ["-t".to_owned(), suite.clone()]);
         let words = ["-q", "-y", "--no-install-recommends"].iter().chain(options).map(|word| (*word).to_owned());
@@ -106,12 +106,12 @@ impl Archive {
     ///
     /// # Errors
     /// The release has not all of the packages.
-    pub fn resolve(&self, set: &Set) -> Result<Vec<File>, SetupError> {
-        // apt does not list what it has downloaded already, so it is shown an empty directory.
+    pub fn resolve(&self, set: &PackageSet) -> Result<Vec<File>, SetupError> {
+        // apt does not list files that it has already downloaded, so give it an empty directory.
         let none = self.root.join("none");
         fs::create_dir_all(none.join("partial")).map_err(SetupError::io(&none))?;
         let empty = format!("Dir::Cache::archives={}/", none.display());
-        // Its custom is to print MD5 sums, whichever the index has beside.
+        // By default apt prints MD5 sums even if the index has better ones.
         let options = ["--print-uris", "-o", &empty, "-o", "Acquire::ForceHash=SHA256"];
         let output = process::capture("apt-get --print-uris", "apt", self.install(set, &options))?;
         let files: Vec<File> = output.lines().filter_map(file).collect();
@@ -121,11 +121,16 @@ impl Archive {
         Ok(files)
     }
 
-    /// Downloads the files of a set and checks their sums: what an interrupted setup downloaded is taken up again.
+    /// Downloads the files of a set and checks their sums. Continues the downloads of an interrupted setup.
     ///
     /// # Errors
-    /// The network, or a file that is not what the index says.
-    pub fn download(&self, set: &Set, files: &[File], progress: &mut Progress<'_>) -> Result<Vec<PathBuf>, SetupError> {
+    /// The download failed, or a file does not match the index.
+    pub fn download(
+        &self,
+        set: &PackageSet,
+        files: &[File],
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<PathBuf>, SetupError> {
         let total: u64 = files.iter().map(|file| file.size).sum();
         let dir = self.downloads();
         let command = self.install(set, &["--download-only"]).stdout_capture().stderr_capture();
@@ -144,14 +149,14 @@ impl Archive {
     }
 }
 
-/// How many bytes of the files are there, whole or in part.
+/// Number of bytes of the files that have been downloaded.
 fn there(dir: &Path, files: &[File]) -> u64 {
     let size = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.len()).ok();
     let of = |file: &File| size(dir.join(&file.name)).or_else(|| size(dir.join("partial").join(&file.name)));
     files.iter().filter_map(of).sum()
 }
 
-/// apt has checked what it downloaded, and does not look again at what an earlier setup left.
+/// apt checks what it downloads, but not files that an earlier setup left.
 fn checked(dir: &Path, file: &File) -> Result<PathBuf, SetupError> {
     let path = dir.join(&file.name);
     let found = sha256_of(&path)?;
@@ -162,7 +167,7 @@ fn checked(dir: &Path, file: &File) -> Result<PathBuf, SetupError> {
     Err(SetupError::Checksum { file: file.name.clone(), found, wanted: file.sha256.clone() })
 }
 
-/// A line of `apt-get --print-uris`: `'http://…' kmod_34.2-2_amd64.deb 95704 SHA256:…`.
+/// Parses a line of `apt-get --print-uris`: `'http://…' kmod_34.2-2_amd64.deb 95704 SHA256:…`.
 fn file(line: &str) -> Option<File> {
     let mut words = line.strip_prefix('\'')?.split_whitespace().skip(1);
     let (name, size, sum) = (words.next()?, words.next()?, words.next()?);
@@ -181,11 +186,11 @@ mod tests {
         assert_eq!(found, File { name: "seabios_1%3a1.16-2_all.deb".into(), size: 1234, sha256: sum });
         assert_eq!(found.package(), ("seabios", "1:1.16-2".to_owned()));
         assert_eq!(file("Need to get 24.5 MB of archives."), None);
-        assert_eq!(file("'http://m.example/x.deb' x_1_all.deb 12 MD5Sum:00"), None, "a weak sum is none");
+        assert_eq!(file("'http://m.example/x.deb' x_1_all.deb 12 MD5Sum:00"), None, "an MD5 sum is not accepted");
     }
 
     #[test]
-    fn what_links_with_the_hosts_compiler_is_of_the_hosts_release() {
+    fn a_set_linked_with_the_hosts_compiler_comes_from_the_hosts_release() {
         assert_eq!(releases(Release::Newest, Some("bookworm")), ["trixie", "bookworm"]);
         assert_eq!(releases(Release::Own, Some("trixie")), ["trixie"]);
         assert_eq!(releases(Release::Own, Some("noble")), ["bookworm"]);
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_the_signed_one_is_refused_and_removed() {
+    fn a_file_that_does_not_match_the_index_is_refused_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("x_1_all.deb"), "other").unwrap();
         let file = File { name: "x_1_all.deb".into(), size: 5, sha256: "0".repeat(64) };

@@ -1,9 +1,8 @@
-//! Programs of the distribution's without installing them: a set of packages with everything that they depend on, the
-//! C library included, unpacked into the cache.
-//!
-//! Nothing of the host is changed, nothing needs root, and nothing can conflict. A program of a set is started through a
-//! small script that has the set's own loader load the set's own libraries, so that the host's C library does not
-//! matter. A directory is named after what is in it, appears by one rename, and is found through a link.
+//! Uses programs of the distribution without installing them: a set of packages with all dependencies, including the C
+//! library, is unpacked into the cache.
+//! This does not change the host, needs no root and cannot conflict with installed packages. A small script starts each
+//! program of a set with the set's own loader and libraries, independent of the host's C library. A directory's name
+//! contains a hash of its content; it is put in place by one rename and found through a link.
 
 mod archive;
 mod sets;
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use archive::{Archive, File};
-pub use sets::{BPF, QEMU, SHELL, Set};
+pub use sets::{BPF, PackageSet, QEMU, SHELL};
 
 use super::error::SetupError;
 use super::progress::Progress;
@@ -27,21 +26,21 @@ use lab_base::interrupt::Interrupt;
 use lab_base::process;
 use lab_base::programs::BIN;
 use lab_kernel_store::KernelsError;
-use sets::{Program, hex};
+use sets::{PrivateProgram, hex};
 
-/// What a directory consists of; written last.
+/// File with the list of packages; written last, so that a directory without it is incomplete.
 const MANIFEST: &str = "packages.json";
-/// Where programs of packages are.
+/// Directories in packages that contain programs.
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
-/// Where libraries of packages are.
+/// Directories in packages that contain libraries.
 const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 const LOADER: &str = "ld-linux-x86-64.so.2";
-/// In which of a program's first bytes linkers put the loader's name.
+/// Number of bytes at the start of a program that contain the loader's name.
 const HEADERS: usize = 4096;
-/// What only people read, and what only an installed package has.
+/// Paths to remove: documentation, and files that only an installed package needs.
 const PRUNED: [&str; 6] =
     ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "var"];
-/// How many packages are unpacked at once.
+/// Number of packages that are unpacked in parallel.
 const WORKERS: usize = 2;
 
 /// A package of an unpacked set.
@@ -54,34 +53,34 @@ pub struct Package {
     sha256: String,
 }
 
-/// A set that is there.
+/// An unpacked set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unpacked {
+pub struct UnpackedSet {
     root: PathBuf,
 }
 
-impl Unpacked {
+impl UnpackedSet {
     /// The directory with the packages' files.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The directory of the scripts, for `PATH`.
+    /// The directory of the start scripts, for `PATH`.
     pub fn bin(&self) -> PathBuf {
         self.root.join(BIN)
     }
 
-    /// The script that starts a program.
+    /// Path of a program's start script.
     pub fn program(&self, name: &str) -> PathBuf {
         self.bin().join(name)
     }
 
-    /// Where its libraries are.
+    /// The directories of its libraries.
     pub fn libraries(&self) -> Vec<PathBuf> {
         LIBRARIES.iter().map(|dir| self.root.join(dir)).filter(|dir| dir.is_dir()).collect()
     }
 
-    /// Writes a script that starts a program from elsewhere with this set's loader and libraries.
+    /// Writes a script that starts a program from outside the set with this set's loader and libraries.
     ///
     /// # Errors
     /// The set has no loader, or the disk is full.
@@ -110,19 +109,19 @@ impl Unpacked {
     }
 }
 
-impl Set {
+impl PackageSet {
     /// The set below the directory of tools, if it is there.
-    pub fn find(&self, tools: &Path) -> Option<Unpacked> {
+    pub fn find(&self, tools: &Path) -> Option<UnpackedSet> {
         let link = tools.join(self.name);
         let target = fs::read_link(&link).ok()?;
         let current = target.to_str().is_some_and(|name| name.starts_with(&self.prefix()));
-        (current && link.join(MANIFEST).is_file()).then_some(Unpacked { root: link })
+        (current && link.join(MANIFEST).is_file()).then_some(UnpackedSet { root: link })
     }
 
     /// Downloads and unpacks the set into `stage`, a directory beside its place, and puts it in place.
     ///
     /// # Errors
-    /// The network, the disk, or packages that are not what the archive's signed index says.
+    /// The download or a write failed, or a package does not match the archive's signed index.
     pub fn install(
         &self,
         tools: &Path,
@@ -139,7 +138,7 @@ impl Set {
         put_in_place(tools, self.name, &name, stage)
     }
 
-    /// Removes what nobody needs, writes the scripts and the list of packages.
+    /// Removes unneeded files, writes the start scripts and the list of packages.
     fn finish(&self, files: &[File], root: &Path) -> Result<(), SetupError> {
         for path in PRUNED.iter().chain(self.prune).map(|path| root.join(path)).filter(|path| path.exists()) {
             fs::remove_dir_all(&path).map_err(SetupError::io(&path))?;
@@ -161,12 +160,11 @@ impl Set {
     }
 }
 
-impl Program {
+impl PrivateProgram {
     /// Writes the script that starts the program with the set's own loader and libraries.
-    ///
-    /// The loader is started by a second name beside the program: programs look for their files from where the kernel
-    /// says that they were started from, and the lab knows QEMU by the name of its process.
-    fn script(&self, set: &Set, root: &Path) -> Result<(), SetupError> {
+    /// The loader is started through a second name in the program's directory: programs find their files relative to
+    /// `/proc/self/exe`, and the lab recognises QEMU by the name of its process.
+    fn script(&self, set: &PackageSet, root: &Path) -> Result<(), SetupError> {
         let missing = |what: &str| SetupError::NotInPackages { what: what.to_owned(), packages: set.roots.join(", ") };
         let mut places = self.path.map(str::to_owned).into_iter();
         let mut usual = PROGRAMS.iter().map(|dir| format!("{dir}/{}", self.name));
@@ -198,13 +196,13 @@ fn executable(path: &Path, text: &str) -> Result<(), SetupError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(SetupError::io(path))
 }
 
-/// Whether a program needs no loader: it names none.
+/// Whether a program needs no loader (is statically linked).
 fn is_static(program: &Path) -> Result<bool, SetupError> {
     let bytes = fs::read(program).map_err(SetupError::io(program))?;
     Ok(!bytes[..bytes.len().min(HEADERS)].windows(LOADER.len()).any(|window| window == LOADER.as_bytes()))
 }
 
-/// A name for the content: another package is another directory.
+/// A directory name that depends on the packages.
 fn content(files: &[File]) -> String {
     let mut sums: Vec<&str> = files.iter().map(|file| &*file.sha256).collect();
     sums.sort_unstable();
@@ -238,7 +236,7 @@ fn unpack(debs: &[PathBuf], root: &Path, progress: &mut Progress<'_>) -> Result<
     })
 }
 
-/// A cache is no place for programs that run as their owner, and everything in it must be removable.
+/// Clears set-user-ID bits, and makes all files removable by their owner.
 fn drop_privileges(root: &Path) -> Result<(), SetupError> {
     for entry in walkdir::WalkDir::new(root) {
         let entry = entry.map_err(|error| SetupError::Io { path: root.to_owned(), cause: error.into() })?;
@@ -257,7 +255,7 @@ fn drop_privileges(root: &Path) -> Result<(), SetupError> {
     Ok(())
 }
 
-/// Renames the stage to its name, has the link name it, and removes its predecessors.
+/// Renames the stage to its final name, points the link at it, and removes older directories.
 fn put_in_place(tools: &Path, link: &str, name: &str, stage: tempfile::TempDir) -> Result<(), SetupError> {
     let place = tools.join(name);
     if place.exists() {

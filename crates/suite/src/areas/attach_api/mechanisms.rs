@@ -1,10 +1,10 @@
-//! Attaching and detaching through every API, and what the kernel refuses.
+//! Attaching and detaching through every API, and errors of the kernel.
 
 use lab_bpf::{Config, LoadOptions, Mprog, Program, ProgramKind, raw};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    testbed::{How, P0, Spot, Testbed},
+    testbed::{MprogCall, P0, Spot, Testbed},
     variants,
 };
 use lab_protocol::{AttachType, Capability, Hook, LinkKind};
@@ -12,7 +12,7 @@ use lab_topology::library;
 use nix::errno::Errno;
 use std::sync::Arc;
 
-/// The workload's own end of its link.
+/// The workload's end of its link.
 const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
 /// The hooks with a multi-program API.
 const MPROG_HOOKS: [Hook; 4] = [Hook::TcxIngress, Hook::TcxEgress, Hook::NetkitPrimary, Hook::NetkitPeer];
@@ -37,7 +37,7 @@ pub const CASES: &[Case] = &[
 const CLSACT_FILTER: Case = Case::new(
     "A01",
     "clsact-filter",
-    "A clsact filter is listed with its program, sees every packet of its direction, and none after its removal.",
+    "A clsact filter is listed with its program, runs on every packet of its direction, and on none after its removal.",
     by_link,
 )
 .on(library::PAIR)
@@ -45,7 +45,7 @@ const CLSACT_FILTER: Case = Case::new(
 const TCX_LINK: Case = Case::new(
     "A02",
     "tcx-link",
-    "A tcx link is listed with its program, sees every packet of its direction, and none after detaching.",
+    "A tcx link is listed with its program, runs on every packet of its direction, and on none after detaching.",
     by_link,
 )
 .on(library::PAIR)
@@ -53,19 +53,19 @@ const TCX_LINK: Case = Case::new(
 const NETKIT_LINK: Case = Case::new(
     "A04",
     "netkit-link",
-    "A netkit link is listed on the primary, sees every packet of its direction, and none after detaching.",
+    "A netkit link is listed on the primary, runs on every packet of its direction, and on none after detaching.",
     by_link,
 )
 .on(library::PAIR)
 .over(variants::netkit_hooks);
 fn by_link(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    attach_run_detach(ctx, variant, How::Link)
+    attach_run_detach(ctx, variant, MprogCall::Link)
 }
 
 const TCX_PROG: Case = Case::new(
     "A03",
     "tcx-prog",
-    "A program attached to tcx without a link is listed without one, and behaves like a link's.",
+    "A program attached to tcx without a link is listed without a link, and runs like one attached by a link.",
     by_prog,
 )
 .on(library::PAIR)
@@ -73,16 +73,16 @@ const TCX_PROG: Case = Case::new(
 const NETKIT_PROG: Case = Case::new(
     "A05",
     "netkit-prog",
-    "A program attached to netkit without a link is listed without one, and behaves like a link's.",
+    "A program attached to netkit without a link is listed without a link, and runs like one attached by a link.",
     by_prog,
 )
 .on(library::PAIR)
 .over(variants::netkit_hooks);
 fn by_prog(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    attach_run_detach(ctx, variant, How::Prog)
+    attach_run_detach(ctx, variant, MprogCall::Prog)
 }
 
-fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
+fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: MprogCall) -> CaseResult {
     let testbed = ctx.testbed()?;
     // The first direction uses aya's own loader; the second direction, and all other cases, use the faster one.
     let expected_attach_type = (variant.direction() == Direction::ToWorkload).then_some(0);
@@ -92,9 +92,9 @@ fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     let attachment = testbed.attach_as(ctx, P0, variant.attach(), variant.direction(), &program, how)?;
     let seen = testbed.find(P0, &program)?;
     ctx.equal("listed on the requested hook", seen.map(|seen| seen.hook), Some(attachment.hook));
-    let wants_link = how == How::Link && attachment.hook.attach_type() != AttachType::Tc;
+    let wants_link = how == MprogCall::Link && attachment.hook.attach_type() != AttachType::Tc;
     ctx.equal("listed with a link", seen.is_some_and(|seen| seen.link_id.is_some()), wants_link);
-    if let (How::Link, Ok(link)) = (how, attachment.link()) {
+    if let (MprogCall::Link, Ok(link)) = (how, attachment.link()) {
         let info = link.info()?;
         ctx.equal("attach type in the link's info", info.kind(), Some(attachment.hook.attach_type()));
         ctx.equal("program id in the link's info", info.prog_id, program.id());
@@ -103,11 +103,7 @@ fn attach_run_detach(ctx: &mut Ctx, variant: &Variant, how: How) -> CaseResult {
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)?;
 
     attachment.detach()?;
-    ctx.check(
-        "listed nowhere after detaching",
-        testbed.find(P0, &program)?.is_none(),
-        "BPF_PROG_QUERY and filter dump",
-    );
+    ctx.check("not listed after detaching", testbed.find(P0, &program)?.is_none(), "BPF_PROG_QUERY and filter dump");
     silent(ctx, &testbed, &program)
 }
 
@@ -122,7 +118,7 @@ fn silent(ctx: &mut Ctx, testbed: &Testbed, program: &Arc<Program>) -> Result<()
 const ANY_EXPECTED_ATTACH_TYPE: Case = Case::new(
     "A06",
     "any-expected-attach-type",
-    "No hook compares a program's expected_attach_type: all combinations attach (bpf_prog_attach_check_attach_type).",
+    "No hook checks a program's expected_attach_type: all combinations attach (bpf_prog_attach_check_attach_type).",
     any_expected_attach_type,
 )
 .on(library::PAIR)
@@ -140,7 +136,7 @@ fn any_expected_attach_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
                 drop(link);
                 Ok::<_, lab_bpf::BpfError>(listed)
             });
-            let name = format!("{hook} takes expected_attach_type {expected_attach_type}");
+            let name = format!("{hook} accepts expected_attach_type {expected_attach_type}");
             match listed {
                 Ok(listed) => ctx.check(name, listed, "listed"),
                 Err(error) => ctx.check(name, false, error),
@@ -237,7 +233,7 @@ fn no_qdisc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const NO_SUCH_DEVICE: Case = Case::new(
     "A10",
     "no-such-device",
-    "An index that no device has is refused with ENODEV, or EINVAL where the kernel lacks the hook.",
+    "An index without a device is refused with ENODEV, or with EINVAL if the kernel lacks the hook.",
     no_such_device,
 )
 .on(library::SOLO);
@@ -261,7 +257,7 @@ fn no_such_device(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NETKIT_ON_ANOTHER_DEVICE: Case = Case::new(
     "A11",
     "netkit-on-another-device",
-    "Netkit's attach types are refused with ENXIO on a device that is not netkit's.",
+    "netkit's attach types are refused with ENXIO on devices other than netkit.",
     netkit_on_another_device,
 )
 .on(library::PAIR)
@@ -307,7 +303,7 @@ fn index_of_another_namespace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const AYA_NEVER_CHOOSES_NETKIT: Case = Case::new(
     "A15",
     "aya-never-chooses-netkit",
-    "aya's own attach uses tcx (clsact below 6.6) on a netkit device too; only reading back shows which.",
+    "aya's attach uses tcx (clsact below 6.6) also on a netkit device; only reading back shows the attach type used.",
     aya_never_chooses_netkit,
 )
 .on(library::PAIR)

@@ -37,7 +37,7 @@ fn next() -> Result<RawProgram, BpfError> {
 const NETKIT_PEER_AS_TARGET: Case = Case::new(
     "A12",
     "netkit-peer-as-target",
-    "Attaching to the peer and querying it fail with EACCES even where the peer is in the caller's namespace.",
+    "Attaching to the peer and querying it fail with EACCES even if the peer is in the caller's namespace.",
     peer_as_target,
 )
 .over(variants::netkit_devices);
@@ -115,7 +115,7 @@ fn equal_indexes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     });
     for (result, name) in results.into_iter().zip(["first", "second"]) {
         let clean = result?.into_iter().filter(|clean| *clean).count();
-        ctx.equal(format!("rounds in which the {name} namespace listed its own program alone"), clean, ROUNDS);
+        ctx.equal(format!("rounds in which the {name} namespace listed only its own program"), clean, ROUNDS);
     }
     for testbed in &testbeds {
         let program = testbed.counter(ctx, P0)?;

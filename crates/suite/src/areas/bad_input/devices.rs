@@ -45,14 +45,14 @@ fn raw(kind: u16, value: u32) -> NetkitOptions {
     NetkitOptions { raw: vec![(kind, value.to_ne_bytes().to_vec())], ..NetkitOptions::default() }
 }
 
-/// Asserts a refusal and its explanation.
+/// Checks an error and its message.
 fn explained(ctx: &mut Ctx, name: &str, result: Result<(), NetlinkError>, errno: Errno, words: &str) {
     let extack = result.as_ref().err().and_then(NetlinkError::extack).unwrap_or_default().to_owned();
     if ctx.refused(name, result, errno) {
         ctx.check(
             format!("{name}: the kernel's error message"),
             extack.contains(words),
-            format!("`{extack}`, wanted `{words}`"),
+            format!("`{extack}`, expected `{words}`"),
         );
     }
 }
@@ -65,7 +65,7 @@ fn devices(ns: &Netns) -> Result<Vec<String>, Stop> {
 const VALUES_OUT_OF_RANGE: Case = Case::new(
     "N02",
     "values-out-of-range",
-    "Mode 5, policy 7, scrub 9, the read-only primary attribute and a long name are refused, and no device is left.",
+    "Mode 5, policy 7, scrub 9, the read-only primary attribute and a long name are refused, and no device remains.",
     values_out_of_range,
 )
 .over(variants::netkit_devices);
@@ -79,7 +79,7 @@ fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         true => ("mode 5", raw(ifla_netkit::MODE, 5), Errno::ERANGE, "integer out of range"),
         false => ("mode 5", raw(ifla_netkit::MODE, 5), Errno::EINVAL, "Provided device mode can only be L2 or L3"),
     });
-    // Of a kernel whose version says nothing nobody knows in which way it refuses that.
+    // For a kernel whose probes decide, it is unknown which error it returns.
     let mut requests: Vec<_> = mode.into_iter().collect();
     requests.extend([
         ("policy 7", raw(ifla_netkit::POLICY, 7), Errno::EINVAL, policy),
@@ -92,12 +92,12 @@ fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (name, options, errno, words) in requests {
         let result = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1").netkit(options));
         explained(ctx, name, result, errno, words);
-        ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
+        ctx.equal(format!("{name}: remaining devices"), devices(&ns)?, before.clone());
     }
     for (name, primary, peer) in [("a long name", LONG, "nk1"), ("a long name for the peer", "nk0", LONG)] {
         let result = link::create_pair(&ns, &PairRequest::new(kind, primary, peer));
         ctx.refused(name, result, Errno::ERANGE);
-        ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
+        ctx.equal(format!("{name}: remaining devices"), devices(&ns)?, before.clone());
     }
     let made = link::create_pair(&ns, &PairRequest::new(kind, &LONG[..15], "nk1"));
     ctx.check("a valid pair is created", made.is_ok(), format!("{made:?}"));
@@ -107,7 +107,7 @@ fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const ADDRESS_ON_L3: Case = Case::new(
     "N03",
     "address-on-l3",
-    "An L3 netkit takes no MAC address, neither at creation on either end nor later; L2 takes one at both times.",
+    "An L3 netkit accepts no MAC address, neither at creation (either end) nor later; L2 accepts one in both cases.",
     address_on_l3,
 )
 .needs(&[Capability::Netkit]);
@@ -171,7 +171,7 @@ fn change_through_peer(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const CHANGE_WHAT_IS_FIXED: Case = Case::new(
     "N05",
     "change-what-is-fixed",
-    "Mode, scrubbing and peer info are fixed at creation: refused with the reason, and the settings stay.",
+    "Mode, scrubbing and peer info can't change after creation: refused with the reason, and the settings stay.",
     change_what_is_fixed,
 )
 .on(library::PAIR)
@@ -194,8 +194,8 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     for (name, options, words) in fixed {
         explained(ctx, name, link::change(testbed.net.ns("host"), P0.dev, &options), Errno::EACCES, words);
     }
-    // EINVAL in old kernels, EACCES in newer ones: measured on 6.12 and 6.16.3. For versions between these, which were not
-    // measured, both are accepted.
+    // EINVAL in old kernels, EACCES in newer ones: measured on 6.12 and 6.16.3. For versions between these, which were
+    // not measured, both are accepted.
     let wanted: &[Errno] = match (ctx.capabilities.kernel().major, ctx.capabilities.kernel().minor) {
         (6, ..=12) => &[Errno::EINVAL],
         (6, 13..=15) => &[Errno::EINVAL, Errno::EACCES],
@@ -215,7 +215,7 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NEW_ADDRESS_WHILE_UP: Case = Case::new(
     "N06",
     "new-address-while-up",
-    "An L2 netkit takes a new MAC address while it is up, and traffic goes on once the other end knows it.",
+    "An L2 netkit accepts a new MAC address while it is up, and traffic continues once the other end has resolved it.",
     new_address_while_up,
 )
 .on(library::PAIR_RESOLVING)
@@ -235,7 +235,7 @@ fn new_address_while_up(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const BRIDGE_PORT: Case = Case::new(
     "N07",
     "bridge-port",
-    "A bridge takes an L2 netkit as a port and refuses an L3 one with EINVAL.",
+    "A bridge accepts an L2 netkit as a port and refuses an L3 one with EINVAL.",
     bridge_port,
 )
 .over(variants::netkit_devices)
@@ -258,7 +258,7 @@ fn bridge_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const BROKEN_PEER_INFO: Case = Case::new(
     "N11",
     "broken-peer-info",
-    "Truncated peer info, or peer info with a file that is no namespace, is refused, and neither device is left.",
+    "Truncated peer info, or peer info with a file that is not a namespace, is refused, and no device remains.",
     broken_peer_info,
 )
 .over(variants::netkit_devices);
@@ -271,15 +271,16 @@ fn broken_peer_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let mut cut_short = PairRequest::new(kind, "nk0", "nk1").netkit(cut);
     cut_short.without_peer_info = true;
     let elsewhere = PairRequest { peer_netns: Some(no_namespace.as_fd()), ..PairRequest::new(kind, "nk0", "nk1") };
-    for (name, request, errno) in
-        [("peer info of three bytes", cut_short, Errno::ERANGE), ("a namespace that is none", elsewhere, Errno::EINVAL)]
-    {
+    for (name, request, errno) in [
+        ("peer info of three bytes", cut_short, Errno::ERANGE),
+        ("a file that is not a namespace", elsewhere, Errno::EINVAL),
+    ] {
         ctx.refused(name, link::create_pair(&ns, &request), errno);
-        ctx.equal(format!("{name}: devices left"), devices(&ns)?, before.clone());
+        ctx.equal(format!("{name}: remaining devices"), devices(&ns)?, before.clone());
     }
     let same = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk0"));
     ctx.refused("one name for both ends", same, Errno::EEXIST);
-    ctx.equal("one name for both ends: devices left", devices(&ns)?, before.clone());
+    ctx.equal("one name for both ends: remaining devices", devices(&ns)?, before.clone());
     let made = link::create_pair(&ns, &PairRequest::new(kind, "nk0", "nk1"));
     ctx.check("a valid pair is created", made.is_ok(), format!("{made:?}"));
     Ok(())

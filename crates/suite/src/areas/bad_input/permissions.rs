@@ -1,7 +1,7 @@
-//! What a process without capabilities can do to a hook: all that it holds descriptors for, and nothing else.
+//! A process without capabilities can change a hook only through descriptors that it has.
 
 use crate::areas::mprog::chain::{Chain, next};
-use lab_bpf::{Anchor, BpfError, Mprog, Place};
+use lab_bpf::{Anchor, BpfError, Mprog, Position};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
@@ -23,12 +23,12 @@ fn as_nobody<R: Send>(
     Ok(chain.testbed.run(P0, || lab_bpf::as_nobody(work))?)
 }
 
-/// A descriptor is a capability (Documentation/bpf, "links and programs are reference counted by descriptors"): whoever was
-/// handed one may use it. Cilium's and systemd's helpers rely on that.
+/// A descriptor is a capability (Documentation/bpf, "links and programs are reference counted by descriptors"): any
+/// process that has received one may use it. Helpers of Cilium and systemd rely on that.
 const BY_DESCRIPTOR: Case = Case::new(
     "N13",
     "verbs-by-descriptor",
-    "Without capabilities, attach, replace, detach, link update and link detach work with descriptors that are held.",
+    "Without capabilities, attach, replace, detach, link update and link detach work with descriptors that the process has.",
     by_descriptor,
 )
 .on(library::PAIR)
@@ -62,12 +62,12 @@ fn by_descriptor(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// `bpf_prog_detach()` takes a program by its place on the hook where no descriptor is given. "bpf: Fix tcx/netkit detach
-/// permissions when prog fd isn't given": before it nobody was asked for `CAP_NET_ADMIN` then.
+/// Without a descriptor, `bpf_prog_detach()` selects a program by its place on the hook. Before "bpf: Fix tcx/netkit
+/// detach permissions when prog fd isn't given" it did not require `CAP_NET_ADMIN` for that.
 const DETACH_BY_PLACE: Case = Case::new(
     "N14",
     "detach-without-descriptor",
-    "Without capabilities BPF_PROG_DETACH by place, by anchor or by id is EPERM, and every program stays.",
+    "Without capabilities BPF_PROG_DETACH by place, by anchor or by id fails with EPERM, and every program stays.",
     detach_by_place,
 )
 .on(library::PAIR)
@@ -83,35 +83,36 @@ fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let place = |place, anchor| Mprog { place, anchor, ..Mprog::default() };
     for (what, options) in [
         ("without a place", Mprog::default()),
-        ("at the front", place(Place::Before, Anchor::None)),
-        ("at the end", place(Place::After, Anchor::None)),
-        ("behind a program that is held", Mprog::after(Anchor::ProgFd(first.as_fd()))),
-        ("before a program by its id", Mprog::before(Anchor::ProgId(second.id()))),
+        ("at the front", place(Position::Before, Anchor::None)),
+        ("at the end", place(Position::After, Anchor::None)),
+        ("after a program whose descriptor it has", Mprog::after(Anchor::ProgFd(first.as_fd()))),
+        ("before a program given by its id", Mprog::before(Anchor::ProgId(second.id()))),
     ] {
         let detached = as_nobody(&chain, || lab_bpf::detach_prog(hook, ifindex, None, &options))?;
         ctx.refused(format!("BPF_PROG_DETACH {what}"), detached, Errno::EPERM);
         let left = chain.order()?;
         ctx.equal(format!("programs after BPF_PROG_DETACH {what}"), left.clone(), whole.clone());
-        // As before, for the next question.
+        // Restores the programs for the next check.
         if !left.contains(&second.id()) {
             chain.attach(&second, &Mprog::default())?;
         }
         if !left.contains(&first.id()) {
-            chain.attach(&first, &Mprog { place: Place::Before, ..Mprog::default() })?;
+            chain.attach(&first, &Mprog { place: Position::Before, ..Mprog::default() })?;
         }
     }
-    // Whoever may, does.
-    let detached = chain.detach(None::<&lab_bpf::raw::RawProgram>, &place(Place::After, Anchor::None));
-    ctx.check("with capabilities the last program goes", detached.is_ok(), format!("{detached:?}"));
-    ctx.equal("programs after that", chain.order()?, vec![first.id()]);
+    // With capabilities the same call succeeds.
+    let detached = chain.detach(None::<&lab_bpf::raw::RawProgram>, &place(Position::After, Anchor::None));
+    ctx.check("with capabilities the last program is detached", detached.is_ok(), format!("{detached:?}"));
+    ctx.equal("programs after the detach with capabilities", chain.order()?, vec![first.id()]);
     Ok(())
 }
 
-/// `bpf_prog_query()` wants `CAP_NET_ADMIN`; `bpf_prog_get_fd_by_id()` and `bpf_link_get_fd_by_id()` want `CAP_SYS_ADMIN`.
+/// `bpf_prog_query()` requires `CAP_NET_ADMIN`; `bpf_prog_get_fd_by_id()` and `bpf_link_get_fd_by_id()` require
+/// `CAP_SYS_ADMIN`.
 const BY_ID: Case = Case::new(
     "N15",
     "descriptors-by-id",
-    "Without capabilities neither a query nor a descriptor of a program or link by its id is to be had.",
+    "Without capabilities a query fails, and so does opening a program or a link by its id.",
     by_id,
 )
 .on(library::PAIR)
@@ -131,6 +132,6 @@ fn by_id(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let by_link = as_nobody(&chain, || lab_bpf::link_fd(link_id))?;
     ctx.refused("BPF_LINK_GET_FD_BY_ID", by_link, Errno::EPERM);
     let with = chain.testbed.run(P0, || (lab_bpf::prog_fd(prog_id).is_ok(), lab_bpf::link_fd(link_id).is_ok()));
-    ctx.equal("with capabilities both are", with, (true, true));
+    ctx.equal("with capabilities both can be opened", with, (true, true));
     Ok(())
 }

@@ -1,14 +1,15 @@
-//! Deletion: which objects are deleted together, under traffic and from several sides at once, and that nothing is left.
+//! Deletion: which objects are deleted together, under traffic and from several sides at once, and that nothing is
+//! left.
 //!
-//! A splat meanwhile fails the cell: the host reads the console.
+//! A splat during a cell fails it: the host reads the console.
 
 use crate::areas::links::pins::pin_path;
-use lab_bpf::{Config, Link, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};
+use lab_bpf::{BpfLink, Config, Mprog, PolicyKey, ProgArray, ProgramKind, TcOptions, raw};
 use lab_harness::leaks::Inventory;
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
-    ctx::{AsErrno, Ctx, Stop},
+    ctx::{AsErrno, Ctx},
     testbed::{self, P0, P1, Spot},
     variants,
 };
@@ -18,7 +19,7 @@ use lab_traffic::Proto;
 use nix::errno::Errno;
 use std::{fs, path::Path, time::Duration};
 
-/// How long the kernel may take to free things, milliseconds on a fast guest.
+/// Maximum time for the kernel to free objects, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
 /// In the order in which they run.
@@ -41,19 +42,20 @@ fn ends() -> Vec<Variant> {
 
 fn settled(ctx: &mut Ctx, what: &str, before: &Inventory) {
     let left = before.settled(Path::new(PINS), ctx.patience(SETTLE_MS));
-    ctx.check(what, left.is_ok(), left.err().unwrap_or_else(|| "nothing left".to_owned()));
+    let ok = left.is_ok();
+    ctx.check(what, ok, left.map_or_else(|error| error.to_string(), |_| "nothing left".to_owned()));
 }
 
 const NOTHING_LEFT: Case = Case::new(
     "X01",
     "nothing-left",
-    "The programs, maps, links and pins of a node are counted while they exist, and none is left after teardown.",
+    "The programs, maps, links and pins of a node are counted while they exist, and none remains after teardown.",
     nothing_left,
 )
 .on(library::PODS)
 .over(variants::mechanisms);
 fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    let before = Inventory::take(Path::new(PINS))?;
     {
         let testbed = ctx.testbed()?;
         let path = pin_path(ctx, "node");
@@ -67,7 +69,8 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let jump = ProgArray::create(1)?;
         jump.pin(&path)?;
         testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
-        let seen = before.settled(Path::new(PINS), Duration::ZERO).err().unwrap_or_default();
+        let seen =
+            before.settled(Path::new(PINS), Duration::ZERO).map_or_else(|error| error.to_string(), |_| String::new());
         let mut kinds = vec!["program", "map", "pin"];
         if attachment.link().is_ok() {
             kinds.push("link");
@@ -85,7 +88,7 @@ fn nothing_left(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POD_GONE_WITH_EVERYTHING_ATTACHED: Case = Case::new(
     "X02",
     "pod-gone-with-everything-attached",
-    "When the pod's namespace goes, the node's end goes too, with filters, programs and links on both ends.",
+    "Deleting the pod's namespace also deletes the node's end, with filters, programs and links on both ends.",
     pod_gone,
 )
 .over(variants::devices)
@@ -111,18 +114,20 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     if variant.device().is_netkit() {
         hooks.extend([(&host, primary, Hook::NetkitPrimary), (&host, primary, Hook::NetkitPeer)]);
     }
-    let mut links: Vec<(Hook, Link)> = Vec::new();
+    let on_host = hooks.iter().filter(|(_, ifindex, _)| *ifindex == primary).count();
+    let mut links: Vec<(Hook, BpfLink)> = Vec::new();
     for (ns, ifindex, hook) in hooks {
         let (linked, plain) = (program()?, program()?);
         links.push((hook, ns.run(|| lab_bpf::attach_link(hook, ifindex, &linked, &Mprog::default()))?));
         ns.run(|| lab_bpf::attach_prog(hook, ifindex, &plain, &Mprog::default()))?;
     }
+    // Two filters, and a link and a plain program on each hook.
     let listed = host.run(|| lab_bpf::observe(primary))?.len();
-    ctx.check("programs on the node's end", listed >= 2, listed);
+    ctx.equal("programs on the node's end", listed, 2 + 2 * on_host);
     drop(pod);
     let is_gone = || link::info(&host, P0.dev).is_err_and(|error| AsErrno::errno(&error) == Some(Errno::ENODEV));
     let gone = ctx.wait_until(SETTLE_MS, || Ok(is_gone()))?;
-    ctx.check("the node's end is gone", gone, "RTM_GETLINK");
+    ctx.check("the node's end is deleted", gone, "RTM_GETLINK");
     for (hook, link) in &links {
         let orphaned = ctx.wait_until(SETTLE_MS, || Ok(link.info()?.ifindex == 0))?;
         ctx.check(format!("the link of {hook} has no device"), orphaned, format!("{:?}", link.info()?));
@@ -141,13 +146,13 @@ const AGAIN_AND_AGAIN: Case = Case::new(
 .within(30_000);
 fn again_and_again(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const ROUNDS: usize = 6;
-    // Reported once: the rounds that follow are the same.
+    // Reported once, because the following rounds are equal.
     let reported = ctx.testbed()?;
     let program = reported.counter(ctx, P0)?;
     let attachment = reported.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     reported.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let hook = attachment.hook;
-    let before = Inventory::take(Path::new(PINS)).map_err(Stop::unexpected)?;
+    let before = Inventory::take(Path::new(PINS))?;
     for _ in 0..ROUNDS {
         let testbed = ctx.testbed()?;
         let program = testbed.counter(ctx, P0)?;

@@ -30,9 +30,9 @@ const SHARED_BLOCK_UNDER_TCX: Case = Case::new(
 .on(library::PODS)
 .over(variants::devices)
 .needs(&[Capability::Tcx, Capability::Clsact]);
-/// Without "bpf: Fix too early release of tcx_entry" (CVE-2024-41010, older than every kernel with tcx here) the entry is
-/// freed too early, which only a memory checker detects; all kernels can show that removing one user does not affect the
-/// other.
+/// Without "bpf: Fix too early release of tcx_entry" (CVE-2024-41010, older than every kernel with tcx here) the entry
+/// is freed too early, which only a memory checker detects; all kernels can show that removing one user does not affect
+/// the other.
 fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     const ROUNDS: usize = 10;
     let testbed = ctx.testbed()?;
@@ -89,15 +89,15 @@ fn shared_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const REFUSED_BLOCK_UNDER_TCX: Case = Case::new(
     "X08",
     "refused-block-under-tcx",
-    "A clsact that is refused half-way leaves nothing; as a replacement it leaves the old qdisc and disables its filters.",
+    "A clsact refused half-way leaves no objects; as a replacement it keeps the old qdisc but disables its filters.",
     refused_block_under_tcx,
 )
 .on(library::PAIR)
 .over(variants::devices)
 .needs(&[Capability::Tcx, Capability::Clsact]);
-/// clsact's init can fail without memory pressure, because a block accepts a device only once ("block dev insert failed").
-/// The bug that "clsact: Fix use-after-free in init/destroy rollback asymmetry" (CVE-2026-23413) fixes on this path is a
-/// wrong reference count. While tcx programs are attached, it only leaks an entry.
+/// clsact's init can fail without memory pressure, because a block accepts a device only once ("block dev insert
+/// failed"). The bug that "clsact: Fix use-after-free in init/destroy rollback asymmetry" (CVE-2026-23413) fixes on
+/// this path is a wrong reference count. While tcx programs are attached, it only leaks an entry.
 fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let ifindex = testbed.ifindex(P0);
@@ -110,11 +110,12 @@ fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let listed = testbed.run(P0, || lab_bpf::qdiscs(ifindex))?;
         Ok::<_, Stop>(listed.into_iter().map(|qdisc| qdisc.kind).filter(|kind| kind != "noqueue").collect::<Vec<_>>())
     };
-    // The second failure must equal the first ("net/sched: sch_api: fix xa_insert() error path in tcf_block_get_ext()").
+    // The second failure must equal the first ("net/sched: sch_api: fix xa_insert() error path in
+    // tcf_block_get_ext()").
     for time in ["first", "second"] {
         ctx.refused(format!("one block for both lists, the {time} time"), clsact(Sharing::Both), Errno::EBUSY);
         ctx.equal(format!("qdiscs after the {time} time"), kinds()?, vec![]);
-        ctx.equal(format!("what is attached after the {time} time"), testbed.observe(P0)?, attached.clone());
+        ctx.equal(format!("attached programs after the {time} time"), testbed.observe(P0)?, attached.clone());
     }
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &from)?;
 
@@ -138,14 +139,14 @@ fn refused_block_under_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     };
     block(0, 2)?;
     counted(ctx, "before", [1, 1, 1, 0])?;
-    ctx.refused("a clsact in its place, with the same block", clsact(Sharing::Replacing), Errno::EBUSY);
-    // The rollback of the refused qdisc also removes the old qdisc's filter chain from the entry: the filter is listed but
-    // does not run (`tcf_chain0_head_change_cb_del()`), until another filter is added.
+    ctx.refused("a replacing clsact with the same block", clsact(Sharing::Replacing), Errno::EBUSY);
+    // The rollback of the refused qdisc also removes the old qdisc's filter chain from the entry: the filter is listed
+    // but does not run (`tcf_chain0_head_change_cb_del()`), until another filter is added.
     counted(ctx, "refused", [1, 1, 0, 0])?;
     ctx.equal("qdiscs are unchanged", kinds()?, vec!["ingress".to_owned()]);
     block(1, 1)?;
-    counted(ctx, "with another filter in front", [1, 1, 1, 1])?;
+    counted(ctx, "with another filter before it", [1, 1, 1, 1])?;
     testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
-    ctx.equal("attached in the end", testbed.observe(P0)?, attached);
+    ctx.equal("attached at the end", testbed.observe(P0)?, attached);
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &from)
 }

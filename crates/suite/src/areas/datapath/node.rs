@@ -1,6 +1,6 @@
 //! A node that runs the miniature datapath: its workloads, their programs, and traffic through services.
 //!
-//! The workloads send with finished checksums, so that every receiver verifies what the datapath rewrote.
+//! The workloads send with complete checksums, so that every receiver verifies the packets that the datapath rewrote.
 
 use lab_bpf::datapath::{Counters, Datapath, FROM_WORKLOAD, Mechanism, TO_WORKLOAD, WorkloadPrograms, fault};
 use lab_harness::{
@@ -9,7 +9,7 @@ use lab_harness::{
     detect,
     fault::Fault,
     flows::{self, EXCHANGES},
-    testbed::{Handle, How, P0, P1, Spot, Testbed, attach_hook, hook},
+    testbed::{Handle, MprogCall, P0, P1, Spot, Testbed, attach_hook, hook},
 };
 use lab_protocol::{AttachRequest, AttachType};
 use lab_topology::{Family, link, offload::send_checksummed};
@@ -42,7 +42,7 @@ pub const W1: Workload = Workload { name: "w1", at: P1, slot: FIRST_SLOT + 1 };
 /// The third, of the topology `mixed`.
 pub const W2: Workload = Workload { name: "w2", at: Spot { node: "host", dev: "p2" }, slot: FIRST_SLOT + 2 };
 
-/// The address of the service, in no network of any topology.
+/// The address of the service, outside of the networks of all topologies.
 pub fn service_address(family: Family) -> IpAddr {
     match family {
         Family::V4 => IpAddr::from([10, 96, 0, 10]),
@@ -50,18 +50,15 @@ pub fn service_address(family: Family) -> IpAddr {
     }
 }
 
-/// A testbed whose node has the datapath's maps; programs come with [`DatapathNode::attach`].
+/// A testbed whose node has the datapath's maps; [`DatapathNode::attach`] adds the programs.
 pub struct DatapathNode {
-    /// The topology.
     pub testbed: Testbed,
-    /// The datapath.
     pub datapath: Arc<Datapath>,
     workloads: Vec<Workload>,
 }
 
-/// A mechanism at work on a workload.
+/// A mechanism that is attached to a workload.
 pub struct Attached {
-    /// The programs.
     pub programs: WorkloadPrograms,
     handles: Vec<Handle>,
 }
@@ -157,8 +154,8 @@ impl DatapathNode {
         self.workloads.iter().map(|workload| self.attach_one(ctx, mechanism, *workload, request)).collect()
     }
 
-    /// Attaches a mechanism's programs to both directions of one workload's device, and reports the attachments that the
-    /// kernel lists.
+    /// Attaches a mechanism's programs to both directions of one workload's device, and reports the attachments that
+    /// the kernel lists.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -179,7 +176,7 @@ impl DatapathNode {
         let mut handles = Vec::new();
         for (direction, key, program) in ends {
             let hook = hook(mechanism.attach_type(), direction);
-            handles.push(self.testbed.run(workload.at, || attach_hook(hook, ifindex, program, How::Link))?);
+            handles.push(self.testbed.run(workload.at, || attach_hook(hook, ifindex, program, MprogCall::Link))?);
             let record = self.testbed.record(workload.at, request, program.id)?;
             ctx.watch_link(&self.testbed.net, workload.at.node, workload.at.dev);
             let datapath = self.datapath.clone();
@@ -207,7 +204,7 @@ impl DatapathNode {
     /// A workload's counters in one direction.
     ///
     /// # Errors
-    /// Where the map can't be read.
+    /// The map can't be read.
     pub fn counters(&self, workload: Workload, direction: Direction) -> Result<Counters, Stop> {
         let key = match direction {
             Direction::FromWorkload => FROM_WORKLOAD,
@@ -219,7 +216,7 @@ impl DatapathNode {
     /// Maps the service's addresses to a workload, for UDP and TCP, with the cell's marker as port.
     ///
     /// # Errors
-    /// Where the map can't be written.
+    /// The map can't be written.
     pub fn serve(&self, ctx: &Ctx, backend: &str) -> Result<(), Stop> {
         for family in Family::available().iter().copied() {
             let path = self.path(ctx, backend, backend, family);
@@ -241,11 +238,11 @@ impl DatapathNode {
         }
     }
 
-    /// Asserts that UDP and TCP pass from a workload to the service, both families, each answer from the service's own
-    /// address, and that the backend sees the client as `seen_as` says.
+    /// Checks that UDP and TCP pass from a workload to the service in both families, that each answer has the
+    /// service's address, and that the backend sees the client address `seen_as`.
     ///
     /// # Errors
-    /// Where the counters can't be read.
+    /// The counters can't be read.
     pub fn service_passes(
         &self,
         ctx: &mut Ctx,
@@ -261,7 +258,7 @@ impl DatapathNode {
             let answered = report.echoed == u32::from(EXCHANGES);
             let seen = report.answers(path.dial);
             ctx.require(&format!("{name}: answered by the service"), answered, seen)?;
-            ctx.equal(format!("{name}: seen from"), report.source_seen, Some(seen_as(family)));
+            ctx.equal(format!("{name}: client address"), report.source_seen, Some(seen_as(family)));
             let after = self.counters(from, Direction::FromWorkload)?;
             // To itself a workload sends both the requests and the answers.
             let sent = u64::from(EXCHANGES) * if from.name == backend { 2 } else { 1 };
@@ -271,14 +268,14 @@ impl DatapathNode {
             let report = tcp_exchange(path, bytes, ctx.patience(EXCHANGE_MS));
             let name = format!("TCP over {family} from {} to the service", from.name);
             let whole = report.content_ok && report.bytes_echoed == bytes;
-            ctx.require(&format!("{name}: content comes back"), whole, report.to_string())?;
-            ctx.equal(format!("{name}: seen from"), report.source_seen, Some(seen_as(family)));
+            ctx.require(&format!("{name}: the content is returned"), whole, report.to_string())?;
+            ctx.equal(format!("{name}: client address"), report.source_seen, Some(seen_as(family)));
         }
         Ok(())
     }
 
-    /// Asserts that a flow passes, and ends the case otherwise: if the datapath passes nothing, every further flow would
-    /// wait for its deadline.
+    /// Checks that a flow passes, and ends the case otherwise: if the datapath passes nothing, every further flow
+    /// would wait for its deadline.
     ///
     /// # Errors
     /// The flow does not pass.
@@ -289,7 +286,7 @@ impl DatapathNode {
         Err(Stop::check(format!("{proto} over {family} does not pass from {from} to {to}")))
     }
 
-    /// [`DatapathNode::passes`] for every protocol in every family.
+    /// [`DatapathNode::passes`] for all protocols and families.
     ///
     /// # Errors
     /// The first flow that does not pass.
@@ -297,11 +294,11 @@ impl DatapathNode {
         flows::all().try_for_each(|(proto, family)| self.passes(ctx, from, to, proto, family))
     }
 
-    /// Asserts that a flow passes from one workload to another, and that every stage of both workloads' programs counted
+    /// Checks that a flow passes from one workload to another, and that every stage of both workloads' programs counted
     /// exactly the packets that the sockets sent. For TCP the kernel chooses the number of packets.
     ///
     /// # Errors
-    /// Where the counters can't be read.
+    /// The counters can't be read.
     pub fn passes_counted(
         &self,
         ctx: &mut Ctx,

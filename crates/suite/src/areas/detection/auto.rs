@@ -28,7 +28,7 @@ const DUMMY: Spot = Spot { node: "host", dev: "dummy0" };
 const LOADING_PROVES_NOTHING: Case = Case::new(
     "D01",
     "loading-proves-nothing",
-    "BPF_PROG_LOAD takes any expected_attach_type, so a load probe detects neither tcx nor netkit.",
+    "BPF_PROG_LOAD accepts any expected_attach_type, so a load probe detects neither tcx nor netkit.",
     loading_proves_nothing,
 );
 fn loading_proves_nothing(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -45,7 +45,7 @@ fn loading_proves_nothing(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_PROBE: Case = Case::new(
     "D02",
     "tcx-probe",
-    "BPF_LINK_CREATE on a scratch device succeeds with tcx and fails with EINVAL without, as the capability report says.",
+    "BPF_LINK_CREATE on a temporary device succeeds with tcx and fails with EINVAL without it, as the probe reports.",
     tcx_probe,
 )
 .on(library::SOLO);
@@ -60,7 +60,7 @@ fn tcx_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NETKIT_DEVICE_PROBE: Case = Case::new(
     "D03",
     "netkit-device-probe",
-    "RTM_NEWLINK succeeds with netkit and fails with EOPNOTSUPP without, as the capability report says.",
+    "RTM_NEWLINK succeeds with netkit and fails with EOPNOTSUPP without it, as the probe reports.",
     netkit_device_probe,
 );
 fn netkit_device_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -86,7 +86,7 @@ fn netkit_device_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const NETKIT_ATTACH_PROBE: Case = Case::new(
     "D04",
     "netkit-attach-probe",
-    "A netkit attach to lo fails with ENXIO where the kernel has the attach type and with EINVAL where it does not.",
+    "A netkit attach to lo fails with ENXIO if the kernel has the attach type and with EINVAL if not.",
     netkit_attach_probe,
 );
 fn netkit_attach_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -100,7 +100,7 @@ fn netkit_attach_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const UNKNOWN_ATTRIBUTES_ARE_ACCEPTED: Case = Case::new(
     "D05",
     "unknown-attributes-are-accepted",
-    "A netkit attribute that the kernel does not know is accepted and not reported: only reading back detects it.",
+    "An unknown netkit attribute is accepted but not reported: only reading back detects it.",
     unknown_attributes,
 )
 .needs(&[Capability::Netkit]);
@@ -129,7 +129,7 @@ fn unknown_attributes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const AUTO: Case = Case::new(
     "D10",
     "auto",
-    "Auto mode takes netkit on a netkit device, else tcx, else tc, and the program sees every packet.",
+    "Auto mode uses netkit on a netkit device, else tcx, else tc, and the program runs on every packet.",
     auto,
 )
 .on(library::PAIR)
@@ -161,7 +161,7 @@ fn no_silent_fallback(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let listed = testbed.find(P0, &program)?.map(|seen| seen.hook);
         match (attach_type, ctx.capabilities.has(Capability::Tcx)) {
             (AttachType::Tcx, true) => {
-                ctx.check("tcx attaches where the kernel has it", result.is_ok(), format!("{result:?}"));
+                ctx.check("tcx attaches if the kernel has it", result.is_ok(), format!("{result:?}"));
                 ctx.equal("listed as tcx", listed, Some(Hook::TcxIngress));
             }
             _ => {
@@ -179,7 +179,7 @@ fn no_silent_fallback(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const AUTO_IS_PER_INTERFACE: Case = Case::new(
     "D13",
     "auto-is-per-interface",
-    "On one node auto mode takes the attach type of each interface's own kind, veth and netkit side by side.",
+    "On a node with veth and netkit, auto mode uses the attach type of each interface's own kind.",
     auto_per_interface,
 )
 .on(library::MIXED)

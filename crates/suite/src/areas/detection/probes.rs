@@ -1,4 +1,4 @@
-//! Checks the probes: the cases try the same operations themselves, and compare the results with the release.
+//! Checks the probes: the cases do the same operations, and compare the results with the release.
 
 use lab_bpf::{Mprog, ProgArray, probe::BPF_F_EGRESS, raw};
 use lab_harness::{
@@ -63,7 +63,7 @@ fn single(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.require("the request succeeds", made.is_ok(), format!("{made:?}"))?;
     let devices: Vec<String> =
         link::list(&ns)?.into_iter().filter(|info| info.kind.is_netkit()).map(|info| info.name).collect();
-    ctx.equal("netkit devices that came of it", devices.len(), if has { 1 } else { 2 });
+    ctx.equal("number of created netkit devices", devices.len(), if has { 1 } else { 2 });
     let ifindex = link::info(&ns, &devices[0])?.ifindex;
     let program = raw::minimal(SCHED_CLS, 0, -1)?;
     if has {
@@ -77,7 +77,7 @@ fn single(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     drop(tcx);
     link::delete(&ns, &devices[0])?;
     let left = link::list(&ns)?.into_iter().filter(|info| info.kind.is_netkit()).count();
-    ctx.equal("devices left after deleting one", left, 0);
+    ctx.equal("remaining devices after deleting one", left, 0);
     Ok(())
 }
 
@@ -126,7 +126,7 @@ fn prog_array_enforcement(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         ctx.equal(format!("a callee of {hook}'s type"), callee, wanted);
         ctx.equal(format!("a caller of {hook}'s type"), caller, wanted);
         let unowned = ProgArray::create(SLOTS)?.insert(0, &raw::minimal(SCHED_CLS, other, -1)?);
-        ctx.check(format!("a fresh map takes {hook}'s type"), unowned.is_ok(), format!("{unowned:?}"));
+        ctx.check(format!("a fresh map accepts {hook}'s type"), unowned.is_ok(), format!("{unowned:?}"));
     }
     Ok(())
 }
@@ -136,7 +136,8 @@ const LEFTOVERS_OF_A_PROBE: Case = Case::new(
     "leftovers-of-a-probe",
     "Devices that a crashed probe left behind under its names change no result, and probing does not touch them.",
     leftovers,
-);
+)
+.needs(&[Capability::Dummy]);
 fn leftovers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let ns = Netns::new("crashed")?;
     for name in [probe::DEVICES.0, probe::DEVICES.1] {
@@ -148,7 +149,7 @@ fn leftovers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         reports.iter().map(|report| (report.capability, report.state)).collect::<Vec<_>>()
     };
     let first = states(ctx.capabilities.reports());
-    ctx.equal("answers beside the leftovers", states(&again), first);
+    ctx.equal("probe results with the leftover devices", states(&again), first);
     for name in [probe::DEVICES.0, probe::DEVICES.1] {
         let left = link::info(&ns, name);
         ctx.check(format!("{name} is untouched"), left.is_ok(), format!("{left:?}"));

@@ -1,7 +1,7 @@
-//! Receive queues of netkit devices, which can be another device's ("net: Add queue-create operation").
+//! Receive queues of netkit devices, which can be leased from another device ("net: Add queue-create operation").
 //!
-//! Leasing a queue needs a device with hardware queues, or netdevsim, which no Debian kernel includes. In a virtual machine
-//! one can only test which devices the kernel accepts as borrower, and that it then checks the lender.
+//! Leasing a queue needs a device with hardware queues, or netdevsim, which no Debian kernel includes. In a virtual
+//! machine one can only test which devices the kernel accepts as borrower, and that it then checks the lender.
 
 use super::probes::as_released;
 use lab_harness::{
@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 /// The loopback device of every namespace.
 const LOOPBACK: u32 = 1;
-/// How `netdev_can_create_queue()` refuses a driver without `ndo_queue_create`.
+/// The error of `netdev_can_create_queue()` for a driver without `ndo_queue_create`.
 const NO_TAKER: &str = "Device does not support queue creation";
 /// "netdev-genl: Add netlink framework functions for queue".
 const QUEUE_GET: KernelVersion = KernelVersion::new(6, 8, 0);
@@ -68,12 +68,12 @@ fn takers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let answer = refusal(queue::lease(&ns, index(taker)?, index("alone")?, 0));
         ctx.equal(format!("{taker} from a netkit device"), answer, because(Errno::EINVAL, VIRTUAL_GIVER));
         let (errno, _) = refusal(queue::lease(&ns, index(taker)?, NOBODY, 0));
-        ctx.equal(format!("{taker} from nobody"), errno, Some(Errno::ENODEV));
+        ctx.equal(format!("{taker} from an index without a device"), errno, Some(Errno::ENODEV));
     }
     let answer = refusal(queue::lease(&ns, LOOPBACK, index("nk0")?, 0));
-    ctx.equal("the loopback device as the taker", answer, because(Errno::EINVAL, NO_TAKER));
+    ctx.equal("the loopback device as the borrower", answer, because(Errno::EINVAL, NO_TAKER));
     let (errno, _) = refusal(queue::lease(&ns, NOBODY, LOOPBACK, 0));
-    ctx.equal("nobody as the taker", errno, Some(Errno::ENODEV));
+    ctx.equal("an index without a device as the borrower", errno, Some(Errno::ENODEV));
     for name in ["nk0", "nk1", "alone"] {
         link::set_up(&ns, name)?;
         ctx.equal(format!("{name}: receive queues afterwards"), queue::receive_queues(&ns, index(name)?)?, vec![0]);
@@ -84,7 +84,7 @@ fn takers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const SPARE_RECEIVE_QUEUES: Case = Case::new(
     "D14",
     "spare-receive-queues",
-    "Queues that a netkit device is created with are usable before queue leasing, and await a lease since.",
+    "Queues that a netkit device is created with work on kernels without queue leasing, and need a lease on later ones.",
     spare_queues,
 )
 .needs(&[Capability::Netkit]);
@@ -103,11 +103,11 @@ fn spare_queues(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     if ctx.capabilities.kernel() < QUEUE_GET {
         // These kernels do not have queue-get and refuse it.
         let refused = working.map(drop);
-        ctx.refused("queue-get before it came", refused, Errno::EOPNOTSUPP);
+        ctx.refused("queue-get on a kernel without it", refused, Errno::EOPNOTSUPP);
         return Ok(());
     }
     let leasable = ctx.capabilities.has(Capability::NetkitQueueLease);
     let wanted: Vec<u32> = if leasable { vec![0] } else { (0..QUEUES).collect() };
-    ctx.equal("queues that a device made with three works with", working?, wanted);
+    ctx.equal("usable queues of a device that was created with three", working?, wanted);
     Ok(())
 }

@@ -25,7 +25,7 @@ fn seen_by(ctx: &mut Ctx, testbed: &Testbed, at: Spot, variant: &Variant, from: 
     Ok(stats.last)
 }
 
-const SKB_IFINDEX: Case = Case::new("G01", "skb-ifindex", "skb->ifindex is the node's device except in a PRIMARY program, which sees the pod's; host_ifindex is right everywhere.", skb_ifindex).on(library::PAIR).over(variants::hooks);
+const SKB_IFINDEX: Case = Case::new("G01", "skb-ifindex", "skb->ifindex is the node's device except in a PRIMARY program, where it is the pod's; host_ifindex is always right.", skb_ifindex).on(library::PAIR).over(variants::hooks);
 fn skb_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let seen = seen_by(ctx, &testbed, P0, variant, "pod", "host")?;
@@ -48,7 +48,7 @@ const INDEX_COLLISION: Case = Case::new(
 .over(variants::netkit_native);
 fn index_collision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    ctx.equal("the number of an unrelated node device", testbed.ifindex(P1), SHARED_IFINDEX);
+    ctx.equal("the index of an unrelated node device", testbed.ifindex(P1), SHARED_IFINDEX);
     let to_workload = Variant { direction: Some(Direction::ToWorkload), ..*variant };
     let seen = seen_by(ctx, &testbed, P0, &to_workload, "host", "w0")?;
     ctx.equal("skb->ifindex is that of the unrelated device", seen.ifindex, SHARED_IFINDEX);
@@ -59,7 +59,7 @@ fn index_collision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const INGRESS_IFINDEX: Case = Case::new(
     "G03",
     "ingress-ifindex",
-    "ingress_ifindex of a forwarded packet is the device it came in by on clsact and tcx, and 0 on netkit.",
+    "ingress_ifindex of a forwarded packet is its incoming device on clsact and tcx, and 0 on netkit.",
     ingress_ifindex,
 )
 .on(library::PODS)
@@ -77,7 +77,7 @@ fn ingress_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const GLOBALS_PER_ATTACHMENT: Case = Case::new(
     "G04",
     "globals-per-attachment",
-    "Two pods served by one object each see their own host_ifindex.",
+    "Two pods with programs of the same object each have their own host_ifindex.",
     globals_per_attachment,
 )
 .on(library::PODS)
@@ -101,7 +101,7 @@ fn globals_per_attachment(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const ETHERNET_HEADER: Case = Case::new(
     "G08",
     "ethernet-header",
-    "An L3 netkit packet carries an Ethernet header of zeros, every other device the real addresses.",
+    "A packet of an L3 netkit has an Ethernet header of zeros; packets of all other devices have the real addresses.",
     ethernet_header,
 )
 .on(library::PAIR)

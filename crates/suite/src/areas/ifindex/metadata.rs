@@ -20,7 +20,7 @@ use std::{
 
 /// The workload's own end.
 const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
-/// Values that nothing else sets.
+/// Values that no other code sets.
 const MARK: u32 = 0x2a;
 const PRIORITY: i32 = 5;
 
@@ -79,7 +79,7 @@ fn scrubbing(variant: &Variant) -> Template {
 const SCRUB: Case = Case::new(
     "G06",
     "scrub",
-    "Between namespaces mark and priority are cleared before the program runs; with scrub none they are the sender's.",
+    "Between namespaces mark and priority are cleared before the program runs; with scrub none they are kept.",
     scrub,
 )
 .on_each(scrubbing)
@@ -108,7 +108,7 @@ fn scrub(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const PACKET_TYPE: Case = Case::new(
     "G07",
     "packet-type",
-    "Inside the pod a packet for it is PACKET_HOST and one for a group PACKET_MULTICAST, whatever the device's mode.",
+    "Inside the pod a packet for it is PACKET_HOST and one for a group PACKET_MULTICAST, in all modes of the device.",
     packet_type,
 )
 .on(library::PAIR)
@@ -144,7 +144,7 @@ const DATAGRAMS_DEPART: KernelVersion = KernelVersion::new(6, 11, 0);
 const DEPARTURE_TIME: Case = Case::new(
     "G09",
     "departure-time",
-    "A departure time (SO_TXTIME) crosses to a netkit program as it was set; programs at tc ingress never read it.",
+    "A departure time (SO_TXTIME) is unchanged in a netkit program; programs at tc ingress never read it.",
     departure_time,
 )
 .on(library::PAIR)
@@ -170,7 +170,8 @@ fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     })?;
     met(ctx, "at the node", &arriving, 0)?;
     ctx.equal("departure time in the pod", leaving.stats()?.last.tstamp_ns, due_ns);
-    // skb_clear_tstamp() keeps departure times; bpf_convert_tstamp_read() hides them at ingress, but netkit is not ingress.
+    // skb_clear_tstamp() keeps departure times; bpf_convert_tstamp_read() hides them at ingress, but netkit is not
+    // ingress.
     let seen = arriving.stats()?.last.tstamp_ns;
     if variant.attach() == AttachRequest::Netkit {
         ctx.equal("departure time at the node", seen, due_ns);
@@ -192,7 +193,7 @@ fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const SEGMENTS_UNCUT: Case = Case::new(
     "G10",
     "segments-uncut",
-    "Bulk TCP crosses as packets longer than the MTU with the connection's segment size, alike on veth and netkit.",
+    "Bulk TCP crosses as packets longer than the MTU with the connection's segment size, both on veth and netkit.",
     segments_uncut,
 )
 .on(library::PAIR)
@@ -211,7 +212,7 @@ fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
         let path = Path::direct(testbed.net.ns(from), testbed.net.ns(to), testbed.net.addr(to, family), ctx.marker);
         let report = tcp_exchange(path, BYTES, ctx.patience(4_000));
-        ctx.check(format!("the bytes come back intact ({family})"), report.content_ok, report.to_string());
+        ctx.check(format!("the bytes are returned intact ({family})"), report.content_ok, report.to_string());
         let stats = program.stats()?;
         ctx.equal(format!("segment size ({family})"), stats.max_gso_size, MTU - headers);
         ctx.check(format!("packets longer than a frame ({family})"), stats.max_len > MTU + ETHERNET, stats.max_len);

@@ -1,7 +1,7 @@
-//! What keeps a link attached, and the effect of moving its device.
+//! References that keep a link attached, and the effect of moving its device.
 
 use super::pins::pin_path;
-use lab_bpf::{Config, Link, Mprog, Program, ProgramKind, raw};
+use lab_bpf::{BpfLink, Config, Mprog, Program, ProgramKind, raw};
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
@@ -38,7 +38,7 @@ fn goes(ctx: &mut Ctx, testbed: &Testbed, what: &str, program: &Program) -> Resu
     Ok(())
 }
 
-/// Asserts that the kernel lists the program and that one flow meets it.
+/// Checks that the kernel lists the program and that it runs on a flow.
 fn runs(ctx: &mut Ctx, testbed: &Testbed, what: &str, program: &Program) -> Result<(), Stop> {
     ctx.check(format!("{what}: listed"), testbed.find(P0, program)?.is_some(), "BPF_PROG_QUERY and filter dump");
     let before = program.stats()?.marked;
@@ -73,7 +73,7 @@ fn last_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DESCRIPTOR_IN_FLIGHT: Case = Case::new(
     "L06",
     "descriptor-in-flight",
-    "A link whose only descriptor lies in a socket (SCM_RIGHTS) stays attached, and goes when the socket goes.",
+    "A link whose only descriptor is in a socket's queue (SCM_RIGHTS) stays attached, and is detached with the socket.",
     descriptor_in_flight,
 )
 .on(library::PAIR)
@@ -113,7 +113,7 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let owner = Holder::of(kept.as_fd().try_clone_to_owned()?)?;
         owner.kill()?;
         attachment.abandon();
-        return runs(ctx, &testbed, "the filter after its owner's end", &kept);
+        return runs(ctx, &testbed, "the filter after its owner was killed", &kept);
     }
     let path = pin_path(ctx, "kept");
     let pinned = attachment.into_link()?;
@@ -121,14 +121,14 @@ fn owner_killed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (unpinned, ifindex) = (testbed.counter(ctx, P0)?, testbed.ifindex(P0));
     let link = testbed.run(P0, || lab_bpf::attach_link(hook, ifindex, &*unpinned, &Mprog::default()))?;
     let owners = [Holder::of(pinned)?, Holder::of(link)?];
-    runs(ctx, &testbed, "the pinned link before its owner's end", &kept)?;
-    runs(ctx, &testbed, "the unpinned link before its owner's end", &unpinned)?;
+    runs(ctx, &testbed, "the pinned link before its owner was killed", &kept)?;
+    runs(ctx, &testbed, "the unpinned link before its owner was killed", &unpinned)?;
     for owner in owners {
         owner.kill()?;
     }
-    goes(ctx, &testbed, "the unpinned link is detached at its owner's end", &unpinned)?;
-    runs(ctx, &testbed, "the pinned link after its owner's end", &kept)?;
-    let info = Link::open_pinned(&path)?.info()?;
+    goes(ctx, &testbed, "the unpinned link is detached when its owner is killed", &unpinned)?;
+    runs(ctx, &testbed, "the pinned link after its owner was killed", &kept)?;
+    let info = BpfLink::open_pinned(&path)?.info()?;
     ctx.equal("program of the pinned link", info.prog_id, kept.id());
     Ok(())
 }
@@ -160,8 +160,8 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let after = attachment.link()?.info()?;
     ctx.equal("the link reports the peer's index in its new namespace", after.ifindex, moved);
     ctx.equal("listed on the primary", testbed.find(P0, &program)?.map(|seen| seen.hook), Some(attachment.hook));
-    // The device lost its addresses. A datagram, or a neighbour solicitation for it, is enough traffic; the first ones are
-    // lost while the kernel handles the carrier change.
+    // The device lost its addresses. A datagram, or a neighbour solicitation for it, is enough traffic; the first ones
+    // are lost while the kernel handles the carrier change.
     link::set_up(&elsewhere, "uplink0")?;
     link::add_address(&elsewhere, "uplink0", "10.9.0.1/24")?;
     let packets = program.stats()?.packets;
@@ -177,17 +177,17 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const PIN_NAMES: Case = Case::new(
     "L14",
     "pin-names",
-    "bpffs refuses dots in names, and leaving them out makes `a.b` and `ab` collide; pins by index never do.",
+    "bpffs refuses dots in names, and without dots the names `a.b` and `ab` collide; pins by index never collide.",
     pin_names,
 )
-.needs(&[Capability::Tcx]);
+.needs(&[Capability::Tcx, Capability::Dummy]);
 fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     // The names of the second pair differ only in the last of the fifteen characters that a name can have.
     const NAMES: [&str; 4] = ["a.b", "ab", "workload0123456", "workload0123457"];
     let directory = Path::new(PINS).join(format!("case-{}", ctx.marker));
     fs::create_dir(&directory)?;
     let cleanup = directory.clone();
-    ctx.defer("remove the pins", move || fs::remove_dir_all(&cleanup).map_err(|error| error.to_string()));
+    ctx.defer("remove the pins", move || fs::remove_dir_all(&cleanup));
     let ns = Netns::new("host")?;
     let mut links = Vec::new();
     for name in NAMES {
@@ -206,7 +206,7 @@ fn pin_names(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let path = directory.join(format!("tcx_ingress_{ifindex}"));
         let pinned = link.pin(&path);
         ctx.check(format!("{name} by its index"), pinned.is_ok(), format!("{pinned:?}"));
-        let same = Link::open_pinned(&path)?.info()?.id == link.info()?.id;
+        let same = BpfLink::open_pinned(&path)?.info()?.id == link.info()?.id;
         ctx.check(format!("{name}: its pin opens its own link"), same, path.display());
     }
     let program = ctx.programs.load(ProgramKind::Count, &Config::new(ctx.marker), &UNTYPED)?;

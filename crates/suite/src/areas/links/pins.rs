@@ -1,6 +1,6 @@
 //! Links and pins, and the effect of updates and deletion on them.
 
-use lab_bpf::{Link, Mprog};
+use lab_bpf::{BpfLink, Mprog};
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
@@ -40,7 +40,7 @@ pub fn pin_path(ctx: &mut Ctx, name: &str) -> PathBuf {
         return path;
     }
     ctx.defer("remove the pin", move || match fs::remove_file(&cleanup) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     });
     path
@@ -49,7 +49,7 @@ pub fn pin_path(ctx: &mut Ctx, name: &str) -> PathBuf {
 const PIN_SURVIVES_ITS_OWNER: Case = Case::new(
     "L01",
     "pin-survives-its-owner",
-    "A pinned link stays attached when every descriptor is closed, and opens again as the same link.",
+    "A pinned link stays attached when every descriptor is closed, and its pin opens the same link.",
     pin_survives,
 )
 .on(library::PAIR)
@@ -63,7 +63,7 @@ fn pin_survives(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     attachment.link()?.pin(&path)?;
     drop(attachment);
     testbed.passes_counted(ctx, "pod", "host", variant.direction(), &program)?;
-    let reopened = Link::open_pinned(&path)?;
+    let reopened = BpfLink::open_pinned(&path)?;
     ctx.check("the pin opens the same link", reopened.info()? == before, format!("{:?}", reopened.info()?));
     Ok(())
 }
@@ -71,7 +71,7 @@ fn pin_survives(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DETACH_UNDER_A_PIN: Case = Case::new(
     "L03",
     "detach-under-a-pin",
-    "BPF_LINK_DETACH empties the hook at once; the pin still opens, on a link without a device.",
+    "BPF_LINK_DETACH empties the hook at once; the pin can still be opened, but its link has no device.",
     detach_under_a_pin,
 )
 .on(library::PAIR)
@@ -85,7 +85,7 @@ fn detach_under_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     attachment.link()?.pin(&path)?;
     attachment.link()?.detach()?;
     ctx.check("the hook is empty", testbed.find(P0, &program)?.is_none(), "BPF_PROG_QUERY");
-    let reopened = Link::open_pinned(&path)?;
+    let reopened = BpfLink::open_pinned(&path)?;
     ctx.equal("the pinned link has no device", reopened.info()?.ifindex, 0);
     let fresh = testbed.counter(ctx, P0)?;
     ctx.refused("an update is refused", reopened.update(&*fresh, None), Errno::ENOLINK);
@@ -95,7 +95,7 @@ fn detach_under_a_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const UPDATE: Case = Case::new(
     "L04",
     "update",
-    "BPF_LINK_UPDATE swaps the program and keeps link and slot; wrong or attached programs are refused.",
+    "BPF_LINK_UPDATE replaces the program and keeps link and slot; wrong or attached programs are refused.",
     update,
 )
 .on(library::PAIR)
@@ -143,15 +143,15 @@ fn link_info(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Asserts the state of a link whose device was deleted.
-fn orphaned(ctx: &mut Ctx, testbed: &Testbed, link: &Link) -> Result<(), Stop> {
+/// Checks the state of a link whose device was deleted.
+fn orphaned(ctx: &mut Ctx, testbed: &Testbed, link: &BpfLink) -> Result<(), Stop> {
     let gone = ctx.wait_until(2_000, || Ok(link.info()?.ifindex == 0))?;
     ctx.check("the link has no device", gone, format!("{:?}", link.info()?));
     let fresh = ctx.programs.load(lab_bpf::ProgramKind::Count, &lab_bpf::Config::new(ctx.marker), &UNTYPED)?;
     ctx.refused("an update is refused", link.update(&fresh, None), Errno::ENOLINK);
     ctx.check("detaching it succeeds", link.detach().is_ok(), "BPF_LINK_DETACH");
     let left = link::info(testbed.net.ns("host"), "p0");
-    ctx.refused("the node's device is gone", left, Errno::ENODEV);
+    ctx.refused("the node's device is deleted", left, Errno::ENODEV);
     Ok(())
 }
 
@@ -175,7 +175,7 @@ fn device_deleted(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POD_NAMESPACE_DELETED: Case = Case::new(
     "L09",
     "pod-namespace-deleted",
-    "Deleting the peer in the pod deletes the primary on the node too, and detaches what hung on it.",
+    "Deleting the peer in the pod also deletes the primary on the node, and detaches its programs.",
     pod_deleted,
 )
 .on(library::PAIR)
@@ -215,7 +215,7 @@ fn stale_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     link::create_pair(ns, &request)?;
     let ifindex = link::info(ns, "p0")?.ifindex;
 
-    let stale = Link::open_pinned(&path)?;
+    let stale = BpfLink::open_pinned(&path)?;
     let fresh = testbed.counter(ctx, P0)?;
     ctx.refused("updating by the old pin is refused", stale.update(&*fresh, None), Errno::ENOLINK);
     ctx.equal("programs on the new device", ns.run(|| lab_bpf::observe(ifindex))?.len(), 0);
@@ -231,7 +231,7 @@ fn stale_pin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const MOVE_THE_PRIMARY: Case = Case::new(
     "L11",
     "move-the-primary",
-    "A primary that moves to another namespace keeps its programs; the old namespace no longer knows its index.",
+    "A primary that moves to another namespace keeps its programs; its index is invalid in the old namespace.",
     move_the_primary,
 )
 .on(library::PAIR)
@@ -245,7 +245,7 @@ fn move_the_primary(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let elsewhere = lab_topology::Netns::new("elsewhere")?;
     link::move_to(testbed.net.ns("host"), "p0", &elsewhere)?;
     let old = testbed.run(P0, || lab_bpf::query(hook, ifindex));
-    ctx.refused("the old namespace no longer knows it", old, Errno::ENODEV);
+    ctx.refused("its index in the old namespace", old, Errno::ENODEV);
     let moved = link::info(&elsewhere, "p0")?.ifindex;
     let listed = elsewhere.run(|| lab_bpf::find(moved, program.id()))?;
     ctx.equal("still attached in the new one", listed.map(|seen| seen.hook), Some(hook));
@@ -256,7 +256,7 @@ fn move_the_primary(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const ONE_PROGRAM_TWO_DEVICES: Case = Case::new(
     "L13",
     "one-program-two-devices",
-    "One program on two devices runs on both; detaching one leaves the other.",
+    "One program on two devices runs on both; detaching it from one device keeps it on the other.",
     one_program_two_devices,
 )
 .on(library::PODS)

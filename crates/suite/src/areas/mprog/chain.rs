@@ -1,6 +1,6 @@
 //! One multi-program hook and the calls that change it.
 
-use lab_bpf::{BpfError, Link, Mprog, Query, raw, raw::RawProgram};
+use lab_bpf::{BpfError, BpfLink, Mprog, Query, raw, raw::RawProgram};
 use lab_harness::{
     case::{Direction, Variant},
     ctx::{Ctx, Stop},
@@ -11,11 +11,9 @@ use std::os::fd::AsFd;
 
 /// A multi-program hook on the workload's link.
 pub struct Chain {
-    /// The topology.
     pub testbed: Testbed,
     /// The request of the variant.
     pub request: AttachRequest,
-    /// The hook.
     pub hook: Hook,
     /// Index of the device by which the hook is accessed.
     pub ifindex: u32,
@@ -46,7 +44,7 @@ impl Chain {
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn link(&self, program: &(impl AsFd + Sync), options: &Mprog<'_>) -> Result<Link, BpfError> {
+    pub fn link(&self, program: &(impl AsFd + Sync), options: &Mprog<'_>) -> Result<BpfLink, BpfError> {
         self.testbed.run(P0, || lab_bpf::attach_link(self.hook, self.ifindex, program, options))
     }
 

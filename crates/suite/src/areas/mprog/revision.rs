@@ -58,7 +58,7 @@ fn anchor_elsewhere(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const EXPECTED_REVISION: Case = Case::new(
     "M07",
     "expected-revision",
-    "Attach and detach accept the revision that a query reported and refuse any other with ESTALE, by link or not.",
+    "Attach and detach accept the revision that a query reported and refuse any other with ESTALE, with and without links.",
     expected_revision,
 )
 .on(library::PAIR)
@@ -88,7 +88,7 @@ fn expected_revision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const LINKS_AMONG_PROGRAMS: Case = Case::new(
     "M08",
     "links-among-programs",
-    "In a chain of links and programs only the programs can be replaced or detached; a link's are EBUSY.",
+    "In a chain of links and programs only programs without a link can be replaced or detached; others fail with EBUSY.",
     links_among_programs,
 )
 .on(library::PAIR)
@@ -106,11 +106,11 @@ fn links_among_programs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let fresh = next()?;
     for (name, linked) in [("first", &a), ("third", &c)] {
         let replace = chain.attach(&fresh, &Mprog::replacing(linked));
-        ctx.refused(format!("replacing the {name}, a link's"), replace, Errno::EBUSY);
+        ctx.refused(format!("replacing the {name}, which has a link"), replace, Errno::EBUSY);
         ctx.refused(format!("detaching the {name}"), chain.detach(Some(linked), &Mprog::default()), Errno::EBUSY);
     }
     ctx.refused(
-        "replacing by a program that is attached already",
+        "replacing by a program that is already attached",
         chain.attach(&d, &Mprog::replacing(&b)),
         Errno::EEXIST,
     );
@@ -119,14 +119,14 @@ fn links_among_programs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     chain.detach(Some(&d), &Mprog::default())?;
     ctx.equal("programs replaced and detached around the links", chain.order()?, vec![a.id(), fresh.id(), c.id()]);
     let links: Vec<bool> = chain.query()?.entries.iter().map(|entry| entry.link_id.is_some()).collect();
-    ctx.equal("which of the entries are links", links, vec![true, false, true]);
+    ctx.equal("entries that are links", links, vec![true, false, true]);
     Ok(())
 }
 
 const REVISION_OF_AN_EMPTIED_HOOK: Case = Case::new(
     "M11",
     "revision-of-an-emptied-hook",
-    "After a hook became empty, its queried revision is valid for attaching on tcx and already stale on netkit.",
+    "After a hook became empty, its queried revision is valid for attaching on tcx but stale on netkit.",
     revision_of_an_emptied_hook,
 )
 .on(library::PAIR)
@@ -141,8 +141,8 @@ fn revision_of_an_emptied_hook(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("revision and count of the emptied hook", (empty.revision, empty.entries.len()), (1, 0));
     let again = chain.attach(&second, &Mprog::default().at_revision(empty.revision));
     if chain.request == AttachRequest::Netkit {
-        // netkit_prog_query() reads no entry if the hook is empty, and reports 1; netkit_entry_fetch() continues with the
-        // bundle's own count. tcx frees its entry and starts again.
+        // netkit_prog_query() reads no entry if the hook is empty, and reports 1; netkit_entry_fetch() continues with
+        // the bundle's own count. tcx frees its entry and starts again.
         let fixed = again.is_ok();
         ctx.refused(
             "netkit refuses the revision that it reported (fixed upstream if this fails?)",
@@ -155,7 +155,7 @@ fn revision_of_an_emptied_hook(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     } else {
         ctx.check("tcx accepts the revision that it reported", again.is_ok(), format!("{again:?}"));
     }
-    ctx.equal("programs attached in the end", chain.order()?, vec![second.id()]);
+    ctx.equal("programs attached at the end", chain.order()?, vec![second.id()]);
     Ok(())
 }
 
@@ -173,7 +173,7 @@ const NOBODY: Option<&lab_bpf::Program> = None;
 const DETACH_BY_PLACE: Case = Case::new(
     "M13",
     "detach-by-place",
-    "Without a program, detaching takes the first or the last; ENOENT where there is none, EBUSY for a link's.",
+    "Without a given program, detach selects the first or the last; ENOENT if there is none, EBUSY if it has a link.",
     detach_by_place,
 )
 .on(library::PAIR)
@@ -190,9 +190,9 @@ fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("BEFORE detaches the first", detached(&chain, &front)?, Some(a.id()));
     ctx.equal("AFTER detaches the last", detached(&chain, &back)?, Some(c.id()));
     let link = chain.link(&linked, &Mprog::default())?;
-    ctx.refused("detaching the last, a link's", chain.detach(NOBODY, &back), Errno::EBUSY);
+    ctx.refused("detaching the last, which has a link", chain.detach(NOBODY, &back), Errno::EBUSY);
     let next_to = Mprog::before(Anchor::LinkFd(link.as_fd()));
     ctx.equal("detached before a link", detached(&chain, &next_to)?, Some(b.id()));
-    ctx.equal("programs left", chain.order()?, vec![linked.id()]);
+    ctx.equal("remaining programs", chain.order()?, vec![linked.id()]);
     Ok(())
 }

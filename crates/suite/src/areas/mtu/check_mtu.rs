@@ -7,7 +7,7 @@ use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, P1, Testbed},
-    trip::Watch,
+    trip::HookCounters,
     variants,
 };
 use lab_protocol::{AttachRequest, Capability, KernelVersion};
@@ -42,7 +42,7 @@ struct Question {
 const CHECK_MTU: Case = Case::new(
     "U05",
     "check-mtu",
-    "bpf_check_mtu uses the node's devices on every hook except PRIMARY, where it uses the pod's; bounds are exact.",
+    "bpf_check_mtu uses the node's devices on every hook except PRIMARY, where it uses the pod's; its limits are exact.",
     check_mtu,
 )
 .on(UNEVEN_PAIR)
@@ -68,8 +68,8 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let room = mtu.cast_signed() - headers - PAYLOAD as i32;
         for question in [
             ask("the packet's device", 0, 0, 0, (code::SUCCESS, mtu)),
-            ask("the same by its number", end(asks), 0, 0, (code::SUCCESS, mtu)),
-            ask("as much as fits", 0, room, 0, (code::SUCCESS, mtu)),
+            ask("the packet's device by its index", end(asks), 0, 0, (code::SUCCESS, mtu)),
+            ask("the largest length that fits", 0, room, 0, (code::SUCCESS, mtu)),
             ask("a byte more", 0, room + 1, 0, (code::FRAG_NEEDED, mtu)),
             ask("less than the packet", 0, -ETHERNET, 0, (code::SUCCESS, mtu)),
             ask("another device", narrow, 0, 0, (code::SUCCESS, NARROW)),
@@ -82,9 +82,9 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             answered(ctx, &testbed, variant, family, &question, |probe| probe.send(&[0x4d; PAYLOAD]))?;
         }
         for question in [
-            ask("a train of segments", narrow, 0, 0, (code::SUCCESS, NARROW)),
+            ask("a packet of several segments", narrow, 0, 0, (code::SUCCESS, NARROW)),
             ask("each of its segments", 0, 0, SEGMENTS, (code::SUCCESS, mtu)),
-            ask("each, too long for another device", narrow, 0, SEGMENTS, (code::SEGS_TOOBIG, NARROW)),
+            ask("each of its segments, too long for another device", narrow, 0, SEGMENTS, (code::SEGS_TOOBIG, NARROW)),
         ] {
             let train = [0x4d; SEGMENT as usize * 4];
             answered(ctx, &testbed, variant, family, &question, |probe| probe.send_segments(&train, SEGMENT))?;
@@ -93,7 +93,7 @@ fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Calls the helper for one packet, and asserts the result.
+/// Calls the helper for one packet, and checks the result.
 fn answered(
     ctx: &mut Ctx,
     testbed: &Testbed,
@@ -118,7 +118,7 @@ fn answered(
     let stats = program.stats()?;
     attachment.detach()?;
     let name = format!("{family}: {}", question.name);
-    ctx.equal(format!("{name}: arrived, packets asked about"), (arrived, stats.marked), (true, 1));
+    ctx.equal(format!("{name}: arrived, packets for which the helper was called"), (arrived, stats.marked), (true, 1));
     ctx.equal(name, (stats.last.mtu_code, stats.last.mtu), question.answer);
     Ok(())
 }
@@ -130,7 +130,7 @@ const IPV4_SINCE: KernelVersion = KernelVersion::new(6, 3, 0);
 /// unsplit.
 const IPV6_ROUTED_SINCE: KernelVersion = KernelVersion::new(7, 0, 0);
 
-/// A sender creates no packet longer than half of the receiver's maximum window.
+/// A sender creates no packets longer than half of the receiver's maximum window.
 const PODS_LARGE_WINDOWS: Template =
     Template::new("pods-large-windows", "Two workloads on one host that have large TCP buffers.", |kind| {
         ["w0", "w1"].into_iter().fold(library::PODS.of(kind), |topology, node| {
@@ -149,7 +149,7 @@ const BEYOND_64_KIB: Case = Case::new(
 .over(variants::usual_mechanisms)
 .within(30_000);
 fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    // Slow start reaches the longest packets well within this.
+    // Slow start reaches the longest packets within this number of bytes.
     const BULK: u64 = 2 << 20;
     const LIMIT: u32 = 180_000;
     const LEGACY: u32 = 65_536;
@@ -168,13 +168,15 @@ fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             }
         }
         for family in Family::available().iter().copied() {
-            let watches =
-                [Watch::new(ctx, &testbed, P0, variant.attach())?, Watch::new(ctx, &testbed, P1, variant.attach())?];
+            let watches = [
+                HookCounters::new(ctx, &testbed, P0, variant.attach())?,
+                HookCounters::new(ctx, &testbed, P1, variant.attach())?,
+            ];
             let path =
                 Path::direct(testbed.net.ns("w0"), testbed.net.ns("w1"), testbed.net.addr("w1", family), ctx.marker);
             let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(20_000));
-            let when = limit.map_or("as devices are made".to_owned(), |limit| format!("raised to {limit}"));
-            ctx.check(format!("{family}, {when}: {BULK} bytes there and back"), bulk.content_ok, bulk.to_string());
+            let when = limit.map_or("with the default limit".to_owned(), |limit| format!("raised to {limit}"));
+            ctx.check(format!("{family}, {when}: {BULK} bytes sent and returned"), bulk.content_ok, bulk.to_string());
             let (leaves, routed) = match family {
                 Family::V4 => (ipv4, ipv4),
                 Family::V6 => (true, kernel >= IPV6_ROUTED_SINCE),

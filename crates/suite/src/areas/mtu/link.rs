@@ -5,7 +5,7 @@ use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, Spot, Testbed},
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_protocol::LinkKind;
@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
 const LARGER_THAN_THE_PEER: Case = Case::new(
     "U01",
     "larger-than-the-peer",
-    "A packet beyond the pod's MTU is lost on veth, which checks the receiver's, and delivered on netkit.",
+    "A packet longer than the pod's MTU is lost on veth, which checks the receiver's MTU, and delivered on netkit.",
     larger_than_the_peer,
 )
 .on(UNEVEN_PAIR)
@@ -42,7 +42,7 @@ fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LARGE: usize = 3_000;
     let testbed = ctx.testbed()?;
     ctx.equal("MTU of the pod's end", testbed.net.readback("pod", "eth0")?.mtu, USUAL);
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     ctx.watch(&testbed.net, ["host", "pod"]);
     for family in Family::available().iter().copied() {
         let to = SocketAddr::new(testbed.net.addr("pod", family), ctx.marker);
@@ -58,22 +58,18 @@ fn larger_than_the_peer(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         }
         let patience = if netkit { ctx.patience(2_000) } else { SILENCE_WINDOW };
         let arrived = sink.receive(patience).map(|(datagram, _)| datagram.len());
-        ctx.equal(format!("{family}: bytes that arrive of {LARGE}"), arrived, netkit.then_some(LARGE));
-        ctx.equal(format!("{family}: packets that met the program"), watch.counted()?.to - before, 1);
+        ctx.equal(format!("{family}: bytes of {LARGE} that arrive"), arrived, netkit.then_some(LARGE));
+        ctx.equal(format!("{family}: packets that ran the program"), watch.counted()?.to - before, 1);
     }
     let whole = LARGE as u32 + UDP_HEADERS[1] + ETHERNET;
-    ctx.equal("the longest packet that met the program", watch.incoming.stats()?.max_len, whole);
+    ctx.equal("the longest packet that ran the program", watch.incoming.stats()?.max_len, whole);
     Trip::control(ctx, "host", "pod").passes(ctx, &testbed, &[&watch])
 }
 
-const PEER_MTU_IS_ITS_OWN: Case = Case::new(
-    "U02",
-    "peer-mtu-is-its-own",
-    "The peer takes the MTU that it is given and never the primary's.",
-    peer_mtu,
-)
-.on(library::SOLO)
-.over(variants::devices);
+const PEER_MTU_IS_ITS_OWN: Case =
+    Case::new("U02", "peer-mtu-is-its-own", "The peer has the MTU that is set for it, never the primary's.", peer_mtu)
+        .on(library::SOLO)
+        .over(variants::devices);
 fn peer_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let kind = variant.device();
     let testbed = ctx.testbed()?;
@@ -88,8 +84,8 @@ fn peer_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// Sends one datagram that is too large for the path, waits until the kernel knows the path's MTU, and asserts that a
-/// fragmented datagram then arrives.
+/// Sends one datagram that is too large for the path, waits until the kernel has learned the path MTU, and checks
+/// that a fragmented datagram then arrives.
 fn learns(ctx: &mut Ctx, testbed: &Testbed, (from, to): (&str, &str), at: SocketAddr, wanted: u32) -> Result<(), Stop> {
     ctx.watch(&testbed.net, [from, to]);
     let sink = UdpSink::bind(testbed.net.ns(to), at)?;
@@ -114,7 +110,7 @@ fn learns(ctx: &mut Ctx, testbed: &Testbed, (from, to): (&str, &str), at: Socket
 const PATH_MTU_PER_PATH: Case = Case::new(
     "U03",
     "path-mtu-per-path",
-    "Each path to the same server gets its own path MTU, and datagrams and connections go through afterwards.",
+    "Each path to the same server has its own path MTU, and datagrams and connections pass afterwards.",
     path_mtu_per_path,
 )
 .on(library::DIAMOND)
@@ -122,7 +118,7 @@ const PATH_MTU_PER_PATH: Case = Case::new(
 fn path_mtu_per_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const BULK: u64 = 64 << 10;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, Spot { node: "a", dev: "p0" }, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, Spot { node: "a", dev: "p0" }, variant.attach())?;
     for (addr, wanted) in library::DIAMOND_PATHS {
         let addr = addr.parse()?;
         learns(ctx, &testbed, ("w", "b"), SocketAddr::new(addr, ctx.marker), wanted)?;
@@ -138,7 +134,7 @@ fn path_mtu_per_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const PATH_MTU_OF_A_TUNNEL: Case = Case::new(
     "U04",
     "path-mtu-of-a-tunnel",
-    "A pod learns that the path MTU through VXLAN is 50 bytes smaller, and then its packets arrive.",
+    "A pod learns that the path MTU through VXLAN is 50 bytes smaller, and its packets arrive afterwards.",
     path_mtu_of_a_tunnel,
 )
 .on(library::TWO_NODE_VXLAN)
@@ -146,7 +142,7 @@ const PATH_MTU_OF_A_TUNNEL: Case = Case::new(
 fn path_mtu_of_a_tunnel(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const OVERLAY: Overlay = Overlay::Vxlan4;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, Spot { node: "nodeA", dev: "p0" }, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, Spot { node: "nodeA", dev: "p0" }, variant.attach())?;
     for family in Family::available().iter().copied() {
         let at = SocketAddr::new(testbed.net.addr("w1", family), ctx.marker);
         learns(ctx, &testbed, ("w0", "w1"), at, USUAL - OVERLAY.overhead())?;
@@ -170,7 +166,7 @@ pub fn checksum_errors(ns: &Netns) -> std::io::Result<u64> {
 const SEGMENTS_CROSS_UNSPLIT: Case = Case::new(
     "U06",
     "segments-cross-unsplit",
-    "Bulk TCP crosses the programs in packets far beyond the MTU, and no checksum is wrong at the end.",
+    "Bulk TCP passes the programs in packets far longer than the MTU, and no receiver counts a wrong checksum.",
     segments_cross_unsplit,
 )
 .on(library::PAIR)
@@ -178,20 +174,24 @@ const SEGMENTS_CROSS_UNSPLIT: Case = Case::new(
 fn segments_cross_unsplit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const BULK: u64 = 512 << 10;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     ctx.watch(&testbed.net, ["pod", "host"]);
     for family in Family::available().iter().copied() {
         let path =
             Path::direct(testbed.net.ns("pod"), testbed.net.ns("host"), testbed.net.addr("host", family), ctx.marker);
         let bulk = lab_traffic::tcp_exchange(path, BULK, ctx.patience(10_000));
-        ctx.check(format!("{family}: {BULK} bytes there and back"), bulk.content_ok, bulk.to_string());
+        ctx.check(format!("{family}: {BULK} bytes sent and returned"), bulk.content_ok, bulk.to_string());
     }
     for (way, program) in [("from the pod", &watch.outgoing), ("to the pod", &watch.incoming)] {
         let stats = program.stats()?;
         ctx.metric(&format!("gso.max_len {way}"), f64::from(stats.max_len));
-        ctx.check(format!("{way}: the longest packet is beyond the MTU"), stats.max_len > 2 * USUAL, stats.max_len);
+        ctx.check(
+            format!("{way}: the longest packet is longer than the MTU"),
+            stats.max_len > 2 * USUAL,
+            stats.max_len,
+        );
         let segment = stats.max_gso_size;
-        // An MTU less the headers of IP and TCP with timestamps.
+        // The MTU minus the headers of IP and TCP with timestamps.
         ctx.check(format!("{way}: bytes per segment"), (1_400..USUAL).contains(&segment), segment);
     }
     for node in ["pod", "host"] {
@@ -214,7 +214,7 @@ fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const FRAGMENTED: usize = 4_096;
     const COUNT: u32 = 3;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     for to in ["w1", "ext"] {
         ctx.watch(&testbed.net, ["w0", to]);
         for family in Family::available().iter().copied() {
@@ -229,28 +229,29 @@ fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
                 arrived.push(datagram);
             }
             let right = arrived.iter().map(Vec::as_slice).eq(whole.chunks(SEGMENT.into()));
-            ctx.check(format!("{to}, {family}: segments arrive as datagrams of their own"), right, arrived.len());
-            ctx.equal(format!("{to}, {family}: packets that met the program"), watch.counted()?.from - before, 1);
+            ctx.check(format!("{to}, {family}: segments arrive as separate datagrams"), right, arrived.len());
+            ctx.equal(format!("{to}, {family}: packets that ran the program"), watch.counted()?.from - before, 1);
             drop(sink);
 
-            let all =
-                |watch: &Watch<'_>| Ok::<_, Stop>((watch.outgoing.stats()?.packets, watch.incoming.stats()?.packets));
+            let all = |watch: &HookCounters<'_>| {
+                Ok::<_, Stop>((watch.outgoing.stats()?.packets, watch.incoming.stats()?.packets))
+            };
             let before = all(&watch)?;
             let path = Path::direct(testbed.net.ns("w0"), testbed.net.ns(to), at.ip(), ctx.marker);
             let options = UdpOptions { payload: FRAGMENTED, ..UdpOptions::default() };
             let report = lab_traffic::udp_exchange(path, COUNT, options, ctx.patience(3_000));
-            ctx.equal(format!("{to}, {family}: fragmented datagrams that came back"), report.echoed, COUNT);
+            ctx.equal(format!("{to}, {family}: fragmented datagrams that were returned"), report.echoed, COUNT);
             let after = all(&watch)?;
             // 4 KiB in packets of 1500 bytes.
             let fewest = (after.0 - before.0).min(after.1 - before.1);
             ctx.check(
-                format!("{to}, {family}: fragments that met the programs"),
+                format!("{to}, {family}: fragments that ran the programs"),
                 fewest >= u64::from(COUNT) * 3,
                 fewest,
             );
         }
     }
-    ctx.equal("bytes per segment, as the program saw it", watch.outgoing.stats()?.max_gso_size, u32::from(SEGMENT));
+    ctx.equal("bytes per segment in the program", watch.outgoing.stats()?.max_gso_size, u32::from(SEGMENT));
     Trip::control(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])
 }
 
@@ -271,7 +272,7 @@ const SAME_LINK_LOCAL_ADDRESS: Case = Case::new(
 .over(|| variants::netkit_native().into_iter().filter(|v| v.device == Some(LinkKind::NetkitL3)).collect());
 fn same_link_local(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("host"))?;
     let (host, pod) = (link_local(testbed.net.ns("host"), "p0")?, link_local(testbed.net.ns("pod"), "eth0")?);
     ctx.equal("link-local addresses of each end", (host.len(), pod.len()), (1, 1));

@@ -39,7 +39,8 @@ pub fn steer(ctx: &Ctx, testbed: &Testbed, kind: ProgramKind, target_ifindex: u3
     testbed.load(ctx, P0, kind, Config { target_ifindex, eth_dst, ..Config::new(ctx.marker) })
 }
 
-/// Redirects from w0 to w1 by that helper, and returns how many packets of one UDP flow w1's own program counted.
+/// Redirects from w0 to w1 with the helper, and returns the number of packets of one UDP flow that w1's own program
+/// counted.
 pub fn redirected(ctx: &mut Ctx, kind: ProgramKind) -> Result<(Testbed, Arc<Program>, Arc<Program>), Stop> {
     let testbed = ctx.testbed()?;
     let steering = steer(ctx, &testbed, kind, testbed.ifindex(P1))?;
@@ -60,7 +61,7 @@ pub fn delivered(
         testbed.flow_passes(ctx, "w0", "w1", proto, family);
         let (steered, met) = (steering.stats()?.marked - before.0, own.stats()?.marked - before.1);
         let name = format!("packets that ran the pod's own program ({proto}, {family})");
-        ctx.check(format!("the helper steered the flow ({proto}, {family})"), steered > 0, steered);
+        ctx.check(format!("the helper redirected the flow ({proto}, {family})"), steered > 0, steered);
         ctx.equal(name, met, if meets_own { steered } else { 0 });
     }
     Ok(())
@@ -69,7 +70,7 @@ pub fn delivered(
 const REDIRECT_TO_POD: Case = Case::new(
     "R01",
     "redirect-to-pod",
-    "bpf_redirect to the other pod's node end delivers, and that pod's own program sees every packet once.",
+    "bpf_redirect to the other pod's device on the node delivers, and that pod's own program runs once per packet.",
     redirect_to_pod,
 )
 .on(library::PODS)
@@ -84,7 +85,7 @@ fn redirect_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REDIRECT_NEIGH: Case = Case::new(
     "R04",
     "redirect-neigh",
-    "bpf_redirect_neigh to the other pod's node end delivers with the link-layer addresses filled in.",
+    "bpf_redirect_neigh to the other pod's device on the node delivers, and fills in the link-layer addresses.",
     redirect_neigh,
 )
 .on(library::PODS)
@@ -99,7 +100,7 @@ fn redirect_neigh(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REDIRECT_PEER: Case = Case::new(
     "R02",
     "redirect-peer",
-    "bpf_redirect_peer from clsact or tcx ingress delivers straight into the pod, past the pod's own program.",
+    "bpf_redirect_peer from clsact or tcx ingress delivers into the pod and bypasses the pod's own program.",
     redirect_peer,
 )
 .on(library::PODS)
@@ -140,7 +141,7 @@ fn redirect_peer_from_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const PRIMARY_REDIRECTS_IN_THE_POD: Case = Case::new(
     "R07",
     "primary-redirects-in-the-pod",
-    "A PRIMARY program's redirect resolves its index in the pod: a node's index fails, a pod device's transmits.",
+    "A PRIMARY program's redirect uses indexes of the pod: a node's index fails, a pod's device transmits.",
     primary_redirects_in_the_pod,
 )
 .on(library::PODS)
@@ -163,9 +164,9 @@ fn primary_redirects_in_the_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult 
         let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &program)?;
         let before = (witness.stats()?.marked, link::stats(pod, "sink")?.tx_packets);
         let report = testbed.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
-        ctx.check(format!("{name}: the workload receives nothing"), report.tried() && report.silent(), &report);
+        ctx.check(format!("{name}: the workload receives nothing"), report.lost(), &report);
         ctx.equal(
-            format!("{name}: packets that left by the dummy"),
+            format!("{name}: packets that left through the dummy device"),
             link::stats(pod, "sink")?.tx_packets - before.1,
             wanted,
         );
@@ -205,7 +206,7 @@ fn foreign_address_into_l3(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REDIRECT_TO_NOWHERE: Case = Case::new(
     "R14",
     "redirect-to-nowhere",
-    "Redirecting to an index that no device has, or to a device that is down, drops; lifting it lets traffic pass.",
+    "Redirecting to an index without a device or to a device that is down drops packets; without it traffic passes.",
     redirect_to_nowhere,
 )
 .on(library::PODS)
@@ -220,9 +221,9 @@ fn redirect_to_nowhere(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let program = steer(ctx, &testbed, ProgramKind::Redirect, target)?;
         let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
         let report = testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
-        ctx.check(format!("{name}: dropped"), report.tried() && report.silent(), &report);
+        ctx.check(format!("{name}: dropped"), report.lost(), &report);
         ctx.equal(
-            format!("{name}: packets that the program steered"),
+            format!("{name}: packets that the program redirected"),
             program.stats()?.marked,
             u64::from(report.wanted),
         );

@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[FOLLOW_THE_FIB, WHOSE_TABLES, LOOKUP_CODES];
 const FOLLOW_THE_FIB: Case = Case::new(
     "R05",
     "follow-the-fib",
-    "bpf_redirect_neigh to the device and next hop that bpf_fib_lookup names delivers, through the pod's own program.",
+    "bpf_redirect_neigh to the device and next hop from bpf_fib_lookup delivers, and the pod's own program runs.",
     follow_the_fib,
 )
 .on(library::PODS)
@@ -137,7 +137,8 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (source, there) = (testbed.net.addr4("w0"), testbed.net.addr4("w1"));
     let ask = |to, length| {
         let frame = frame(source, to, ctx.marker, length);
-        // The test run uses the loopback device of the thread's namespace; the lookup starts at the device in the settings.
+        // The test run uses the loopback device of the thread's namespace; the lookup starts at the device in the
+        // settings.
         ns.run(|| raw::test_run(&*looking, &frame))?;
         let last = looking.stats()?.last;
         Ok::<_, lab_bpf::BpfError>((last.fib_code, last.fib_ifindex))

@@ -1,10 +1,10 @@
-//! ICMP errors that pass the hooks, with the packet that caused them inside.
+//! ICMP errors that pass the hooks and quote the packet that caused them.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, Spot},
-    trip::{Counted, Trip, Watch},
+    trip::{Counted, HookCounters, Trip},
     variants,
 };
 use lab_topology::{Family, library};
@@ -22,7 +22,7 @@ const TOO_BIG: Kinds = [(3, 4), (2, 0)];
 pub const CASES: &[Case] = &[TTL_EXCEEDED_CASE, PORT_UNREACHABLE_CASE, TOO_BIG_CASE];
 
 /// A packet of a pod, and the error that the pod must receive.
-pub struct Wanted {
+pub struct ExpectedError {
     /// Destination of the packet.
     pub to: SocketAddr,
     /// Type and code of the error.
@@ -31,12 +31,18 @@ pub struct Wanted {
     pub offender: Option<IpAddr>,
 }
 
-/// Asserts that the pod received exactly this error, with the pod's own packet inside; returns the four bytes that hold an
-/// MTU.
+/// Checks that the pod received exactly this error, which quotes the pod's own packet; returns the four bytes that
+/// contain an MTU.
 ///
 /// # Errors
-/// Where the capture can't be read.
-pub fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, wanted: &Wanted) -> Result<[u8; 4], Stop> {
+/// The capture can't be read.
+pub fn heard(
+    ctx: &mut Ctx,
+    what: &str,
+    capture: &mut Capture,
+    pod: IpAddr,
+    wanted: &ExpectedError,
+) -> Result<[u8; 4], Stop> {
     let (kind, code) = wanted.kinds[Family::of(wanted.to.ip()) as usize];
     let mut found = None;
     ctx.wait_until(2_000, || {
@@ -66,14 +72,14 @@ pub fn heard(ctx: &mut Ctx, what: &str, capture: &mut Capture, pod: IpAddr, want
 const TTL_EXCEEDED_CASE: Case = Case::new(
     "T15",
     "ttl-exceeded",
-    "Packets that run out of hops come back as errors of the host and of the router, the way traceroute asks.",
+    "Packets whose hop limit expires cause errors of the host and of the router, as traceroute expects.",
     ttl_exceeded,
 )
 .on(library::GATEWAY)
 .over(variants::one_each);
 fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     ctx.watch(&testbed.net, ["w0", "ext"]);
     let mut capture = Capture::start(testbed.net.ns("w0"))?;
     let routers: [[IpAddr; 2]; 2] =
@@ -86,7 +92,7 @@ fn ttl_exceeded(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             let probe = UdpProbe::connect(testbed.net.ns("w0"), to)?;
             probe.set_hops(hops)?;
             probe.send(b"how far")?;
-            let wanted = Wanted { to, kinds: TTL_EXCEEDED, offender: Some(router) };
+            let wanted = ExpectedError { to, kinds: TTL_EXCEEDED, offender: Some(router) };
             heard(ctx, &format!("{family}, {hops} hops"), &mut capture, pod, &wanted)?;
             let error = probe.error(ctx.patience(1_000));
             ctx.equal(format!("{family}, {hops} hops: error of the socket"), error, Some(Errno::EHOSTUNREACH));
@@ -106,14 +112,14 @@ const PORT_UNREACHABLE_CASE: Case = Case::new(
 .over(variants::one_each);
 fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     ctx.watch(&testbed.net, ["w0", "ext"]);
     let mut capture = Capture::start(testbed.net.ns("w0"))?;
     for family in Family::available().iter().copied() {
         let to = SocketAddr::new(testbed.net.addr("ext", family), ctx.marker);
         let probe = UdpProbe::connect(testbed.net.ns("w0"), to)?;
-        probe.send(b"anybody there?")?;
-        let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
+        probe.send(b"a datagram")?;
+        let wanted = ExpectedError { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
         heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
         ctx.equal(format!("{family}: error of the socket"), error, Some(Errno::ECONNREFUSED));
@@ -125,7 +131,7 @@ fn port_unreachable(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const TOO_BIG_CASE: Case = Case::new(
     "T15",
     "too-big",
-    "A packet that is too big for a router further on comes back as an error that names the MTU.",
+    "A packet that is too large for a link behind the router causes an error with the MTU.",
     too_big,
 )
 .on(library::DIAMOND)
@@ -133,7 +139,7 @@ const TOO_BIG_CASE: Case = Case::new(
 fn too_big(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const NARROW: u32 = 1400;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, Spot { node: "a", dev: "p0" }, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, Spot { node: "a", dev: "p0" }, variant.attach())?;
     ctx.watch(&testbed.net, ["w", "b"]);
     let mut capture = Capture::start(testbed.net.ns("w"))?;
     for family in Family::available().iter().copied() {
@@ -141,7 +147,7 @@ fn too_big(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let probe = UdpProbe::connect(testbed.net.ns("w"), to)?;
         probe.set_oversized(Oversized::Refuse)?;
         probe.send(&[0x4e; 1_800])?;
-        let wanted = Wanted { to, kinds: TOO_BIG, offender: None };
+        let wanted = ExpectedError { to, kinds: TOO_BIG, offender: None };
         let rest = heard(ctx, &format!("{family}"), &mut capture, testbed.net.addr("w", family), &wanted)?;
         // IPv4 has the MTU in the last two of the four bytes, IPv6 in all of them.
         ctx.equal(format!("{family}: MTU in the error"), u32::from_be_bytes(rest), NARROW);

@@ -5,7 +5,7 @@ use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     testbed::{Spot, Testbed},
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_topology::{Family, library, library::Overlay};
@@ -30,34 +30,39 @@ const CROSS_NODE: Case =
 const VXLAN_OVER_IPV4: Case = Case::new(
     "T10",
     "vxlan-over-ipv4",
-    "Pods of two nodes reach each other through VXLAN, and nothing of theirs crosses the fabric unwrapped.",
+    "Pods of two nodes reach each other through VXLAN, and all their packets on the fabric are encapsulated.",
     |ctx, variant| across(ctx, variant, Overlay::Vxlan4),
 )
 .on(library::TWO_NODE_VXLAN)
 .over(variants::one_each);
-const VXLAN_OVER_IPV6: Case = Case::new("T10", "vxlan-over-ipv6", "The same over an IPv6 fabric.", |ctx, variant| {
-    across(ctx, variant, Overlay::Vxlan6)
-})
+const VXLAN_OVER_IPV6: Case = Case::new(
+    "T10",
+    "vxlan-over-ipv6",
+    "Pods of two nodes reach each other through VXLAN over an IPv6 fabric.",
+    |ctx, variant| across(ctx, variant, Overlay::Vxlan6),
+)
 .on(library::TWO_NODE_VXLAN6)
 .over(variants::one_each);
 const IPIP: Case = Case::new(
     "T11",
     "ipip",
-    "Pods of two nodes reach each other through IPv4 in IPv4; IPv6 goes beside it.",
+    "Pods of two nodes reach each other through IPv4 in IPv4; IPv6 is not tunnelled.",
     |ctx, variant| across(ctx, variant, Overlay::Ipip),
 )
 .on(library::TWO_NODE_IPIP)
 .over(variants::one_each);
-const IP6TNL: Case =
-    Case::new("T11", "ip6tnl", "Pods of two nodes reach each other in both families through IPv6.", |ctx, variant| {
-        across(ctx, variant, Overlay::Ip6Tnl)
-    })
-    .on(library::TWO_NODE_IP6TNL)
-    .over(variants::one_each);
+const IP6TNL: Case = Case::new(
+    "T11",
+    "ip6tnl",
+    "Pods of two nodes reach each other in both families through an IPv6 tunnel.",
+    |ctx, variant| across(ctx, variant, Overlay::Ip6Tnl),
+)
+.on(library::TWO_NODE_IP6TNL)
+.over(variants::one_each);
 fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let here = Watch::new(ctx, &testbed, HERE, variant.attach())?;
-    let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
+    let here = HookCounters::new(ctx, &testbed, HERE, variant.attach())?;
+    let there = HookCounters::new(ctx, &testbed, THERE, variant.attach())?;
     let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
     let mtu = testbed.net.readback("nodeA", overlay.dev())?.mtu;
     ctx.equal("path MTU between the nodes", mtu, 1500 - overlay.overhead());
@@ -67,7 +72,7 @@ fn across(ctx: &mut Ctx, variant: &Variant, overlay: Overlay) -> CaseResult {
     let crossed = crossed(&testbed, &mut fabric)?;
     let bare: Vec<&Headers> = crossed.iter().filter(|headers| pods.contains(&headers.source)).collect();
     let wrapped = crossed.iter().filter(|headers| wraps(headers, overlay, library::VNI)).count();
-    let shown = format!("{} bare, {wrapped} wrapped", bare.len());
+    let shown = format!("{} not encapsulated, {wrapped} encapsulated", bare.len());
     let right = match overlay {
         Overlay::None => !bare.is_empty() && wrapped == 0,
         Overlay::Ipip => wrapped > 0 && !bare.is_empty() && bare.iter().all(|headers| headers.source.is_ipv6()),
@@ -101,7 +106,14 @@ fn wraps(headers: &Headers, overlay: Overlay, network: u32) -> bool {
     }
 }
 
-const TUNNEL_CHOSEN_BY_PROGRAM: Case = Case::new("T12", "tunnel-chosen-by-program", "Where no route leads, programs at the pods choose VXLAN's network and far end per packet, over IPv4 and over IPv6.", tunnel_chosen_by_program).on(library::TWO_NODE_METADATA).over(variants::one_each);
+const TUNNEL_CHOSEN_BY_PROGRAM: Case = Case::new(
+    "T12",
+    "tunnel-chosen-by-program",
+    "Without a route, programs at the pods select VXLAN's network and remote address per packet, over IPv4 and IPv6.",
+    tunnel_chosen_by_program,
+)
+.on(library::TWO_NODE_METADATA)
+.over(variants::one_each);
 fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let tunnel = Overlay::VxlanMetadata;
     let testbed = ctx.testbed()?;
@@ -135,22 +147,22 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             attachment.detach()?;
         }
         let report = testbed.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);
-        ctx.check(format!("over {family}: without the programs nothing arrives"), report.silent(), &report);
+        ctx.check(format!("over {family}: without the programs nothing arrives"), report.lost(), &report);
     }
     Ok(())
 }
 
 const HOST_TO_HOST: Case =
-    Case::new("T13", "host-to-host", "Traffic between the nodes themselves meets no program of a pod.", host_to_host)
+    Case::new("T13", "host-to-host", "Traffic between the nodes themselves runs no program of a pod.", host_to_host)
         .on(library::TWO_NODE)
         .over(variants::one_each);
 fn host_to_host(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let here = Watch::new(ctx, &testbed, HERE, variant.attach())?;
-    let there = Watch::new(ctx, &testbed, THERE, variant.attach())?;
+    let here = HookCounters::new(ctx, &testbed, HERE, variant.attach())?;
+    let there = HookCounters::new(ctx, &testbed, THERE, variant.attach())?;
     let before = (here.counted()?, there.counted()?);
     Trip::new(ctx, "nodeA", "nodeB").passes(ctx, &testbed, &[])?;
-    ctx.equal("packets that met a pod's program", (here.counted()?, there.counted()?), before);
+    ctx.equal("packets that ran a pod's program", (here.counted()?, there.counted()?), before);
     // The programs are attached and would have counted.
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&here, &there])
 }

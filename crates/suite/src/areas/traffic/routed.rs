@@ -4,7 +4,7 @@ use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
     testbed::P0,
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_topology::{Family, Tap, library};
@@ -20,7 +20,7 @@ pub const CASES: &[Case] = &[POD_TO_EXTERNAL, POD_TO_USER_SPACE, EXTERNAL_TO_POD
 const POD_TO_EXTERNAL: Case = Case::new(
     "T04",
     "pod-to-external",
-    "A pod reaches an outside node through its host and a router, each of which takes one off the TTL.",
+    "A pod reaches an outside node through its host and a router, each of which decrements the TTL.",
     pod_to_external,
 )
 .on(library::GATEWAY)
@@ -28,7 +28,7 @@ const POD_TO_EXTERNAL: Case = Case::new(
 fn pod_to_external(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const HOPS: u8 = 2;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("ext"))?;
     Trip::new(ctx, "w0", "ext").passes(ctx, &testbed, &[&watch])?;
     let pod = Family::ALL.map(|family| testbed.net.addr("w0", family));
@@ -50,11 +50,11 @@ const EXTERNAL_TO_POD: Case =
         .over(variants::usual_mechanisms);
 fn external_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     Trip::new(ctx, "ext", "w0").passes(ctx, &testbed, &[&watch])
 }
 
-/// The addresses of the node on the outside, as [`library::gateway_nat`] has them.
+/// The external addresses of the node in [`library::gateway_nat`].
 fn node_addrs() -> [IpAddr; 2] {
     [library::NODE_ADDR_V4, library::NODE_ADDR_V6].map(|addr| addr.parse().expect("the library's own constant"))
 }
@@ -62,14 +62,14 @@ fn node_addrs() -> [IpAddr; 2] {
 const MASQUERADE: Case = Case::new(
     "T06",
     "masquerade",
-    "Behind a masquerading host the outside sees the host's address, and answers find the pod.",
+    "With masquerading, an outside node sees the host's address, and its answers reach the pod.",
     masquerade,
 )
 .on(library::GATEWAY_NAT)
 .over(variants::usual_mechanisms);
 fn masquerade(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let trip = Trip::new(ctx, "w0", "ext");
     Trip { source: Some(node_addrs()), ..trip }.passes(ctx, &testbed, &[&watch])
 }
@@ -77,14 +77,14 @@ fn masquerade(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const NODE_PORT: Case = Case::new(
     "T07",
     "node-port",
-    "A port of the node leads to a pod, and the answers come from the node's address.",
+    "A port of the node forwards to a pod, and the answers come from the node's address.",
     node_port,
 )
 .on(library::GATEWAY_NAT)
 .over(variants::usual_mechanisms);
 fn node_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::marking(ctx, &testbed, P0, variant.attach(), library::POD_PORT)?;
+    let watch = HookCounters::marking(ctx, &testbed, P0, variant.attach(), library::POD_PORT)?;
     let trip = Trip {
         marker: library::POD_PORT,
         protos: &[Proto::Udp, Proto::Tcp],
@@ -97,7 +97,7 @@ fn node_port(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POD_TO_USER_SPACE: Case = Case::new(
     "T04",
     "pod-to-user-space",
-    "User space reads from a tap what the pod sent, with the TTL one lower and otherwise intact, and its answer arrives.",
+    "User space reads the pod's packets from a tap, unchanged except for the TTL, and its answer arrives.",
     pod_to_user_space,
 )
 .on(library::TAP)
@@ -106,7 +106,7 @@ fn pod_to_user_space(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const WORDS: &[u8] = b"read by user space";
     const ETHERNET: usize = 14;
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, P0, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let tap = testbed.net.tap("host", "tap0");
     ctx.watch(&testbed.net, ["w0", "host"]);
     for far in library::FAR_END {

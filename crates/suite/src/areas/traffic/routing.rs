@@ -1,13 +1,13 @@
-//! Routing by more than the destination: rules and VRFs.
+//! Routing by rules and VRFs, not only by the destination.
 //!
-//! netkit's PEER programs see an ingress_ifindex of 0, but the packet arrives by the primary: rules for the incoming device
-//! must match it as with a veth.
+//! netkit's PEER programs see an ingress_ifindex of 0, but the packet arrives by the primary: rules for the incoming
+//! device must match it as with a veth.
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, P1, Spot, Testbed},
-    trip::{Trip, Watch},
+    trip::{HookCounters, Trip},
     variants,
 };
 use lab_topology::library;
@@ -23,7 +23,7 @@ const VRF: Case =
         .over(variants::one_each);
 fn vrf(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let watch = Watch::new(ctx, &testbed, Spot { node: "r1", dev: "p0" }, variant.attach())?;
+    let watch = HookCounters::new(ctx, &testbed, Spot { node: "r1", dev: "p0" }, variant.attach())?;
     Trip::new(ctx, "h1", "h2").passes(ctx, &testbed, &[&watch])?;
     Trip::new(ctx, "h2", "h1").passes(ctx, &testbed, &[&watch])
 }
@@ -60,8 +60,8 @@ const RULES: Case = Case::new(
 .over(variants::one_each);
 fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let first = Watch::new(ctx, &testbed, P0, variant.attach())?;
-    let second = Watch::new(ctx, &testbed, P1, variant.attach())?;
+    let first = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
+    let second = HookCounters::new(ctx, &testbed, P1, variant.attach())?;
     let mark = Some(library::POLICY_MARK);
     for [by_device, by_source, by_mark] in library::POLICY_ADDRS.map(|addrs| addrs.map(|addr| addr.parse::<IpAddr>())) {
         let (by_device, by_source, by_mark) = (by_device?, by_source?, by_mark?);

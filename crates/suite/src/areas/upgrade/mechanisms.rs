@@ -1,7 +1,7 @@
-//! Changing programs, mechanisms and owners under traffic. Losses are measured by a stream of numbered datagrams.
+//! Changing programs, mechanisms and owners under traffic. Losses are measured with a stream of numbered datagrams.
 
 use crate::areas::links::pins::pin_path;
-use lab_bpf::{Link, Program, TcOptions};
+use lab_bpf::{BpfLink, Program, TcOptions};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -37,8 +37,8 @@ fn met_by(programs: &[&Program]) -> Result<u64, Stop> {
     programs.iter().try_fold(0, |met, program| Ok(met + program.stats()?.marked))
 }
 
-/// Counts lost datagrams during a change of mechanisms, and packets that ran no program. `flaps` is the number of added or
-/// removed qdiscs: each may cost one packet.
+/// Counts lost datagrams during a change of mechanisms, and packets that ran no program. `flaps` is the number of added
+/// or removed qdiscs: each may cost one packet.
 fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
     // If a loss is allowed, lost datagrams are not waited for.
     let report = match flaps {
@@ -68,7 +68,7 @@ fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: 
 const TC_TO_TCX: Case = Case::new(
     "H03",
     "tc-to-tcx",
-    "Changing from a clsact filter to tcx under traffic, tcx first, loses no packet, and every packet meets a program.",
+    "Changing from a clsact filter to tcx under traffic, tcx first, loses no packet, and every packet runs a program.",
     tc_to_tcx,
 )
 .on(library::PAIR)
@@ -91,7 +91,7 @@ fn tc_to_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_TO_NETKIT: Case = Case::new(
     "H06",
     "tcx-to-netkit",
-    "Changing from tcx to netkit and back under traffic loses no packet, and every packet meets a program.",
+    "Changing from tcx to netkit and back under traffic loses no packet, and every packet runs a program.",
     tcx_to_netkit,
 )
 .on(library::PAIR)
@@ -119,7 +119,7 @@ fn tcx_to_netkit(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const UPDATE_UNDER_LOAD: Case = Case::new(
     "H08",
     "update-under-load",
-    "Fifty BPF_LINK_UPDATEs under traffic lose no packet, and every packet meets exactly one of the two programs.",
+    "Fifty BPF_LINK_UPDATEs under traffic lose no packet, and every packet runs exactly one of the two programs.",
     update_under_load,
 )
 .on(library::PAIR)
@@ -148,7 +148,7 @@ fn update_under_load(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REPLACE_FILTER: Case = Case::new(
     "H01",
     "replace-filter",
-    "Replacing a filter's program ten times under traffic loses no packet; each meets exactly one program.",
+    "Replacing a filter's program ten times under traffic loses no packet; each packet runs exactly one program.",
     replace_filter,
 )
 .on(library::PAIR)
@@ -166,7 +166,7 @@ fn replace_filter(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     some_traffic(ctx, &stream)?;
     let listed: Vec<u32> = testbed.observe(P0)?.iter().map(|seen| seen.prog_id).collect();
-    ctx.equal("programs left", listed, vec![programs[REPLACEMENTS % 2].id()]);
+    ctx.equal("remaining programs", listed, vec![programs[REPLACEMENTS % 2].id()]);
     let report = stream.stop(ctx.patience(DRAIN_MS));
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.equal("datagrams lost", report.lost_count(), 0);
@@ -178,7 +178,7 @@ fn replace_filter(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const FILTER_MAKE_BEFORE_BREAK: Case = Case::new(
     "H02",
     "filter-make-before-break",
-    "Adding a second filter before removing the first loses no packet, and every packet meets a program.",
+    "Adding a second filter before removing the first loses no packet, and every packet runs a program.",
     make_before_break,
 )
 .on(library::PAIR)
@@ -233,8 +233,8 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     some_traffic(ctx, &stream)?;
     let kinds: Vec<String> =
         testbed.run(P0, || lab_bpf::qdiscs(ifindex))?.into_iter().map(|qdisc| qdisc.kind).collect();
-    ctx.check("no clsact left", !kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
-    ctx.check("tcx program continued to run", new.stats()?.marked > unmet, new.stats()?.marked);
+    ctx.check("no clsact remains", !kinds.iter().any(|kind| kind == "clsact"), format!("{kinds:?}"));
+    ctx.check("the tcx program continued to run", new.stats()?.marked > unmet, new.stats()?.marked);
     let report = stream.stop(DRAIN_WINDOW);
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let flaps = 2 * ROUNDS - 1;
@@ -251,7 +251,7 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_TO_TC: Case = Case::new(
     "H05",
     "tcx-to-tc",
-    "Changing from tcx to clsact, filter first, loses no packet except for the one that adding the qdisc may lose.",
+    "Changing from tcx to clsact, filter first, loses at most the one packet that adding the qdisc may lose.",
     tcx_to_tc,
 )
 .on(library::PAIR)
@@ -272,7 +272,15 @@ fn tcx_to_tc(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     changed_over(ctx, stream, &[&old, &new], 1)
 }
 
-const NETKIT_TO_TC: Case = Case::new("H07", "netkit-to-tc", "Changing from netkit through tcx to clsact leaves no netkit program, and loses only what adding the qdisc may lose.", netkit_to_tc).on(library::PAIR).over(variants::netkit_native).needs(&[Capability::Tcx, Capability::Clsact]);
+const NETKIT_TO_TC: Case = Case::new(
+    "H07",
+    "netkit-to-tc",
+    "Changing from netkit through tcx to clsact leaves no netkit program, and loses at most one packet (qdisc).",
+    netkit_to_tc,
+)
+.on(library::PAIR)
+.over(variants::netkit_native)
+.needs(&[Capability::Tcx, Capability::Clsact]);
 fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let programs = [testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?];
@@ -296,7 +304,7 @@ fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const OWNER_RESTARTS: Case = Case::new(
     "H09",
     "owner-restarts",
-    "A new owner adopts the pinned link and updates it while the old one is killed: nothing is lost, one link remains.",
+    "A new owner opens the pinned link and updates it while the old owner is killed: no packet is lost, one link remains.",
     owner_restarts,
 )
 .on(library::PAIR)
@@ -313,7 +321,7 @@ fn owner_restarts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let mut owner = Holder::of(link)?;
     for round in 1..=RESTARTS {
         some_traffic(ctx, &stream)?;
-        let adopted = Link::open_pinned(&path)?;
+        let adopted = BpfLink::open_pinned(&path)?;
         // Killed between opening the pin and the update: the worst moment for a replaced owner.
         owner.kill()?;
         adopted.update(&*programs[round % 2], Some(programs[(round + 1) % 2].as_fd()))?;

@@ -16,7 +16,7 @@ pub const CASES: &[Case] = &[DATAPATH_TC_TO_TCX, DATAPATH_TO_NETKIT];
 const DATAPATH_TC_TO_TCX: Case = Case::new(
     "H03",
     "datapath-tc-to-tcx",
-    "The datapath changes from tc to tcx under traffic to a service without losing a packet.",
+    "Changing the datapath from tc to tcx under traffic to a service loses no packet.",
     tc_to_tcx,
 )
 .on(library::PODS)
@@ -29,7 +29,7 @@ fn tc_to_tcx(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DATAPATH_TO_NETKIT: Case = Case::new(
     "H06",
     "datapath-to-netkit",
-    "The datapath changes from tc over tcx to netkit under traffic to a service without losing a packet.",
+    "Changing the datapath from tc to tcx to netkit under traffic to a service loses no packet.",
     tc_to_netkit,
 )
 .on(library::PODS)
@@ -72,6 +72,6 @@ fn upgrade(ctx: &mut Ctx, _variant: &Variant, steps: &[AttachRequest]) -> CaseRe
     }
     let counted = node.counters(W0, Direction::FromWorkload)?;
     ctx.equal("every datagram was translated exactly once", counted.translated - before, sent);
-    ctx.equal("packets that found an empty slot", counted.missed, 0);
+    ctx.equal("tail calls into an empty slot", counted.missed, 0);
     node.service_passes(ctx, W0, "w1", client)
 }

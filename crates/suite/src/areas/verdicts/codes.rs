@@ -4,7 +4,7 @@ use lab_bpf::{Config, PolicyKey, ProgramKind};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::Ctx,
-    testbed::{How, P0, UNTYPED},
+    testbed::{MprogCall, P0, UNTYPED},
     variants,
 };
 use lab_protocol::{AttachType, LinkKind};
@@ -70,7 +70,7 @@ const SENT: usize = 3;
 const RETURN_CODES: Case = Case::new(
     "V01",
     "return-codes",
-    "What each return code does: clsact drops SHOT, STOLEN and TRAP, tcx only SHOT, netkit all but UNSPEC and OK.",
+    "Of the return codes clsact drops SHOT, STOLEN and TRAP, tcx only SHOT, and netkit all except UNSPEC and OK.",
     return_codes,
 )
 .on(library::PAIR)
@@ -151,7 +151,7 @@ fn with_policies(variant: &Variant) -> Template {
 const DEFAULT_POLICY: Case = Case::new(
     "V02",
     "default-policy",
-    "Without a program, a netkit end's policy decides what it transmits, each end for itself.",
+    "Without a program, the policy of each netkit end decides which packets that end transmits.",
     default_policy,
 )
 .on_each(with_policies)
@@ -164,7 +164,7 @@ fn default_policy(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let flows = Family::ALL.map(|family| (from, to, Proto::Udp, family));
         for (family, report) in Family::available().iter().copied().zip(testbed.silences(ctx, flows)) {
             let arrives = report.delivered == report.sent && report.sent > 0;
-            let lost = report.tried() && report.silent();
+            let lost = report.lost();
             let ok = if verdict == "forward" { arrives } else { lost };
             ctx.check(format!("{from} to {to} under {verdict} ({family})"), ok, &report);
         }
@@ -218,7 +218,7 @@ fn blackhole_is_back(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (linked, plain) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
     let link = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &linked)?;
-    let prog = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, How::Prog)?;
+    let prog = testbed.attach_as(ctx, P0, variant.attach(), Direction::FromWorkload, &plain, MprogCall::Prog)?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     link.detach()?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V6);
@@ -258,19 +258,24 @@ const NO_WINDOW_BEFORE_ATTACH: Case = Case::new(
 .over(variants::netkit_native);
 fn no_window(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let witness = lab_topology::link::stats(testbed.net.ns("host"), "p0")?.rx_packets;
+    let received = || lab_topology::link::stats(testbed.net.ns("host"), "p0").map(|stats| stats.rx_packets);
+    let witness = received()?;
     testbed.blocked(ctx, "pod", "host");
-    let leaked = lab_topology::link::stats(testbed.net.ns("host"), "p0")?.rx_packets - witness;
-    ctx.equal("packets that the node's end received before attach", leaked, 0);
+    let open = received()?;
+    ctx.equal("packets that the node's end received before attach", open - witness, 0);
     let program = testbed.counter(ctx, P0)?;
     let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
-    testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)
+    testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)?;
+    // The same counter moves once packets arrive: it would have shown one that arrived before.
+    let arrived = received()? - open;
+    ctx.check("packets that the node's end received after attach", arrived >= program.stats()?.marked, arrived);
+    Ok(())
 }
 
 const DROP_ACCOUNTING: Case = Case::new(
     "V07",
     "drop-accounting",
-    "A netkit drop counts as tx_dropped of the sending end; a clsact or tcx ingress drop does not touch the pod's.",
+    "A netkit drop counts as tx_dropped of the sending end; a clsact or tcx ingress drop does not.",
     drop_accounting,
 )
 .on(library::PAIR)
@@ -283,11 +288,11 @@ fn drop_accounting(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let dropped = || link::stats(testbed.net.ns("pod"), "eth0").map(|stats| stats.tx_dropped);
     let before = dropped()?;
     let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V4);
-    ctx.equal("delivered", report.delivered, 0);
+    ctx.check("dropped", report.lost(), &report);
     let counted = dropped()? - before;
     let wanted = if attachment.hook.attach_type() == AttachType::Netkit { u64::from(report.wanted) } else { 0 };
     ctx.equal("tx_dropped of the pod's end", counted, wanted);
-    ctx.equal("packets that the program saw", program.stats()?.marked, u64::from(report.wanted));
+    ctx.equal("packets that the program counted", program.stats()?.marked, u64::from(report.wanted));
     Ok(())
 }
 
@@ -307,7 +312,7 @@ fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let native = attachment.hook.attach_type() == AttachType::Netkit;
     let flows = Family::ALL.map(|family| ("pod", "host", Proto::Udp, family));
     for (family, report) in Family::available().iter().copied().zip(testbed.silences(ctx, flows)) {
-        ctx.check(format!("dropped ({family})"), report.silent(), &report);
+        ctx.check(format!("dropped ({family})"), report.lost(), &report);
         let wanted = if native { vec![Errno::ENOBUFS as i32; report.wanted as usize] } else { Vec::new() };
         ctx.equal(format!("error of the sender ({family})"), report.errors, wanted);
     }
@@ -317,7 +322,7 @@ fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const POLICY_MAP: Case = Case::new(
     "V11",
     "policy-map",
-    "Verdicts by policy map: a denied port is silent, every other flow passes, and lifting the denial lets it pass.",
+    "Verdicts by policy map: a denied port gets no packets, every other flow passes, and it works again without the rule.",
     policy_map,
 )
 .on(library::PAIR)
@@ -333,8 +338,12 @@ fn policy_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (from, to) = variant.direction().ends("pod", "host");
     let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
     let denied = Family::ALL.map(|family| (from, to, Proto::Udp, family));
-    for (family, report) in Family::available().iter().copied().zip(testbed.silences(ctx, denied)) {
-        ctx.equal(format!("UDP to the denied port ({family})"), report.delivered, 0);
+    let reports = testbed.silences(ctx, denied);
+    // The second witness of the denial: the packets came as far as the program.
+    let wanted = reports.iter().map(|report| u64::from(report.wanted)).sum();
+    ctx.equal("packets to the denied port that the program saw", program.stats()?.marked, wanted);
+    for (family, report) in Family::available().iter().copied().zip(reports) {
+        ctx.check(format!("UDP to the denied port is dropped ({family})"), report.lost(), &report);
         for proto in [Proto::Icmp, Proto::Tcp] {
             testbed.flow_passes(ctx, from, to, proto, family);
         }

@@ -23,7 +23,7 @@ pub const CASES: &[Case] = &[TCP_MEETS_A_DROP, FILTER_CHAIN];
 const TCP_MEETS_A_DROP: Case = Case::new(
     "V09",
     "tcp-meets-a-drop",
-    "A dropped TCP handshake is silence, not a reset: no errno before the deadline, where a closed port refuses.",
+    "A dropped TCP handshake gives no errno before the deadline, whereas a closed port refuses at once.",
     tcp_meets_a_drop,
 )
 .on(library::PAIR)
@@ -51,8 +51,8 @@ fn tcp_meets_a_drop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.equal(format!("connected through a drop ({family})"), report.connected, false);
         ctx.equal(format!("errno of the connect ({family})"), report.errno, None);
     }
-    // In a guest that has just been restored the first packet may take longer than the silence is listened to. Neither is
-    // sent again within its time: the first repetition of a SYN comes after a second (TCP_TIMEOUT_INIT).
+    // In a guest that has just been restored the first packet may take longer than the silence is listened to. Neither
+    // is sent again within its time: the first repetition of a SYN comes after a second (TCP_TIMEOUT_INIT).
     let handshakes = Family::available().len() as u64;
     ctx.wait_until(2_000, || Ok(program.stats()?.marked >= handshakes))?;
     let met = program.stats()?.marked;
@@ -67,7 +67,7 @@ fn tcp_meets_a_drop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// A filter in front of the one under observation, with this verdict for marked packets.
+/// A filter before the observed one, with this verdict for marked packets.
 fn ahead(
     ctx: &Ctx,
     testbed: &Testbed,
@@ -84,7 +84,7 @@ fn ahead(
 const FILTER_CHAIN: Case = Case::new(
     "V12",
     "filter-chain",
-    "Filters run by priority; UNSPEC, PIPE and RECLASSIFY go on, OK and SHOT end; without direct action 0 goes on.",
+    "Filters run by priority; UNSPEC, PIPE and RECLASSIFY continue, OK and SHOT end; without direct action 0 continues.",
     filter_chain,
 )
 .on(library::PAIR)
@@ -96,8 +96,8 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let behind = TcOptions { priority: 9, handle: 9, direct_action: true };
     let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
     testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
-    // The verdict of the first filter, whether it uses direct action, whether the packet passes, whether the second filter
-    // runs.
+    // The verdict of the first filter, whether it uses direct action, whether the packet passes, whether the second
+    // filter runs.
     for (name, verdict, direct, passes, goes_on) in [
         ("UNSPEC", -1, true, true, true),
         ("PIPE", 3, true, true, true),
@@ -113,7 +113,7 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             true => testbed.flow(ctx, from, to, Proto::Udp, Family::V4),
             false => testbed.silence(ctx, from, to, Proto::Udp, Family::V4),
         };
-        let ended = if passes { report.complete() } else { report.tried() && report.silent() };
+        let ended = if passes { report.complete() } else { report.lost() };
         ctx.check(format!("{name}: the packet {}", if passes { "passes" } else { "is dropped" }), ended, &report);
         let counts = (first.stats()?.marked, last.stats()?.marked - before);
         let wanted = u64::from(report.wanted);

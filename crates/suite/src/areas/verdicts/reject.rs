@@ -1,6 +1,6 @@
-//! Rejecting with an error: a program answers with the ICMP error itself.
+//! Rejecting with an error: the program itself answers with an ICMP error.
 
-use crate::areas::traffic::errors::{PORT_UNREACHABLE, Wanted, heard};
+use crate::areas::traffic::errors::{ExpectedError, PORT_UNREACHABLE, heard};
 use lab_bpf::{Config, ProgramKind};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
@@ -10,7 +10,9 @@ use lab_harness::{
 };
 use lab_protocol::AttachRequest;
 use lab_topology::{Family, library, offload::send_checksummed};
-use lab_traffic::{Attempt, Capture, Headers, Packet, Path, Proto, SILENCE_WINDOW, Transport, UdpProbe, UdpSink};
+use lab_traffic::{
+    Capture, ConnectAttempt, Headers, Packet, Path, Proto, SILENCE_WINDOW, Transport, UdpProbe, UdpSink,
+};
 use nix::errno::Errno;
 use std::net::SocketAddr;
 
@@ -20,14 +22,22 @@ const BPF_F_INGRESS: u64 = 1;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[REJECT_BY_ICMP];
 
-const REJECT_BY_ICMP: Case = Case::new("V10", "reject-by-icmp", "A program turns packets into ICMP port unreachable and sends them back: UDP and TCP get ECONNREFUSED, nothing arrives.", reject_by_icmp).on(library::PODS).over(variants::usual_hooks);
+const REJECT_BY_ICMP: Case = Case::new(
+    "V10",
+    "reject-by-icmp",
+    "A program answers packets with ICMP port unreachable: UDP and TCP get ECONNREFUSED, and no packet arrives.",
+    reject_by_icmp,
+)
+.on(library::PODS)
+.over(variants::usual_hooks);
 fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     // The sender completes checksums, so that the receiver verifies those that the program computes.
     send_checksummed(testbed.net.ns("w0"), "eth0")?;
     let (at, way) = match variant.direction() {
         Direction::FromWorkload => (P0, 0),
-        // At the node's end, the hooks answer into the node; PRIMARY runs as the pod's end, which sends to the node anyway.
+        // At the node's end, the hooks answer into the node; PRIMARY runs as the pod's end, which sends to the node
+        // anyway.
         Direction::ToWorkload if variant.attach() == AttachRequest::Netkit => (P1, 0),
         Direction::ToWorkload => (P1, BPF_F_INGRESS),
     };
@@ -42,7 +52,7 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let before = program.stats()?.marked;
         let probe = UdpProbe::connect(client, to)?;
         probe.send(b"may I?")?;
-        let wanted = Wanted { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
+        let wanted = ExpectedError { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
         let what = format!("udp over {family}");
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
         let error = probe.error(ctx.patience(1_000));
@@ -55,11 +65,12 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let path = Path::direct(client, server, to.ip(), ctx.marker);
         let what = format!("tcp over {family}");
         let mut capture = Capture::start(client)?;
-        let attempt = Attempt::start(path)?;
+        let attempt = ConnectAttempt::start(path)?;
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
         if family == Family::V6 {
-            // If the first SYN over IPv6 is refused while connect() still sends it, the error is not delivered (tcp_v6_err
-            // keeps it in sk_err_soft while the socket is locked), and the kernel repeats the SYN after a second.
+            // If the first SYN over IPv6 is refused while connect() still sends it, the error is not delivered
+            // (tcp_v6_err keeps it in sk_err_soft while the socket is locked), and the kernel repeats the SYN after a
+            // second.
             let syn = capture.packets()?.iter().find(|packet| is_syn(packet, to)).cloned();
             ctx.require("the SYN was captured", syn.is_some(), to)?;
             syn.map_or(Ok(()), |syn| syn.send_again(client))?;

@@ -1,0 +1,157 @@
+//! The installed lab in directories that are not projects.
+
+use super::package::{fine, lab, packages, project, words};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+/// The directory of the cached 6.12.
+fn kernel() -> PathBuf {
+    let project = project();
+    let said = fine(&lab(project.path(), &["kernels", "fetch", "--kernel", "6.12"]).output().unwrap());
+    PathBuf::from(said.trim_end().rsplit(" at ").next().unwrap()).parent().unwrap().to_owned()
+}
+
+#[track_caller]
+fn counts(output: &Output, directory: &Path) -> serde_json::Value {
+    let run = fs::read(directory.join("results/latest/run.json")).unwrap_or_else(|_| panic!("{}", words(output)));
+    serde_json::from_slice::<serde_json::Value>(&run).unwrap()["counts"].clone()
+}
+
+#[test]
+fn init_lists_its_files_and_replaces_none_without_force() {
+    let dir = project();
+    let refused = lab(dir.path(), &["init"]).output().unwrap();
+    let error = words(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{error}");
+    assert!(error.contains("has kernels.toml, lab.toml, known.toml, splats.toml, kernels.lock already"), "{error}");
+    fine(&lab(dir.path(), &["init", "--force"]).output().unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let lost = lab(elsewhere.path(), &["list"]).output().unwrap();
+    assert_eq!(lost.status.code(), Some(2), "{}", words(&lost));
+    assert!(words(&lost).contains("`lab init`"), "{}", words(&lost));
+}
+
+#[test]
+fn every_command_works_in_a_new_project_without_a_compiler() {
+    let dir = project();
+    let at = dir.path();
+    let run = |arguments: &[&str]| fine(&lab(at, arguments).output().unwrap());
+    let started = Instant::now();
+    assert!(run(&["list", "--case", "A01*"]).contains("A01-"));
+    assert!(started.elapsed() < Duration::from_secs(3), "`lab list` took {:?}", started.elapsed());
+    assert!(run(&["topology", "list"]).contains("pods"));
+    let doctor = words(&lab(at, &["doctor"]).output().unwrap());
+    assert!(!doctor.contains("Rust") && !doctor.contains("bpf-linker"), "it builds nothing: {doctor}");
+    let select = ["--kernel", "6.12", "--case", "A01-*"];
+    run(&[&["run"][..], &select].concat());
+    let capabilities = run(&["capabilities", "--kernel", "6.12"]);
+    assert!(capabilities.contains("netkit"), "{capabilities}");
+    assert_eq!(run(&["shell", "6.12", "--", "echo", "in a guest"]), "in a guest\n");
+    let shards = at.join("shards");
+    for part in ["1/2", "2/2"] {
+        run(&[&["run"][..], &select, &["--partition", part, "--out", "shards"]].concat());
+    }
+    run(&["merge", "shards"]);
+    let watch = lab(at, &["run", "--watch"]).output().unwrap();
+    assert_eq!(watch.status.code(), Some(2), "{}", words(&watch));
+    assert!(words(&watch).contains("this lab is installed"), "{}", words(&watch));
+
+    // A lab whose guests run something else.
+    let other = tempfile::tempdir().unwrap();
+    let prefix = &packages().prefix;
+    fine(&Command::new("cp").arg("-a").arg(prefix.join(".")).arg(other.path()).output().unwrap());
+    let object = other.path().join("lib/netkit-lab/datapath.o");
+    fs::write(&object, [fs::read(&object).unwrap(), vec![0]].concat()).unwrap();
+    fs::remove_dir_all(&shards).unwrap();
+    run(&[&["run"][..], &select, &["--partition", "1/2", "--out", "shards"]].concat());
+    let mut command = Command::new(other.path().join("bin/lab"));
+    super::package::plain(
+        command.current_dir(at).args([&["run"][..], &select, &["--partition", "2/2", "--out", "shards"]].concat()),
+    );
+    fine(&command.output().unwrap());
+    let refused = lab(at, &["merge", "shards"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{}", words(&refused));
+    assert!(words(&refused).contains("the installed lab"), "{}", words(&refused));
+}
+
+/// The figures of docs/install.md: `cargo test -p lab --test installed one_cell -- --nocapture` shows them.
+#[test]
+fn one_cell_again_takes_little_more_time_than_its_guest() {
+    let dir = project();
+    let cell = ["run", "--kernel", "6.12", "--case", "A02-tcx-link[tcx,veth,from-workload]"];
+    fine(&lab(dir.path(), &cell).output().unwrap());
+    let time = || {
+        let started = Instant::now();
+        fine(&lab(dir.path(), &cell).output().unwrap());
+        started.elapsed()
+    };
+    let best = (0..5).map(|_| time()).min().unwrap();
+    println!("one cell again: {:.2} s", best.as_secs_f32());
+    assert!(best < Duration::from_secs(2), "{best:?}; 0.5 s on two idle processors");
+}
+
+#[test]
+fn a_kernel_of_this_host_needs_no_file() {
+    let kernel = kernel();
+    let dir = tempfile::tempdir().unwrap();
+    let image = kernel.join("vmlinuz").display().to_string();
+    let modules = kernel.join("modules").display().to_string();
+    let case = ["--case", "A01-*veth*"];
+    let with =
+        lab(dir.path(), &[&["run", "--image", &image, "--modules", &modules][..], &case].concat()).output().unwrap();
+    let told = fine(&with);
+    assert!(told.contains("image") && counts(&with, dir.path())["passed"].as_u64() > Some(0), "{}", words(&with));
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["results"], "nothing but results is written");
+
+    let without = lab(dir.path(), &[&["run", "--image", &image][..], &case].concat()).output().unwrap();
+    assert_eq!(without.status.code(), Some(1), "{}", words(&without));
+    let hint: Vec<String> =
+        words(&without).lines().filter(|line| line.contains("--modules DIR")).map(str::to_owned).collect();
+    assert_eq!(hint.len(), 1, "one line: {}", words(&without));
+
+    // A built tree without modules has its image and its configuration where a build puts them.
+    let tree = dir.path().join("linux");
+    fs::create_dir_all(tree.join("arch/x86/boot")).unwrap();
+    symlink(&image, tree.join("arch/x86/boot/bzImage")).unwrap();
+    symlink(kernel.join("config"), tree.join(".config")).unwrap();
+    let output = lab(dir.path(), &["run", "--tree", "linux", "--case", "A02-*nk-l3*"]).output().unwrap();
+    fine(&output);
+
+    for (arguments, wanted) in [
+        (&["run", "--image", "/nonexistent"][..], "/nonexistent"),
+        (&["run", "--modules", &modules], "--image"),
+        (&["run", "--image", &image, "--kernel", "6.12"], "--kernel"),
+    ] {
+        let refused = lab(dir.path(), arguments).output().unwrap();
+        assert!(!refused.status.success() && words(&refused).contains(wanted), "{}", words(&refused));
+    }
+}
+
+#[test]
+fn local_kernels_are_merged_and_not_committed() {
+    let kernel = kernel();
+    let dir = project();
+    let at = |name: &str| kernel.join(name).display().to_string();
+    let local = format!(
+        "[kernels.mine]\nclass = \"mine\"\nsource.path = {{ image = \"{}\", modules = \"{}\" }}\n",
+        at("vmlinuz"),
+        at("modules")
+    );
+    fs::write(dir.path().join("kernels.local.toml"), local).unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(dir.path()).args(arguments).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        fine(&git.output().unwrap())
+    };
+    git(&["init", "--quiet"]);
+    assert!(!git(&["status", "--porcelain", "--untracked-files=all"]).contains("local"), "git ignores it");
+    let listed = fine(&lab(dir.path(), &["kernels", "list"]).output().unwrap());
+    assert!(listed.contains("6.12") && listed.contains("mine"), "{listed}");
+    fine(&lab(dir.path(), &["run", "--kernel", "mine", "--case", "A01-*veth*"]).output().unwrap());
+}

@@ -1,0 +1,6 @@
+//! The lab as people install it: the packages that `scripts/dist` builds, in directories and roots without a compiler.
+
+mod anywhere;
+mod package;
+mod repro;
+mod use_in_ci;

@@ -1,0 +1,203 @@
+//! The content of the packages, and that they start without other programs.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Everything that a person without a compiler has in PATH.
+const PLAIN: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The packages of this version.
+pub struct Packages {
+    /// The archive.
+    pub archive: PathBuf,
+    deb: PathBuf,
+    image: PathBuf,
+    /// The archive, unpacked.
+    pub prefix: PathBuf,
+    _place: tempfile::TempDir,
+}
+
+/// Builds the packages once for all tests.
+pub fn packages() -> &'static Packages {
+    static PACKAGES: OnceLock<Packages> = OnceLock::new();
+    PACKAGES.get_or_init(|| {
+        let output = Command::new(Path::new(ROOT).join("scripts/dist")).env_remove("BASE").output().unwrap();
+        let said = fine(&output);
+        let built: Vec<PathBuf> = said.lines().map(|line| Path::new(ROOT).join(line).canonicalize().unwrap()).collect();
+        let [archive, deb, image] = <[PathBuf; 3]>::try_from(built).expect(&said);
+        let place = tempfile::tempdir().unwrap();
+        let unpack = "zstd -qdc \"$1\" | tar -x --strip-components=1 -C \"$2\"";
+        fine(&Command::new("sh").args(["-c", unpack, "sh"]).arg(&archive).arg(place.path()).output().unwrap());
+        Packages { archive, deb, image, prefix: place.path().canonicalize().unwrap(), _place: place }
+    })
+}
+
+/// The installed lab in a directory, without a compiler and without what cargo sets for tests.
+pub fn lab(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(packages().prefix.join("bin/lab"));
+    plain(command.current_dir(directory).args(arguments));
+    command
+}
+
+/// Makes a command one of a person without a compiler.
+pub fn plain(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CARGO")) {
+        command.env_remove(name);
+    }
+    command.env("PATH", PLAIN).env("CI", "true").env_remove("MAKELEVEL").env_remove("RUSTUP_HOME");
+}
+
+pub fn words(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The standard output of a command that passed.
+#[track_caller]
+pub fn fine(output: &Output) -> String {
+    assert!(output.status.success(), "{:?}: {}", output.status, words(output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A new project, begun by `lab init`.
+pub fn project() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fine(&lab(dir.path(), &["init"]).output().unwrap());
+    dir
+}
+
+/// The files that every package has, from its prefix.
+const FILES: [&str; 18] = [
+    "bin/lab",
+    "lib/netkit-lab/guest-agent",
+    "lib/netkit-lab/lab.o",
+    "lib/netkit-lab/datapath.o",
+    "share/bash-completion/completions/lab",
+    "share/doc/netkit-lab/CHANGELOG.md",
+    "share/doc/netkit-lab/LICENSE-APACHE",
+    "share/doc/netkit-lab/LICENSE-MIT",
+    "share/doc/netkit-lab/README.md",
+    "share/fish/vendor_completions.d/lab.fish",
+    "share/man/man1/lab.1.gz",
+    "share/netkit-lab/ci",
+    "share/netkit-lab/kernels.lock",
+    "share/netkit-lab/kernels.toml",
+    "share/netkit-lab/known.toml",
+    "share/netkit-lab/lab.toml",
+    "share/netkit-lab/splats.toml",
+    "share/zsh/site-functions/_lab",
+];
+
+/// Asserts that these names below a prefix are the package's files; each command has a page of its own.
+#[track_caller]
+fn complete(names: impl Iterator<Item = String>) {
+    let is_page = |name: &String| name.starts_with("share/man/man1/lab-") && name.ends_with(".1.gz");
+    let (pages, others): (BTreeSet<String>, BTreeSet<String>) =
+        names.filter(|name| !name.ends_with('/')).partition(is_page);
+    assert_eq!(
+        others.iter().map(|it| &**it).collect::<Vec<_>>(),
+        BTreeSet::from(FILES).into_iter().collect::<Vec<_>>()
+    );
+    assert!(pages.len() > 20 && pages.contains("share/man/man1/lab-run.1.gz"), "{pages:?}");
+}
+
+#[test]
+fn each_package_has_the_same_files() {
+    let packages = packages();
+    let names = |output: Output, prefix: &str| {
+        let prefix = prefix.to_owned();
+        let said = fine(&output);
+        let below: Vec<String> =
+            said.lines().filter_map(|line| line.strip_prefix(&*prefix).map(str::to_owned)).collect();
+        below.into_iter()
+    };
+    let name = format!("netkit-lab-{}-x86_64-linux/", env!("CARGO_PKG_VERSION"));
+    complete(names(
+        Command::new("sh").args(["-c", "zstd -qdc \"$1\" | tar -t", "sh"]).arg(&packages.archive).output().unwrap(),
+        &name,
+    ));
+    let deb = |script: &str| Command::new("sh").args(["-c", script, "sh"]).arg(&packages.deb).output().unwrap();
+    complete(names(deb("dpkg-deb --fsys-tarfile \"$1\" | tar -t"), "./usr/"));
+    let control = fine(&deb("dpkg-deb --field \"$1\""));
+    for field in ["Package: netkit-lab", concat!("Version: ", env!("CARGO_PKG_VERSION")), "Depends: python3"] {
+        assert!(control.lines().any(|line| line == field), "{field}: {control}");
+    }
+    complete(names(
+        Command::new("tar").arg("-C").arg(unpacked_image().path()).args(["-tf", "layer.tar"]).output().unwrap(),
+        "./usr/",
+    ));
+    let mode = |name: &str| packages.prefix.join(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("bin/lab"), mode("lib/netkit-lab/lab.o")), (0o755, 0o644));
+}
+
+#[test]
+fn make_install_installs_to_the_prefix() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(Path::new(ROOT).join("scripts/dist"));
+    packages();
+    fine(&command.arg("install").env("DESTDIR", dir.path()).env("PREFIX", "/opt/lab").output().unwrap());
+    let prefix = dir.path().join("opt/lab");
+    let files = walkdir::WalkDir::new(&prefix).into_iter().map(Result::unwrap).filter(|it| it.file_type().is_file());
+    complete(files.map(|file| file.path().strip_prefix(&prefix).unwrap().display().to_string()));
+    assert!(packages().archive.is_file(), "the packages stay");
+}
+
+/// The image's only layer, from the blobs that its index, manifest and configuration name; each is what its digest
+/// says.
+fn unpacked_image() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fine(&Command::new("tar").arg("-C").arg(dir.path()).arg("-xf").arg(&packages().image).output().unwrap());
+    let json = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
+    let blob = |descriptor: &serde_json::Value| {
+        let sum = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+        let path = dir.path().join("blobs/sha256").join(&sum);
+        let said = fine(&Command::new("sha256sum").arg(&path).output().unwrap());
+        assert!(said.starts_with(&sum), "{said}");
+        assert_eq!(path.metadata().unwrap().len(), descriptor["size"].as_u64().unwrap());
+        path
+    };
+    assert_eq!(json(dir.path().join("oci-layout"))["imageLayoutVersion"], "1.0.0");
+    let manifest = json(blob(&json(dir.path().join("index.json"))["manifests"][0]));
+    let config = json(blob(&manifest["config"]));
+    assert_eq!(config["config"]["Entrypoint"][0], "/usr/bin/lab");
+    let layer = blob(&manifest["layers"][0]);
+    let unpack = "gzip -dc \"$1\" >\"$2/layer.tar\" && sha256sum <\"$2/layer.tar\"";
+    let said = fine(&Command::new("sh").args(["-c", unpack, "sh"]).arg(layer).arg(dir.path()).output().unwrap());
+    assert_eq!(
+        config["rootfs"]["diff_ids"],
+        serde_json::json!([format!("sha256:{}", said.split(' ').next().unwrap())])
+    );
+    dir
+}
+
+/// The image's root has nothing but the package: no loader, no C library, no shell.
+#[test]
+fn the_image_starts_without_a_base_image() {
+    let image = unpacked_image();
+    let root = image.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fine(&Command::new("tar").arg("-C").arg(&root).args(["-xf"]).arg(image.path().join("layer.tar")).output().unwrap());
+    let inside = |arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.arg("--root").arg(&root).args(["--wd=/work", "/usr/bin/lab"]).args(arguments);
+        command.env_clear().env("HOME", "/work").env("NETKIT_LAB_CACHE", "/cache").output().unwrap()
+    };
+    let version = fine(&inside(&["--version"]));
+    assert!(version.starts_with(concat!("lab ", env!("CARGO_PKG_VERSION"), " (")), "{version}");
+    fine(&inside(&["init"]));
+    let listed = fine(&inside(&["list", "--case", "A01*"]));
+    assert!(listed.contains("A01-") && listed.contains("6.12"), "{listed}");
+    let plan = fine(&inside(&["plan", "--shards", "2", "--format", "github"]));
+    assert!(plan.contains("--partition 2/2"), "{plan}");
+    let refused = inside(&["setup"]);
+    assert_ne!(refused.status.code(), Some(0), "{}", words(&refused));
+}

@@ -22,7 +22,7 @@ mod session;
 mod shell;
 mod world;
 
-use lab_harness::{Suite, holder, listing, topologies};
+use lab_harness::{Suite, holder, listing, stranger, topologies};
 use lab_protocol::PROTOCOL_VERSION;
 use serde::Serialize;
 use std::{fmt, process::ExitCode};
@@ -52,6 +52,7 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
         Some(holder::HOLD) => loop {
             std::thread::park();
         },
+        Some(stranger::STRANGER) => stranger::act(),
         Some("--version") => {
             println!("guest-agent {}, protocol {PROTOCOL_VERSION}", version());
             ExitCode::SUCCESS

@@ -123,6 +123,10 @@ fn a_class_is_free_text_but_for_misspelt_predefined_ones() {
     let output = list("vendor-5.15", &["kernels", "list"]);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("vendor-5.15"));
+    let output = list("belov-6.7", &["kernels", "list"]);
+    let hint = "class `belov-6.7` of [kernels.\"mine\"] is one of the project's own; did you mean `below-6.7`?";
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(hint), "{}", String::from_utf8_lossy(&output.stderr));
     refused(&list("6.7+", &["kernels", "list"]), 2, &["kernels.toml:2", "mine", "5.15", "6.7"]);
     refused(&list("Below_6.7", &["kernels", "list"]), 2, &["kernels.toml:2", "`Below_6.7`", "`below-6.7`"]);
     refused(&list("two words", &["kernels", "list"]), 2, &["kernels.toml:2", "two words"]);

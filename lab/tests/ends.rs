@@ -144,3 +144,16 @@ fn a_directory_named_latest_does_not_change_the_exit_code() {
     assert!(table.contains("passed") && table.contains(&id), "{table}");
     assert_eq!(fs::read_to_string(out.path().join("latest/events.jsonl")).unwrap(), "of an earlier run");
 }
+
+#[test]
+fn a_run_says_how_long_it_takes_once_its_cells_have_run() {
+    let out = tempfile::tempdir().unwrap();
+    let told = || {
+        let output = run("A01-*[tc,veth,from-workload]", out.path()).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    told();
+    let said = told();
+    let first = said.lines().find(|line| line.contains("1 cell on 1 kernel")).unwrap_or_default();
+    assert!(first.contains(", about ") && first.ends_with(" s"), "{said}");
+}

@@ -1,5 +1,9 @@
 //! Variables of a git hook and the user's own settings do not affect the programs that the lab starts.
 
+#[path = "support/bzimage.rs"]
+mod bzimage;
+
+use bzimage::image;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -9,7 +13,6 @@ use std::{
 
 const MATRIX: &str =
     "[kernels.mine]\nclass = \"6.7+\"\ndefault = true\nsource.git = { tree = \"linux\", ref = \"main\" }\n";
-const RELEASE: &str = "6.12.3-mine";
 
 /// git without the user's and the system's settings.
 fn git(tree: &Path, arguments: &[&str]) -> String {
@@ -45,17 +48,6 @@ fn program(path: &Path, script: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// A minimal valid bzImage of this kernel (Documentation/arch/x86/boot.rst).
-fn image() -> Vec<u8> {
-    let mut image = vec![0; 0x400];
-    image[0x1F1] = 1;
-    image[0x202..0x206].copy_from_slice(b"HdrS");
-    image[0x20E..0x210].copy_from_slice(&0x100u16.to_le_bytes());
-    let banner = format!("{RELEASE} (a@b) #1 SMP");
-    image[0x300..0x300 + banner.len()].copy_from_slice(banner.as_bytes());
-    image
 }
 
 /// A project with a kernel from git, another repository whose hook runs the lab, and a person with settings.
@@ -155,7 +147,21 @@ fn a_hooks_repository_is_neither_locked_nor_checked_out() {
     assert_eq!(fs::read_to_string(Path::new(home).join(".config/virtme-ng/virtme-ng.conf")).unwrap(), "{}\n");
 }
 
-/// A repository's own configuration is read but does not affect the results.
+/// Another compiler makes another kernel of the same commit.
+#[test]
+fn a_kernel_is_built_again_by_another_compiler() {
+    let desk = Desk::new();
+    let built = |version: &str| {
+        program(&desk.path("bin/gcc"), &format!("echo 'gcc (mine) {version}'"));
+        let _ = fs::remove_file(desk.path("vng.env"));
+        fine(&desk.lab(&["kernels", "build", "mine"]));
+        desk.path("vng.env").exists()
+    };
+    fine(&desk.lab(&["kernels", "update"]));
+    assert_eq!([built("14.1"), built("14.1"), built("15.2"), built("15.2")], [true, false, true, false]);
+}
+
+/// A repository's own configuration is read, and still decides nothing that is read here.
 #[test]
 fn a_repositorys_own_settings_change_nothing() {
     let desk = Desk::new();

@@ -73,3 +73,20 @@ fn probes_that_are_believed_make_a_missing_capability_a_skip() {
     let (code, stated) = counts(wrong.path(), &["D07*"]);
     assert_eq!(code, Some(1), "{stated}");
 }
+
+/// What a project turns off on purpose is no failure of its kernel; the rest of the suite goes on.
+#[test]
+fn what_the_command_line_turns_off_is_skipped() {
+    let words = [
+        "module_blacklist=veth,nf_tables,vxlan",
+        "sysctl.net.core.bpf_jit_enable=0",
+        "sysctl.user.max_user_namespaces=0",
+        "sysctl.net.ipv4.conf.default.rp_filter=1",
+        "lockdown=integrity",
+    ];
+    let project = project(&format!("cmdline = {words:?}"), true);
+    let cases = ["A01-*", "A02-*", "T01-*", "T02-*", "T10-*", "N16-*", "H01-*"];
+    let (code, counts) = counts(project.path(), &cases);
+    assert_eq!((code, counts["failed"].as_u64(), counts["errored"].as_u64()), (Some(0), Some(0), Some(0)), "{counts}");
+    assert!(counts["passed"].as_u64() > Some(10) && counts["skipped"].as_u64() > Some(10), "{counts}");
+}

@@ -1,6 +1,10 @@
 //! Kernels of this host whose files do not belong together are refused before any guest boots; what a guest can be given, it
 //! is given, however a distribution installs it.
 
+#[path = "support/bzimage.rs"]
+mod bzimage;
+
+use bzimage::{RELEASE, image};
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -8,19 +12,7 @@ use std::{
     process::{Command, Output},
 };
 
-const RELEASE: &str = "6.12.3-mine";
 const MODULES: [&str; 3] = ["veth", "dummy", "some_other"];
-
-/// A minimal valid bzImage of this kernel (Documentation/arch/x86/boot.rst).
-fn image() -> Vec<u8> {
-    let mut image = vec![0; 0x400];
-    image[0x1F1] = 1;
-    image[0x202..0x206].copy_from_slice(b"HdrS");
-    image[0x20E..0x210].copy_from_slice(&0x100u16.to_le_bytes());
-    let banner = format!("{RELEASE} (a@b) #1 SMP");
-    image[0x300..0x300 + banner.len()].copy_from_slice(banner.as_bytes());
-    image
-}
 
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();

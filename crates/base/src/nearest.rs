@@ -80,6 +80,13 @@ fn neighbours<'a>(wanted: &[u32], names: impl Iterator<Item = &'a str>) -> Vec<S
     lower.into_iter().chain(higher).map(|(_, name)| (*name).to_owned()).collect()
 }
 
+/// Whether two names differ by one slip of the finger: a letter missing, added, exchanged or turned round. Another number is
+/// another thing.
+pub fn is_slip(word: &str, name: &str) -> bool {
+    let shape = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "0");
+    strsim::osa_distance(word, name) == 1 && (shape(word) != shape(name))
+}
+
 /// Suffix of an error: `; did you mean …?`, `; nearest: …`, or a short list of all names if none is similar.
 pub fn suggest(word: &str, known: &[&str]) -> String {
     match &*nearest(word, known.iter().copied()) {

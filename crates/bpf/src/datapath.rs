@@ -162,17 +162,18 @@ impl Datapath {
     /// # Errors
     /// [`BpfError::Map`].
     pub fn register(&self, host_ifindex: u32, addresses: &[IpAddr]) -> Result<(), BpfError> {
-        let mut endpoints: HashMap<_, EndpointKey, Address> = self.typed("ENDPOINTS_MAP")?;
-        for address in addresses {
-            let key = EndpointKey { host_ifindex, family: if address.is_ipv4() { 4 } else { 6 } };
-            endpoints.insert(key, words(*address), 0).map_err(in_map("ENDPOINTS_MAP"))?;
-        }
+        // The counters first: a packet that is judged by the new addresses is counted, also if it comes before the end of this.
         let mut counters: PerCpuHashMap<_, CounterKey, Counters> = self.typed("COUNTERS")?;
         for direction in [FROM_WORKLOAD, TO_WORKLOAD] {
             let cpus = aya::util::nr_cpus().map_err(|(what, error)| object_error(WHOLE, format!("{what}: {error}")))?;
             let zeros = PerCpuValues::try_from(vec![Counters::default(); cpus])
                 .map_err(|error| BpfError::Map { map: "COUNTERS", error: error.into() })?;
             counters.insert(CounterKey { host_ifindex, direction }, zeros, 0).map_err(in_map("COUNTERS"))?;
+        }
+        let mut endpoints: HashMap<_, EndpointKey, Address> = self.typed("ENDPOINTS_MAP")?;
+        for address in addresses {
+            let key = EndpointKey { host_ifindex, family: if address.is_ipv4() { 4 } else { 6 } };
+            endpoints.insert(key, words(*address), 0).map_err(in_map("ENDPOINTS_MAP"))?;
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ mod measure;
 pub mod probe;
 mod runner;
 mod stage;
+pub mod stranger;
 mod suite;
 mod survey;
 pub mod testbed;

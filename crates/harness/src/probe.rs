@@ -2,7 +2,7 @@
 //! Older kernels silently accept unknown netkit attributes, so a successful request is not sufficient; only the values
 //! that `RTM_GETLINK` reports afterwards count.
 
-use crate::ctx::AsErrno;
+use crate::{ctx::AsErrno, stranger};
 use lab_bpf::{TcOptions, raw};
 use lab_protocol::{Capability, CapabilityReport, CapabilityState, KernelVersion};
 use lab_topology::{
@@ -80,6 +80,8 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
             Err(error) => Err(Missing { absent: true, detail: error.to_string() }),
         },
         Capability::Ipv6 => ns.run(ipv6),
+        Capability::BpfJit => bpf_jit(),
+        Capability::UserNs => stranger::possible().map_err(|detail| Missing { absent: true, detail }),
         Capability::NftNat => nft_nat(ns),
         Capability::Clsact => clsact(ns),
         Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),
@@ -131,6 +133,16 @@ fn ipv6() -> Finding {
     match std::fs::read_to_string(SETTING) {
         Ok(value) if value.trim() == "0" => Ok(format!("{SETTING} is 0")),
         Ok(value) => Err(Missing { absent: true, detail: format!("{SETTING} is {}", value.trim()) }),
+        Err(error) => Err(Missing { absent: true, detail: format!("{SETTING}: {error}") }),
+    }
+}
+
+/// There is no such setting where the kernel was built without the compiler, and 0 is the interpreter.
+fn bpf_jit() -> Finding {
+    const SETTING: &str = "/proc/sys/net/core/bpf_jit_enable";
+    match std::fs::read_to_string(SETTING) {
+        Ok(value) if value.trim() != "0" => Ok(format!("{SETTING} is {}", value.trim())),
+        Ok(_) => Err(Missing { absent: true, detail: format!("{SETTING} is 0") }),
         Err(error) => Err(Missing { absent: true, detail: format!("{SETTING}: {error}") }),
     }
 }

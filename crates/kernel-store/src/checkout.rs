@@ -4,6 +4,7 @@
 //! no commit is built twice. Builds are reproducible: time, user, host and build number are fixed.
 
 use super::{
+    builders,
     class::KernelClass,
     error::{KernelsError, Result},
     files::Identity,
@@ -17,7 +18,6 @@ use lab_guard::Id;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::OnceLock,
 };
 
 /// Disk space for sources, objects and image, bytes: the lab's configuration of 6.12 needs 1.1 GiB.
@@ -32,9 +32,6 @@ const HOST: [&str; 5] = [
 ];
 /// Exit code of `git bisect run` for "can't be tested".
 const SKIP: i32 = 125;
-/// Programs that influence a kernel's content, for example pahole, without which BTF is left out.
-const BUILDERS: [&str; 7] = ["gcc", "ld", "clang", "ld.lld", "rustc", "pahole", "make"];
-
 /// How commits are built.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -89,12 +86,7 @@ impl Checkout<'_> {
         let mut identity = Identity::default();
         identity.add(recipe::identity(sources, &self.wanted()?));
         identity.add(self.settings.command.as_deref().unwrap_or_default());
-        for version in versions() {
-            identity.add(version);
-        }
-        for (name, value) in std::env::vars_os().filter(|(name, _)| is_kbuilds(&name.to_string_lossy())) {
-            identity.add(name.as_encoded_bytes()).add(value.as_encoded_bytes());
-        }
+        builders::identify_environment(&mut identity);
         Ok(identity.finish())
     }
 
@@ -272,51 +264,6 @@ fn cause(said: &str) -> String {
     let make = || lines().find(|line| line.contains("*** "));
     let line = compiler.or_else(make).or_else(|| lines().next_back()).unwrap_or("no output");
     lab_base::text::line(line, 200)
-}
-
-/// The versions of the build programs, read once; empty for a program that is not installed.
-fn versions() -> &'static [String] {
-    static VERSIONS: OnceLock<Vec<String>> = OnceLock::new();
-    let version = |program: &str| {
-        process::command(program, ["--version"]).stderr_to_stdout().unchecked().read().unwrap_or_default()
-    };
-    VERSIONS.get_or_init(|| BUILDERS.map(version).to_vec())
-}
-
-/// Whether kbuild or Kconfig reads a variable of the environment (Documentation/kbuild/kbuild.rst, kconfig.rst).
-fn is_kbuilds(name: &str) -> bool {
-    const NAMES: [&str; 29] = [
-        "ARCH",
-        "SRCARCH",
-        "CROSS_COMPILE",
-        "LLVM",
-        "LLVM_IAS",
-        "CC",
-        "LD",
-        "AR",
-        "NM",
-        "AS",
-        "OBJCOPY",
-        "OBJDUMP",
-        "READELF",
-        "STRIP",
-        "PAHOLE",
-        "RUSTC",
-        "HOSTCC",
-        "HOSTCXX",
-        "HOSTLD",
-        "CPP",
-        "KCFLAGS",
-        "KAFLAGS",
-        "KCPPFLAGS",
-        "KRUSTFLAGS",
-        "CFLAGS_KERNEL",
-        "CFLAGS_MODULE",
-        "LDFLAGS_vmlinux",
-        "LDFLAGS_MODULE",
-        "LOCALVERSION",
-    ];
-    NAMES.contains(&name) || ["KBUILD_", "KCONFIG_", "INSTALL_MOD_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Reads a product.

@@ -51,6 +51,12 @@ impl KernelClass {
         }
     }
 
+    /// The predefined class from which the name of one's own is one edit away, as a slip of the finger is.
+    pub(super) fn near(&self) -> Option<Self> {
+        let Self::Own(name) = self else { return None };
+        Self::PREDEFINED.into_iter().find(|class| lab_base::nearest::is_slip(&name.to_ascii_lowercase(), class.name()))
+    }
+
     /// Whether a kernel of this version may belong to the class.
     pub fn holds(&self, version: KernelVersion) -> bool {
         let netkit = KernelVersion::new(6, 7, 0);

@@ -3,6 +3,7 @@
 use super::{
     cache::{Target, WritePurpose},
     class::{ClassRule, KernelClass},
+    command_line,
     debian::Debian,
     error::{KernelsError, Result},
     local,
@@ -176,6 +177,10 @@ fn kernel(
     let name = format!("[kernels.\"{id}\"]");
     let section = table.section_with(id, name.clone(), KERNEL_KEYS, FORMER_KEYS)?.ok_or_else(|| table.missing(id))?;
     let class = class(&section, &name)?;
+    if let Some(near) = class.near() {
+        let hint = format!("class `{class}` of {name} is one of the project's own; did you mean `{near}`?");
+        hints.push(section.error_at("class", hint).to_string());
+    }
     let source = Source::read(&section, &name, dir)?;
     let cmdline: Vec<String> = section.texts("cmdline")?.into_iter().map(str::to_owned).collect();
     if let Some(word) = cmdline.iter().find(|word| !is_cmdline_word(word)) {
@@ -189,7 +194,7 @@ fn kernel(
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,
         source,
-        unsupported: [unsupported(&section, &name, hints)?, by_command_line(&cmdline)].concat(),
+        unsupported: merged(unsupported(&section, &name, hints)?, command_line::taken(&cmdline)),
         has: backports(&section, &name)?,
         believe_probes: believed(&section, &name)?,
         cmdline,
@@ -210,6 +215,16 @@ fn kernel(
             Err(section.error_at("class", message))
         }
     }
+}
+
+/// What is listed, and what the command line takes besides.
+fn merged(mut listed: Vec<UnsupportedEntry>, taken: Vec<UnsupportedEntry>) -> Vec<UnsupportedEntry> {
+    for entry in taken {
+        if !listed.iter().any(|it| it.capability == entry.capability) {
+            listed.push(entry);
+        }
+    }
+    listed
 }
 
 fn class(section: &Section<'_>, name: &str) -> std::result::Result<KernelClass, ConfigError> {
@@ -296,27 +311,6 @@ fn reason(section: &Section<'_>, name: &str, of: &str) -> std::result::Result<St
     let reason = section.text("reason")?.map(str::to_owned);
     let why = || format!("`{of}` of {name} needs a `reason`: why this kernel differs from its version");
     reason.ok_or_else(|| section.error_at(of, why()))
-}
-
-/// Capabilities that a kernel's own command line disables (Documentation/admin-guide/kernel-parameters.txt,
-/// Documentation/networking/ ipv6.rst).
-fn by_command_line(cmdline: &[String]) -> Vec<UnsupportedEntry> {
-    let source = "Documentation/networking/ipv6.rst";
-    let off = |word: &str, capability| {
-        cmdline.iter().any(|it| it == word).then(|| UnsupportedEntry {
-            capability,
-            reason: format!("its command line contains {word}"),
-            source: Some(source.to_owned()),
-        })
-    };
-    [
-        off("ipv6.disable=1", Capability::Ipv6),
-        off("ipv6.disable=1", Capability::Ip6Tnl),
-        off("ipv6.disable_ipv6=1", Capability::Ipv6),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 fn is_cmdline_word(word: &str) -> bool {

@@ -42,6 +42,21 @@ fn reads_every_key() {
 }
 
 #[test]
+fn a_class_that_is_one_slip_away_from_a_predefined_one_gets_a_hint() {
+    let hints =
+        |class: &str| parse(&GOOD.replacen("class = \"6.7+\"", &format!("class = \"{class}\""), 1)).unwrap().hints;
+    let hint = hints("6.7+x").pop().unwrap();
+    assert!(
+        hint.ends_with("class `6.7+x` of [kernels.\"6.12\"] is one of the project's own; did you mean `6.7+`?"),
+        "{hint}"
+    );
+    assert_eq!(hints("belov-6.7").len(), 1);
+    for own in ["6.8+", "rhel9", "6.7+"] {
+        assert!(hints(own).is_empty(), "{own}");
+    }
+}
+
+#[test]
 fn a_stale_suite_is_accepted_for_a_reason_only() {
     let stale = |value: &str| parse(&GOOD.replacen("[debian]", &format!("[debian]\nstale.sid = {value}"), 1));
     assert_eq!(stale("\"the mirror lags\"").unwrap().debian.stale["sid"], "the mirror lags");

@@ -10,10 +10,12 @@
 //! on cells.
 
 mod apt;
+mod builders;
 mod cache;
 mod changelog;
 mod checkout;
 mod class;
+mod command_line;
 mod config;
 mod debian;
 mod error;

@@ -1,10 +1,10 @@
 //! The configuration of kernels that the lab builds.
 
 use super::{
-    cache::hex,
+    builders,
     error::{KernelsError, Result},
+    files::Identity,
 };
-use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, path::Path};
 
 /// Options of every build, before those of the user's fragment.
@@ -25,14 +25,12 @@ pub(super) fn fragment(path: Option<&Path>) -> Result<String> {
     path.map_or(Ok(String::new()), |path| lab_guard::bounded::text(path).map_err(KernelsError::io(path)))
 }
 
-/// Hash of the sources and the configuration of a build.
+/// Hash of all that a build's result depends on: the sources, the configuration, and the programs that compile them.
 pub(super) fn identity(sources: &str, configuration: &str) -> String {
-    let mut hasher = Sha256::new();
-    for part in [sources, configuration] {
-        hasher.update(part.len().to_le_bytes());
-        hasher.update(part);
-    }
-    hex(hasher)
+    let mut identity = Identity::default();
+    identity.add(sources).add(configuration);
+    builders::identify(&mut identity);
+    identity.finish()
 }
 
 /// Options of the requested configuration that Kconfig did not accept; if an option is set twice, the last value counts.

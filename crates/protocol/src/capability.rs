@@ -119,6 +119,12 @@ capabilities! {
     /// IPv6: addresses can be added.
     Ipv6: "ipv6", built_in, v(2, 6, 12), [],
         "net/ipv6/, in the first commit of the kernel's git history";
+    /// Programs are compiled, not interpreted (`CONFIG_BPF_JIT`, `net.core.bpf_jit_enable`).
+    BpfJit: "bpf-jit", built_in, v(3, 16, 0), [],
+        "net: filter: x86: internal BPF JIT";
+    /// User namespaces (`CONFIG_USER_NS`, `user.max_user_namespaces`).
+    UserNs: "user-ns", built_in, v(3, 8, 0), [],
+        "user_namespaces(7): since Linux 3.8 unprivileged processes can create user namespaces";
     /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
     NftNat: "nft-nat", module, v(3, 18, 0), [],
         "nftables wiki: masquerade is available starting with Linux kernel 3.18";

@@ -149,6 +149,9 @@ pub struct RunInfo {
     /// The words of the `lab exec` that the run is, without those that name kernels; empty for cells of the suite.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exec: Vec<Raw>,
+    /// How long the run will take by earlier durations of its cells, milliseconds; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_ms: Option<u64>,
     /// What was tested, and who started it.
     #[serde(default, skip_serializing_if = "Provenance::is_empty")]
     pub provenance: Provenance,
@@ -183,6 +186,7 @@ impl RunInfo {
             retries: 0,
             expired: Vec::new(),
             exec: Vec::new(),
+            expected_ms: None,
             provenance: Provenance::default(),
             plan,
             shard: None,

@@ -28,7 +28,8 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             let cells: usize = run.plan.kernels.iter().map(|kernel| kernel.cells.len()).sum();
             let [cells, kernels] =
                 [(cells, "cell"), (run.plan.kernels.len(), "kernel")].map(|(count, what)| text::count(count, what));
-            format!("run {}: {cells} on {kernels}, {}", run.id, run.accelerator.name)
+            let about = run.expected_ms.map_or_else(String::new, |ms| format!(", about {}", span(ms)));
+            format!("run {}: {cells} on {kernels}, {}{about}", run.id, run.accelerator.name)
         }
         Event::GuestStarted { kernel, guest, start } => match start {
             Start::Boot => format!("{kernel}: booting guest {guest}"),
@@ -122,8 +123,16 @@ fn skips(happened: &KernelRecord) -> String {
     if told.is_empty() { String::new() } else { format!("; {}", told.join(", ")) }
 }
 
-/// The progress of a kernel, at every [`STEP`]th verdict.
-fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
+/// A rough time in words.
+fn span(ms: u64) -> String {
+    match ms.div_ceil(1000) {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds.div_ceil(60)),
+    }
+}
+
+/// The progress of a kernel, at every [`STEP`]th verdict, with the time that the rest takes at the speed so far.
+fn milestone(event: &Event, record: &RunRecord, running_ms: Option<u64>) -> Option<String> {
     let Event::CellFinished { kernel, .. } = event else { return None };
     let verdicts = &record.kernels.get(kernel)?.verdicts;
     if verdicts.values().any(|verdict| verdict.standing() == Standing::NotRun) {
@@ -131,26 +140,39 @@ fn milestone(event: &Event, record: &RunRecord) -> Option<String> {
     }
     let done = verdicts.len();
     let planned = record.planned().find(|(it, _)| it.facts.id == *kernel)?.0.cells.len();
-    (done % STEP == 0 && done < planned).then(|| format!("{kernel}: {done} of {planned} cells"))
+    let left = running_ms.map_or_else(String::new, |ms| {
+        format!(", about {} left", span(ms.saturating_mul((planned.saturating_sub(done)) as u64) / done.max(1) as u64))
+    });
+    (done % STEP == 0 && done < planned).then(|| format!("{kernel}: {done} of {planned} cells{left}"))
 }
 
 /// Plain lines for CI logs: failures and progress.
 #[derive(Debug)]
 pub struct PlainLines<W> {
     out: W,
+    /// When each kernel's first cell began, milliseconds since the epoch.
+    began: BTreeMap<String, u64>,
 }
 
 impl<W: Write> PlainLines<W> {
     /// Writes lines to `out`.
     pub const fn new(out: W) -> Self {
-        Self { out }
+        Self { out, began: BTreeMap::new() }
     }
 }
 
 impl<W: Write> Reporter for PlainLines<W> {
     fn event(&mut self, stamped: &Stamped, record: &RunRecord) -> Result<(), FileError> {
-        for line in [line(&stamped.event, record), milestone(&stamped.event, record)].into_iter().flatten() {
-            // A closed pipe must not end a run, because its reports are files.
+        let running_ms = match &stamped.event {
+            Event::CellStarted { kernel, .. } | Event::CellFinished { kernel, .. } => {
+                let began = *self.began.entry(kernel.to_string()).or_insert(stamped.at_ms);
+                Some(stamped.at_ms.saturating_sub(began)).filter(|ms| *ms > 0)
+            }
+            _ => None,
+        };
+        let milestone = milestone(&stamped.event, record, running_ms);
+        for line in [line(&stamped.event, record), milestone].into_iter().flatten() {
+            // A closed pipe must not end a run whose reports are files.
             let _ = writeln!(self.out, "{line}");
         }
         Ok(())
@@ -171,8 +193,10 @@ impl Bars {
     }
 
     fn add(&mut self, record: &RunRecord) {
-        let style = ProgressStyle::with_template("{prefix:>12} [{elapsed_precise}] {wide_bar} {pos}/{len} {msg:40}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template(
+            "{prefix:>12} [{elapsed_precise}] {wide_bar} {pos}/{len} {eta:>4} left {msg:40}",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
         for (kernel, _) in record.planned() {
             let bar = self.screen.add(ProgressBar::new(kernel.cells.len() as u64).with_style(style.clone()));
             bar.set_prefix(kernel.facts.id.to_string());
@@ -253,6 +277,11 @@ mod tests {
             skips(&happened),
             "; 1 skipped without tcx (kernel 6.6 has it), 2 skipped without netkit (kernel 6.7 has it)"
         );
+    }
+
+    #[test]
+    fn a_time_is_rough() {
+        assert_eq!([span(1), span(99_000), span(130_000)], ["1 s", "99 s", "3 min"]);
     }
 
     #[test]

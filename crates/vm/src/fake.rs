@@ -10,13 +10,17 @@
 //! let guest = launcher.launch(&specification()).unwrap();
 //! ```
 
+mod stand_in;
+
+pub use stand_in::{PROGRAM, StandIn};
+
 use super::{
     Accel, Channel, Guest, GuestSpec, Interrogation, Launcher, Places, Recipe, Snapshot, SocketChannel, VmError,
 };
 use lab_record::guest_exit::GuestExit;
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -27,6 +31,15 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+/// Answers of a hanging guest: QEMU's, and the function in which its processor is.
+const REGISTERS: &str = "RIP=ffffffff81000000";
+const PLACE: &str = "fake_spin+0x1/0x2";
+
+/// What a hanging guest's kernel writes to the console when it is asked for its tasks.
+fn tasks() -> String {
+    format!("sysrq: Show State\n{}Kernel panic - not syncing: NMI\n", "task:fake\n".repeat(10_000))
+}
 
 type Script = dyn Fn(&mut FakeAgent) + Send + Sync;
 
@@ -119,6 +132,8 @@ impl FakeLauncher {
             boot,
             restored,
             channel: SocketChannel::new(guest).map_err(port)?,
+            console: Console::File(spec.console.clone()),
+            kernel: None,
             exit: GuestExit { code: Some(0), signal: None, stderr: String::new() },
         };
         let script = Arc::clone(&self.script);
@@ -153,7 +168,31 @@ pub struct FakeAgent {
     boot: u32,
     restored: bool,
     channel: SocketChannel,
+    console: Console,
+    kernel: Option<String>,
     exit: GuestExit,
+}
+
+/// Where the console of a guest goes.
+#[derive(Debug)]
+enum Console {
+    /// A file that exists.
+    File(PathBuf),
+    /// Standard output of the process, to which the lab has connected the file.
+    Output,
+}
+
+impl Console {
+    fn write(&self, text: &str) -> io::Result<()> {
+        match self {
+            Self::File(path) => OpenOptions::new().append(true).open(path)?.write_all(text.as_bytes()),
+            Self::Output => {
+                let mut output = io::stdout().lock();
+                output.write_all(text.as_bytes())?;
+                output.flush()
+            }
+        }
+    }
 }
 
 impl FakeAgent {
@@ -167,6 +206,11 @@ impl FakeAgent {
         self.boot
     }
 
+    /// The version of its kernel, if the plan has a certain one.
+    pub fn kernel(&self) -> Option<&str> {
+        self.kernel.as_deref()
+    }
+
     /// Whether the guest was restored from a snapshot.
     pub fn restored(&self) -> bool {
         self.restored
@@ -177,13 +221,12 @@ impl FakeAgent {
         &mut self.channel
     }
 
-    /// Appends to the console file.
+    /// Appends to the console.
     ///
     /// # Panics
-    /// The file can't be written.
+    /// It can't be written.
     pub fn console(&self, text: &str) {
-        let mut file = OpenOptions::new().append(true).open(&self.spec.console).expect("launch created it");
-        file.write_all(text.as_bytes()).expect("console is writable");
+        self.console.write(text).expect("console is writable");
     }
 
     /// Sets the exit status that the host sees after the script returns; 0 by default.
@@ -235,12 +278,11 @@ impl Guest for FakeGuest {
 
     /// Writes a long task list to the console, as a real kernel does.
     fn interrogate(&mut self, _patience: Duration, _stop: &dyn Fn() -> bool) -> Interrogation {
-        let tasks = format!("sysrq: Show State\n{}Kernel panic - not syncing: NMI\n", "task:fake\n".repeat(10_000));
-        let console = OpenOptions::new().append(true).open(&self.console);
-        let _ = console.and_then(|mut console| console.write_all(tasks.as_bytes()));
+        let tasks = tasks();
+        let _ = Console::File(self.console.clone()).write(&tasks);
         Interrogation {
-            findings: vec![("registers", "RIP=ffffffff81000000".to_owned()), ("tasks", tasks)],
-            place: Some("fake_spin+0x1/0x2".to_owned()),
+            findings: vec![("registers", REGISTERS.to_owned()), ("tasks", tasks)],
+            place: Some(PLACE.to_owned()),
             alive: true,
         }
     }

@@ -2,19 +2,17 @@
 
 use super::{CacheEntry, CacheKind, bytes};
 use crate::error::Error;
-use lab_base::{
-    file::FileError,
-    strict_toml::{ConfigError, Origin, Section},
-};
-use lab_kernel_store::KernelsError;
-use lab_report::results::{LAB_TOML, SECTIONS};
+use lab_base::strict_toml::{ConfigError, Section};
+use lab_report::{ReportError, results::setting};
 use std::{
     fmt,
-    io::ErrorKind,
     path::Path,
     time::{Duration, SystemTime},
 };
-use toml_edit::Document;
+
+/// The table of `lab.toml`, and its keys.
+const TABLE: &str = "cache";
+const KEYS: &[&str] = &["max-gib", "days"];
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -46,24 +44,14 @@ impl CachePolicy {
     /// # Errors
     /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, Error> {
-        let path = project.join(LAB_TOML);
-        match lab_guard::bounded::text(&path) {
-            Ok(text) => Ok(Self::parse(&text, &path.display().to_string()).map_err(KernelsError::from)?),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(FileError::of("read", path)(error).into()),
-        }
+        Ok(setting(project, TABLE, KEYS, Self::read).map_err(ReportError::from)?)
     }
 
-    fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
-        let origin = Origin { file, text };
-        let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
-        let top = Section::open(origin, document.as_table(), None, "the file".into(), SECTIONS)?;
-        let mut policy = Self::default();
-        if let Some(cache) = top.section("cache", "[cache]".into(), &["max-gib", "days"])? {
-            policy.size = cache.number("max-gib", 1..100_001)?.map_or(policy.size, |gib| u64::from(gib) << 30);
-            policy.days = cache.number("days", 1..36_501)?.unwrap_or(policy.days);
-        }
-        Ok(policy)
+    fn read(cache: Option<&Section<'_>>) -> Result<Self, ConfigError> {
+        let Self { size, days } = Self::default();
+        let Some(cache) = cache else { return Ok(Self { size, days }) };
+        let size = cache.number("max-gib", 1..100_001)?.map_or(size, |gib| u64::from(gib) << 30);
+        Ok(Self { size, days: cache.number("days", 1..36_501)?.unwrap_or(days) })
     }
 }
 
@@ -107,6 +95,7 @@ pub fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lab_report::results::setting_in;
 
     #[test]
     fn the_least_recently_used_are_removed_until_the_rest_fits_and_tools_stay() {
@@ -139,7 +128,9 @@ mod tests {
 
     #[test]
     fn invalid_limits_are_refused() {
-        let parse = |text: &str| CachePolicy::parse(text, "lab.toml").map_err(|error| error.to_string());
+        let parse = |text: &str| {
+            setting_in(text, "lab.toml", TABLE, KEYS, CachePolicy::read).map_err(|error| error.to_string())
+        };
         assert_eq!(parse("[results]\nkeep = 3\n"), Ok(CachePolicy::default()));
         assert_eq!(parse("[cache]\nmax-gib = 3\ndays = 7\n"), Ok(CachePolicy { size: 3 << 30, days: 7 }));
         assert!(parse("[cache]\nmax-gb = 3\n").unwrap_err().starts_with("lab.toml:2: "));

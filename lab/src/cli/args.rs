@@ -175,8 +175,8 @@ pub(super) struct HowArgs {
     /// any case.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) flaky: crate::run::common::OnFlaky,
-    /// Replace a deadline, for example silence=30s or run=2h. Layers: boot, silence (no heartbeat), cell, guest, run;
-    /// repeatable. The default depends on the accelerator.
+    /// Replace a deadline, for example silence=30s or run=2h. Layers: boot, silence (no heartbeat), idle (no
+    /// cell begins), cell, guest, run; repeatable. The default depends on the accelerator.
     #[arg(long, value_name = "LAYER=TIME")]
     pub(super) deadline: Vec<crate::run::deadline::Deadline>,
     /// Directory for results. Default: results/ in the project.

@@ -25,7 +25,7 @@ pub(super) fn init(named: Option<PathBuf>, args: &InitArgs) -> Result<Exit, Erro
     let written = begin(&directory, args.force)?;
     show(format_args!("wrote {}\n", written.join(", ")))?;
     say(
-        "next: `lab setup` installs into the cache what guests need, `lab run` runs every case on the kernels of kernels.toml",
+        "next: `lab run` runs every case on the kernels of kernels.toml; the first run unpacks what guests need into the cache",
     );
     Ok(Exit::Passed)
 }

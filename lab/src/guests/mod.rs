@@ -226,8 +226,10 @@ impl Guests {
             prepared.files = how.world.clone().map(|world| Files { world, kernel: kernel_files(unpacked) });
             Ok(prepared)
         };
+        let jobs = how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
         let run = Run {
             info: RunInfo {
+                expected_ms: self.durations.expect(&plan, jobs),
                 mutant: how.mutant.clone(),
                 shard: how.shard.clone(),
                 canary: how.canary,
@@ -245,7 +247,7 @@ impl Guests {
                 },
                 ..RunInfo::new(id, self.machine.versions.clone(), accelerator.clone(), plan)
             },
-            jobs: how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from),
+            jobs,
             room: if how.jobs.is_some() { Room::unlimited() } else { Room::of_host() },
             timing: Timing::default().scaled(accelerator.time_scale).choosing(Chosen::of(&how.deadlines)),
             rescale: &|boot| self.acceleration.time_scale(Some(boot)),

@@ -1,10 +1,10 @@
 //! Selects the cargo package from which the agent is built: this project's `guest-agent`, or the package named in
 //! `lab.toml`.
 
-use lab_base::strict_toml::{ConfigError, Origin, Section};
-use lab_report::results::{LAB_TOML, SECTIONS};
+use lab_base::strict_toml::{ConfigError, Origin};
+use lab_report::results::{SettingsError, setting};
 use std::{
-    io::{self, ErrorKind},
+    io,
     path::{Path, PathBuf},
 };
 use toml_edit::Document;
@@ -25,8 +25,11 @@ pub struct AgentPackage {
 pub enum AgentPackageError {
     /// `lab.toml` has an unknown key or an invalid value.
     #[error(transparent)]
-    Settings(#[from] ConfigError),
-    /// A file can't be read.
+    Settings(#[from] SettingsError),
+    /// The manifest is no TOML.
+    #[error(transparent)]
+    Manifest(#[from] ConfigError),
+    /// The manifest can't be read.
     #[error("can't read {}: {cause}", path.display())]
     Read {
         /// The file.
@@ -45,21 +48,15 @@ impl AgentPackage {
     /// # Errors
     /// The file or the package's manifest can't be read, or has an unknown key or an invalid value.
     pub fn load(project: &Path) -> Result<Self, AgentPackageError> {
-        let path = project.join(LAB_TOML);
-        let text = match lab_guard::bounded::text(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            Err(cause) => return Err(AgentPackageError::Read { path, cause }),
-        };
-        let file = path.display().to_string();
-        let origin = Origin { file: &file, text: &text };
-        let document = Document::parse(&*text).map_err(|error| origin.syntax(&error))?;
-        let top = Section::open(origin, document.as_table(), None, "the file".into(), SECTIONS)?;
-        let Some(agent) = top.section("agent", "[agent]".into(), &["package"])? else {
-            return Ok(Self { name: DEFAULT.to_owned(), directory: None });
-        };
-        let directory = project.join(agent.required("package")?);
-        Ok(Self { name: package_name(&directory.join("Cargo.toml"))?, directory: Some(directory) })
+        let named = setting(project, "agent", &["package"], |agent| {
+            agent.map(|agent| agent.required("package").map(|package| project.join(package))).transpose()
+        })?;
+        match named {
+            None => Ok(Self { name: DEFAULT.to_owned(), directory: None }),
+            Some(directory) => {
+                Ok(Self { name: package_name(&directory.join("Cargo.toml"))?, directory: Some(directory) })
+            }
+        }
     }
 }
 
@@ -75,8 +72,9 @@ fn package_name(manifest: &Path) -> Result<String, AgentPackageError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+    use super::*;
+    use lab_report::results::LAB_TOML;
 
     fn load(settings: &str) -> Result<AgentPackage, String> {
         let dir = tempfile::tempdir().unwrap();

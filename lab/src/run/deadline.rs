@@ -7,14 +7,16 @@ use std::{str::FromStr, time::Duration};
 enum Layer {
     Boot,
     Silence,
+    Idle,
     Cell,
     Guest,
     Run,
 }
 
-const LAYERS: [(&str, Layer); 5] = [
+const LAYERS: [(&str, Layer); 6] = [
     ("boot", Layer::Boot),
     ("silence", Layer::Silence),
+    ("idle", Layer::Idle),
     ("cell", Layer::Cell),
     ("guest", Layer::Guest),
     ("run", Layer::Run),
@@ -76,6 +78,8 @@ pub struct Chosen {
     pub boot: Option<Duration>,
     /// Between two messages of a guest.
     pub silence: Option<Duration>,
+    /// Between two cells: the probes before the first one, and the clean-up after each.
+    pub idle: Option<Duration>,
     /// Each cell, from its start to its report.
     pub cell: Option<Duration>,
     /// From a guest's launch to its last cell's report.
@@ -91,6 +95,7 @@ impl Chosen {
         Self {
             boot: last(Layer::Boot),
             silence: last(Layer::Silence),
+            idle: last(Layer::Idle),
             cell: last(Layer::Cell),
             guest: last(Layer::Guest),
             run: last(Layer::Run),
@@ -119,7 +124,7 @@ mod tests {
         assert_eq!(error("30s"), "expected LAYER=TIME, for example silence=30s");
         assert_eq!(
             error("beat=3s"),
-            "no deadline layer is called `beat`; the layers are boot, silence, cell, guest, run"
+            "no deadline layer is called `beat`; the layers are boot, silence, idle, cell, guest, run"
         );
         assert!(error("run=soon").ends_with("write 500ms, 30s, 15m or 2h"), "{}", error("run=soon"));
         assert_eq!(error("run=0s"), "`0s` is too short: the time must be more than 0");

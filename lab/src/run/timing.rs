@@ -86,6 +86,7 @@ impl Timing {
         Self {
             boot: self.chosen.boot.unwrap_or(self.boot),
             silence: self.chosen.silence.unwrap_or(self.silence),
+            idle: self.chosen.idle.unwrap_or(self.idle),
             ..self
         }
     }

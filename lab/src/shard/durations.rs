@@ -6,7 +6,7 @@
 use crate::error::Error;
 use lab_protocol::Outcome;
 use lab_record::{
-    plan::{Expectation, KernelFacts, PlannedCell},
+    plan::{Expectation, KernelFacts, Plan, PlannedCell},
     run::RunRecord,
 };
 use lab_report::results::directory;
@@ -88,6 +88,24 @@ impl Durations {
         self.cells.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum()
     }
 
+    /// How long a run of the plan with so many guests at once takes, milliseconds; none where less than half of its cells have
+    /// a recorded duration.
+    pub fn expect(&self, plan: &Plan, jobs: usize) -> Option<u64> {
+        let cells = plan.kernels.iter().flat_map(|kernel| kernel.cells.iter().map(|cell| (&kernel.facts, cell)));
+        let runs = cells.filter(|(_, cell)| !matches!(cell.expectation, Expectation::Skip { .. }));
+        let (mut all, mut known, mut sum) = (0_usize, 0_usize, 0);
+        for (kernel, cell) in runs {
+            all += 1;
+            known += usize::from(self.knows(cell));
+            sum += self.estimate(kernel, cell);
+        }
+        (all > 0 && known * 2 >= all).then(|| sum.div_ceil(jobs.max(1) as u64))
+    }
+
+    fn knows(&self, cell: &PlannedCell) -> bool {
+        self.cells.values().flat_map(BTreeMap::values).any(|known| known.contains_key(cell.id.as_str()))
+    }
+
     /// Estimates a cell's time on a kernel, milliseconds: the time on its kernel class, else the longest time on another
     /// class, else a constant. The result does not depend on this machine's accelerator.
     pub fn estimate(&self, kernel: &KernelFacts, cell: &PlannedCell) -> u64 {
@@ -111,7 +129,6 @@ mod tests {
     use lab_protocol::Capability;
     use lab_record::{
         event::{Accelerator, Event, RunInfo, Stamped, Versions},
-        plan::Plan,
         testing::{cell, facts, id, passed},
         verdict::Verdict,
     };
@@ -132,6 +149,15 @@ mod tests {
             record.apply(&Stamped { at_ms: 0, event });
         }
         record
+    }
+
+    #[test]
+    fn a_run_is_expected_to_take_what_its_cells_took() {
+        let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], false);
+        assert_eq!(Durations::default().expect(&plan, 1), None);
+        let mut durations = Durations::default();
+        durations.learn(&ran("tcg", None, &Outcome::Passed, 3_000_000));
+        assert_eq!((durations.expect(&plan, 1), durations.expect(&plan, 2)), (Some(3000), Some(1500)));
     }
 
     fn estimate(durations: &Durations, id: &str, class: &str) -> u64 {

@@ -53,7 +53,8 @@ impl Script<'_> {
 
     /// Sends Hello with a nonce, as after a restore.
     pub fn hello_to(&mut self, protocol: u32, nonce: Option<u64>) {
-        let kernel = if self.agent.spec().name.starts_with("6.1-") { "6.1.170" } else { "6.12.43" };
+        let usual = if self.agent.spec().name.starts_with("6.1-") { "6.1.170" } else { "6.12.43" };
+        let kernel = self.agent.kernel().unwrap_or(usual).to_owned();
         self.say(&AgentMessage::Hello {
             protocol,
             nonce,

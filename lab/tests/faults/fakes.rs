@@ -10,7 +10,7 @@ use lab_protocol::{
     attachment::{Attachment, AttachmentKind},
     frame::{self, MAGIC},
 };
-use std::{os::unix::fs::symlink, time::Duration};
+use std::{fs, time::Duration};
 
 const ALL_PASS: &[&str] = &["A01 passed", "B02 passed", "C03 passed"];
 const NONE_RUN: &[&str] = &["A01 not-run", "B02 not-run", "C03 not-run"];
@@ -44,15 +44,15 @@ fn boots() -> Vec<Fault> {
             (
                 3,
                 NONE_RUN,
-                &["3 guests in a row were lost without a verdict; the last one: no Hello within 80.0ms of launch"],
+                &["3 guests in a row were lost without a verdict; the last one: no Hello within 2.0s of launch"],
             ),
-            || Scenario::of(|mut script| script.hang()).quick(|timing, limit| timing.boot = limit),
+            || Scenario::of(|mut script| script.hang()).choosing("boot=2s"),
         ),
         fault(
             "boot-no-machine",
             "a virtual machine that ends before its agent's port exists",
             (3, NONE_RUN, &["ended before its agent's port existed"]),
-            || Scenario::of(|_| {}).launching(lab_vm::fake::FakeLauncher::never_listening),
+            || Scenario::of(|_| {}).never_listening(),
         ),
         fault(
             "boot-panic",
@@ -93,8 +93,12 @@ fn boots() -> Vec<Fault> {
                 })
             },
         ),
-        fault("image-missing", "an image that can't be built", (3, NONE_RUN, &["image: no space"]), || {
-            Scenario::of(|_| {}).without_image("image: no space")
+        fault("image-missing", "an image that can't be built", (3, &[], &["error: image for 6.12: "]), || {
+            Scenario::of(|_| {}).after(|cache| {
+                let images = cache.join("images");
+                fs::remove_file(&images).expect("a link");
+                fs::write(&images, "in the way").expect("a file");
+            })
         }),
     ]
 }
@@ -181,7 +185,7 @@ fn hangs() -> Vec<Fault> {
                 1,
                 &[
                     "A01 passed",
-                    "B02 errored: hang: no heartbeat for 80.0ms; its processor is in fake_spin",
+                    "B02 errored: hang: no heartbeat for 3.0s; its processor is in fake_spin",
                     "C03 passed",
                 ],
                 &[],
@@ -192,7 +196,7 @@ fn hangs() -> Vec<Fault> {
                     script.start(&cells[1]);
                     script.hang();
                 })
-                .quick(|timing, limit| timing.silence = limit)
+                .choosing("silence=3s")
             },
         ),
         fault(
@@ -200,7 +204,7 @@ fn hangs() -> Vec<Fault> {
             "a cell that never ends while heartbeats continue",
             (
                 1,
-                &["A01 errored: hang: A01-first[auto,nk-l3] ran for more than 100.0ms", "B02 passed", "C03 passed"],
+                &["A01 errored: hang: A01-first[auto,nk-l3] ran for more than 300.0ms", "B02 passed", "C03 passed"],
                 &[],
             ),
             || {
@@ -212,7 +216,7 @@ fn hangs() -> Vec<Fault> {
                     }
                     script.hang();
                 })
-                .quick(|timing, _| timing.cell_grace = Duration::ZERO)
+                .choosing("cell=300ms")
             },
         ),
         fault(
@@ -229,20 +233,20 @@ fn hangs() -> Vec<Fault> {
                 })
             },
         ),
-        fault("guest-idle", "an agent that starts no cell", (1, ALL_PASS, &["no cell started within 80.0ms"]), || {
-            once(|script, _| script.hang()).quick(|timing, limit| timing.idle = limit)
+        fault("guest-idle", "an agent that starts no cell", (1, ALL_PASS, &["no cell started within 3.0s"]), || {
+            once(|script, _| script.hang()).choosing("idle=3s")
         }),
         fault(
             "guest-overdue",
             "a guest that takes longer than its deadline",
-            (1, &["A01 passed", "B02 errored: hang: the guest ran for more than 80.0ms", "C03 passed"], &[]),
+            (1, &["A01 passed", "B02 errored: hang: the guest ran for more than 10.0s", "C03 passed"], &[]),
             || {
                 once(|script, cells| {
                     script.pass(&cells[0]);
                     script.start(&cells[1]);
                     script.hang();
                 })
-                .choosing("guest=80ms")
+                .choosing("guest=10s")
             },
         ),
         fault(
@@ -259,7 +263,7 @@ fn hangs() -> Vec<Fault> {
                     script.start(&cells[1]);
                     script.hang();
                 })
-                .choosing("run=300ms")
+                .choosing("run=25s")
             },
         ),
     ]
@@ -427,7 +431,7 @@ fn hosts() -> Vec<Fault> {
             "disk-full-events",
             "a full disk under events.jsonl",
             (3, &[], &["can't write", "No space left on device"]),
-            || once(behave).after(|run| symlink("/dev/full", run.join("events.jsonl")).expect("a link")),
+            || once(behave).on_disk("8k"),
         ),
         fault(
             "snapshot-impossible",
@@ -438,8 +442,7 @@ fn hosts() -> Vec<Fault> {
                     let cells = script.boot();
                     behave(&mut script, &cells);
                 })
-                .warm()
-                .launching(lab_vm::fake::FakeLauncher::never_freezing)
+                .never_freezing()
             },
         ),
         fault(

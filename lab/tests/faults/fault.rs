@@ -40,6 +40,8 @@ pub struct Seen {
     pub exit: Option<i32>,
     /// Its output, both streams.
     pub printed: String,
+    /// The last line that it prints: of the summary, or, where there is none, of what went wrong.
+    pub last: String,
     /// Directories of the runs, which must be complete.
     pub runs: Vec<PathBuf>,
 }

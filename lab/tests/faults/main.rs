@@ -12,7 +12,7 @@ mod real;
 mod reals;
 mod snapshots;
 
-use fault::{Fault, How, Result, Seen};
+use fault::{Fault, How, Result};
 use std::{
     env, fs,
     io::Write,
@@ -32,12 +32,15 @@ const PAGE: &str = "docs/faults.md";
 const AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
+    if let Some(name) = fake::in_place_of_qemu() {
+        let How::Fake(scenario) = find(&name).how else { panic!("{name} wants a real guest") };
+        return fake::play(&scenario());
+    }
     let words: Vec<String> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [fake::PLAY, name, scratch] => fake::play(find(name), Path::new(scratch)),
-        ["--write"] => run(&[], true),
+        ["--write"] => ExitCode::from(u8::from(!current(&all(), true))),
         // Options of libtest are ignored; other arguments select faults by name.
-        _ => run(&words.iter().filter(|word| !word.starts_with('-')).cloned().collect::<Vec<_>>(), false),
+        _ => run(&words.iter().filter(|word| !word.starts_with('-')).cloned().collect::<Vec<_>>()),
     }
 }
 
@@ -49,7 +52,7 @@ fn find(name: &str) -> Fault {
     all().into_iter().find(|fault| fault.name == name).expect("the parent names a fault of this table")
 }
 
-fn run(names: &[String], write: bool) -> ExitCode {
+fn run(names: &[String]) -> ExitCode {
     let begin = Instant::now();
     let faults = all();
     let chosen: Vec<&Fault> =
@@ -63,6 +66,9 @@ fn run(names: &[String], write: bool) -> ExitCode {
         *results[at].lock().unwrap() = Some(result);
     };
     let next = AtomicUsize::new(0);
+    if !fakes.is_empty() {
+        fake::ready();
+    }
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
@@ -72,13 +78,16 @@ fn run(names: &[String], write: bool) -> ExitCode {
             });
         }
     });
+    if !fakes.is_empty() {
+        fake::clear();
+    }
     // Real guests run one at a time, because they need the whole machine.
     if !reals.is_empty() {
         real::build();
         reals.into_iter().for_each(one);
     }
     let results: Vec<Result> = results.into_iter().filter_map(|it| it.into_inner().unwrap()).collect();
-    let mut good = current(&faults, write);
+    let mut good = current(&faults, false);
     let count = |of: fn(&Result) -> usize| results.iter().map(of).sum::<usize>();
     let right = results.iter().filter(|result| result.wrong.is_empty()).count();
     let (lost, duplicated, left) = (count(|it| it.lost), count(|it| it.duplicated), count(|it| it.left.len()));
@@ -92,22 +101,15 @@ fn inject(fault: &Fault) -> Result {
     let scratch = tempfile::Builder::new().prefix("fault-").tempdir().expect("a temporary directory");
     fs::create_dir(scratch.path().join("tmp")).expect("a directory in it");
     let mark = format!("{}-{}", std::process::id(), fault.name);
+    let stage = real::Stage { mark: &mark, scratch: scratch.path() };
     let seen = match fault.how {
-        How::Fake(_) => {
-            let mut command = Command::new(env::current_exe().expect("this program"));
-            command.args([fake::PLAY, fault.name]).arg(scratch.path());
-            let output = marked(&mut command, &mark, scratch.path()).output().expect("this program starts again");
-            Seen {
-                exit: output.status.code(),
-                printed: real::printed(&output),
-                runs: vec![scratch.path().join(fake::RUN)],
-            }
+        How::Fake(scenario) => {
+            let mut command = scenario().command(fault.name, scratch.path(), &stage.results());
+            marked(&mut command, &mark, scratch.path());
+            stage.finish(command)
         }
-        How::Real(act) => {
-            // A fault that can't be injected counts as a failure, and the others still run.
-            let stage = real::Stage { mark: &mark, scratch: scratch.path() };
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&stage))).unwrap_or_default()
-        }
+        // A fault that can't be injected counts as a failure, and the others still run.
+        How::Real(act) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&stage))).unwrap_or_default(),
     };
     let mut result = measure::judge(&fault.expected, &seen);
     result.left = measure::left(&mark, scratch.path());
@@ -153,7 +155,7 @@ fn page(faults: &[Fault]) -> String {
         `make faults` breaks the lab, its guests and its host in every way below, and compares the result with the expected \
         one: the\nverdicts, the exit code and the messages. Then it counts. Every planned cell must have exactly one verdict in \
         the reports on disk,\nand no process, mount or temporary file may remain. `make test` and CI run it.\n\n\
-        The column *guest* says whether a real kernel was running, or whether a scripted agent drove the real run loop.\n\n\
+        The column *guest* says whether a real kernel was running, or whether a scripted agent in a stand-in for QEMU answered it. In either case the program\n`lab` runs as a user runs it, and its exit code and its last line are compared too.\n\n\
         | fault | guest | what is broken | verdict | exit |\n|---|---|---|---|---|\n"
         .to_owned();
     for fault in faults {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ type Key = (String, String);
 pub fn judge(expected: &Expected, seen: &Seen) -> Result {
     let mut result = Result::default();
     if seen.exit != Some(expected.exit) {
-        result.wrong.push(format!("exit {:?}, wanted {}", seen.exit, expected.exit));
+        result.wrong.push(format!("exit {:?}, wanted {}: …{}", seen.exit, expected.exit, end_of(&seen.printed)));
     }
     let mut told = seen.printed.clone();
     let mut lines = Vec::new();
@@ -39,6 +39,7 @@ pub fn judge(expected: &Expected, seen: &Seen) -> Result {
         }
     }
     result.wrong.extend(unescaped("what was printed", &seen.printed));
+    result.wrong.extend(last_words(seen));
     for run in &seen.runs {
         for report in ["junit.xml", "report.html", "run.json"] {
             result.wrong.extend(unescaped(report, &regular(&run.join(report))));
@@ -47,11 +48,43 @@ pub fn judge(expected: &Expected, seen: &Seen) -> Result {
     told.push_str(&lines.join("\n"));
     for words in expected.told {
         if !told.contains(words) {
-            let end: String = told.chars().rev().take(1500).collect::<Vec<_>>().into_iter().rev().collect();
-            result.wrong.push(format!("no `{words}` in what was told: …{end}"));
+            result.wrong.push(format!("no `{words}` in what was told: …{}", end_of(&seen.printed)));
         }
     }
     result
+}
+
+/// What is wrong with the last line that the program prints: the counts of a run with reports, otherwise an error.
+fn last_words(seen: &Seen) -> Option<String> {
+    let counts = |run: &PathBuf| {
+        let summary: Value = serde_json::from_slice(&fs::read(run.join("run.json")).ok()?).ok()?;
+        let count = |word: &str| summary["counts"][word].as_u64();
+        let (passed, failed, skipped) = (count("passed")?, count("failed")?, count("skipped")?);
+        let (errored, not_run) = (count("errored")?, count("not-run")?);
+        Some(format!("{passed} passed, {failed} failed, {skipped} skipped, {errored} errored, {not_run} not run"))
+    };
+    let wanted: Vec<String> = seen.runs.iter().filter_map(counts).collect();
+    let right = match wanted.is_empty() {
+        true => seen.last.starts_with("error: "),
+        false => wanted.contains(&seen.last),
+    };
+    (!right).then(|| {
+        format!(
+            "the last words are {:?}, wanted {}",
+            seen.last,
+            match wanted.is_empty() {
+                true => "an error".to_owned(),
+                false => wanted.join(" or "),
+            }
+        )
+    })
+}
+
+/// The end of a long text.
+fn end_of(text: &str) -> String {
+    const MOST: usize = 1500;
+    let skipped = text.chars().count().saturating_sub(MOST);
+    text.chars().skip(skipped).collect()
 }
 
 /// Characters that control a terminal, or make a line look like a different one.
@@ -174,7 +207,8 @@ pub fn left(mark: &str, scratch: &Path) -> Vec<String> {
     // Temporary files in results and in the cache have names that begin with a dot.
     for entry in walkdir::WalkDir::new(scratch).min_depth(1).into_iter().flatten() {
         let name = entry.file_name().to_string_lossy();
-        if name.starts_with('.') && !name.ends_with(".lock") {
+        // The lock of a project's builds stays there.
+        if name.starts_with('.') && !name.ends_with(".lock") && name != ".lab-lock" {
             left.push(format!("file {}", entry.path().display()));
         }
     }

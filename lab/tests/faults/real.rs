@@ -45,6 +45,10 @@ pub fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+fn last_line(text: &str) -> Option<String> {
+    text.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
+}
+
 impl Stage<'_> {
     /// `lab` with these arguments.
     pub fn lab(&self, arguments: &[&str]) -> Command {
@@ -88,7 +92,9 @@ impl Stage<'_> {
     /// Waits until a command ends.
     pub fn finish(&self, mut command: Command) -> Seen {
         let output = command.output().expect("lab starts");
-        Seen { exit: output.status.code(), printed: printed(&output), runs: self.runs() }
+        let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let last = last_line(&shown).or_else(|| last_line(&said)).unwrap_or_default();
+        Seen { exit: output.status.code(), printed: printed(&output), last, runs: self.runs() }
     }
 
     /// Starts a command and waits until its run's events contain this text.
@@ -107,7 +113,8 @@ impl Stage<'_> {
     /// Waits for the end of a command that was started by [`Self::until`].
     pub fn end(&self, mut child: Child) -> Seen {
         let status = child.wait().expect("our child");
-        Seen { exit: status.code(), printed: self.printed(), runs: self.runs() }
+        let printed = self.printed();
+        Seen { exit: status.code(), last: last_line(&printed).unwrap_or_default(), printed, runs: self.runs() }
     }
 
     fn printed(&self) -> String {

@@ -6,9 +6,8 @@
 
 mod attack;
 #[path = "../faults/fake.rs"]
-#[allow(dead_code, reason = "what the faults need beside a scenario")]
+#[allow(dead_code, reason = "what the faults need beside a script")]
 mod fake;
-mod fault;
 mod guests;
 mod mirror;
 mod mirrors;
@@ -41,9 +40,11 @@ const BEGIN: &str = "<!-- attacks: written by `make hostile ARGS=--write` -->\n"
 const END: &str = "<!-- end of attacks -->";
 
 fn main() -> ExitCode {
+    if let Some(name) = fake::in_place_of_qemu() {
+        return fake::play(&scripted::scenario(&name));
+    }
     let words: Vec<String> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [fake::PLAY, name, scratch] => scripted::play(name, Path::new(scratch)),
         ["--write"] => {
             write();
             ExitCode::SUCCESS
@@ -89,6 +90,9 @@ fn run(names: &[String]) -> ExitCode {
             });
         }
     });
+    if others.iter().any(|attack| attack.by == By::Agent) {
+        fake::clear();
+    }
     reals.into_iter().for_each(one);
     let contained = contained.into_inner();
     let told = is_told(&attacks);

@@ -1,9 +1,8 @@
-//! Scripted agents, with the real run loop and the real reporters.
+//! Agents that a script plays in a stand-in for QEMU, against the program as a user runs it.
 
 use crate::{
     attack::{Attack, By, Wanted},
     fake::{self, Scenario, behave, once},
-    fault::{Fault, How},
     stage::{Seen, Stage},
 };
 use lab::testing::agent::{Script, good};
@@ -13,7 +12,7 @@ use lab_protocol::{
     frame::{self, MAX_PAYLOAD},
 };
 use lab_vm::CONSOLE_LIMIT;
-use std::{env, path::Path, process::Command, process::ExitCode, time::Duration};
+use std::{sync::Once, time::Duration};
 
 const EVIL: &str = "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\r\n::error::forged\n##[add-mask]forged\n]]>";
 const BUDGET: &str = "A guest has a budget of messages and bytes, and exceeding it is a verdict of its own";
@@ -28,10 +27,9 @@ struct Played {
     scenario: fn() -> Scenario,
 }
 
-/// Plays a scenario in this process; the exit code is the one that `lab run` would have.
-pub fn play(name: &str, scratch: &Path) -> ExitCode {
-    let played = played().into_iter().find(|it| it.name == name).expect("the parent names an attack of this table");
-    fake::play(Fault { name: played.name, how: How::Fake(played.scenario) }, scratch)
+/// The scenario of an attack.
+pub fn scenario(name: &str) -> Scenario {
+    (played().into_iter().find(|it| it.name == name).expect("the parent names an attack of this table").scenario)()
 }
 
 /// The rows. The stage's directory has the attack's name, since an act is told no other.
@@ -73,8 +71,9 @@ pub fn attacks() -> Vec<Attack> {
 }
 
 fn start(stage: &Stage<'_>, name: &str) -> Seen {
-    let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args([fake::PLAY, name]).arg(stage.run());
+    static READY: Once = Once::new();
+    READY.call_once(fake::ready);
+    let command = scenario(name).command(name, stage.scratch, &stage.run());
     let mut command = stage.dressed(command);
     command.env("CI", "true");
     stage.finish(command, Duration::from_secs(100))

@@ -160,7 +160,11 @@ pub fn attack(attack: &Attack) -> Vec<String> {
         wrong.push(format!("exit {:?}, wanted {:?}: …{end}", seen.exit, wanted.exit));
     }
     let mut told = seen.printed.clone();
-    for entry in walkdir::WalkDir::new(stage.run()).into_iter().flatten().filter(|it| it.file_name() == "run.json") {
+    for entry in walkdir::WalkDir::new(stage.run())
+        .into_iter()
+        .flatten()
+        .filter(|it| it.file_type().is_file() && it.file_name() == "run.json")
+    {
         told.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
     }
     wrong.extend(wanted.told.iter().filter(|words| !told.contains(**words)).map(|words| {

@@ -2,8 +2,10 @@
 
 pub mod directory;
 mod retention;
+mod settings;
 
-pub use retention::{Decision, LAB_TOML, Retention, SECTIONS, prune, sweep};
+pub use retention::{Decision, Retention, prune, sweep};
+pub use settings::{LAB_TOML, SettingsError, setting, setting_in};
 
 use crate::error::ReportError;
 use lab_base::file::FileError;

@@ -1,25 +1,21 @@
 //! Retention of runs: limits on their number and age, and runs that are never removed.
 
-use super::{Stored, entries, stored};
+use super::{Stored, entries, settings::setting, stored};
 use crate::{error::ReportError, results::directory::LATEST};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use lab_base::{
     file::FileError,
-    strict_toml::{ConfigError, Origin, Section},
+    strict_toml::{ConfigError, Section},
 };
 use std::{
     fs::{self, File},
-    io::ErrorKind,
     path::Path,
 };
-use toml_edit::Document;
 
-/// File with the lab's settings, next to `kernels.toml`.
-pub const LAB_TOML: &str = "lab.toml";
-/// Its tables; each is read by the code that uses it.
-pub const SECTIONS: &[&str] = &["results", "agent", "cache"];
-/// Prefix of the name to which a run is renamed before its files are removed, so that a partly removed run is not
-/// listed.
+/// The table of `lab.toml`, and its keys.
+const TABLE: &str = "results";
+const KEYS: &[&str] = &["keep", "days"];
+/// What a run is renamed to before its files go, so that no half of one is ever taken for a run.
 const DOOMED: &str = ".pruned-";
 
 /// The limits: a run beyond either is removed.
@@ -43,24 +39,14 @@ impl Retention {
     /// # Errors
     /// The file can't be read, or a value is invalid.
     pub fn load(project: &Path) -> Result<Self, ReportError> {
-        let path = project.join(LAB_TOML);
-        match lab_guard::bounded::text(&path) {
-            Ok(text) => Self::parse(&text, &path.display().to_string()).map_err(ReportError::from),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(FileError::of("read", path)(error).into()),
-        }
+        Ok(setting(project, TABLE, KEYS, Self::read)?)
     }
 
-    fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
-        let origin = Origin { file, text };
-        let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
-        let top = Section::open(origin, document.as_table(), None, "the file".into(), SECTIONS)?;
-        let mut retention = Self::default();
-        if let Some(results) = top.section("results", "[results]".into(), &["keep", "days"])? {
-            retention.keep = results.number("keep", 1..100_001)?.unwrap_or(retention.keep);
-            retention.days = results.number("days", 1..36_501)?.unwrap_or(retention.days);
-        }
-        Ok(retention)
+    fn read(results: Option<&Section<'_>>) -> Result<Self, ConfigError> {
+        let Self { keep, days } = Self::default();
+        let Some(results) = results else { return Ok(Self { keep, days }) };
+        let keep = results.number("keep", 1..100_001)?.unwrap_or(keep);
+        Ok(Self { keep, days: results.number("days", 1..36_501)?.unwrap_or(days) })
     }
 }
 
@@ -158,6 +144,7 @@ pub fn sweep(project: &Path, results: &Path) -> Option<String> {
 mod tests {
     use super::*;
     use crate::results::directory;
+    use crate::results::settings::setting_in;
     use lab_record::log;
 
     fn results(runs: &[(&str, &str)]) -> tempfile::TempDir {
@@ -235,7 +222,8 @@ mod tests {
 
     #[test]
     fn errors_about_settings_name_line_and_key() {
-        let read = |text: &str| Retention::parse(text, "lab.toml").map_err(|error| error.to_string());
+        let read =
+            |text: &str| setting_in(text, "lab.toml", TABLE, KEYS, Retention::read).map_err(|error| error.to_string());
         assert_eq!(read("").unwrap(), Retention::default());
         assert_eq!(read("[results]\nkeep = 7\n").unwrap(), Retention { keep: 7, ..Retention::default() });
         let error = read("[results]\nkep = 7\n").unwrap_err();

@@ -47,6 +47,15 @@ impl Netns {
         Ok(Self { name: name.to_owned(), space })
     }
 
+    /// One that is there already. The name is for display only.
+    ///
+    /// # Errors
+    /// [`TopologyError::Netns`] if the file is no network namespace or may not be entered.
+    pub fn of(name: &str, file: OwnedFd) -> Result<Self, TopologyError> {
+        let space = Space::enter(Arc::new(file)).map_err(|problem| problem.of(name))?;
+        Ok(Self { name: name.to_owned(), space })
+    }
+
     /// Every namespace that this process holds, oldest first, for display. What this
     /// gives holds them too.
     ///

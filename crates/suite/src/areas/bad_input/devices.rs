@@ -30,6 +30,16 @@ const MODE_BY_POLICY: Since = Since {
     source: "netkit: Simplify netkit mode over to use NLA_POLICY_MAX",
 };
 
+/// Since when a change of the peer info is refused as one without permission; before, as one that is invalid.
+const PEER_INFO_EACCES: Since = Since {
+    mainline: KernelVersion::new(6, 16, 0),
+    backports: &[],
+    source: "measured: EINVAL on 6.12, EACCES on 6.16.3",
+};
+/// The versions behind the last one that was measured to be without it.
+const AFTER_6_12: Since =
+    Since { mainline: KernelVersion::new(6, 13, 0), backports: &[], source: "measured: EINVAL on 6.12.117" };
+
 /// In the order in which they run.
 pub const CASES: &[Case] = &[
     VALUES_OUT_OF_RANGE,
@@ -194,13 +204,13 @@ fn change_what_is_fixed(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     for (name, options, words) in fixed {
         explained(ctx, name, link::change(testbed.net.ns("host"), P0.dev, &options), Errno::EACCES, words);
     }
-    // EINVAL in old kernels, EACCES in newer ones: measured on 6.12 and 6.16.3. For versions between these, which were
-    // not measured, both are accepted.
-    let wanted: &[Errno] = match (ctx.capabilities.kernel().major, ctx.capabilities.kernel().minor) {
-        (6, ..=12) => &[Errno::EINVAL],
-        (6, 13..=15) => &[Errno::EINVAL, Errno::EACCES],
-        _ => &[Errno::EACCES],
-    };
+    // For versions between the two, which were not measured, and those that say nothing both are accepted.
+    let wanted: &[Errno] =
+        match (ctx.capabilities.has_change(&PEER_INFO_EACCES), ctx.capabilities.has_change(&AFTER_6_12)) {
+            (Some(true), _) => &[Errno::EACCES],
+            (Some(false), Some(false)) => &[Errno::EINVAL],
+            _ => &[Errno::EINVAL, Errno::EACCES],
+        };
     let peer_info = NetkitOptions { raw: vec![(ifla_netkit::PEER_INFO, vec![0; 16])], ..NetkitOptions::default() };
     let refused = link::change(testbed.net.ns("host"), P0.dev, &peer_info).err();
     let errno = refused.as_ref().and_then(AsErrno::errno);

@@ -5,15 +5,17 @@ use lab_bpf::{Anchor, BpfError, Mprog, Position};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
+    stranger::{self, Attempts, Stranger},
     testbed::P0,
     variants,
 };
-use lab_topology::library;
+use lab_protocol::Capability;
+use lab_topology::{Netns, PairRequest, library, link};
 use nix::errno::Errno;
 use std::os::fd::AsFd;
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[BY_DESCRIPTOR, DETACH_BY_PLACE, BY_ID];
+pub const CASES: &[Case] = &[BY_DESCRIPTOR, DETACH_BY_PLACE, BY_ID, CHANGE_FROM_CONTAINER, PAIR_FROM_CONTAINER];
 
 /// Runs `work` without capabilities in the namespace of the hook.
 fn as_nobody<R: Send>(
@@ -133,5 +135,57 @@ fn by_id(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.refused("BPF_LINK_GET_FD_BY_ID", by_link, Errno::EPERM);
     let with = chain.testbed.run(P0, || (lab_bpf::prog_fd(prog_id).is_ok(), lab_bpf::link_fd(link_id).is_ok()));
     ctx.equal("with capabilities both can be opened", with, (true, true));
+    Ok(())
+}
+
+/// Root of a container with a user namespace of its own tries what concerns the node's end of its pair. Gives the node's
+/// namespace too, where `node0` is that end, and the container, with which that end goes.
+fn from_container(ctx: &mut Ctx, variant: &Variant) -> Result<(Netns, Attempts, Stranger), Stop> {
+    const NODE: &str = "node0";
+    ctx.need(Capability::UserNs)?;
+    let node = Netns::new("node")?;
+    let mut container = Stranger::beside(&node).map_err(|error| Stop::check(format!("a container: {error}")))?;
+    // The container has the primary, through which settings can be changed.
+    link::create_pair(&node, &PairRequest::new(variant.device(), stranger::GIVEN, NODE))?;
+    let inside = container.netns().map_err(|error| Stop::check(format!("the container's namespace: {error}")))?;
+    link::move_to(&node, stranger::GIVEN, &inside)?;
+    let attempts = container.attempts().map_err(|error| Stop::check(format!("the container's attempts: {error}")))?;
+    let policy = link::info(&node, NODE)?.netkit.unwrap_or_default().policy;
+    ctx.log(format!("policy of the node's end: {policy:?}; {attempts:?}"));
+    Ok((node, attempts, container))
+}
+
+/// What `netkit_change_link()` changes at the peer lies in the peer's namespace; rtnetlink has only asked for `CAP_NET_ADMIN` in
+/// the primary's.
+const CHANGE_FROM_CONTAINER: Case = Case::new(
+    "N16",
+    "change-from-container",
+    "A container's root changes the policy of its own end of a pair and not that of the node's: EPERM, and it stays.",
+    change_from_container,
+)
+.over(variants::netkit_devices);
+fn change_from_container(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (node, attempts, _container) = from_container(ctx, variant)?;
+    ctx.equal("a change of its own end", attempts.policy, None);
+    ctx.equal("a change of the node's end", attempts.peer_policy, Some(Errno::EPERM));
+    let policy = link::info(&node, "node0")?.netkit.unwrap_or_default().policy;
+    ctx.equal("policy of the node's end", policy.map(|policy| format!("{policy:?}")), Some("Pass".to_owned()));
+    Ok(())
+}
+
+/// "rtnetlink: add missing netlink_ns_capable() check for peer netns" (CVE-2026-31692): before it nobody was asked for
+/// `CAP_NET_ADMIN` in the namespace of the peer.
+const PAIR_FROM_CONTAINER: Case = Case::new(
+    "N17",
+    "pair-from-container",
+    "A container's root makes no pair with an end in the node's namespace: EPERM, and no device is there.",
+    pair_from_container,
+)
+.over(variants::netkit_devices);
+fn pair_from_container(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (node, attempts, _container) = from_container(ctx, variant)?;
+    ctx.equal("a pair with an end in the node's namespace", attempts.pair, Some(Errno::EPERM));
+    let planted = link::list(&node)?.into_iter().any(|info| info.name == stranger::OWN.1);
+    ctx.equal("its end is on the node", planted, false);
     Ok(())
 }

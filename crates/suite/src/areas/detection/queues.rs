@@ -10,7 +10,7 @@ use lab_harness::{
     probe::VIRTUAL_GIVER,
 };
 use lab_netlink::NetlinkError;
-use lab_protocol::{Capability, KernelVersion};
+use lab_protocol::{Capability, KernelVersion, capability::Since};
 use lab_topology::{LinkKind, NetkitOptions, Netns, PairRequest, link, queue};
 use nix::errno::Errno;
 
@@ -18,8 +18,12 @@ use nix::errno::Errno;
 const LOOPBACK: u32 = 1;
 /// The error of `netdev_can_create_queue()` for a driver without `ndo_queue_create`.
 const NO_TAKER: &str = "Device does not support queue creation";
-/// "netdev-genl: Add netlink framework functions for queue".
-const QUEUE_GET: KernelVersion = KernelVersion::new(6, 8, 0);
+/// The version since which queues can be listed at all; before, the command is refused.
+const QUEUE_GET: Since = Since {
+    mainline: KernelVersion::new(6, 8, 0),
+    backports: &[],
+    source: "netdev-genl: Add netlink framework functions for queue",
+};
 
 /// In the order in which they run.
 pub const CASES: &[Case] = &[QUEUE_LEASE_TAKERS, SPARE_RECEIVE_QUEUES];
@@ -100,8 +104,8 @@ fn spare_queues(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     }
     let ifindex = link::info(&ns, "nk0")?.ifindex;
     let working = queue::receive_queues(&ns, ifindex);
-    if ctx.capabilities.kernel() < QUEUE_GET {
-        // These kernels do not have queue-get and refuse it.
+    let listable = ctx.capabilities.has_change(&QUEUE_GET).unwrap_or(working.is_ok());
+    if !listable {
         let refused = working.map(drop);
         ctx.refused("queue-get on a kernel without it", refused, Errno::EOPNOTSUPP);
         return Ok(());

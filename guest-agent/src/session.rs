@@ -148,7 +148,7 @@ fn locked(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
 
 /// Waits for the cells of the last `Run`, which the host has heard the end of.
 fn finish(work: Option<JoinHandle<Result<(), AgentError>>>) -> Result<(), AgentError> {
-    work.map_or(Ok(()), |thread| thread.join().unwrap_or_else(|_| Err(AgentError::Panicked)))
+    work.map_or(Ok(()), |thread| thread.join().unwrap_or(Err(AgentError::Panicked)))
 }
 
 fn run_cells(

@@ -26,6 +26,8 @@ pub enum Place {
         parent: u64,
         /// Its name there.
         name: OsString,
+        /// Its number there: another file of this name has another one.
+        ino: u64,
         /// Number of its file system.
         dev: u64,
         /// Whether it is shown as an empty directory.
@@ -60,8 +62,8 @@ impl Nodes {
         self.nodes.get(&node).map(|node| &node.place).ok_or(Errno::ESTALE)
     }
 
-    /// The node of a place, with one lookup more.
-    pub fn looked_up(&mut self, place: Place) -> Result<u64, Errno> {
+    /// The node of a place, with one lookup more, and whether it was another file before.
+    pub fn looked_up(&mut self, place: Place) -> Result<(u64, bool), Errno> {
         let known = match &place {
             Place::Item(id) => self.items.get(id),
             Place::Host { parent, name, .. } => self.names.get(&(*parent, name.clone())),
@@ -70,8 +72,9 @@ impl Nodes {
             let node = self.nodes.get_mut(&number).ok_or(Errno::ESTALE)?;
             node.lookups = node.lookups.saturating_add(1);
             // Another file may have its name by now.
+            let changed = node.place != place;
             node.place = place;
-            return Ok(number);
+            return Ok((number, changed));
         }
         if self.nodes.len() >= MOST {
             return Err(Errno::ENFILE);
@@ -83,7 +86,7 @@ impl Nodes {
             Place::Host { parent, name, .. } => drop(self.names.insert((*parent, name.clone()), number)),
         }
         self.nodes.insert(number, Node { place, lookups: 1 });
-        Ok(number)
+        Ok((number, false))
     }
 
     /// Takes lookups back. Returns whether the node is gone.
@@ -151,21 +154,21 @@ mod tests {
     use super::*;
 
     fn host(parent: u64, name: &str) -> Place {
-        Place::Host { export: 1, parent, name: name.into(), dev: 0, blank: false, unlinked: false }
+        Place::Host { export: 1, parent, name: name.into(), ino: 0, dev: 0, blank: false, unlinked: false }
     }
 
     #[test]
     fn paths_follow_renames_and_end_with_names() {
         let mut nodes = Nodes::new();
-        let export = nodes.looked_up(Place::Item(1)).unwrap();
-        let dir = nodes.looked_up(host(export, "d")).unwrap();
-        let file = nodes.looked_up(host(dir, "f")).unwrap();
+        let export = nodes.looked_up(Place::Item(1)).unwrap().0;
+        let dir = nodes.looked_up(host(export, "d")).unwrap().0;
+        let file = nodes.looked_up(host(dir, "f")).unwrap().0;
         assert_eq!(nodes.path(file).unwrap(), (1, "d/f".into()));
         nodes.rename((export, OsStr::new("d")), (export, OsStr::new("e")));
         assert_eq!(nodes.path(file).unwrap(), (1, "e/f".into()));
         nodes.unlink(dir, OsStr::new("f"));
         assert_eq!(nodes.path(file), Err(Errno::ENOENT));
-        let again = nodes.looked_up(host(dir, "f")).unwrap();
+        let again = nodes.looked_up(host(dir, "f")).unwrap().0;
         assert_ne!(again, file, "a new file is another node");
         assert!(nodes.forget(file, 1) && nodes.place(again).is_ok());
         assert!(!nodes.forget(ROOT, u64::MAX) && nodes.place(ROOT).is_ok());

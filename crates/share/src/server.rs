@@ -196,7 +196,7 @@ impl Server {
                     None => self.tree.attr(found),
                 };
                 let valid = if self.host(found).is_some() { self.valid(found) } else { FOREVER };
-                Ok((self.nodes.looked_up(Place::Item(found))?, attr, valid))
+                Ok((self.nodes.looked_up(Place::Item(found))?.0, attr, valid))
             }
             Spot::Host { blank: true, .. } => Err(Errno::ENOENT),
             Spot::Host { export, path, dev, .. } => {
@@ -207,8 +207,15 @@ impl Server {
                 if blank {
                     attr.nlink = 2;
                 }
-                let parent = Place::Host { export, parent, name: name.to_owned(), dev: own, blank, unlinked: false };
-                Ok((self.nodes.looked_up(parent)?, attr, self.valid(export)))
+                let ino = attr.ino;
+                let place =
+                    Place::Host { export, parent, name: name.to_owned(), ino, dev: own, blank, unlinked: false };
+                let (node, changed) = self.nodes.looked_up(place)?;
+                if changed {
+                    // What is open is the file that had the name before.
+                    self.files.close(node);
+                }
+                Ok((node, attr, self.valid(export)))
             }
         }
     }

@@ -104,6 +104,18 @@ fn files_of_every_kind_are_read() {
 }
 
 #[test]
+fn a_file_that_was_replaced_on_the_host_is_read_anew() {
+    let mut guest = guest(Budget::USUAL);
+    let file = guest.walk("root/file").unwrap();
+    assert_eq!(guest.read(file).unwrap(), b"content");
+    let path = guest.host.path().join("root");
+    fs::write(path.join("new"), "edited").unwrap();
+    fs::rename(path.join("new"), path.join("file")).unwrap();
+    let file = guest.walk("root/file").unwrap();
+    assert_eq!(guest.read(file).unwrap(), b"edited");
+}
+
+#[test]
 fn no_path_leads_out_of_an_export() {
     let mut guest = guest(Budget::USUAL);
     let root = guest.walk("root").unwrap();

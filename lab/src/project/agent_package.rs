@@ -72,9 +72,9 @@ fn package_name(manifest: &Path) -> Result<String, AgentPackageError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use super::*;
     use lab_report::results::LAB_TOML;
+    use std::fs;
 
     fn load(settings: &str) -> Result<AgentPackage, String> {
         let dir = tempfile::tempdir().unwrap();

@@ -3,14 +3,14 @@
 use super::{order::Estimate, program::Streams, queue::Isolate, room::Room, timing::Timing};
 use crate::{
     lists::Lists,
-    world::{KernelFiles, World},
+    world::{KernelFiles, World, WorldError},
 };
 use lab_base::interrupt::Interrupt;
 use lab_record::{
     event::{Event, ImageInfo},
     plan::Plan,
 };
-use lab_vm::{GuestSpec, Launcher, snapshot::SnapshotStore};
+use lab_vm::{Guest, GuestSpec, Launcher, VmError, snapshot::SnapshotStore};
 use std::{sync::Arc, time::Duration};
 
 /// A kernel that is ready to boot.
@@ -22,6 +22,20 @@ pub struct Prepared {
     /// Files for its guests, if there are any.
     pub files: Option<Files>,
 }
+
+/// Why a guest has no files.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// Its port for them can't be connected to.
+    #[error(transparent)]
+    Port(#[from] VmError),
+    /// They can't be served.
+    #[error(transparent)]
+    World(#[from] WorldError),
+}
+
+/// Serves a guest's files on its ports.
+pub type Serve<'a> = dyn Fn(&mut dyn Guest) -> Result<(), FilesError> + 'a;
 
 /// Files for the guests of a kernel.
 #[derive(Debug, Clone)]

@@ -72,6 +72,7 @@ fn visited(
     let emit = |event| events.lock().unwrap().push(event);
     let plan = Plan::new(Vec::new(), Vec::new(), false);
     let common = Common {
+        streams: None,
         plan: &plan,
         launcher: &launcher,
         snapshots: None,

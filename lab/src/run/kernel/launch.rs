@@ -3,7 +3,7 @@
 use crate::{
     run::{
         autopsy::Autopsy,
-        common::Files,
+        common::{Files, FilesError},
         judge::SeenAttempt,
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
@@ -81,14 +81,14 @@ impl Launch {
     }
 
     /// Serves the guest's files, and connects it to services of the host.
-    pub fn serve(&self, kernel: &str, guest: &mut dyn Guest) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The guest has ended, or what was to be served has vanished.
+    pub fn serve(&self, kernel: &str, guest: &mut dyn Guest) -> Result<(), FilesError> {
         let Some(Files { world, kernel: own }) = &self.files else { return Ok(()) };
-        let stream = guest.files().map_err(|error| error.to_string())?;
-        let serving = world.serve(own, kernel, stream).map_err(|error| error.to_string())?;
-        self.serving.replace(Some(serving));
+        self.serving.replace(Some(world.serve(own, kernel, guest.files()?)?));
         if world.has_services() {
-            let stream = guest.services().map_err(|error| error.to_string())?;
-            world.connect(stream).map_err(|error| error.to_string())?;
+            world.connect(guest.services()?)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ pub(super) use launch::Launch;
 pub(super) use losses::MAX_LOSSES;
 
 use super::{
-    common::{Common, PrepareError, Prepared},
+    common::{Common, PrepareError, Prepared, Serve},
     isolation::Shared,
     judge::{Attempts, SeenAttempt},
     order,
@@ -256,7 +256,7 @@ impl<'a> KernelRun<'a> {
     /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
     pub(super) fn drive(&self, guest: &mut dyn Guest, launch: &Launch, errand: Errand<'_>) -> SessionEnd {
         let serve = |guest: &mut dyn Guest| launch.serve(self.id().as_str(), guest);
-        let serve: &dyn Fn(&mut dyn Guest) -> Result<(), String> = &serve;
+        let serve: &Serve<'_> = &serve;
         // A guest that becomes a snapshot serves others, each with files of its own.
         let files = launch.has_files().then_some(serve).filter(|_| !matches!(errand, Errand::Settle));
         let task = Task {
@@ -286,7 +286,7 @@ impl<'a> KernelRun<'a> {
             }
             SessionEnd::Interrupted(_) | SessionEnd::Lost(_) => guest.kill(),
         }
-        launch.served(matches!(end, End::Lost(_))).into_iter().for_each(|note| self.note(note));
+        launch.served(matches!(end, SessionEnd::Lost(_))).into_iter().for_each(|note| self.note(note));
         let mut progress = self.progress();
         progress.peak_memory_kib = progress.peak_memory_kib.max(peak);
         end

@@ -140,7 +140,7 @@ impl Streams {
             let own = [("LAB_KERNEL", kernel.to_string()), ("LAB_CELL", info.id.to_string())];
             let out = program.world.iter().flat_map(|world| &world.mounts).any(|mount| mount.export == ARTIFACTS);
             let out = out.then(|| ("LAB_ARTIFACTS", ARTIFACTS_AT.to_owned()));
-            let own = own.into_iter().chain(out).map(|(name, value)| (Raw::from(&*name), Raw::from(&*value)));
+            let own = own.into_iter().chain(out).map(|(name, value)| (Raw::from(name), Raw::from(&*value)));
             let inherited = self.variables.iter().filter(|(name, _)| is_wanted(name)).cloned().chain(own);
             let inherited: Vec<(Raw, Raw)> = inherited.filter(|(name, _)| !is_stated(name)).collect();
             program.env.splice(..0, inherited);

@@ -42,8 +42,8 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMe
     };
     if let Some(serve) = task.files {
         // Before the agent can ask: its first request finds the port connected.
-        if let Err(message) = serve(guest) {
-            let exit = guest.exited();
+        if let Err(error) = serve(guest) {
+            let (message, exit) = (error.to_string(), guest.exited());
             return SessionEnd::Lost(Lost { kind: ErrorKind::Host, message, cell: None, again: false, exit });
         }
     }

@@ -1,11 +1,10 @@
 //! Tasks of a guest, messages from it, and how it ends.
 
-use crate::run::{program::Attempt, timing::Timing, visitor::Visitor};
+use crate::run::{common::Serve, program::Attempt, timing::Timing, visitor::Visitor};
 use lab_base::interrupt::Interrupt;
 use lab_guard::Inside;
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, Job, KernelVersion};
 use lab_record::{guest_exit::GuestExit, plan::Plan};
-use lab_vm::Guest;
 use std::time::Duration;
 
 /// The purpose of a guest.
@@ -53,8 +52,8 @@ pub struct Task<'a> {
     pub programs: &'a dyn Programs,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
-    /// Serves the guest's files on its port for them; one line if they can't be served.
-    pub files: Option<&'a dyn Fn(&mut dyn Guest) -> Result<(), String>>,
+    /// Serves the guest's files.
+    pub files: Option<&'a Serve<'a>>,
 }
 
 impl Task<'_> {

@@ -130,6 +130,7 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
+        streams: None,
         id,
         plan,
         timing,

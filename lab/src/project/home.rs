@@ -36,7 +36,7 @@ impl Home {
     /// The home of this program, for a project.
     pub fn of(project: &Path) -> Self {
         // The link's target: what is beside a link in PATH belongs to another program.
-        Self::choose(env::current_exe().and_then(|path| path.canonicalize()).ok().as_deref(), project)
+        Self::choose(program().and_then(|path| path.canonicalize().ok()).as_deref(), project)
     }
 
     /// Whether this program is installed.
@@ -63,6 +63,12 @@ impl Home {
             Self::Checkout(root) => root,
         }
     }
+}
+
+/// This program's file; as it was called, in a root without /proc.
+pub fn program() -> Option<PathBuf> {
+    let called = || env::args_os().next().map(PathBuf::from).filter(|path| path.is_absolute());
+    env::current_exe().ok().or_else(called)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::project::{
     agent_package::AgentPackage,
     artifacts::{ArtifactError, Artifacts},
-    home::Home,
+    home::{self, Home},
     sources,
 };
 use lab_base::hex::hex;
@@ -72,7 +72,7 @@ fn files(root: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<S
 
 /// An installed lab and what its guests run, by their bytes: the files of the project have no part in it.
 fn build(artifacts: &Artifacts) -> Result<String, Error> {
-    let program = std::env::current_exe().map_err(Error::file("find", "the running program"))?;
+    let program = home::program().ok_or_else(|| Error::Host("the running program can't be found".to_owned()))?;
     let program = fs::read(&program).map_err(Error::file("read", program))?;
     let mut hasher = Sha256::new();
     let objects = artifacts.objects.values().map(|built| &*built.bytes);

@@ -99,7 +99,7 @@ const FILES: [&str; 18] = [
 fn complete(names: impl Iterator<Item = String>) {
     let is_page = |name: &String| name.starts_with("share/man/man1/lab-") && name.ends_with(".1.gz");
     let (pages, others): (BTreeSet<String>, BTreeSet<String>) =
-        names.filter(|name| !name.ends_with('/')).partition(is_page);
+        names.filter(|name| !name.is_empty() && !name.ends_with('/')).partition(is_page);
     assert_eq!(
         others.iter().map(|it| &**it).collect::<Vec<_>>(),
         BTreeSet::from(FILES).into_iter().collect::<Vec<_>>()

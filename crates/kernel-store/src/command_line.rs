@@ -4,8 +4,16 @@
 //! Sources: Documentation/admin-guide/kernel-parameters.txt (`module_blacklist`, `nomodule`, `initcall_blacklist`, `sysctl.*`),
 //! Documentation/networking/ipv6.rst, Documentation/admin-guide/sysctl/net.rst.
 
-use super::config::UnsupportedEntry;
 use lab_protocol::Capability;
+
+/// A capability that a word takes away.
+pub(super) struct Taken {
+    pub capability: Capability,
+    /// The word.
+    pub reason: String,
+    /// Where that is documented.
+    pub source: &'static str,
+}
 
 const PARAMETERS: &str = "Documentation/admin-guide/kernel-parameters.txt";
 const IPV6: &str = "Documentation/networking/ipv6.rst";
@@ -45,12 +53,11 @@ const NETKIT: (&str, [Capability; 5]) = (
 );
 
 /// The capabilities that these words take away, each once.
-pub(super) fn taken(cmdline: &[String]) -> Vec<UnsupportedEntry> {
-    let mut found: Vec<UnsupportedEntry> = Vec::new();
-    let mut take = |capability: Capability, word: &str, source: &str| {
+pub(super) fn taken(cmdline: &[String]) -> Vec<Taken> {
+    let mut found: Vec<Taken> = Vec::new();
+    let mut take = |capability: Capability, word: &str, source: &'static str| {
         if !found.iter().any(|it| it.capability == capability) {
-            let (reason, source) = (format!("its command line has {word}"), Some(source.to_owned()));
-            found.push(UnsupportedEntry { capability, reason, source });
+            found.push(Taken { capability, reason: format!("its command line has {word}"), source });
         }
     };
     for word in cmdline {

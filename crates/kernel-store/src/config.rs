@@ -218,10 +218,10 @@ fn kernel(
 }
 
 /// What is listed, and what the command line takes besides.
-fn merged(mut listed: Vec<UnsupportedEntry>, taken: Vec<UnsupportedEntry>) -> Vec<UnsupportedEntry> {
-    for entry in taken {
-        if !listed.iter().any(|it| it.capability == entry.capability) {
-            listed.push(entry);
+fn merged(mut listed: Vec<UnsupportedEntry>, taken: Vec<command_line::Taken>) -> Vec<UnsupportedEntry> {
+    for command_line::Taken { capability, reason, source } in taken {
+        if !listed.iter().any(|it| it.capability == capability) {
+            listed.push(UnsupportedEntry { capability, reason, source: Some(source.to_owned()) });
         }
     }
     listed

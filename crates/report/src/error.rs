@@ -16,12 +16,3 @@ pub enum ReportError {
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
-
-impl From<crate::results::SettingsError> for ReportError {
-    fn from(error: crate::results::SettingsError) -> Self {
-        match error {
-            crate::results::SettingsError::Config(error) => error.into(),
-            crate::results::SettingsError::File(error) => error.into(),
-        }
-    }
-}

@@ -1,5 +1,6 @@
 //! `lab.toml`, the lab's settings beside `kernels.toml`: each of its tables is read by whoever it is for.
 
+use crate::error::ReportError;
 use lab_base::{
     file::FileError,
     strict_toml::{ConfigError, Origin, Section},
@@ -21,6 +22,15 @@ pub enum SettingsError {
     /// The file itself.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl From<SettingsError> for ReportError {
+    fn from(error: SettingsError) -> Self {
+        match error {
+            SettingsError::Config(error) => error.into(),
+            SettingsError::File(error) => error.into(),
+        }
+    }
 }
 
 /// Reads one table of a project's settings; `read` gets none where the file or the table is missing.

@@ -2,7 +2,7 @@
 //!
 //! An openable `/dev/kvm` is not enough: under some hypervisors QEMU aborts or the guest hangs as soon as it runs. KVM
 //! is used only if a guest under KVM has sent a message. Whether the guest answered or QEMU ended is cached for each
-//! boot of the host and each version of QEMU. After a timeout the next run probes again, since the host may have been
+//! boot of the host, each version of QEMU, and each size of a guest. After a timeout the next run probes again, since the host may have been
 //! busy; after several timeouts in a row, probing pauses for some time.
 
 use super::{
@@ -91,7 +91,7 @@ fn unforced(
     device: Result<(), Unusable>,
     patience: Patience,
 ) -> Result<Acceleration, VmError> {
-    let memory = Memory::of(asking.cache, asking.qemu_version, spec.qemu.as_deref());
+    let memory = Memory::of(asking.cache, asking.qemu_version, spec.qemu.as_deref()).sized(spec);
     let verdict = match device {
         Err(absent @ Unusable::Absent(_)) => {
             return Ok(Acceleration { accel: Accel::Tcg, reason: absent.to_string() });
@@ -145,11 +145,15 @@ fn forced_to(value: &str) -> Result<Acceleration, VmError> {
     Ok(Acceleration { accel, reason: format!("{ACCEL_VARIABLE}={value}") })
 }
 
-/// A result is valid for one boot of the host and one version of QEMU: a reboot or an upgrade may fix KVM.
+/// A result is valid for one boot of the host and one version of QEMU, since a reboot or an upgrade may fix KVM, and for
+/// guests of one size: one that the host has no memory for says nothing about others.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     boot_id: String,
     qemu: String,
+    /// Memory and processors of the guest.
+    #[serde(default)]
+    size: String,
     verdict: Acceleration,
     /// Timeouts of guests under KVM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,6 +199,8 @@ struct Memory {
     path: PathBuf,
     boot_id: String,
     qemu: String,
+    /// `None`: any size.
+    size: Option<String>,
 }
 
 impl Memory {
@@ -204,7 +210,13 @@ impl Memory {
             path: Self::path(cache),
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             qemu: format!("{qemu_version} {chosen}"),
+            size: None,
         }
+    }
+
+    /// Only for guests with the memory and the processors of this one.
+    fn sized(self, spec: &GuestSpec) -> Self {
+        Self { size: Some(format!("{} MiB, {} processors", spec.memory_mib, spec.cpus)), ..self }
     }
 
     fn path(cache: &Path) -> PathBuf {
@@ -219,7 +231,8 @@ impl Memory {
     /// The cached result for this boot and this QEMU.
     fn current(&self) -> Option<Remembered> {
         let kept = Self::read(&self.path)?;
-        (!self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu).then_some(kept)
+        let same_host = !self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu;
+        (same_host && self.size.as_ref().is_none_or(|size| *size == kept.size)).then_some(kept)
     }
 
     fn verdict(&self) -> Option<Acceleration> {
@@ -233,7 +246,7 @@ impl Memory {
     }
 
     fn forget(&self) {
-        if self.verdict().is_some_and(|verdict| verdict.accel == Accel::Kvm) {
+        if Self::read(&self.path).is_some_and(|kept| kept.verdict.accel == Accel::Kvm) {
             // If the file can't be removed, the device is still checked before KVM is used.
             let _ = fs::remove_file(&self.path);
         }
@@ -265,8 +278,9 @@ impl Memory {
 
     /// Errors are ignored: a result that can't be written is probed again.
     fn keep(&self, verdict: &Acceleration, slow: Option<Slow>) {
+        let size = self.size.clone().unwrap_or_default();
         let kept =
-            Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), verdict: verdict.clone(), slow };
+            Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), size, verdict: verdict.clone(), slow };
         let write = || -> std::io::Result<()> {
             let dir = self.path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(dir)?;
@@ -418,6 +432,7 @@ mod tests {
             path: Memory::path(cache.path()),
             boot_id: boot_id.to_owned(),
             qemu: qemu.to_owned(),
+            size: None,
         };
         assert_eq!(memory("a", "7.2").recall(), None);
         memory("a", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() }, None);
@@ -426,6 +441,23 @@ mod tests {
         assert_eq!(memory("a", "10.0").recall(), None);
         fs::write(Memory::path(cache.path()), "{").unwrap();
         assert_eq!(memory("a", "7.2").recall(), None);
+    }
+
+    /// A guest that is too large for the host does not decide for the others.
+    #[test]
+    fn a_cached_result_is_valid_for_guests_of_its_size() {
+        let cache = tempfile::tempdir().unwrap();
+        let choose = |launcher: &FakeLauncher, change: fn(&mut GuestSpec)| {
+            let mut spec = specification(cache.path().to_owned());
+            change(&mut spec);
+            let asking = Asking { cache: cache.path(), qemu_version: "10.0", say: &|_| (), stop: &|| false };
+            unforced(launcher, &spec, &asking, Ok(()), SHORT).unwrap().accel
+        };
+        assert_eq!(choose(&dying(), |spec| spec.memory_mib = 1 << 20), Accel::Tcg);
+        assert_eq!(choose(&speaking(), |_| ()), Accel::Kvm);
+        assert_eq!(choose(&dying(), |_| ()), Accel::Kvm, "cached");
+        assert_eq!(choose(&dying(), |spec| spec.cpus += 1), Accel::Tcg);
+        assert!(remembered(cache.path(), "10.0", None).is_some(), "the doctor shows whatever there is");
     }
 
     #[test]

@@ -159,7 +159,7 @@ fn played(command: &mut Command, name: &str, scratch: &Path, kernel: &str) {
 }
 
 /// The kernel's locked version.
-fn locked() -> String {
+pub fn locked() -> String {
     let lock = fs::read_to_string(Path::new(ROOT).join("kernels.lock")).expect("kernels.lock");
     let (_, own) = lock.split_once(&format!("[kernels.\"{KERNEL}\"]")).expect("the kernel is locked");
     let version = own.lines().find_map(|line| line.strip_prefix("kernel = ")).expect("its version");

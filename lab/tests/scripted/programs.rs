@@ -1,6 +1,10 @@
 //! Programs of the host that fail: one error with their own words, without the lines of Python.
 
-use crate::{Test, fake::Scenario, searches};
+use crate::{
+    Test,
+    fake::{Scenario, locked},
+    searches,
+};
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
@@ -19,7 +23,7 @@ fn failing_vng() {
         let scratch = tempfile::Builder::new().prefix("program-").tempdir().unwrap();
         let scenario: Scenario = searches::scenario("").after(break_vng);
         let words = ["run", "--no-build", "--cold", "--retries", retries, "--jobs", at_once];
-        let output = scenario.other("by-modules", scratch.path(), &words, "6.12").output().unwrap();
+        let output = scenario.other("by-modules", scratch.path(), &words, &locked()).output().unwrap();
         let (errors, summary) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
         let told = format!("{errors}{summary}");
         assert_eq!(output.status.code(), Some(3), "{told}");

@@ -107,15 +107,8 @@ impl Scenario {
         command
     }
 
-    /// Any command of the lab, with the project and the cache of [`Self::command`]; guests claim to run this kernel.
-    pub fn other(&self, name: &str, scratch: &Path, arguments: &[&str], kernel: &str) -> Command {
-        let mut lab = self.lab(scratch);
-        lab.args(arguments);
-        played(&mut lab, name, scratch, kernel);
-        lab
-    }
-
-    fn lab(&self, scratch: &Path) -> Command {
+    /// The lab, with a project and a cache below `scratch`.
+    pub fn lab(&self, scratch: &Path) -> Command {
         let project = self.project(scratch);
         (self.arrange)(&cache(scratch));
         let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"));
@@ -152,8 +145,8 @@ impl Scenario {
     }
 }
 
-/// Lets guests of a command be played by the scenario with this name.
-fn played(command: &mut Command, name: &str, scratch: &Path, kernel: &str) {
+/// Lets guests of a command be played by the scenario with this name; they claim to run this kernel.
+pub fn played(command: &mut Command, name: &str, scratch: &Path, kernel: &str) {
     command.env("NETKIT_LAB_CACHE", scratch.join("cache")).env("NETKIT_LAB_QEMU", place().join(PROGRAM));
     command.env(ACCEL_VARIABLE, "tcg").env(SCENARIO, name).env(VERSION, kernel).stdin(Stdio::null());
 }

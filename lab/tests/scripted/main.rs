@@ -11,15 +11,19 @@ mod searches;
 mod tree;
 mod verdicts;
 
-use std::{env, panic, process::ExitCode, thread};
+use std::{
+    env, panic,
+    path::Path,
+    process::{Command, ExitCode},
+    thread,
+};
 
 /// A test, with its name.
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
     if let Some(name) = fake::in_place_of_qemu() {
-        let scenario = if name == verdicts::FAILING { verdicts::scenario() } else { searches::scenario(&name) };
-        return fake::play(&scenario);
+        return fake::play(&scenario(&name));
     }
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let all = searches::TESTS.iter().chain(&programs::TESTS).chain(&verdicts::TESTS);
@@ -44,4 +48,20 @@ fn main() -> ExitCode {
     }
     fake::clear();
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A command of the lab whose guests the scenario with this name plays; they claim to run this kernel.
+fn lab(name: &str, scratch: &Path, arguments: &[&str], kernel: &str) -> Command {
+    let mut command = scenario(name).lab(scratch);
+    command.args(arguments);
+    fake::played(&mut command, name, scratch, kernel);
+    command
+}
+
+fn scenario(name: &str) -> fake::Scenario {
+    match name {
+        verdicts::FAILING => verdicts::scenario(),
+        programs::WITHOUT_VNG => programs::scenario(),
+        _ => searches::scenario(name),
+    }
 }

@@ -3,7 +3,7 @@
 use crate::{
     Test,
     fake::{Scenario, locked},
-    searches,
+    lab,
 };
 use std::{
     fs,
@@ -11,6 +11,8 @@ use std::{
     path::Path,
 };
 
+/// The name of the scenario: there is no guest, because vng fails.
+pub const WITHOUT_VNG: &str = "without-vng";
 /// What the exception says.
 const SAYS: &str = "OSError: [Errno 28] no room for a socket";
 /// How many times it may be told: where it happens, as the outcome of the boot, and as the reason of cells that did not run.
@@ -18,12 +20,15 @@ const AT_MOST: usize = 3;
 
 pub const TESTS: [Test; 1] = [("a vng that fails is told once, without a traceback", failing_vng)];
 
+pub fn scenario() -> Scenario {
+    Scenario::of(|_| ()).after(break_vng)
+}
+
 fn failing_vng() {
     for (retries, at_once) in [("0", "1"), ("2", "1")] {
         let scratch = tempfile::Builder::new().prefix("program-").tempdir().unwrap();
-        let scenario: Scenario = searches::scenario("").after(break_vng);
         let words = ["run", "--no-build", "--cold", "--retries", retries, "--jobs", at_once];
-        let output = scenario.other("by-modules", scratch.path(), &words, &locked()).output().unwrap();
+        let output = lab(WITHOUT_VNG, scratch.path(), &words, &locked()).output().unwrap();
         let (errors, summary) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
         let told = format!("{errors}{summary}");
         assert_eq!(output.status.code(), Some(3), "{told}");

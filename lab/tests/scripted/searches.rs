@@ -4,6 +4,7 @@
 use crate::{
     Test,
     fake::Scenario,
+    lab,
     tree::{self, Module, Tree},
 };
 use lab::testing::agent::{Script, good};
@@ -77,12 +78,12 @@ impl Desk {
     }
 
     /// `lab bisect` between two commits of the tree.
-    fn bisect(&self, scenario_name: &str, good: &str, bad: &str) -> Command {
+    fn bisect(&self, name: &str, good: &str, bad: &str) -> Command {
         let (tree, build) = (self.tree.path().display().to_string(), self.tree.build_command());
         let words =
             ["bisect", "--no-build", "--case", "B02*", "--tree", &tree, "--build-command", &build, "--good", good];
         let words: Vec<&str> = words.into_iter().chain(["--bad", bad]).collect();
-        let mut command = scenario(scenario_name).other(scenario_name, self.scratch.path(), &words, tree::VERSION);
+        let mut command = lab(name, self.scratch.path(), &words, tree::VERSION);
         let path = lab_base::programs::search_path().into_string().unwrap();
         command.env("PATH", format!("{}:{path}", self.tree.programs().display()));
         command

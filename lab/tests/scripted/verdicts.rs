@@ -3,6 +3,7 @@
 use crate::{
     Test,
     fake::{Scenario, locked},
+    lab,
 };
 use lab::testing::agent::{A, B, Script, good};
 use lab_protocol::{Check, FailureKind, Outcome};
@@ -35,7 +36,7 @@ pub fn scenario() -> Scenario {
 fn failure() {
     let scratch = tempfile::Builder::new().prefix("verdict-").tempdir().unwrap();
     let words = ["run", "--no-build", "--cold", "--jobs", "1"];
-    let output = scenario().other(FAILING, scratch.path(), &words, &locked()).output().unwrap();
+    let output = lab(FAILING, scratch.path(), &words, &locked()).output().unwrap();
     let (progress, summary) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     assert_eq!(output.status.code(), Some(1), "{progress}{summary}");
     let told = summary.split("FAILED ").nth(1).unwrap_or_default();

@@ -91,7 +91,7 @@ fn an_installed_lab_needs_no_compiler() {
     let report = SetupReport::of(&host, Purpose::Runs);
     assert!(!report.to_string().contains("make setup"), "there is no Makefile: {report}");
     let text = report.to_string();
-    assert!(text.contains("fix: lab setup") && text.contains("`lab setup` does what it can"), "{text}");
+    assert!(text.contains("fix: lab setup") && text.contains("`lab setup` fixes what it can"), "{text}");
 }
 
 #[test]

@@ -93,7 +93,9 @@ impl fmt::Display for SetupReport {
         let broken = self.findings.iter().filter(|finding| !finding.usable()).count();
         match broken {
             0 => writeln!(f, "\nThis machine is ready."),
-            _ => writeln!(f, "\n{broken} of {} checks failed; `{}` fixes what it can.", self.findings.len(), self.setup),
+            _ => {
+                writeln!(f, "\n{broken} of {} checks failed; `{}` fixes what it can.", self.findings.len(), self.setup)
+            }
         }
     }
 }

@@ -5,8 +5,9 @@ use super::Cli;
 use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
-/// Every command that is not hidden, by what somebody wants to do.
-const GROUPS: [(&str, &[&str]); 6] = [
+/// Headings, with all commands that are not hidden.
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("Begin", &["init", "setup", "doctor"]),
     ("Run", &["run", "exec", "rerun", "shell", "list", "topology"]),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),

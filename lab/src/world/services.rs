@@ -114,7 +114,8 @@ mod tests {
         for family in [LoopbackFamily::V4, LoopbackFamily::V6] {
             assert_eq!(ask(0, family).unwrap(), "listed");
             for service in [1, 7, u16::MAX] {
-                assert!(ask(service, family).is_err());
+                // Refused by a reset, or by the end of a connection without a byte.
+                assert_eq!(ask(service, family).unwrap_or_default(), "");
             }
         }
         drop(other);

@@ -1,7 +1,7 @@
 //! Starts a program: its place, its streams, and why it could not be started.
 
 use super::terminal::{self, Pty};
-use crate::world::World;
+use crate::world::MountedWorld;
 use lab_harness::Netns;
 use lab_protocol::{
     Program, Raw,
@@ -43,7 +43,7 @@ pub struct StartedProgram {
     /// For resizing.
     pub terminal: Option<Pty>,
     /// What it sees as its root, until it has ended.
-    pub world: Option<World>,
+    pub world: Option<MountedWorld>,
 }
 
 /// Where input goes.
@@ -102,7 +102,7 @@ fn start_here(program: &Program, node: Option<&Netns>) -> Result<StartedProgram,
         cwd => cwd,
     };
     // In the namespace of the program, whose devices its /sys is to show.
-    let world = program.world.as_ref().map(World::build).transpose().map_err(NotStarted::not_executable)?;
+    let world = program.world.as_ref().map(MountedWorld::build).transpose().map_err(NotStarted::not_executable)?;
     if let Some(world) = &world {
         world.enter().map_err(|error| match error.kind() {
             // Only the working directory can be missing of a root that was just made.

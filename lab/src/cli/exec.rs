@@ -16,7 +16,7 @@ use crate::{
         queue::Isolate,
     },
     shell::terminal::Screen,
-    world::{Options, Program, RootChoice, World},
+    world::{ClosureProgram, Options, RootChoice, World},
 };
 use clap::{Args, Parser};
 use lab_base::{
@@ -314,7 +314,7 @@ impl ExecArgs {
             None if self.clean_env => None,
             None => env::var_os("PATH"),
         };
-        let program = Program { name: self.command[0].clone(), path, files: self.file.clone() };
+        let program = ClosureProgram { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
         let services = self.net.0.clone();
         let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };

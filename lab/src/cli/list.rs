@@ -1,6 +1,6 @@
 //! `lab list`.
 
-use super::args::{OutputArgs, SelectArgs};
+use super::args::{OutputArgs, SelectArgs, UnlistedArgs};
 use crate::{
     error::Error,
     project::{Project, select},
@@ -19,6 +19,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(super) struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
     /// Show which numbers of the catalogue have cases, and why the others have none.
     #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
     coverage: bool,
@@ -48,11 +50,11 @@ enum Words<'a> {
 }
 
 pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
-    let project = args.select.kernels.project(named)?;
+    let project = args.unlisted.project(named)?;
     if args.coverage {
         return coverage(&project, args);
     }
-    let kernels = project.kernels(&args.select.kernels.filter())?;
+    let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
     let mut known = Vec::new();
     for kernel in kernels {
         match project.facts(kernel) {

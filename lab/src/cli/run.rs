@@ -1,6 +1,6 @@
 //! `lab run`.
 
-use super::args::{FormatArgs, HowArgs, SelectArgs};
+use super::args::{FormatArgs, HowArgs, SelectArgs, UnlistedArgs};
 use crate::{
     error::Error,
     guests::{Conducted, Guests, rounds},
@@ -18,6 +18,8 @@ use std::{env, path::PathBuf};
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: SelectArgs,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
     /// Run one shard of the plan: 2/4, or auto or auto/4 to use the variables of the CI system. Without this option the
     /// variables are used if they name one of several shards.
     #[arg(long, value_name = "M/N")]
@@ -34,8 +36,8 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     let part = part::requested(args.partition)?;
-    let project = args.select.kernels.project(named)?;
-    let kernels = project.kernels(&args.select.kernels.filter())?;
+    let project = args.unlisted.project(named)?;
+    let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
     rounds::rounds(&project, args.watch, || {
         let selected = select(&project, &args.select.filter())?;
         match part {
@@ -44,7 +46,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                     &project,
                     &kernels,
                     &selected,
-                    args.select.kernels.filter().is_full_matrix(),
+                    args.unlisted.filter(&args.select.kernels).is_full_matrix(),
                     args.durations.as_deref(),
                 )?;
                 let (plan, shard) = whole.part(part)?;
@@ -58,18 +60,18 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                         plan,
                         Some(shard),
                         selected.canary,
-                        args.how.order(args.select.selection(&args.how)),
+                        args.how.order(args.select.selection(&args.unlisted, &args.how)),
                     )?,
                     &args.how.format,
                 ))
             }
             None => {
-                let full_matrix = args.select.kernels.filter().is_full_matrix();
+                let full_matrix = args.unlisted.filter(&args.select.kernels).is_full_matrix();
                 let done = Guests::execute(
                     &project,
                     &kernels,
                     selected,
-                    args.how.order(args.select.selection(&args.how)),
+                    args.how.order(args.select.selection(&args.unlisted, &args.how)),
                     full_matrix,
                     |plan| plan,
                 )?;

@@ -151,15 +151,26 @@ fn attempt() -> Result<Infallible, String> {
     }
 }
 
+/// Why a process can't make a user namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum NoUserNamespaces {
+    /// The limit is 0 (Documentation/admin-guide/sysctl/user.rst).
+    #[error("{0} is 0")]
+    Forbidden(&'static str),
+    /// The kernel has no such setting.
+    #[error("{0}: {1}")]
+    Unknown(&'static str, std::io::Error),
+}
+
 /// Whether the kernel makes user namespaces: with `CONFIG_USER_NS`, and unless `user.max_user_namespaces` is 0.
 ///
 /// # Errors
-/// Why not, one line.
-pub fn possible() -> Result<String, String> {
+/// The setting that forbids it.
+pub fn possible() -> Result<String, NoUserNamespaces> {
     const SETTING: &str = "/proc/sys/user/max_user_namespaces";
     match std::fs::read_to_string(SETTING) {
         Ok(value) if value.trim() != "0" => Ok(format!("{SETTING} is {}", value.trim())),
-        Ok(_) => Err(format!("{SETTING} is 0")),
-        Err(error) => Err(format!("{SETTING}: {error}")),
+        Ok(_) => Err(NoUserNamespaces::Forbidden(SETTING)),
+        Err(error) => Err(NoUserNamespaces::Unknown(SETTING, error)),
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct CapabilitiesArgs {
     #[arg(long, value_enum, default_value = "text")]
     format: capabilities::CapabilityFormat,
     /// Maximum number of parallel guests. Default: one per processor, at most one per kernel.
-    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
+    #[arg(short, long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]

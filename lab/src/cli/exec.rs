@@ -4,7 +4,7 @@ use super::{args::KernelArgs, topology};
 use crate::{
     error::Error,
     exec::{ExecRequest, end, table},
-    guests::{GuestOptions, Guests, Order, machine::Shape},
+    guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{
         Project,
         artifacts::{self, ArtifactError},
@@ -270,7 +270,7 @@ fn run(
     let streams = Arc::new(streams);
     let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
     let how = GuestOptions { exec: words, ..args.how(&streams, world) };
-    let order = Order { how, out: args.results.clone(), quiet: true };
+    let order = Order { how, out: args.results.clone(), talk: Talk::Guests };
     let selected = Selected { cells, every_cell: false, ..selected };
     let done = Guests::execute(&project, &kernels, selected, order, false, narrow);
     // What the command wrote comes before anything that is said of it.

@@ -1,6 +1,7 @@
 //! Tests of the output for users and CI systems, through the binary and the CI steps.
 
 mod ci;
+mod keys;
 mod reports;
 mod support;
 mod words;

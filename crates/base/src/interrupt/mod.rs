@@ -62,10 +62,12 @@ pub enum RunStop {
     Deadline = 1,
     /// The reports can't be written.
     Reports = 2,
+    /// A cell failed, and the user wants no more after that.
+    Failure = 3,
 }
 
 impl RunStop {
-    const ALL: [Self; 2] = [Self::Deadline, Self::Reports];
+    const ALL: [Self; 3] = [Self::Deadline, Self::Reports, Self::Failure];
 }
 
 impl Interrupt {
@@ -126,7 +128,8 @@ impl Interrupt {
         }
     }
 
-    fn stopped(&self) -> Option<RunStop> {
+    /// Why the run stops itself, if it does.
+    pub fn stopped(&self) -> Option<RunStop> {
         let stop = self.stop.load(Ordering::SeqCst);
         RunStop::ALL.into_iter().find(|it| *it as usize == stop)
     }
@@ -136,6 +139,7 @@ impl Interrupt {
         match (self.signal(), self.stopped()) {
             (None, Some(RunStop::Deadline)) => "the run took longer than its deadline",
             (None, Some(RunStop::Reports)) => "the run's reports can't be written",
+            (None, Some(RunStop::Failure)) => "the run ended at the first failure (--fail-fast)",
             _ => "the run was interrupted",
         }
     }

@@ -44,7 +44,7 @@ pub struct Stranger {
 
 /// How its attempts ended: `None` is success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempts {
+pub struct ContainerAttempts {
     /// A change of the policy of its own end of a pair.
     pub policy: Option<Errno>,
     /// A change of the policy of the other end, through its own end.
@@ -83,13 +83,13 @@ impl Stranger {
     ///
     /// # Errors
     /// It ended before.
-    pub fn attempts(&mut self) -> io::Result<Attempts> {
+    pub fn attempts(&mut self) -> io::Result<ContainerAttempts> {
         let mut next = || -> io::Result<Option<Errno>> {
             let line = self.line()?;
             let number = line.parse::<i32>().map_err(|_| io::Error::other(line))?;
             Ok((number != 0).then(|| Errno::from_raw(number)))
         };
-        Ok(Attempts { policy: next()?, peer_policy: next()?, pair: next()? })
+        Ok(ContainerAttempts { policy: next()?, peer_policy: next()?, pair: next()? })
     }
 
     fn line(&mut self) -> io::Result<String> {

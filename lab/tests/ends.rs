@@ -157,3 +157,39 @@ fn a_run_says_how_long_it_takes_once_its_cells_have_run() {
     let first = said.lines().find(|line| line.contains("1 cell on 1 kernel")).unwrap_or_default();
     assert!(first.contains(", about ") && first.ends_with(" s"), "{said}");
 }
+
+/// The canaries after the first that fails include ones that hang: a run that went on would take minutes.
+#[test]
+fn the_first_failure_ends_a_run_that_is_to_fail_fast() {
+    let out = tempfile::tempdir().unwrap();
+    let ended = run("Z*", out.path()).args(["--canary", "--fail-fast", "--jobs", "1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let summary = fs::read_to_string(out.path().join("latest/run.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    let count = |key: &str| summary["counts"][key].as_u64().unwrap();
+    assert_eq!(count("failed"), 1, "{}", summary["counts"]);
+    assert_eq!(count("errored"), 0, "a cell that was cut short did not run: {}", summary["counts"]);
+    assert!(count("not_run") > 10, "{}", summary["counts"]);
+    let shown = String::from_utf8_lossy(&ended.stdout);
+    assert!(shown.contains("the run ended at the first failure (--fail-fast)"), "{shown}");
+}
+
+#[test]
+fn a_run_says_as_much_as_it_was_asked_to() {
+    const CASE: &str = "A01-*[tc,veth,from-workload]";
+    let out = tempfile::tempdir().unwrap();
+    let told = |options: &[&str], code| {
+        let ended = run(CASE, out.path()).args(options).output().unwrap();
+        let [shown, said] = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        (shown, said)
+    };
+    let (shown, said) = told(&["--verbose"], 0);
+    assert!(said.contains("6.12: passed A01-") && shown.contains("1 passed"), "{said}{shown}");
+    let (shown, said) = told(&["-q"], 0);
+    assert!(shown.contains("1 passed") && said.is_empty(), "{said}{shown}");
+    assert_eq!(told(&["-qq"], 0), (String::new(), String::new()));
+    let (_, said) = told(&["-q", "-c", "Z02*", "--canary", "-x", "A*"], 4);
+    assert!(said.contains("no case matches"), "an error is always said: {said}");
+}

@@ -7,8 +7,67 @@
 use crate::{file::FileError, text};
 use std::{
     env,
+    ffi::OsStr,
     io::{self, ErrorKind, IsTerminal, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
+
+/// When output has colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Colour {
+    /// On a terminal that is not a CI system's; `NO_COLOR` and `CLICOLOR_FORCE` change it.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The choice of the command line.
+static COLOUR: OnceLock<Colour> = OnceLock::new();
+/// Whether [`note`] prints nothing.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the colours of this process; the first choice counts.
+pub fn choose(colour: Colour) {
+    let _ = COLOUR.set(colour);
+}
+
+/// Lets [`note`] print nothing from now on.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// As [`say`], for what a user can do without: nothing with `--quiet`.
+pub fn note(line: &str) {
+    if !QUIET.load(Ordering::Relaxed) {
+        say(line);
+    }
+}
+
+/// Whether standard output has colours.
+pub fn colours() -> bool {
+    let (no_color, force) = (env::var_os("NO_COLOR"), env::var_os("CLICOLOR_FORCE"));
+    let choice = COLOUR.get().copied().unwrap_or_default();
+    has_colours(choice, io::stdout().is_terminal(), no_color.as_deref(), force.as_deref(), in_ci())
+}
+
+/// A choice wins over the environment, and of that `NO_COLOR` (no-color.org, not empty) wins over `CLICOLOR_FORCE`
+/// (bixense.com/clicolors, neither empty nor 0).
+fn has_colours(choice: Colour, is_terminal: bool, no_color: Option<&OsStr>, force: Option<&OsStr>, ci: bool) -> bool {
+    let set = |value: Option<&OsStr>| value.is_some_and(|value| !value.is_empty());
+    match choice {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto if set(no_color) => false,
+        Colour::Auto if set(force) && force.is_some_and(|value| value != "0") => true,
+        Colour::Auto => is_terminal && !ci,
+    }
+}
 
 /// Prints a progress message to standard error; standard output only has the requested output. A closed standard
 /// error is ignored, whereas `eprintln!` would panic.
@@ -23,8 +82,7 @@ pub fn say(line: &str) {
 /// # Errors
 /// Standard output can't be written to, for another reason than a closed pipe.
 pub fn show(text: impl std::fmt::Display) -> Result<(), FileError> {
-    let stdout = io::stdout();
-    let mut out = Escaping::new(stdout.lock(), stdout.is_terminal());
+    let mut out = Escaping::new(io::stdout().lock(), colours());
     match write!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(FileError::of("write", "stdout")(error)),
         _ => Ok(()),
@@ -128,6 +186,26 @@ impl<W: Write> Drop for Escaping<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_choice_wins_over_the_environment_and_that_over_the_terminal() {
+        let (one, zero, empty) = (Some(OsStr::new("1")), Some(OsStr::new("0")), Some(OsStr::new("")));
+        for (choice, terminal, no_color, force, ci, wanted) in [
+            (Colour::Auto, true, None, None, false, true),
+            (Colour::Auto, false, None, None, false, false),
+            (Colour::Auto, true, one, None, false, false),
+            (Colour::Auto, true, empty, None, false, true),
+            (Colour::Auto, true, None, None, true, false),
+            (Colour::Auto, false, None, one, true, true),
+            (Colour::Auto, false, None, zero, false, false),
+            (Colour::Auto, true, one, one, false, false),
+            (Colour::Always, false, one, None, true, true),
+            (Colour::Never, true, None, one, false, false),
+        ] {
+            let told = has_colours(choice, terminal, no_color, force, ci);
+            assert_eq!(told, wanted, "{choice:?} {terminal} {no_color:?} {force:?} {ci}");
+        }
+    }
 
     #[test]
     fn a_line_written_in_pieces_is_escaped_as_one() {

@@ -1,17 +1,24 @@
 //! Glob patterns of the command line.
 
-use crate::nearest::nearest;
+use crate::nearest::{nearest, suggest};
 use globset::{GlobBuilder, GlobMatcher};
 
 /// A pattern that matches nothing.
 #[derive(Debug, thiserror::Error)]
-#[error("no {what} matches `{pattern}`{}", suggestion(nearest))]
+#[error("no {what} matches `{pattern}`{hint}")]
 pub struct NoMatch {
     /// `kernel`, `case` or `class`.
     pub what: &'static str,
     pub pattern: String,
-    /// Similar names, most similar first.
-    pub nearest: Vec<String>,
+    /// What to write instead, as the end of the message; empty if no name is similar.
+    hint: String,
+}
+
+impl NoMatch {
+    /// A name that is none of a short list: the error has the similar ones, or all of them if none is similar.
+    pub fn of_few(what: &'static str, pattern: &str, names: &[&str]) -> Self {
+        Self { what, pattern: pattern.to_owned(), hint: suggest(pattern, names) }
+    }
 }
 
 fn suggestion(nearest: &[String]) -> String {
@@ -76,7 +83,7 @@ pub fn select<'a, T>(
     let hit = |pattern: &Pattern, item| names(item).into_iter().any(|name| pattern.matches(name));
     if let Some(lost) = compiled.iter().find(|pattern| !items.iter().any(|item| hit(pattern, item))) {
         let all = items.iter().flat_map(&names);
-        return Err(NoMatch { what, pattern: lost.text.clone(), nearest: nearest(&lost.text, all) });
+        return Err(NoMatch { what, pattern: lost.text.clone(), hint: suggestion(&nearest(&lost.text, all)) });
     }
     Ok(items.iter().filter(|item| compiled.is_empty() || compiled.iter().any(|pattern| hit(pattern, item))).collect())
 }

@@ -8,7 +8,7 @@ use lab_record::{
     guest::KernelRecord,
     reporter::Reporter,
     run::RunRecord,
-    verdict::Standing,
+    verdict::{Standing, Verdict},
 };
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
@@ -20,6 +20,53 @@ const STEP: usize = 50;
 
 /// Maximum number of guests of a kernel whose start is shown: with a guest per case there are hundreds.
 const TOLD_GUESTS: u32 = 3;
+
+/// Which events have a line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Detail {
+    /// Only failures.
+    Failures,
+    /// Failures and progress.
+    #[default]
+    Usual,
+    /// Also every cell that ends.
+    Cells,
+}
+
+impl Detail {
+    /// The line for an event, if it has one.
+    fn line(self, event: &Event, record: &RunRecord) -> Option<String> {
+        match (self, event) {
+            (Self::Cells, Event::CellFinished { kernel, verdict, .. })
+                if matches!(verdict.standing(), Standing::Passed | Standing::Skipped) =>
+            {
+                Some(verdict_line(kernel, verdict))
+            }
+            (Self::Failures, event) if !tells_a_failure(event) => None,
+            _ => line(event, record),
+        }
+    }
+}
+
+fn tells_a_failure(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::CellFinished { .. }
+            | Event::CellRetried { .. }
+            | Event::Splat { .. }
+            | Event::GuestEnded { .. }
+            | Event::GuestLost { .. }
+    )
+}
+
+/// How a cell ended.
+fn verdict_line(kernel: &str, verdict: &Verdict) -> String {
+    let word = if verdict.is_unexpected_pass() { "unexpected pass" } else { verdict.standing().word() };
+    let cell = text::line(verdict.report.cell.as_str(), WIDTH);
+    let message = text::line(&verdict.outcome.message(), WIDTH);
+    let separator = if message.is_empty() { "" } else { ": " };
+    format!("{kernel}: {word} {cell}{separator}{message}")
+}
 
 /// The line for an event, if it has one.
 fn line(event: &Event, record: &RunRecord) -> Option<String> {
@@ -48,11 +95,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             {
                 return None;
             }
-            let word = if verdict.is_unexpected_pass() { "unexpected pass" } else { standing.word() };
-            let cell = text::line(verdict.report.cell.as_str(), WIDTH);
-            let message = text::line(&verdict.outcome.message(), WIDTH);
-            let separator = if message.is_empty() { "" } else { ": " };
-            format!("{kernel}: {word} {cell}{separator}{message}")
+            verdict_line(kernel, verdict)
         }
         Event::CellRetried { kernel, verdict, .. } => {
             let cell = text::line(verdict.report.cell.as_str(), WIDTH);
@@ -150,14 +193,15 @@ fn milestone(event: &Event, record: &RunRecord, running_ms: Option<u64>) -> Opti
 #[derive(Debug)]
 pub struct PlainLines<W> {
     out: W,
+    detail: Detail,
     /// When each kernel's first cell began, milliseconds since the epoch.
     began: BTreeMap<String, u64>,
 }
 
 impl<W: Write> PlainLines<W> {
     /// Writes lines to `out`.
-    pub const fn new(out: W) -> Self {
-        Self { out, began: BTreeMap::new() }
+    pub const fn new(out: W, detail: Detail) -> Self {
+        Self { out, detail, began: BTreeMap::new() }
     }
 }
 
@@ -170,8 +214,9 @@ impl<W: Write> Reporter for PlainLines<W> {
             }
             _ => None,
         };
-        let milestone = milestone(&stamped.event, record, running_ms);
-        for line in [line(&stamped.event, record), milestone].into_iter().flatten() {
+        let milestone =
+            if self.detail == Detail::Failures { None } else { milestone(&stamped.event, record, running_ms) };
+        for line in [self.detail.line(&stamped.event, record), milestone].into_iter().flatten() {
             // A closed pipe must not end a run whose reports are files.
             let _ = writeln!(self.out, "{line}");
         }
@@ -183,13 +228,14 @@ impl<W: Write> Reporter for PlainLines<W> {
 #[derive(Debug)]
 pub struct Bars {
     screen: MultiProgress,
+    detail: Detail,
     bars: BTreeMap<String, ProgressBar>,
 }
 
 impl Bars {
     /// Bars on standard error.
-    pub fn new() -> Self {
-        Self { screen: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), bars: BTreeMap::new() }
+    pub fn new(detail: Detail) -> Self {
+        Self { screen: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), detail, bars: BTreeMap::new() }
     }
 
     fn add(&mut self, record: &RunRecord) {
@@ -209,7 +255,7 @@ impl Bars {
 
 impl Default for Bars {
     fn default() -> Self {
-        Self::new()
+        Self::new(Detail::default())
     }
 }
 
@@ -239,16 +285,8 @@ impl Reporter for Bars {
             | Event::GuestLost { .. }
             | Event::Note { .. } => {}
         }
-        let told = matches!(
-            stamped.event,
-            Event::CellFinished { .. }
-                | Event::CellRetried { .. }
-                | Event::Splat { .. }
-                | Event::GuestEnded { .. }
-                | Event::GuestLost { .. }
-                | Event::Note { .. }
-        );
-        if let Some(line) = line(&stamped.event, record).filter(|_| told) {
+        let told = tells_a_failure(&stamped.event) || matches!(stamped.event, Event::Note { .. });
+        if let Some(line) = self.detail.line(&stamped.event, record).filter(|_| told) {
             let _ = self.screen.println(line);
         }
         Ok(())
@@ -295,7 +333,7 @@ mod tests {
             Event::CellFinished { kernel: id("6.12"), guest: 0, verdict },
         ];
         let mut out = Vec::new();
-        let mut lines = PlainLines::new(&mut out);
+        let mut lines = PlainLines::new(&mut out, Detail::Usual);
         for event in events {
             lines.event(&Stamped { at_ms: 0, event }, &RunRecord::default()).unwrap();
         }

@@ -22,11 +22,6 @@ const WIDTH: u16 = 80;
 /// Maximum characters of a reason.
 const MAX_REASON: usize = 400;
 
-/// Whether to use colours. `console` alone handles neither an empty `NO_COLOR` nor files.
-pub fn colours(is_terminal: bool, no_color: Option<&std::ffi::OsStr>, ci: bool) -> bool {
-    is_terminal && no_color.is_none_or(std::ffi::OsStr::is_empty) && !ci
-}
-
 /// The summary of a finished run; `directory` is the directory of its reports.
 pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     let mut out = String::new();

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    guests::{GuestOptions, Order, Selection},
+    guests::{GuestOptions, Order, Selection, Talk},
     project::{
         Project,
         filter::{CellFilter, KernelFilter},
@@ -121,13 +121,11 @@ pub(super) struct KernelArgs {
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable, or with commas.
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub(super) class: Vec<String>,
-    #[command(flatten)]
-    unlisted: UnlistedArgs,
 }
 
 /// A kernel that kernels.toml need not name; there need not be a kernels.toml.
 #[derive(Debug, Default, Args)]
-struct UnlistedArgs {
+pub(super) struct UnlistedArgs {
     /// This kernel image (bzImage) of this host, instead of the kernels of kernels.toml, which is not needed then.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "all", "newest", "class", "tree"])]
     image: Option<PathBuf>,
@@ -141,11 +139,17 @@ struct UnlistedArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SelectArgs {
+    /// Cases or cells by name, `*` and `?` allowed; the same as --case. Kernels are selected by --kernel alone.
+    #[arg(value_name = "CASE")]
+    pub(super) cases: Vec<String>,
     #[command(flatten)]
     pub(super) kernels: KernelArgs,
     /// Cases or cells by name, `*` and `?` allowed; repeatable.
     #[arg(short, long, value_name = "GLOB")]
     pub(super) case: Vec<String>,
+    /// Leave out these cases or cells of those that are selected; repeatable.
+    #[arg(short = 'x', long, value_name = "GLOB")]
+    pub(super) exclude: Vec<String>,
     /// Cells that request this attach type: tc, tcx, netkit or auto; repeatable, or with commas.
     #[arg(short, long, value_name = "TYPE", value_delimiter = ',')]
     pub(super) attach: Vec<AttachRequest>,
@@ -182,6 +186,15 @@ pub(super) struct HowArgs {
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
+    /// End the run at its first failure; cells that have no verdict then are not run.
+    #[arg(long)]
+    pub(super) fail_fast: bool,
+    /// Print every cell that ends.
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+    /// Print only failures and the summary; -qq prints errors only, and the exit code is the result.
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "verbose")]
+    pub(super) quiet: u8,
     /// Run with a deliberate fault in the suite; the run is expected to fail.
     #[arg(long, value_name = "NAME")]
     pub(super) mutant: Option<String>,
@@ -192,25 +205,27 @@ pub(super) struct HowArgs {
 impl KernelArgs {
     /// The filter for kernels.
     pub(super) fn filter(&self) -> KernelFilter {
-        if let Some(unlisted) = self.unlisted() {
-            return KernelFilter::of(unlisted.id());
-        }
-        let Self { kernel, all, newest, class, unlisted: _ } = self;
+        let Self { kernel, all, newest, class } = self;
         KernelFilter { kernel: kernel.clone(), all: *all, newest: *newest, class: class.clone() }
     }
 }
 
-impl KernelArgs {
+impl UnlistedArgs {
     /// The kernel that no file names.
-    pub(super) fn unlisted(&self) -> Option<Unlisted> {
-        let UnlistedArgs { image, modules, tree } = &self.unlisted;
+    fn kernel(&self) -> Option<Unlisted> {
+        let Self { image, modules, tree } = self;
         let image = image.clone().map(|image| Unlisted::Image { image, modules: modules.clone() });
         image.or_else(|| tree.clone().map(Unlisted::Tree))
     }
 
-    /// Opens the project that these kernels are of.
+    /// Opens the project, which this kernel does not need.
     pub(super) fn project(&self, named: Option<PathBuf>) -> Result<Project, Error> {
-        Project::open_with(named, self.unlisted().as_ref())
+        Project::open_with(named, self.kernel().as_ref())
+    }
+
+    /// The filter for this kernel, or for those of kernels.toml.
+    pub(super) fn filter(&self, listed: &KernelArgs) -> KernelFilter {
+        self.kernel().map_or_else(|| listed.filter(), |unlisted| KernelFilter::of(unlisted.id()))
     }
 }
 
@@ -230,25 +245,48 @@ impl HowArgs {
             cold: self.cold,
             isolate: self.isolate,
             retries: Retries { count: self.retries, on_flaky: self.flaky },
+            fail_fast: self.fail_fast,
             deadlines: self.deadline.clone(),
             selection,
             ..GuestOptions::default()
         };
-        Order { how, out: self.out.clone(), quiet: false }
+        Order { how, out: self.out.clone(), talk: self.talk() }
+    }
+
+    /// What is printed while the run runs.
+    fn talk(&self) -> Talk {
+        match (self.quiet, self.verbose) {
+            (0, false) => Talk::Usual,
+            (0, true) => Talk::Cells,
+            (1, _) => Talk::Failures,
+            _ => Talk::Nothing,
+        }
+    }
+
+    /// Makes the process as quiet as it was asked to be.
+    pub(super) fn hush(&self) {
+        if self.quiet > 0 {
+            say::be_quiet();
+        }
     }
 }
 
 impl SelectArgs {
     /// The filter for cells.
     pub(super) fn filter(&self) -> CellFilter {
-        let Self { kernels: _, case, attach, no_build, canary } = self;
-        CellFilter { case: case.clone(), attach: attach.clone(), no_build: *no_build, canary: *canary }
+        let Self { cases, kernels: _, case, exclude, attach, no_build, canary } = self;
+        CellFilter {
+            case: cases.iter().chain(case).cloned().collect(),
+            exclude: exclude.clone(),
+            attach: attach.clone(),
+            no_build: *no_build,
+            canary: *canary,
+        }
     }
 
     /// The arguments that select the same cells in another process.
     pub fn words(&self) -> Vec<String> {
-        let mut words: Vec<String> = self.kernels.unlisted().iter().flat_map(Unlisted::words).collect();
-        words.extend(repeated("--kernel", &self.kernels.kernel));
+        let mut words = repeated("--kernel", &self.kernels.kernel);
         words.extend(repeated("--class", &self.kernels.class));
         words.extend(self.cell_words());
         let flags = [("--all", self.kernels.all), ("--newest", self.kernels.newest), ("--canary", self.canary)];
@@ -259,13 +297,15 @@ impl SelectArgs {
     /// Those of them that are about cells.
     fn cell_words(&self) -> Vec<String> {
         let attach: Vec<String> = self.attach.iter().map(AttachRequest::to_string).collect();
-        repeated("--case", &self.case).into_iter().chain(repeated("--attach", &attach)).collect()
+        let cases = [repeated("--case", &self.cases), repeated("--case", &self.case)];
+        let others = [repeated("--exclude", &self.exclude), repeated("--attach", &attach)];
+        cases.into_iter().chain(others).flatten().collect()
     }
 
     /// What a command repeats to run the same cells on one of the kernels.
-    pub(super) fn selection(&self, how: &HowArgs) -> Selection {
+    pub(super) fn selection(&self, unlisted: &UnlistedArgs, how: &HowArgs) -> Selection {
         Selection {
-            kernel: self.kernels.unlisted().iter().flat_map(Unlisted::words).collect(),
+            kernel: unlisted.kernel().iter().flat_map(Unlisted::words).collect(),
             cells: self.cell_words().into_iter().chain(how.sharing()).collect(),
         }
     }
@@ -283,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_shard_selects_the_same_cells_as_its_plan() {
-        let given = "--kernel 6.12* --class 6.7+ --case A01* --case N0?-*[netkit,nk-l3] --attach tcx --newest --canary";
+        let given = "--kernel 6.12* --class 6.7+ --case A01* --case N0?-*[netkit,nk-l3] --exclude N09* --attach tcx --newest --canary";
         let words = |words: &[String]| {
             let args = ["lab", "run"].map(str::to_owned).into_iter().chain(words.iter().cloned());
             match Cli::try_parse_from(args).unwrap().command {
@@ -294,6 +334,7 @@ mod tests {
         let given: Vec<String> = given.split(' ').map(str::to_owned).collect();
         assert_eq!(words(&given), given);
         assert_eq!(words(&["--all".to_owned()]), ["--all"]);
+        assert_eq!(words(&["A01*".to_owned(), "-xA01-a".to_owned()]), ["--case", "A01*", "--exclude", "A01-a"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `lab cache` and `lab cache prune`.
 
+use super::args::OutputArgs;
 use crate::{
     cache::{self, CacheEntry, CacheKind, CachePolicy, bytes},
     error::Error,
@@ -7,7 +8,7 @@ use crate::{
 };
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
-use lab_base::{file::FileError, say::show};
+use lab_base::file::FileError;
 use lab_kernel_store::Cache;
 use lab_record::exit::Exit;
 use serde_json::json;
@@ -22,9 +23,8 @@ pub(super) struct CacheArgs {
     /// Show every entry, not only the sums.
     #[arg(long)]
     all: bool,
-    /// Write JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(subcommand)]
     command: Option<CacheCommand>,
 }
@@ -50,6 +50,8 @@ struct PruneArgs {
     /// Only show which entries would be removed.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 fn kind(text: &str) -> Result<CacheKind, String> {
@@ -70,12 +72,13 @@ pub(super) fn cache(named: Option<PathBuf>, args: &CacheArgs) -> Result<Exit, Er
 
 fn list(cache: &Cache, policy: CachePolicy, args: &CacheArgs) -> Result<Exit, Error> {
     let entries = cache::entries(cache.root());
-    if args.json {
-        show(format_args!("{}\n", to_json(cache.root(), policy, &entries)))?;
-        return Ok(Exit::Passed);
-    }
+    args.output
+        .show("cache", &to_json(cache.root(), policy, &entries), || text(cache.root(), policy, &entries, args.all))?;
+    Ok(Exit::Passed)
+}
+
+fn text(root: &Path, policy: CachePolicy, entries: &[CacheEntry], all: bool) -> String {
     let total: u64 = entries.iter().filter(|entry| entry.kind.removable()).map(|entry| entry.size).sum();
-    show(format_args!("{}: {} ({policy})\n", cache.root().display(), bytes(total)))?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["kind", "entries", "size", "last used", "what"]);
@@ -84,7 +87,7 @@ fn list(cache: &Cache, policy: CachePolicy, args: &CacheArgs) -> Result<Exit, Er
         let size = of.iter().map(|entry| entry.size).sum();
         let used = of.iter().map(|entry| entry.used).max().map_or_else(|| "-".to_owned(), age);
         table.add_row([kind.name(), &of.len().to_string(), &bytes(size), &used, kind.words()]);
-        for entry in of.into_iter().filter(|_| args.all) {
+        for entry in of.into_iter().filter(|_| all) {
             table.add_row([&*format!("  {}", entry.name), "", &bytes(entry.size), &age(entry.used), ""]);
         }
     }
@@ -93,8 +96,7 @@ fn list(cache: &Cache, policy: CachePolicy, args: &CacheArgs) -> Result<Exit, Er
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    show(format_args!("{table}\n"))?;
-    Ok(Exit::Passed)
+    format!("{}: {} ({policy})\n{table}\n", root.display(), bytes(total))
 }
 
 fn to_json(root: &Path, policy: CachePolicy, entries: &[CacheEntry]) -> serde_json::Value {
@@ -109,7 +111,6 @@ fn to_json(root: &Path, policy: CachePolicy, entries: &[CacheEntry]) -> serde_js
         })
     };
     json!({
-        "version": 1,
         "cache": root,
         "max_bytes": policy.size,
         "max_days": policy.days,
@@ -126,15 +127,16 @@ fn pruned(cache: &Cache, policy: CachePolicy, args: &PruneArgs) -> Result<Exit, 
         let cause = std::io::Error::other("another lab process is using the cache: wait until it has finished");
         return Err(FileError { action: "prune", path, cause }.into());
     }
-    let word = if args.dry_run { "would go" } else { "removed" };
-    for verdict in &pruned.verdicts {
-        if let Some(why) = verdict.goes {
-            show(format_args!("{word} {}: {}, {why}\n", verdict.entry.name, bytes(verdict.entry.size)))?;
-        }
-    }
+    let gone = || pruned.verdicts.iter().filter_map(|verdict| Some((&verdict.entry, verdict.goes?.to_string())));
     let (count, size) = pruned.gone();
     let stay = pruned.verdicts.len() - count;
-    show(format_args!("{stay} entries stay, {count} {word}, {} ({policy})\n", bytes(size)))?;
+    let entry = |(entry, why): (&CacheEntry, String)| json!({ "kind": entry.kind.name(), "name": entry.name, "bytes": entry.size, "why": why });
+    let told = json!({ "dry_run": args.dry_run, "gone": gone().map(entry).collect::<Vec<_>>(), "stay": stay });
+    args.output.show("cache", &told, || {
+        let word = if args.dry_run { "would go" } else { "removed" };
+        let lines = gone().map(|(entry, why)| format!("{word} {}: {}, {why}\n", entry.name, bytes(entry.size)));
+        lines.collect::<String>() + &format!("{stay} entries stay, {count} {word}, {} ({policy})\n", bytes(size))
+    })?;
     Ok(Exit::Passed)
 }
 

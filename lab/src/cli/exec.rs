@@ -3,8 +3,8 @@
 use super::{args::KernelArgs, topology};
 use crate::{
     error::Error,
-    exec::{Request, end, table},
-    guests::{GuestOptions, Guests, Order, machine::Shape},
+    exec::{ExecRequest, end, table},
+    guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{
         Project,
         artifacts::{self, ArtifactError},
@@ -16,7 +16,7 @@ use crate::{
         queue::Isolate,
     },
     shell::terminal::Screen,
-    world::{Options, Program, RootChoice, World},
+    world::{ClosureProgram, Options, RootChoice, World},
 };
 use clap::{Args, Parser};
 use lab_base::{
@@ -210,7 +210,7 @@ pub(super) fn again(
 pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
     let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
     let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
-    let request = Request {
+    let request = ExecRequest {
         argv: ["sh", "-c", command].map(Raw::from).to_vec(),
         name: None,
         stages: Vec::new(),
@@ -270,7 +270,7 @@ fn run(
     let streams = Arc::new(streams);
     let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
     let how = GuestOptions { exec: words, ..args.how(&streams, world) };
-    let order = Order { how, out: args.results.clone(), quiet: true };
+    let order = Order { how, out: args.results.clone(), talk: Talk::Guests };
     let selected = Selected { cells, every_cell: false, ..selected };
     let done = Guests::execute(&project, &kernels, selected, order, false, narrow);
     // What the command wrote comes before anything that is said of it.
@@ -314,7 +314,7 @@ impl ExecArgs {
             None if self.clean_env => None,
             None => env::var_os("PATH"),
         };
-        let program = Program { name: self.command[0].clone(), path, files: self.file.clone() };
+        let program = ClosureProgram { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
         let services = self.net.0.clone();
         let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
@@ -341,7 +341,7 @@ impl ExecArgs {
         }
     }
 
-    fn request(&self, selected: &Selected, world: Option<&World>) -> Result<Request, Error> {
+    fn request(&self, selected: &Selected, world: Option<&World>) -> Result<ExecRequest, Error> {
         let (mut env, mut passed) = (Vec::new(), Vec::new());
         for word in &self.env {
             let bytes = word.as_encoded_bytes();
@@ -357,7 +357,7 @@ impl ExecArgs {
                 text::line(&word.to_string_lossy(), 100)
             )));
         }
-        Ok(Request {
+        Ok(ExecRequest {
             argv: self.command.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect(),
             name: self.name.clone(),
             stages: self.stages(selected)?,

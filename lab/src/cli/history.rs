@@ -5,7 +5,7 @@ use crate::{error::Error, project};
 use clap::Args;
 use lab_base::{
     say::{say, show},
-    selection::Pattern,
+    selection::{self, Pattern},
     text,
 };
 use lab_record::exit::Exit;
@@ -13,7 +13,11 @@ use lab_report::{
     history::{self, History, splats},
     results::{Stored, directory, stored},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, Args)]
 pub(super) struct TrendArgs {
@@ -37,8 +41,8 @@ pub(super) struct HistoryArgs {
     /// Cases or cells by name or catalogue number, `*` and `?` allowed.
     #[arg(value_name = "CASE", required = true)]
     case: Vec<String>,
-    /// Kernels by id, `*` and `?` allowed; repeatable.
-    #[arg(long, value_name = "GLOB")]
+    /// Kernels by id, `*` and `?` allowed; repeatable, or with commas.
+    #[arg(short, long, value_name = "GLOB", value_delimiter = ',')]
     kernel: Vec<String>,
     #[command(flatten)]
     runs: RunsArgs,
@@ -76,8 +80,17 @@ fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>
 pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit, Error> {
     let (_, runs) = runs(named, &args.runs)?;
     let kernels: Vec<Pattern> = args.kernel.iter().map(|text| Pattern::of_names(text)).collect();
-    let wanted = |kernel: &str| kernels.is_empty() || kernels.iter().any(|pattern| pattern.matches(kernel));
-    let history = History::read(&runs, |kernel, _| wanted(kernel), args.runs.every_run, &say)?.narrow(&args.case)?;
+    let known = RefCell::new(BTreeSet::new());
+    let wanted = |kernel: &str| {
+        if !known.borrow().contains(kernel) {
+            known.borrow_mut().insert(kernel.to_owned());
+        }
+        kernels.is_empty() || kernels.iter().any(|pattern| pattern.matches(kernel))
+    };
+    let history = History::read(&runs, |kernel, _| wanted(kernel), args.runs.every_run, &say)?;
+    let known: Vec<String> = known.into_inner().into_iter().collect();
+    selection::select("kernel", &known, &args.kernel, |kernel| vec![kernel])?;
+    let history = history.narrow(&args.case)?;
     args.output.show("history", &history, || history::text(&history))?;
     Ok(Exit::Passed)
 }

@@ -42,11 +42,11 @@ pub(super) enum KernelsCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct UpdateArgs {
-    /// Only these kernels, by id, `*` and `?` allowed; repeatable. All other entries are unchanged.
-    #[arg(long, value_name = "GLOB")]
+    /// Only these kernels, by id, `*` and `?` allowed; repeatable, or with commas. All other entries are unchanged.
+    #[arg(short, long, value_name = "GLOB", value_delimiter = ',')]
     kernel: Vec<String>,
-    /// Only the default kernels of a class (below-6.7, 6.7+, 25.10, or one of kernels.toml); repeatable.
-    #[arg(long, value_name = "CLASS")]
+    /// Only the default kernels of a class (below-6.7, 6.7+, 25.10, or one of kernels.toml); repeatable, or with commas.
+    #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     class: Vec<String>,
     /// With --class, every kernel of the class and not only the default ones.
     #[arg(long, conflicts_with = "kernel")]

@@ -1,12 +1,13 @@
 //! `lab list`.
 
-use super::args::{OutputArgs, SelectArgs};
+use super::args::{OutputArgs, SelectArgs, UnlistedArgs};
 use crate::{
     error::Error,
-    project::{Project, select},
+    project::{Project, filter::CellFilter, select},
 };
 use clap::Args;
 use lab_base::{say::say, text::count};
+use lab_kernel_store::Kernel;
 use lab_protocol::{CatalogueRow, CellInfo};
 use lab_record::{
     exit::Exit,
@@ -19,8 +20,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(super) struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
     /// Show which numbers of the catalogue have cases, and why the others have none.
-    #[arg(long, conflicts_with_all = ["case", "attach", "kernel", "class"])]
+    #[arg(long, conflicts_with_all = ["cases", "case", "exclude", "attach", "kernel", "class"])]
     coverage: bool,
     #[command(flatten)]
     output: OutputArgs,
@@ -48,11 +51,19 @@ enum Words<'a> {
 }
 
 pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
-    let project = args.select.kernels.project(named)?;
+    let project = args.unlisted.project(named)?;
     if args.coverage {
         return coverage(&project, args);
     }
-    let kernels = project.kernels(&args.select.kernels.filter())?;
+    let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
+    let plan = planned(&project, &kernels, &args.select.filter())?;
+    let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
+    args.output.show("cells", &listed, || text(&plan) + "\n")?;
+    Ok(Exit::Passed)
+}
+
+/// The plan of these kernels and cells as far as it is known without a build or a download.
+pub(super) fn planned(project: &Project, kernels: &[&Kernel], filter: &CellFilter) -> Result<Plan, Error> {
     let mut known = Vec::new();
     for kernel in kernels {
         match project.facts(kernel) {
@@ -60,13 +71,9 @@ pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Erro
             Err(error) => say(&format!("left out: {error}")),
         }
     }
-    let filter = args.select.filter();
-    let listing = select::last_listing(&project, filter.no_build)?;
+    let listing = select::last_listing(project, filter.no_build)?;
     let all = if filter.canary { listing.canaries } else { listing.cells };
-    let plan = Plan::new(known, select::select_cells(&all, &filter)?, false);
-    let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
-    args.output.show("cells", &listed, || text(&plan) + "\n")?;
-    Ok(Exit::Passed)
+    Ok(Plan::new(known, select::select_cells(&all, filter)?, false))
 }
 
 fn coverage(project: &Project, args: &ListArgs) -> Result<Exit, Error> {

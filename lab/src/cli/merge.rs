@@ -7,7 +7,7 @@ use lab_guard::Id;
 use lab_record::{exit::Exit, log::EventLog, provenance::Provenance};
 use lab_report::{results::directory, terminal, write_all};
 use std::{
-    env, fs,
+    fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -47,8 +47,7 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     if let Some(problem) = problem {
         say::say(&problem);
     }
-    let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
-    show(terminal::summary(&record, &name, colour))?;
+    show(terminal::summary(&record, &name, say::colours()))?;
     Ok(record.exit())
 }
 

@@ -25,7 +25,7 @@ mod topology;
 
 use crate::error::Error;
 use clap::{FromArgMatches, Parser, Subcommand};
-use lab_base::say::say;
+use lab_base::say::{self, Colour, say};
 use lab_record::exit::Exit;
 use std::path::PathBuf;
 
@@ -39,8 +39,49 @@ pub struct Cli {
     /// Directory with kernels.toml. Default: the nearest one at or above the working directory.
     #[arg(long, global = true, value_name = "DIR")]
     project: Option<PathBuf>,
+    /// Whether output has colours. auto: on a terminal, and as NO_COLOR and CLICOLOR_FORCE say.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: ColourArg,
     #[command(subcommand)]
     command: Command,
+}
+
+/// The value of --color.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ColourArg {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl ColourArg {
+    const fn clap(self) -> clap::ColorChoice {
+        match self {
+            Self::Auto => clap::ColorChoice::Auto,
+            Self::Always => clap::ColorChoice::Always,
+            Self::Never => clap::ColorChoice::Never,
+        }
+    }
+
+    /// The value on a command line that may be wrong elsewhere: help and errors have colours too.
+    fn sought(arguments: impl Iterator<Item = std::ffi::OsString>) -> Self {
+        let words = arguments.take_while(|word| word != "--").map(|word| word.to_string_lossy().into_owned());
+        let words: Vec<String> = words.collect();
+        let beside = words.windows(2).filter(|pair| pair[0] == "--color").map(|pair| &*pair[1]);
+        let value = words.iter().find_map(|word| word.strip_prefix("--color=")).or_else(|| beside.next_back());
+        value.and_then(|value| <Self as clap::ValueEnum>::from_str(value, false).ok()).unwrap_or_default()
+    }
+}
+
+impl From<ColourArg> for Colour {
+    fn from(arg: ColourArg) -> Self {
+        match arg {
+            ColourArg::Auto => Self::Auto,
+            ColourArg::Always => Self::Always,
+            ColourArg::Never => Self::Never,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,6 +164,9 @@ enum Command {
         run: PathBuf,
         #[command(flatten)]
         format: args::FormatArgs,
+        /// Then open report.html with this desktop's program for it. Without one, its path is printed.
+        #[arg(long, conflicts_with = "format")]
+        open: bool,
     },
     /// Show what changed between two runs; a changed attach type counts like a failure.
     Compare(compare::CompareArgs),
@@ -160,7 +204,8 @@ impl Cli {
     /// # Errors
     /// It is wrong, or requests help or the version: clap's error prints the text.
     pub fn read() -> Result<Self, clap::Error> {
-        Self::from_arg_matches(&help::command().try_get_matches()?)
+        let colour = ColourArg::sought(std::env::args_os());
+        Self::from_arg_matches(&help::command().color(colour.clap()).try_get_matches()?)
     }
 
     /// How a wrong command line ends: `git bisect run` takes 2 for a bad commit, so `bisect-step` has another way out, and
@@ -182,6 +227,7 @@ impl Cli {
     /// [`Error`], with an exit code.
     pub fn execute(self) -> Result<Exit, Error> {
         let project = self.project;
+        say::choose(self.color.into());
         match self.command {
             Command::Run(args) => run::run(project, &args),
             Command::Rerun(args) => rerun::rerun(project, &args),
@@ -205,7 +251,7 @@ impl Cli {
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
             Command::Durations(args) => plan::durations(project, &args),
-            Command::Report { run, format } => report::report(project, &run, &format),
+            Command::Report { run, format, open } => report::report(project, &run, &format, open),
             Command::Compare(args) => compare::compare(project, &args),
             Command::History(args) => history::history(project, &args),
             Command::Splats(args) => history::splats(project, &args),

@@ -33,13 +33,13 @@ use std::{
 #[derive(Debug, Args)]
 pub(super) struct MutantsArgs {
     /// The kernel to run them on: only one that supports every attach type can detect all mutants.
-    #[arg(long, value_name = "ID", default_value = "6.17")]
+    #[arg(short, long, value_name = "ID", default_value = "6.17")]
     kernel: String,
     /// Only these mutants; repeatable.
     #[arg(long, value_name = "NAME")]
     mutant: Vec<String>,
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
-    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
+    #[arg(short, long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
     /// Directory for results. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]

@@ -47,7 +47,7 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Error> {
-    let project = args.select.kernels.project(named)?;
+    let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels.filter())?;
     let selected = select(&project, &args.select.filter())?;
     let whole =

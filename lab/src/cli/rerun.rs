@@ -37,6 +37,7 @@ pub(super) struct RerunArgs {
 }
 
 pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Error> {
+    args.how.hush();
     let record = log::read(&report::directory(named.clone(), &args.run)?)?;
     let mut wanted: BTreeMap<String, BTreeSet<CellId>> = BTreeMap::new();
     for (kernel, cell, verdict) in record.verdicts() {
@@ -79,7 +80,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
             cases.iter().filter(|_| cases.len() <= NAMED).flat_map(|case| ["--case".to_owned(), (*case).to_owned()]);
         let selection = Selection { cells: cases.chain(args.how.sharing()).collect(), ..Selection::default() };
         let done = Guests::execute(&project, &kernels, selected, args.how.order(selection), false, narrow)?;
-        Ok(run::tell(done, &args.how.format))
+        Ok(run::tell(done, &args.how))
     })
 }
 

@@ -4,14 +4,15 @@ use super::args::OutputArgs;
 use crate::{error::Error, project};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use lab_base::{say::show, text};
+use lab_base::text;
 use lab_guard::foreign;
 use lab_record::exit::Exit;
 use lab_report::{
-    results::{COUNTS, Retention, Stored, figures, prune, stored},
+    results::{COUNTS, Decision, Retention, Stored, figures, prune, stored},
     run_json,
 };
 use serde::Serialize;
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -31,6 +32,8 @@ pub(super) struct PruneArgs {
     /// Only show which runs would be removed.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,12 +96,15 @@ fn pruned(project: &Path, results: &Path, args: &PruneArgs) -> Result<Exit, Erro
     let rule = Retention::load(project)?;
     let rule = Retention { keep: args.keep.unwrap_or(rule.keep), days: args.days.unwrap_or(rule.days) };
     let verdicts = prune(results, rule, args.dry_run)?;
-    let word = if args.dry_run { "would go" } else { "removed" };
-    for verdict in verdicts.iter().filter(|verdict| verdict.goes) {
-        show(format_args!("{word} {}: {}\n", verdict.run.id, verdict.why))?;
-    }
-    let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
-    let stay = verdicts.len() - gone;
-    show(format_args!("{} stay, {gone} {word} (keep {}, {} days)\n", text::count(stay, "run"), rule.keep, rule.days))?;
+    let goes = || verdicts.iter().filter(|verdict| verdict.goes);
+    let stay = verdicts.len() - goes().count();
+    let run = |verdict: &Decision| json!({ "id": verdict.run.id, "why": verdict.why });
+    let told = json!({ "dry_run": args.dry_run, "gone": goes().map(run).collect::<Vec<_>>(), "stay": stay });
+    args.output.show("runs", &told, || {
+        let word = if args.dry_run { "would go" } else { "removed" };
+        let lines = goes().map(|verdict| format!("{word} {}: {}\n", verdict.run.id, verdict.why));
+        let (runs, gone) = (text::count(stay, "run"), goes().count());
+        lines.collect::<String>() + &format!("{runs} stay, {gone} {word} (keep {}, {} days)\n", rule.keep, rule.days)
+    })?;
     Ok(Exit::Passed)
 }

@@ -1,23 +1,37 @@
 //! `lab run`.
 
-use super::args::{FormatArgs, HowArgs, SelectArgs};
+use super::{
+    args::{HowArgs, SelectArgs, UnlistedArgs},
+    list,
+};
 use crate::{
     error::Error,
     guests::{Conducted, Guests, rounds},
-    project::select::select,
+    project::{Project, select::select},
     shard::part,
 };
 use clap::Args;
-use lab_base::say;
+use lab_base::{say, text::count};
 use lab_kernel_store::Kernel;
-use lab_record::{exit::Exit, run::RunRecord};
+use lab_record::{
+    exit::Exit,
+    plan::{Expectation, Plan},
+    run::RunRecord,
+    shard::Part,
+};
 use lab_report::terminal;
-use std::{env, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::PathBuf,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: SelectArgs,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
     /// Run one shard of the plan: 2/4, or auto or auto/4 to use the variables of the CI system. Without this option the
     /// variables are used if they name one of several shards.
     #[arg(long, value_name = "M/N")]
@@ -30,12 +44,20 @@ pub(super) struct RunArgs {
     /// Run again whenever a source of the agent, the suite or the eBPF programs changes.
     #[arg(long, conflicts_with = "no_build")]
     watch: bool,
+    /// Print what would run on which kernel, what would be skipped and why, and which kernels would be downloaded.
+    /// Nothing is downloaded or booted.
+    #[arg(long, conflicts_with_all = ["watch", "format"])]
+    dry_run: bool,
 }
 
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
+    args.how.hush();
     let part = part::requested(args.partition)?;
-    let project = args.select.kernels.project(named)?;
-    let kernels = project.kernels(&args.select.kernels.filter())?;
+    let project = args.unlisted.project(named)?;
+    let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
+    if args.dry_run {
+        return dry_run(&project, &kernels, args, part);
+    }
     rounds::rounds(&project, args.watch, || {
         let selected = select(&project, &args.select.filter())?;
         match part {
@@ -44,7 +66,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                     &project,
                     &kernels,
                     &selected,
-                    args.select.kernels.filter().is_full_matrix(),
+                    args.unlisted.filter(&args.select.kernels).is_full_matrix(),
                     args.durations.as_deref(),
                 )?;
                 let (plan, shard) = whole.part(part)?;
@@ -58,34 +80,84 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                         plan,
                         Some(shard),
                         selected.canary,
-                        args.how.order(args.select.selection(&args.how)),
+                        args.how.order(args.select.selection(&args.unlisted, &args.how)),
                     )?,
-                    &args.how.format,
+                    &args.how,
                 ))
             }
             None => {
-                let full_matrix = args.select.kernels.filter().is_full_matrix();
+                let full_matrix = args.unlisted.filter(&args.select.kernels).is_full_matrix();
                 let done = Guests::execute(
                     &project,
                     &kernels,
                     selected,
-                    args.how.order(args.select.selection(&args.how)),
+                    args.how.order(args.select.selection(&args.unlisted, &args.how)),
                     full_matrix,
                     |plan| plan,
                 )?;
-                Ok(tell(done, &args.how.format))
+                Ok(tell(done, &args.how))
             }
         }
     })
 }
 
 /// Prints a finished run in the selected format.
-pub(super) fn tell(done: Conducted, args: &FormatArgs) -> RunRecord {
-    let colour = terminal::colours(say::is_shown_to_people(), env::var_os("NO_COLOR").as_deref(), say::in_ci());
+pub(super) fn tell(done: Conducted, how: &HowArgs) -> RunRecord {
     // An output error must not change the exit code.
-    let _ = match args.format {
-        Some(chosen) => chosen.show(&done.record, &args.origin),
-        None => say::show(format_args!("\n{}", terminal::summary(&done.record, &done.name, colour))),
+    let _ = match how.format.format {
+        Some(chosen) => chosen.show(&done.record, &how.format.origin),
+        None if how.quiet > 1 => Ok(()),
+        None => say::show(format_args!("\n{}", terminal::summary(&done.record, &done.name, say::colours()))),
     };
     done.record
+}
+
+/// Prints the plan. Only a shard needs a build: it is a part of a plan that has the hash of what guests run.
+fn dry_run(project: &Project, kernels: &[&Kernel], args: &RunArgs, part: Option<Part>) -> Result<Exit, Error> {
+    let filter = args.select.filter();
+    let plan = match part {
+        Some(part) => {
+            let (selected, full) = (select(project, &filter)?, args.select.kernels.filter().is_full_matrix());
+            part::whole(project, kernels, &selected, full, args.durations.as_deref())?.part(part)?.0
+        }
+        None => list::planned(project, kernels, &filter)?,
+    };
+    let cached = |id: &str| project.store().rows(&project.lock).iter().any(|row| row.id == id && row.cached);
+    let downloads: BTreeSet<&str> =
+        plan.kernels.iter().map(|kernel| &*kernel.facts.id).filter(|id| !cached(id)).collect();
+    say::show(dry_text(&plan, &downloads))?;
+    Ok(Exit::Passed)
+}
+
+/// A plan as text: each kernel with its cells, and those that are skipped by reason.
+fn dry_text(plan: &Plan, downloads: &BTreeSet<&str>) -> String {
+    let mut out = String::new();
+    let mut all = 0;
+    for kernel in &plan.kernels {
+        let mut runs = Vec::new();
+        let mut skips: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for cell in &kernel.cells {
+            match &cell.expectation {
+                Expectation::Run => runs.push((&cell.id, cell.required)),
+                Expectation::Skip { capability, why } => {
+                    *skips.entry((capability.name(), why.as_str())).or_default() += 1
+                }
+            }
+        }
+        all += runs.len();
+        let facts = &kernel.facts;
+        let download = if downloads.contains(&*facts.id) { "; it would be downloaded" } else { "" };
+        let _ =
+            writeln!(out, "{} ({}, {}): {}{download}", facts.id, facts.version, facts.class, count(runs.len(), "cell"));
+        for (cell, required) in runs {
+            let required = required.map_or_else(String::new, |it| format!("  {}", it.name()));
+            let _ = writeln!(out, "  run   {cell}{required}");
+        }
+        for ((capability, why), number) in skips {
+            let _ = writeln!(out, "  skip  {}: {capability}: {why}", count(number, "cell"));
+        }
+    }
+    let kernels = count(plan.kernels.len(), "kernel");
+    let _ = writeln!(out, "{} on {kernels} would run; nothing was booted", count(all, "cell"));
+    out
 }

@@ -58,7 +58,7 @@ pub(super) struct ShellArgs {
     #[arg(long, value_name = "KIND", requires = "topology")]
     kind: Option<String>,
     /// Run this cell up to its first packet; it continues when the shell ends.
-    #[arg(long, value_name = "ID")]
+    #[arg(short, long, value_name = "ID")]
     case: Option<String>,
     /// Files in the guest. With `host`, the guest can read every file of this host that you may read, but can't write
     /// any.

@@ -7,9 +7,8 @@ use crate::{
 };
 use clap::Subcommand;
 use lab_base::{
-    nearest::nearest,
     say::{say, show},
-    selection,
+    selection::NoMatch,
 };
 use lab_protocol::{
     LinkKind,
@@ -69,19 +68,18 @@ fn kinds(topology: &TopologyInfo) -> impl Iterator<Item = LinkKind> {
 
 /// The drawing of a topology with the given kind, or its first drawing.
 pub(super) fn find<'a>(library: &'a [TopologyInfo], name: &str, kind: Option<&str>) -> Result<&'a Drawing, Error> {
-    let names = || library.iter().map(|topology| &*topology.name);
-    let wrong = |what, pattern: &str, known: Vec<String>| {
-        Error::from(selection::NoMatch { what, pattern: pattern.to_owned(), nearest: known })
-    };
     let Some(topology) = library.iter().find(|topology| topology.name == name) else {
-        let nearest = nearest(name, names());
-        let known = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
-        return Err(wrong("topology", name, known));
+        let names: Vec<&str> = library.iter().map(|topology| &*topology.name).collect();
+        return Err(NoMatch::of_few("topology", name, &names).into());
     };
     let fits = |drawing: &&Drawing| kind.is_none_or(|kind| drawing.kind.is_some_and(|own| own.name() == kind));
     topology.drawings.iter().find(fits).ok_or_else(|| {
-        let known = kinds(topology).map(|kind| kind.name().to_owned()).collect();
-        wrong("kind of link", kind.unwrap_or_default(), known)
+        let known: Vec<&str> = kinds(topology).map(LinkKind::name).collect();
+        let kind = kind.unwrap_or_default();
+        match known.is_empty() {
+            true => Error::Usage(format!("`{name}` has no links of different kinds: remove --kind {kind}")),
+            false => NoMatch::of_few("kind of link", kind, &known).into(),
+        }
     })
 }
 

@@ -1,16 +1,25 @@
 //! Runs a plan and writes its reports.
 
-use super::{GuestOptions, Guests, progress};
+use super::{GuestOptions, Guests, progress_with};
 use crate::{
     cache,
     error::Error,
     project::{Project, select::Selected},
     run::queue::Isolate,
 };
-use lab_base::{file::FileError, say::say};
+use lab_base::{
+    file::FileError,
+    say::{note, say},
+};
 use lab_kernel_store::Kernel;
 use lab_record::{event::Stamped, log::EventLog, plan::Plan, reporter::Reporter, run::RunRecord, shard::Shard};
-use lab_report::{html::HtmlReporter, junit::JunitReporter, progress::of_visit, results::directory, run_json::RunJson};
+use lab_report::{
+    html::HtmlReporter,
+    junit::JunitReporter,
+    progress::{Detail, of_visit},
+    results::directory,
+    run_json::RunJson,
+};
 use std::path::PathBuf;
 
 /// Parameters of a run, and the directory for results.
@@ -20,8 +29,45 @@ pub struct Order {
     pub how: GuestOptions,
     /// Directory for results. Default: `results/` in the project.
     pub out: Option<PathBuf>,
-    /// Whether only what goes wrong is told while it runs.
-    pub quiet: bool,
+    /// What is printed while it runs.
+    pub talk: Talk,
+}
+
+/// What is printed while a run runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Talk {
+    /// Only what goes wrong with guests, and what takes long: the output is that of the guests.
+    Guests,
+    /// Nothing.
+    Nothing,
+    /// Failures.
+    Failures,
+    /// Progress and failures.
+    #[default]
+    Usual,
+    /// Also every cell that ends.
+    Cells,
+}
+
+impl Talk {
+    fn reporter(self) -> Box<dyn Reporter> {
+        match self {
+            Self::Guests => Box::new(Quiet),
+            Self::Nothing => Box::new(Silent),
+            Self::Failures => progress_with(Detail::Failures),
+            Self::Usual => progress_with(Detail::Usual),
+            Self::Cells => progress_with(Detail::Cells),
+        }
+    }
+}
+
+/// Tells nothing.
+struct Silent;
+
+impl Reporter for Silent {
+    fn event(&mut self, _stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
+        Ok(())
+    }
 }
 
 /// Tells what goes wrong, and what takes long.
@@ -58,7 +104,7 @@ impl Guests {
         narrow: impl FnOnce(Plan) -> Plan,
     ) -> Result<Conducted, Error> {
         order.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
-        let guests = if order.quiet {
+        let guests = if order.talk == Talk::Guests {
             Self::open_quietly(project, kernels, &selected)?
         } else {
             Self::open(project, kernels, &selected)?
@@ -83,7 +129,7 @@ impl Guests {
         canary: bool,
         order: Order,
     ) -> Result<Conducted, Error> {
-        let Order { how, out, quiet } = order;
+        let Order { how, out, talk } = order;
         if how.retries.count > 0 && how.isolate == Isolate::Both {
             let why = "--retries can't be used with --isolate=both, which compares two attempts at every cell: remove one of them";
             return Err(Error::Usage(why.to_owned()));
@@ -91,7 +137,7 @@ impl Guests {
         let results = out.clone().unwrap_or_else(|| project.root.join("results"));
         let id = directory::fresh_id();
         let directory = directory::create(&results, &id)?;
-        let mut progress: Box<dyn Reporter> = if quiet { Box::new(Quiet) } else { progress() };
+        let mut progress = talk.reporter();
         let mut events = EventLog::create(&directory)?;
         let mut junit = JunitReporter { directory: directory.clone() };
         let mut run_json = RunJson { directory: directory.clone() };
@@ -107,14 +153,14 @@ impl Guests {
         // Old runs are removed only from the default directory, never from a directory that the user named.
         if out.is_none()
             && let Some(line) = lab_report::results::sweep(&project.root, &results)
-            && !quiet
+            && talk != Talk::Guests
         {
-            say(&line);
+            note(&line);
         }
         if let Some(line) = cache::sweep(&project.cache, &project.root)
-            && !quiet
+            && talk != Talk::Guests
         {
-            say(&line);
+            note(&line);
         }
         Ok(Conducted { record, name })
     }

@@ -5,7 +5,7 @@ pub mod machine;
 pub mod rounds;
 mod visit;
 
-pub use conduct::{Conducted, Order};
+pub use conduct::{Conducted, Order, Talk};
 pub use visit::VisitLog;
 
 use super::project::{Project, absolute};
@@ -19,7 +19,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::{Files, PrepareError, Retries},
+        common::{GuestFiles, PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         program::Streams,
@@ -30,8 +30,10 @@ use crate::{
     shard::durations::{self, Durations},
     world::World,
 };
-use lab_base::say;
-use lab_base::{interrupt::Interrupt, say::say};
+use lab_base::{
+    interrupt::Interrupt,
+    say::{self, note, say},
+};
 use lab_guard::Id;
 use lab_kernel_store::{BootableKernel, Kernel};
 use lab_protocol::{Raw, drawing::TopologyInfo};
@@ -45,7 +47,7 @@ use lab_record::{
     shard::Shard,
 };
 use lab_report::{
-    progress::{Bars, PlainLines},
+    progress::{Bars, Detail, PlainLines},
     results::directory,
 };
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
@@ -73,6 +75,8 @@ pub struct GuestOptions {
     pub lists: Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Whether the first failure ends the run.
+    pub fail_fast: bool,
     /// The shard, if the plan is a part of a larger one.
     pub shard: Option<Shard>,
     /// Deadlines from the command line.
@@ -83,7 +87,7 @@ pub struct GuestOptions {
     pub shape: Shape,
     /// The words of the `lab exec` that the run is.
     pub exec: Vec<Raw>,
-    /// Files of the host for programs.
+    /// GuestFiles of the host for programs.
     pub world: Option<Arc<World>>,
     /// The arguments that select the same cells on one of the kernels, for commands that run them again.
     pub selection: Selection,
@@ -125,7 +129,7 @@ impl Guests {
 
     /// Uses unpacked kernels and chooses the accelerator.
     pub fn of(project: &Project, kernels: Vec<BootableKernel>, selected: &Selected) -> Result<Self, Error> {
-        Self::with(project, kernels, selected, &say)
+        Self::with(project, kernels, selected, &note)
     }
 
     fn with(
@@ -223,7 +227,7 @@ impl Guests {
             let console = directory::kernel(&directory, id)?;
             let prepared = self.machine.prepare(unpacked, how.shape.profile, self.acceleration.accel, console)?;
             let mut prepared = how.shape.of(prepared);
-            prepared.files = how.world.clone().map(|world| Files { world, kernel: kernel_files(unpacked) });
+            prepared.files = how.world.clone().map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
             Ok(prepared)
         };
         let jobs = how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
@@ -257,6 +261,7 @@ impl Guests {
             topologies: self.topologies.clone(),
             lists: how.lists.clone(),
             retries: how.retries,
+            fail_fast: how.fail_fast,
             streams: how.streams.as_deref(),
             launcher: &self.launcher,
             prepare: &prepare,
@@ -278,7 +283,7 @@ impl Guests {
 /// Fetches kernels into the cache.
 fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<BootableKernel>, Error> {
     project.ready()?;
-    let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &say);
+    let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &note);
     Ok(kernels.iter().map(fetch).collect::<Result<_, _>>()?)
 }
 
@@ -289,9 +294,14 @@ fn own_durations(machine: &Machine) -> PathBuf {
 
 /// Bars on a terminal, lines elsewhere.
 pub fn progress() -> Box<dyn Reporter> {
-    if say::is_said_to_people() && !say::in_ci() {
-        Box::new(Bars::new())
+    progress_with(Detail::Usual)
+}
+
+/// The same with more or fewer lines; failures alone need no bar.
+fn progress_with(detail: Detail) -> Box<dyn Reporter> {
+    if say::is_said_to_people() && !say::in_ci() && detail != Detail::Failures {
+        Box::new(Bars::new(detail))
     } else {
-        Box::new(PlainLines::new(say::stderr()))
+        Box::new(PlainLines::new(say::stderr(), detail))
     }
 }

@@ -32,6 +32,8 @@ impl KernelFilter {
 pub struct CellFilter {
     /// Patterns of cases, cells or catalogue numbers; empty selects every cell.
     pub case: Vec<String>,
+    /// Patterns of those that are left out of them.
+    pub exclude: Vec<String>,
     /// Requested attach types; empty selects all.
     pub attach: Vec<AttachRequest>,
     /// Use existing builds of the agent and the eBPF objects.

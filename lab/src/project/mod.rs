@@ -23,7 +23,11 @@ use crate::{
     },
     setup::{self, Tools},
 };
-use lab_base::{interrupt::Interrupt, nearest::nearest, say::say, selection};
+use lab_base::{
+    interrupt::Interrupt,
+    say::{note, say},
+    selection,
+};
 use lab_kernel_store::{Cache, Kernel, KernelClass, KernelMatrix, KernelStore, KernelsError, KernelsLock};
 use lab_record::plan::KernelFacts;
 use std::path::{Path, PathBuf};
@@ -105,7 +109,7 @@ impl Project {
 
     /// Builds what guests run.
     pub fn builder(&self) -> Builder<'_> {
-        Builder { project: &self.root, home: &self.home, cache: self.cache.root(), say: &say }
+        Builder { project: &self.root, home: &self.home, cache: self.cache.root(), say: &note }
     }
 
     /// Writes `kernels.lock`, and beside it the locked kernels that `kernels.local.toml` has.
@@ -151,10 +155,8 @@ impl Project {
         if let Some(class) = known.iter().find(|class| class.name() == name) {
             return Ok(class.clone());
         }
-        let names = || known.iter().map(KernelClass::name);
-        let nearest = nearest(name, names());
-        let nearest = if nearest.is_empty() { names().map(str::to_owned).collect() } else { nearest };
-        Err(selection::NoMatch { what: "class", pattern: name.to_owned(), nearest }.into())
+        let names: Vec<&str> = known.iter().map(KernelClass::name).collect();
+        Err(selection::NoMatch::of_few("class", name, &names).into())
     }
 }
 

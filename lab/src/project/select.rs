@@ -8,10 +8,7 @@ use crate::{
         artifacts::{self, Artifacts},
     },
 };
-use lab_base::{
-    nearest::nearest,
-    selection::{self, NoMatch},
-};
+use lab_base::selection::{self, NoMatch};
 use lab_guard::Id;
 use lab_kernel_store::{BackportEntry, UnsupportedEntry};
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
@@ -35,8 +32,8 @@ impl Selected {
     /// The mutant with a name from the user.
     pub fn mutant(&self, name: &str) -> Result<&MutantInfo, Error> {
         self.mutants.iter().find(|mutant| mutant.name == name).ok_or_else(|| {
-            let nearest = nearest(name, self.mutants.iter().map(|mutant| &*mutant.name));
-            Error::Usage(NoMatch { what: "mutant", pattern: name.to_owned(), nearest }.to_string())
+            let names: Vec<&str> = self.mutants.iter().map(|mutant| &*mutant.name).collect();
+            Error::Usage(NoMatch::of_few("mutant", name, &names).to_string())
         })
     }
 }
@@ -44,7 +41,7 @@ impl Selected {
 /// Builds the artifacts unless the filter excludes it, and selects cells.
 pub fn select(project: &Project, filter: &CellFilter) -> Result<Selected, Error> {
     let all = build(project, filter.no_build, filter.canary)?;
-    let every_cell = all.every_cell && filter.case.is_empty() && filter.attach.is_empty();
+    let every_cell = all.every_cell && filter.case.is_empty() && filter.exclude.is_empty() && filter.attach.is_empty();
     Ok(Selected { cells: select_cells(&all.cells, filter)?, every_cell, ..all })
 }
 
@@ -90,8 +87,14 @@ pub fn last_listing(project: &Project, no_build: bool) -> Result<Listing, Error>
 /// The cells of a listing that a filter selects.
 pub fn select_cells(cells: &[CellInfo], filter: &CellFilter) -> Result<Vec<CellInfo>, Error> {
     let chosen = selection::select("case", cells, &filter.case, names)?;
+    // No pattern would select all of them.
+    let left_out = match &filter.exclude[..] {
+        [] => Vec::new(),
+        patterns => selection::select("case", cells, patterns, names)?,
+    };
     let chosen: Vec<CellInfo> = chosen
         .into_iter()
+        .filter(|info| !left_out.iter().any(|out| out.id == info.id))
         .filter(|info| filter.attach.is_empty() || info.attach.is_some_and(|attach| filter.attach.contains(&attach)))
         .cloned()
         .collect();

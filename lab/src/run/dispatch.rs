@@ -72,6 +72,8 @@ pub struct Run<'a> {
     pub lists: Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Whether the first failure ends the run.
+    pub fail_fast: bool,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
     pub launcher: &'a dyn Launcher,
@@ -97,7 +99,7 @@ impl Run<'_> {
     }
 
     fn conduct(&self, begin: Instant, reporters: &mut [&mut dyn Reporter]) -> Result<RunRecord, Error> {
-        let mut desk = Desk { record: RunRecord::default(), reporters, interrupt: &self.interrupt, failed: None };
+        let mut desk = Desk { record: RunRecord::default(), reporters, run: self, failed: None };
         desk.take(Event::RunStarted { run: Box::new(self.info.clone()) });
         if !self.topologies.is_empty() {
             desk.take(Event::Topologies { library: self.topologies.clone() });
@@ -255,7 +257,7 @@ impl<'a> Entry<'a> {
 struct Desk<'a, 'b> {
     record: RunRecord,
     reporters: &'a mut [&'b mut dyn Reporter],
-    interrupt: &'a Interrupt,
+    run: &'a Run<'a>,
     failed: Option<Error>,
 }
 
@@ -264,13 +266,27 @@ impl Desk<'_, '_> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let stamped = Stamped { at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX), event };
         self.record.apply(&stamped);
+        if self.run.fail_fast && self.is_failure(&stamped.event) {
+            self.run.interrupt.stop(RunStop::Failure);
+        }
         for reporter in self.reporters.iter_mut() {
             if let Err(error) = reporter.event(&stamped, &self.record)
                 && self.failed.is_none()
             {
                 self.failed = Some(error.into());
-                self.interrupt.stop(RunStop::Reports);
+                self.run.interrupt.stop(RunStop::Reports);
             }
         }
+    }
+
+    /// Whether an event makes the run fail, whatever comes after it.
+    fn is_failure(&self, event: &Event) -> bool {
+        let (kernel, bad) = match event {
+            Event::CellFinished { kernel, verdict, .. } => (kernel, verdict.standing().is_bad()),
+            Event::Splat { kernel, splat, .. } => (kernel, splat.allowed.is_none()),
+            _ => return false,
+        };
+        let counts = |kernel: &PlannedKernel| !kernel.facts.may_fail;
+        bad && self.run.info.plan.kernels.iter().any(|it| it.facts.id == *kernel && counts(it))
     }
 }

@@ -92,6 +92,7 @@ impl FakeRun<'_> {
             isolate: self.isolate,
             lists: self.lists,
             retries: self.retries,
+            fail_fast: false,
             streams: self.streams,
             launcher: self.launcher,
             rescale: self.rescale,

@@ -4,6 +4,7 @@ mod builds;
 #[path = "../support/bzimage.rs"]
 mod bzimage;
 mod ci;
+mod keys;
 mod reports;
 mod support;
 mod words;

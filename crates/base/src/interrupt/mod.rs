@@ -5,8 +5,8 @@
 
 mod relay;
 
-use relay::Desk;
 pub use relay::Relay;
+use relay::SignalDesk;
 
 use crate::lock::lock;
 use signal_hook::consts::SIGHUP;
@@ -25,7 +25,7 @@ const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGT
 const SAME_WISH: Duration = Duration::from_millis(300);
 
 /// Waits for a second signal on a thread of its own, which nothing else can block.
-fn end_at_the_second(relay: Arc<Mutex<Desk>>) -> std::io::Result<()> {
+fn end_at_the_second(relay: Arc<Mutex<SignalDesk>>) -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut first: Option<Instant> = None;
@@ -51,7 +51,7 @@ static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
     stop: Arc<AtomicUsize>,
-    relay: Arc<Mutex<Desk>>,
+    relay: Arc<Mutex<SignalDesk>>,
 }
 
 /// Why a run stops itself.
@@ -62,10 +62,12 @@ pub enum RunStop {
     Deadline = 1,
     /// The reports can't be written.
     Reports = 2,
+    /// A cell failed, and the user wants no more after that.
+    Failure = 3,
 }
 
 impl RunStop {
-    const ALL: [Self; 2] = [Self::Deadline, Self::Reports];
+    const ALL: [Self; 3] = [Self::Deadline, Self::Reports, Self::Failure];
 }
 
 impl Interrupt {
@@ -126,7 +128,8 @@ impl Interrupt {
         }
     }
 
-    fn stopped(&self) -> Option<RunStop> {
+    /// Why the run stops itself, if it does.
+    pub fn stopped(&self) -> Option<RunStop> {
         let stop = self.stop.load(Ordering::SeqCst);
         RunStop::ALL.into_iter().find(|it| *it as usize == stop)
     }
@@ -136,6 +139,7 @@ impl Interrupt {
         match (self.signal(), self.stopped()) {
             (None, Some(RunStop::Deadline)) => "the run took longer than its deadline",
             (None, Some(RunStop::Reports)) => "the run's reports can't be written",
+            (None, Some(RunStop::Failure)) => "the run ended at the first failure (--fail-fast)",
             _ => "the run was interrupted",
         }
     }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DatapathArgs {
     /// Kernels by id, `*` and `?` allowed; repeatable. Default: the kernels with `default = true`.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(short, long, value_name = "GLOB")]
     kernel: Vec<String>,
     /// Number of rounds; the range of a ratio is over the rounds.
     #[arg(long, value_name = "N", default_value = "5", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]

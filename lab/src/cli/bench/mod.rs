@@ -17,7 +17,7 @@ pub(super) struct BenchArgs {
     #[command(subcommand)]
     pub(super) what: Option<BenchCommand>,
     /// Kernels by id; a stock virtme-ng must be able to boot them. Default: the generic builds of the default matrix.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(short, long, value_name = "GLOB")]
     pub(super) kernel: Vec<String>,
     /// Number of rounds of stock boot, cold boot and restore per kernel.
     #[arg(long, value_name = "N", default_value = "3", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]

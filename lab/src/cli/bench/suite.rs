@@ -22,10 +22,10 @@ use std::{fs, num::NonZeroUsize, path::PathBuf};
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BenchSuiteArgs {
     /// Kernels by id. Default: the default matrix.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(short, long, value_name = "GLOB")]
     kernel: Vec<String>,
     /// Cases, cells or numbers of the catalogue. Default: all.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(short, long, value_name = "GLOB")]
     case: Vec<String>,
     /// Number of rounds.
     #[arg(long, value_name = "N", default_value = "1", value_parser = crate::cli::args::count::<std::num::NonZeroU32>)]

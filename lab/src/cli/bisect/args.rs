@@ -9,7 +9,7 @@ use std::{path::PathBuf, str::FromStr};
 #[derive(Debug, Args)]
 pub(crate) struct WhatArgs {
     /// The case or cell that fails, `*` and `?` allowed; repeatable.
-    #[arg(long, value_name = "GLOB", required_unless_present_any = ["capability", "exec"])]
+    #[arg(short, long, value_name = "GLOB", required_unless_present_any = ["capability", "exec"])]
     pub case: Vec<String>,
     /// Search for a shell command that fails instead of a case; it runs as with `lab exec -- sh -c COMMAND`.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["case", "capability"])]
@@ -42,7 +42,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "COMMAND")]
     pub build_command: Option<String>,
     /// Number of parallel compilers. Default: one per processor.
-    #[arg(long, value_name = "N", value_parser = crate::cli::args::size)]
+    #[arg(short, long, value_name = "N", value_parser = crate::cli::args::size)]
     pub jobs: Option<std::num::NonZeroUsize>,
 }
 
@@ -57,8 +57,8 @@ pub(crate) struct BisectArgs {
     /// The kernel with the failure. If it is older than --good, the fix is searched.
     #[arg(long, value_name = "KERNEL|REV")]
     pub bad: String,
-    /// Kernels of the ladder by id, `*` and `?` allowed; repeatable. Default: all packages and images.
-    #[arg(long, value_name = "GLOB", conflicts_with = "tree")]
+    /// Kernels of the ladder by id, `*` and `?` allowed; repeatable, or with commas. Default: all packages and images.
+    #[arg(short, long, value_name = "GLOB", conflicts_with = "tree", value_delimiter = ',')]
     pub kernels: Vec<String>,
     /// Text to search for in the culprit's changelog, in entries since the package before it.
     #[arg(long, value_name = "TEXT", conflicts_with = "tree")]

@@ -19,7 +19,7 @@ use super::{
     session::{self, Errand, Lost, SessionEnd, Task},
     warm::Warmth,
 };
-use lab_base::lock::lock;
+use lab_base::{interrupt::RunStop, lock::lock};
 use lab_guard::Id;
 use lab_protocol::{CapabilityReport, CellId, ErrorKind};
 use lab_record::{
@@ -172,7 +172,9 @@ impl<'a> KernelRun<'a> {
             match (end, &snapshot) {
                 (SessionEnd::Done(_), _) => self.progress().stalled = 0,
                 (SessionEnd::Interrupted(running), _) => {
-                    if let Some(cell) = running {
+                    // The cell is as much without a verdict as those that had not begun.
+                    let ended_itself = self.interrupt.stopped() == Some(RunStop::Failure);
+                    if let Some(cell) = running.filter(|_| !ended_itself) {
                         let message = self.interrupt.why().to_owned();
                         self.verdict(&launch, SeenAttempt::errored(cell, ErrorKind::Interrupted, message));
                     }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    guests::{Conducted, Guests, rounds},
+    guests::{Conducted, Guests, rounds, with_downloads},
     project::{Project, select::select},
     shard::part,
 };
@@ -57,7 +57,12 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
         return dry_run(&project, &kernels, args, part);
     }
     rounds::rounds(&project, args.watch, || {
-        let selected = select(&project, &args.select.filter())?;
+        let filter = args.select.filter();
+        let selected = match part {
+            // Its kernels are known when its plan is.
+            Some(_) => select(&project, &filter)?,
+            None => with_downloads(&project, &kernels, || select(&project, &filter))?,
+        };
         match part {
             Some(part) => {
                 let whole = part::whole(

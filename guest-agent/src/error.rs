@@ -25,7 +25,7 @@ pub enum AgentError {
     Mount { kind: String, target: String, errno: Errno },
     /// The root of a foreign program can't be made.
     #[error(transparent)]
-    World(#[from] crate::world::WorldError),
+    World(#[from] crate::world::MountError),
     /// The topology has no such node.
     #[error("the topology has no node {node}; it has {}", .nodes.join(", "))]
     NoNode { node: String, nodes: Vec<String> },

@@ -4,13 +4,13 @@ use crate::{
     entropy,
     error::AgentError,
     kmsg::{self, Log},
-    program::{Ended, Programs},
+    program::{ProgramResult, ProgramSeat},
     sender::Sender,
     shell::Shell,
 };
 use lab_harness::{Finished, RunOptions, Runner, Suite};
 use lab_protocol::{
-    AgentMessage, CellReport, HostMessage, Job, KernelVersion, Outcome, PROTOCOL_VERSION, Work, frame::Decoder,
+    AgentMessage, CellJob, CellReport, HostMessage, KernelVersion, Outcome, PROTOCOL_VERSION, Work, frame::Decoder,
     measure::MeasureRequest,
 };
 use std::{
@@ -56,7 +56,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
     let mut shell: Option<Shell> = None;
-    let programs = Programs::default();
+    let programs = ProgramSeat::default();
     let mut work: Option<JoinHandle<Result<(), AgentError>>> = None;
     loop {
         match inbox.next()? {
@@ -155,20 +155,20 @@ fn run_cells(
     sender: &Sender,
     log: &Mutex<Log>,
     runner: &Arc<Runner>,
-    programs: &Programs,
-    cells: &[Job],
+    programs: &ProgramSeat,
+    cells: &[CellJob],
     options: &RunOptions,
 ) -> Result<(), AgentError> {
     let mut ran = 0;
-    for Job { cell, work, requires } in cells {
+    for CellJob { cell, work, requires } in cells {
         sender.set_current(Some(cell.clone()));
         mark(sender, &mut locked(log), &format!("begin {cell}"))?;
         let started = || sender.send(&AgentMessage::CellStarted { cell: cell.clone() });
-        let Ended { report, stuck } = match work {
+        let ProgramResult { report, stuck } = match work {
             Work::Case => {
                 started()?;
                 let Finished { report, stuck } = runner.run(cell, options);
-                Ended { report, stuck }
+                ProgramResult { report, stuck }
             }
             Work::Program(program) => {
                 let opened = programs.open();

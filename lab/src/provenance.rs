@@ -44,7 +44,9 @@ pub fn of(root: &Path) -> Provenance {
     let changed = own.is_some()
         && asked(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
     let commit = own.or_else(|| COMMITS.iter().find_map(|name| variable(name)));
-    Provenance { commit, changed, ci_url: page(&variable), results: None, call: None, command: env::args().collect() }
+    // A word of `lab exec` may be any bytes.
+    let command = env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    Provenance { commit, changed, ci_url: page(&variable), results: None, call: None, command }
 }
 
 /// The URL of the CI job.

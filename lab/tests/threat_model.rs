@@ -94,6 +94,8 @@ fn everything_is_printed_by_the_one_writer() {
         "/report/src/",
         "/vm/src/",
         "/kernel-store/src/",
+        "/relay/src/",
+        "/share/src/",
     ];
     let mut looked = 0;
     for (path, text) in sources() {

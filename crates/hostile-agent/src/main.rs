@@ -122,7 +122,7 @@ fn live() -> Option<()> {
                     host.say(&probed)?;
                 }
                 HostMessage::Run { cells, .. } => {
-                    for lab_protocol::Job { cell, .. } in &cells {
+                    for lab_protocol::CellJob { cell, .. } in &cells {
                         host.say(&AgentMessage::CellStarted { cell: cell.clone() })?;
                         let report = CellReport::bare(cell.clone(), Outcome::Passed);
                         let report = attacks::act(&mut host, cell, report)?;

@@ -118,7 +118,14 @@ impl KernelMatrix {
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         let file = path.display().to_string();
         let shared = Self::read(&text, &file, dir)?;
-        Ok(local::merge(shared, path)?.complete(Origin { file: &file, text: &text })?)
+        let merged = match local::text(path)? {
+            Some((path, text)) => {
+                let own = Self::read(&text, &path.display().to_string(), shared.dir.clone())?;
+                shared.over(own)
+            }
+            None => shared,
+        };
+        Ok(merged.complete(Origin { file: &file, text: &text })?)
     }
 
     /// Parses and checks the text of a `kernels.toml`; `file` is its name in messages, `dir` the base of relative
@@ -146,6 +153,24 @@ impl KernelMatrix {
             kernels.push(kernel(table, id, &dir, &mut hints)?);
         }
         Ok(Self { kernels, debian, dir, hints, local: BTreeSet::new() })
+    }
+
+    /// With another file's kernels, which replace those of the same ids, and its keys of `[debian]`.
+    fn over(self, own: Self) -> Self {
+        let mut shared = self;
+        for kernel in own.kernels {
+            shared.local.insert(kernel.id.to_string());
+            match shared.kernels.iter_mut().find(|it| it.id == kernel.id) {
+                Some(same) => *same = kernel,
+                None => shared.kernels.push(kernel),
+            }
+        }
+        let Debian { mirror, security_mirror, stale } = own.debian;
+        shared.debian.mirror = mirror.or(shared.debian.mirror);
+        shared.debian.security_mirror = security_mirror.or(shared.debian.security_mirror);
+        shared.debian.stale.extend(stale);
+        shared.hints.extend(own.hints);
+        shared
     }
 
     /// Refuses a matrix by which a run would do nothing.

@@ -1,47 +1,29 @@
 //! `kernels.local.toml`: kernels of one machine, which are not committed, merged over those of `kernels.toml`.
 
-use super::{
-    config::KernelMatrix,
-    debian::Debian,
-    error::{KernelsError, Result},
+use super::error::{KernelsError, Result};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
 };
-use std::{fs, io::ErrorKind, path::Path};
 
 /// The file's name, beside `kernels.toml`.
 pub const LOCAL_TOML: &str = "kernels.local.toml";
 
-/// Merges the file beside `kernels.toml` over its content, if it exists: a kernel of the same id is replaced, other kernels
-/// follow, and each key of `[debian]` that is set counts.
-pub(super) fn merge(shared: KernelMatrix, kernels_toml: &Path) -> Result<KernelMatrix> {
+/// The file beside `kernels.toml` and its text, if it exists.
+pub(super) fn text(kernels_toml: &Path) -> Result<Option<(PathBuf, String)>> {
     let path = kernels_toml.with_file_name(LOCAL_TOML);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(shared),
-        Err(error) => return Err(KernelsError::io(path)(error)),
-    };
-    let own = KernelMatrix::read(&text, &path.display().to_string(), shared.dir.clone())?;
-    Ok(over(shared, own))
-}
-
-fn over(mut shared: KernelMatrix, own: KernelMatrix) -> KernelMatrix {
-    for kernel in own.kernels {
-        shared.local.insert(kernel.id.to_string());
-        match shared.kernels.iter_mut().find(|it| it.id == kernel.id) {
-            Some(same) => *same = kernel,
-            None => shared.kernels.push(kernel),
-        }
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(KernelsError::io(path)(error)),
     }
-    let Debian { mirror, security_mirror, stale } = own.debian;
-    shared.debian.mirror = mirror.or(shared.debian.mirror);
-    shared.debian.security_mirror = security_mirror.or(shared.debian.security_mirror);
-    shared.debian.stale.extend(stale);
-    shared.hints.extend(own.hints);
-    shared
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::KernelMatrix;
 
     fn kernel(id: &str, image: &str, default: bool) -> String {
         format!("[kernels.\"{id}\"]\nclass = \"6.7+\"\ndefault = {default}\nsource.path.image = \"{image}\"\n")

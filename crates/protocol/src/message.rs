@@ -18,7 +18,7 @@ use crate::{
     outcome::CellReport,
     shell::{ShellRequest, Size, Stream},
     version::KernelVersion,
-    work::Job,
+    work::CellJob,
 };
 use serde::{Deserialize, Serialize};
 
@@ -168,7 +168,7 @@ pub enum HostMessage {
     /// Run these cells, in this order.
     Run {
         /// The cells, with what each does.
-        cells: Vec<Job>,
+        cells: Vec<CellJob>,
         /// Factor on every deadline in the guest: 1.0 under KVM, more under TCG.
         time_scale: f32,
         /// Wall clock for the guest, nanoseconds since the epoch.

@@ -38,7 +38,7 @@ impl Work {
 
 /// A cell that is to run, with everything that the agent must know of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Job {
+pub struct CellJob {
     /// The cell.
     pub cell: CellId,
     /// What it does.
@@ -49,7 +49,7 @@ pub struct Job {
     pub requires: Vec<Capability>,
 }
 
-impl Job {
+impl CellJob {
     /// A case of the agent.
     pub const fn case(cell: CellId) -> Self {
         Self { cell, work: Work::Case, requires: Vec::new() }

@@ -6,7 +6,7 @@ const HEADER: usize = 9;
 
 /// The family of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub enum LoopbackFamily {
     /// 127.0.0.1.
     V4,
     /// ::1.
@@ -15,24 +15,24 @@ pub enum Family {
 
 /// A connection that is to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
+pub struct ServiceCall {
     /// Number of the service in the list of both sides.
     pub service: u16,
     /// By which address it was asked for.
-    pub family: Family,
+    pub family: LoopbackFamily,
     /// Datagrams instead of a stream.
     pub datagrams: bool,
 }
 
-impl Opened {
+impl ServiceCall {
     pub(crate) fn encode(self) -> [u8; 4] {
         let [low, high] = self.service.to_le_bytes();
-        [low, high, u8::from(self.family == Family::V6), u8::from(self.datagrams)]
+        [low, high, u8::from(self.family == LoopbackFamily::V6), u8::from(self.datagrams)]
     }
 
     pub(crate) fn decode(body: &[u8]) -> Option<Self> {
         let [low, high, family @ 0..=1, datagrams @ 0..=1] = *body else { return None };
-        let family = if family == 1 { Family::V6 } else { Family::V4 };
+        let family = if family == 1 { LoopbackFamily::V6 } else { LoopbackFamily::V4 };
         Some(Self { service: u16::from_le_bytes([low, high]), family, datagrams: datagrams == 1 })
     }
 }

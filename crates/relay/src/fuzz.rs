@@ -1,6 +1,6 @@
 //! The other side's frames of any bytes: `docs/fuzzing.md`.
 
-use crate::{MOST, Mux, PIECE, Sink, frame::Frame};
+use crate::{MOST, Mux, PIECE, RelaySink, frame::Frame};
 use std::io;
 
 #[test]
@@ -14,7 +14,7 @@ fn relayed() {
         assert!(bytes.starts_with(&read));
         let mux = Mux::new(io::sink());
         // Connections that deliver to nobody: no socket is opened.
-        let _ = mux.follow(bytes, |_, _| Ok(Sink::Datagrams(Box::new(|_| Ok(())))));
+        let _ = mux.follow(bytes, |_, _| Ok(RelaySink::Datagrams(Box::new(|_| Ok(())))));
         assert!(mux.count() <= MOST);
     });
 }

@@ -17,8 +17,8 @@ mod frame;
 mod fuzz;
 mod line;
 
-pub use frame::{Family, Opened};
-pub use line::{Sink, WINDOW};
+pub use frame::{LoopbackFamily, ServiceCall};
+pub use line::{RelaySink, WINDOW};
 
 use frame::{Frame, Kind};
 use line::{Credit, Line, Piece, cost};
@@ -61,7 +61,7 @@ impl Mux {
     ///
     /// # Errors
     /// Too many are open, or the port is closed.
-    pub fn open(self: &Arc<Self>, opened: Opened, to_here: Sink) -> io::Result<u32> {
+    pub fn open(self: &Arc<Self>, opened: ServiceCall, to_here: RelaySink) -> io::Result<u32> {
         let (channel, waiting) = {
             let mut lines = lock(&self.lines);
             if lines.open.len() >= MOST {
@@ -108,7 +108,7 @@ impl Mux {
     /// The stream broke, or what came is no frame.
     pub fn follow<C>(self: &Arc<Self>, mut port: impl Read, connect: C) -> io::Result<()>
     where
-        C: Fn(Opened, u32) -> io::Result<Sink> + Send + Sync + 'static,
+        C: Fn(ServiceCall, u32) -> io::Result<RelaySink> + Send + Sync + 'static,
     {
         let connect = Arc::new(connect);
         let followed = loop {
@@ -131,12 +131,12 @@ impl Mux {
 
     fn hear<C>(self: &Arc<Self>, frame: Frame, connect: &Arc<C>)
     where
-        C: Fn(Opened, u32) -> io::Result<Sink> + Send + Sync + 'static,
+        C: Fn(ServiceCall, u32) -> io::Result<RelaySink> + Send + Sync + 'static,
     {
         let Frame { channel, kind, body } = frame;
         match kind {
             Kind::Open => {
-                let Some(opened) = Opened::decode(&body) else { return self.reset(channel) };
+                let Some(opened) = ServiceCall::decode(&body) else { return self.reset(channel) };
                 let waiting = {
                     let mut lines = lock(&self.lines);
                     if lines.open.len() >= MOST || lines.open.contains_key(&channel) {
@@ -185,10 +185,10 @@ impl Mux {
     }
 
     /// Connects a socket to its line.
-    fn attach(self: &Arc<Self>, channel: u32, sink: Sink, waiting: mpsc::Receiver<Piece>) {
+    fn attach(self: &Arc<Self>, channel: u32, sink: RelaySink, waiting: mpsc::Receiver<Piece>) {
         let mux = Arc::clone(self);
         match sink {
-            Sink::Stream(stream) => {
+            RelaySink::Stream(stream) => {
                 let copies = stream.try_clone().and_then(|copy| Ok((copy, stream.try_clone()?)));
                 let Ok((copy, kept)) = copies else { return self.reset(channel) };
                 let credit = {
@@ -201,7 +201,7 @@ impl Mux {
                 thread::spawn(move || other.read_from(channel, copy, &credit));
                 thread::spawn(move || mux.write_to(channel, stream, &waiting));
             }
-            Sink::Datagrams(mut deliver) => {
+            RelaySink::Datagrams(mut deliver) => {
                 thread::spawn(move || {
                     for piece in waiting {
                         if let Piece::Data(bytes) = piece {

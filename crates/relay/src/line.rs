@@ -17,14 +17,14 @@ pub const WINDOW: usize = 256 << 10;
 pub type Deliver = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
 /// Where what comes from the other side goes.
-pub enum Sink {
+pub enum RelaySink {
     /// A connection; what it sends goes to the other side.
     Stream(TcpStream),
     /// Called for every datagram. What goes to the other side is sent by [`crate::Mux::datagram`].
     Datagrams(Deliver),
 }
 
-impl fmt::Debug for Sink {
+impl fmt::Debug for RelaySink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stream(_) => "Stream",

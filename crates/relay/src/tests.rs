@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-const OPENED: Opened = Opened { service: 3, family: Family::V4, datagrams: false };
+const OPENED: ServiceCall = ServiceCall { service: 3, family: LoopbackFamily::V4, datagrams: false };
 
 /// A guest's end, and a host's end that connects to `target`.
 fn ends(target: Option<std::net::SocketAddr>) -> Arc<Mux> {
@@ -19,7 +19,7 @@ fn ends(target: Option<std::net::SocketAddr>) -> Arc<Mux> {
         far.follow(host, move |opened, _| {
             assert_eq!(opened, OPENED);
             let target = target.ok_or(io::ErrorKind::ConnectionRefused)?;
-            TcpStream::connect(target).map(Sink::Stream)
+            TcpStream::connect(target).map(RelaySink::Stream)
         })
     });
     near
@@ -29,7 +29,7 @@ fn ends(target: Option<std::net::SocketAddr>) -> Arc<Mux> {
 fn connection(mux: &Arc<Mux>) -> TcpStream {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let program = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    mux.open(OPENED, Sink::Stream(listener.accept().unwrap().0)).unwrap();
+    mux.open(OPENED, RelaySink::Stream(listener.accept().unwrap().0)).unwrap();
     program.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     program
 }
@@ -116,7 +116,7 @@ fn bytes_that_are_no_frames_end_the_stream() {
         let mux = Mux::new(io::sink());
         assert!(mux.follow(bytes, |_, _| Err(io::ErrorKind::Unsupported.into())).is_err(), "{bytes:?}");
     }
-    assert!(Opened::decode(&[0, 0, 2, 0]).is_none() && Opened::decode(&[0; 3]).is_none());
+    assert!(ServiceCall::decode(&[0, 0, 2, 0]).is_none() && ServiceCall::decode(&[0; 3]).is_none());
 }
 
 #[test]
@@ -128,11 +128,11 @@ fn datagrams_keep_their_borders() {
     thread::spawn(move || {
         far.follow(host, move |_, _| {
             let got = lock(&got).clone();
-            Ok(Sink::Datagrams(Box::new(move |bytes| got.send(bytes.to_vec()).map_err(io::Error::other))))
+            Ok(RelaySink::Datagrams(Box::new(move |bytes| got.send(bytes.to_vec()).map_err(io::Error::other))))
         })
     });
-    let opened = Opened { datagrams: true, ..OPENED };
-    let channel = near.open(opened, Sink::Datagrams(Box::new(|_| Ok(())))).unwrap();
+    let opened = ServiceCall { datagrams: true, ..OPENED };
+    let channel = near.open(opened, RelaySink::Datagrams(Box::new(|_| Ok(())))).unwrap();
     for bytes in [&b"one"[..], b"", b"three"] {
         near.datagram(channel, bytes).unwrap();
     }

@@ -4,14 +4,14 @@ use nix::errno::Errno;
 
 /// What a guest may add to a writable directory. Exceeding it is `ENOSPC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
+pub struct WriteBudget {
     /// Bytes by which files may grow.
     pub bytes: u64,
-    /// Files, directories and links that may be made.
+    /// OpenFiles, directories and links that may be made.
     pub files: u64,
 }
 
-impl Budget {
+impl WriteBudget {
     /// 8 GiB and 200 000 files.
     pub const USUAL: Self = Self { bytes: 8 << 30, files: 200_000 };
 
@@ -38,7 +38,7 @@ impl Budget {
     }
 }
 
-impl Default for Budget {
+impl Default for WriteBudget {
     fn default() -> Self {
         Self::USUAL
     }

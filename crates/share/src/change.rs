@@ -4,8 +4,8 @@ use crate::{
     host,
     reply::Reply,
     request::Body,
-    server::{Server, Spot},
-    tree::{Content, Host, Id},
+    server::{NodeSpot, Server},
+    tree::{Content, HostDirectory, ItemId},
     wire,
 };
 use nix::{
@@ -37,7 +37,7 @@ const UTIME_OMIT: i64 = (1 << 30) - 2;
 
 /// A place in a writable export.
 struct Writable {
-    export: Id,
+    export: ItemId,
     path: PathBuf,
 }
 
@@ -102,7 +102,7 @@ impl Server {
                 crate::node::Place::Item(_) => return Err(Errno::EROFS),
             },
             None => match self.spot(node)? {
-                Spot::Host { export, path, blank: false, .. } => (export, path),
+                NodeSpot::Host { export, path, blank: false, .. } => (export, path),
                 _ => return Err(Errno::EROFS),
             },
         };
@@ -110,7 +110,7 @@ impl Server {
         Ok(Writable { export, path })
     }
 
-    fn export(&mut self, id: Id) -> Result<&mut Host, Errno> {
+    fn export(&mut self, id: ItemId) -> Result<&mut HostDirectory, Errno> {
         match &mut self.tree.items[id].content {
             Content::Host(host) => Ok(host),
             _ => Err(Errno::ESTALE),
@@ -121,7 +121,7 @@ impl Server {
     fn spend(
         &mut self,
         at: &Writable,
-        take: impl FnOnce(&mut crate::budget::Budget) -> Result<(), Errno>,
+        take: impl FnOnce(&mut crate::budget::WriteBudget) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let budget = self.export(at.export)?.budget.as_mut().ok_or(Errno::EROFS)?;
         take(budget).inspect_err(|errno| self.note_failure(&at.path, *errno))
@@ -217,7 +217,7 @@ impl Server {
         let at = self.writable(parent)?;
         let dir = host::directory(&self.export(at.export)?.root, &at.path)?;
         let new = Writable { export: at.export, path: at.path.join(name) };
-        self.spend(&new, crate::budget::Budget::make)?;
+        self.spend(&new, crate::budget::WriteBudget::make)?;
         if let Err(errno) = make(&dir) {
             self.spend(&new, |budget| {
                 budget.remove(0);

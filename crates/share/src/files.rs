@@ -3,20 +3,20 @@
 use nix::errno::Errno;
 use std::{collections::VecDeque, fs::File};
 
-/// Files that stay open. A guest can't make its host use more descriptors than this.
+/// OpenFiles that stay open. A guest can't make its host use more descriptors than this.
 const MOST: usize = 64;
-/// Files without a name that a guest may go on using.
+/// OpenFiles without a name that a guest may go on using.
 const MOST_KEPT: usize = 256;
 
-/// Files that are open, by their nodes; the one that was used last comes first.
+/// OpenFiles that are open, by their nodes; the one that was used last comes first.
 #[derive(Debug, Default)]
-pub struct Files {
+pub struct OpenFiles {
     recent: VecDeque<(u64, bool, File)>,
-    /// Files whose names are gone, until they are forgotten.
+    /// OpenFiles whose names are gone, until they are forgotten.
     kept: Vec<(u64, File)>,
 }
 
-impl Files {
+impl OpenFiles {
     /// The open file of a node; `open` opens it.
     pub fn get(
         &mut self,

@@ -1,6 +1,6 @@
 //! A guest's requests of any bytes: `docs/fuzzing.md`.
 
-use crate::{Budget, Look, Server, Source, Tree, request, wire};
+use crate::{FileSource, Look, Server, Tree, WriteBudget, request, wire};
 use std::{fs, path::Path};
 
 /// Pieces of the input are requests: operation, node and length of the body come first. In between a few valid ones, so that
@@ -16,8 +16,8 @@ fn requests() {
         fs::write(path("secret"), "secret").unwrap();
         let mut tree = Tree::new();
         tree.host(0, Path::new("root"), &path("root"), None).unwrap();
-        tree.host(0, Path::new("out"), &path("out"), Some(Budget { bytes: 1000, files: 20 })).unwrap();
-        tree.file(0, Path::new("extra"), Look::root(0o644), Source::Bytes(b"x"[..].into())).unwrap();
+        tree.host(0, Path::new("out"), &path("out"), Some(WriteBudget { bytes: 1000, files: 20 })).unwrap();
+        tree.file(0, Path::new("extra"), Look::root(0o644), FileSource::Bytes(b"x"[..].into())).unwrap();
         let mut server = Server::new(tree);
         let mut ask = |opcode: u32, node: u64, body: &[u8]| {
             let length = (40 + body.len()) as u32;

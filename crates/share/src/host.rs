@@ -86,7 +86,7 @@ pub fn attributes(file: impl AsFd) -> Result<(Attr, u64), Errno> {
 fn attr(stat: &FileStat) -> Attr {
     let nanoseconds = |value: i64| u32::try_from(value).unwrap_or(0);
     Attr {
-        // Files of several file systems appear in one: their numbers must differ. Bit 63 is left to other items.
+        // OpenFiles of several file systems appear in one: their numbers must differ. Bit 63 is left to other items.
         ino: (stat.st_ino ^ stat.st_dev.rotate_left(40)) & !(1 << 63),
         size: u64::try_from(stat.st_size).unwrap_or(0),
         blocks: u64::try_from(stat.st_blocks).unwrap_or(0),

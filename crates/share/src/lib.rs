@@ -36,6 +36,6 @@ mod tests;
 mod tree;
 mod wire;
 
-pub use budget::Budget;
-pub use server::{End, Failed, Server};
-pub use tree::{Id, Look, Source, Tree, TreeError};
+pub use budget::WriteBudget;
+pub use server::{Failed, ServeEnd, Server};
+pub use tree::{FileSource, ItemId, Look, Tree, TreeError};

@@ -1,6 +1,6 @@
 //! Nodes: what the guest's kernel has looked up and not forgotten, by number.
 
-use crate::tree::Id;
+use crate::tree::ItemId;
 use nix::errno::Errno;
 use std::{
     collections::HashMap,
@@ -17,11 +17,11 @@ const MOST: usize = 500_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// In the tree.
-    Item(Id),
+    Item(ItemId),
     /// Below a directory of the host.
     Host {
         /// The item of that directory.
-        export: Id,
+        export: ItemId,
         /// The node of the directory that it is in.
         parent: u64,
         /// Its name there.
@@ -47,7 +47,7 @@ struct Node {
 #[derive(Debug)]
 pub struct Nodes {
     nodes: HashMap<u64, Node>,
-    items: HashMap<Id, u64>,
+    items: HashMap<ItemId, u64>,
     names: HashMap<(u64, OsString), u64>,
     next: u64,
 }
@@ -133,7 +133,7 @@ impl Nodes {
     }
 
     /// The export that a node is below, and its path there.
-    pub fn path(&self, node: u64) -> Result<(Id, PathBuf), Errno> {
+    pub fn path(&self, node: u64) -> Result<(ItemId, PathBuf), Errno> {
         let mut names = Vec::new();
         let mut at = node;
         loop {

@@ -10,7 +10,7 @@ use std::{
 
 /// A request's header and the rest.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct FuseRequest<'a> {
     pub opcode: u32,
     pub unique: u64,
     pub node: u64,
@@ -21,7 +21,7 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// The connection broke, or what came is no request: the stream can't be followed any more.
-pub fn next<'a>(stream: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<Option<Request<'a>>> {
+pub fn next<'a>(stream: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<Option<FuseRequest<'a>>> {
     let mut filled = 0;
     while filled < IN_HEADER {
         match stream.read(&mut buffer[filled..IN_HEADER]) {
@@ -39,7 +39,7 @@ pub fn next<'a>(stream: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<Opti
     stream.read_exact(&mut buffer[IN_HEADER..length])?;
     let mut head = Body(&buffer[4..IN_HEADER]);
     let broken = |_| io::Error::from(io::ErrorKind::InvalidData);
-    Ok(Some(Request {
+    Ok(Some(FuseRequest {
         opcode: head.u32().map_err(broken)?,
         unique: head.u64().map_err(broken)?,
         node: head.u64().map_err(broken)?,

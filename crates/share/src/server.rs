@@ -2,12 +2,12 @@
 
 use crate::{
     confine::confine_thread,
-    files::Files,
+    files::OpenFiles,
     host,
     node::{Nodes, Place},
     reply::{self, Attr, Reply, Valid},
-    request::{self, Body, Request},
-    tree::{Content, Host, Id, Source, Tree},
+    request::{self, Body, FuseRequest},
+    tree::{Content, FileSource, HostDirectory, ItemId, Tree},
     wire,
 };
 use nix::{errno::Errno, sys::statvfs::fstatvfs};
@@ -22,9 +22,9 @@ use std::{
 
 /// Items never change.
 const FOREVER: Valid = Valid(86_400);
-/// Files of the host that the guest can't change: edits of a person are seen after this time.
+/// OpenFiles of the host that the guest can't change: edits of a person are seen after this time.
 const LONG: Valid = Valid(60);
-/// Files in writable exports, which both sides may change.
+/// OpenFiles in writable exports, which both sides may change.
 const SHORT: Valid = Valid(1);
 /// Listings of directories that are kept while a guest reads them in pieces.
 const LISTINGS: usize = 16;
@@ -44,8 +44,8 @@ pub struct Failed {
 
 /// How serving ended.
 #[derive(Debug)]
-pub struct End {
-    /// Files that are not whole.
+pub struct ServeEnd {
+    /// OpenFiles that are not whole.
     pub failed: Vec<Failed>,
     /// Requests that were answered.
     pub requests: u64,
@@ -58,32 +58,38 @@ pub struct End {
 pub struct Server {
     pub(crate) tree: Tree,
     pub(crate) nodes: Nodes,
-    pub(crate) files: Files,
+    pub(crate) files: OpenFiles,
     listings: VecDeque<(u64, Listing)>,
     pub(crate) failed: BTreeSet<Failed>,
 }
 
 /// What a node is.
-pub(crate) enum Spot {
-    Item(Id),
-    Host { export: Id, path: PathBuf, dev: Option<u64>, blank: bool },
+pub(crate) enum NodeSpot {
+    Item(ItemId),
+    Host { export: ItemId, path: PathBuf, dev: Option<u64>, blank: bool },
 }
 
 impl Server {
     /// A server of this tree.
     pub fn new(tree: Tree) -> Self {
-        Self { tree, nodes: Nodes::new(), files: Files::default(), listings: VecDeque::new(), failed: BTreeSet::new() }
+        Self {
+            tree,
+            nodes: Nodes::new(),
+            files: OpenFiles::default(),
+            listings: VecDeque::new(),
+            failed: BTreeSet::new(),
+        }
     }
 
     /// Answers requests until the connection ends. The calling thread loses the rights to open anything else, for good:
     /// give it a thread of its own.
-    pub fn serve(mut self, stream: UnixStream) -> End {
+    pub fn serve(mut self, stream: UnixStream) -> ServeEnd {
         let mut requests = 0;
         let problem = confine_thread(&self.tree)
             .map_err(io::Error::other)
             .and_then(|()| self.follow(&stream, &mut requests))
             .err();
-        End { failed: self.failed.into_iter().collect(), requests, problem }
+        ServeEnd { failed: self.failed.into_iter().collect(), requests, problem }
     }
 
     fn follow(&mut self, mut stream: &UnixStream, requests: &mut u64) -> io::Result<()> {
@@ -99,8 +105,8 @@ impl Server {
     }
 
     /// The answer to a request; some have none.
-    pub(crate) fn answer(&mut self, request: Request<'_>) -> Option<Vec<u8>> {
-        let Request { opcode, unique, node, mut body } = request;
+    pub(crate) fn answer(&mut self, request: FuseRequest<'_>) -> Option<Vec<u8>> {
+        let FuseRequest { opcode, unique, node, mut body } = request;
         match opcode {
             wire::FORGET => {
                 if let Ok(count) = body.u64() {
@@ -162,33 +168,33 @@ impl Server {
     }
 
     /// What a node is.
-    pub(crate) fn spot(&self, node: u64) -> Result<Spot, Errno> {
+    pub(crate) fn spot(&self, node: u64) -> Result<NodeSpot, Errno> {
         match self.nodes.place(node)? {
-            Place::Item(id) if self.host(*id).is_none() => Ok(Spot::Item(*id)),
-            Place::Item(id) => Ok(Spot::Host { export: *id, path: PathBuf::new(), dev: None, blank: false }),
+            Place::Item(id) if self.host(*id).is_none() => Ok(NodeSpot::Item(*id)),
+            Place::Item(id) => Ok(NodeSpot::Host { export: *id, path: PathBuf::new(), dev: None, blank: false }),
             Place::Host { dev, blank, .. } => {
                 let (export, path) = self.nodes.path(node)?;
-                Ok(Spot::Host { export, path, dev: Some(*dev), blank: *blank })
+                Ok(NodeSpot::Host { export, path, dev: Some(*dev), blank: *blank })
             }
         }
     }
 
     /// The directory of the host that an item is.
-    pub(crate) fn host(&self, item: Id) -> Option<&Host> {
+    pub(crate) fn host(&self, item: ItemId) -> Option<&HostDirectory> {
         match &self.tree.items.get(item)?.content {
             Content::Host(host) => Some(host),
             _ => None,
         }
     }
 
-    fn valid(&self, export: Id) -> Valid {
+    fn valid(&self, export: ItemId) -> Valid {
         if self.host(export).is_some_and(|host| host.budget.is_some()) { SHORT } else { LONG }
     }
 
     /// The node and the attributes of a name.
     pub(crate) fn find(&mut self, parent: u64, name: &OsStr) -> Result<(u64, Attr, Valid), Errno> {
         match self.spot(parent)? {
-            Spot::Item(id) => {
+            NodeSpot::Item(id) => {
                 let Content::Directory(entries) = &self.tree.items[id].content else { return Err(Errno::ENOTDIR) };
                 let found = *entries.get(name).ok_or(Errno::ENOENT)?;
                 let attr = match self.host(found) {
@@ -198,8 +204,8 @@ impl Server {
                 let valid = if self.host(found).is_some() { self.valid(found) } else { FOREVER };
                 Ok((self.nodes.looked_up(Place::Item(found))?.0, attr, valid))
             }
-            Spot::Host { blank: true, .. } => Err(Errno::ENOENT),
-            Spot::Host { export, path, dev, .. } => {
+            NodeSpot::Host { blank: true, .. } => Err(Errno::ENOENT),
+            NodeSpot::Host { export, path, dev, .. } => {
                 let root = &self.host(export).ok_or(Errno::ESTALE)?.root;
                 let place = host::place(root, &path.join(name))?;
                 let (mut attr, own) = host::attributes(&place)?;
@@ -229,8 +235,8 @@ impl Server {
             // Programs look for libraries and modules in many places: the guest remembers what is not there.
             Err(Errno::ENOENT) => {
                 let valid = match self.spot(parent)? {
-                    Spot::Item(_) => FOREVER,
-                    Spot::Host { export, .. } => self.valid(export),
+                    NodeSpot::Item(_) => FOREVER,
+                    NodeSpot::Host { export, .. } => self.valid(export),
                 };
                 if valid == SHORT {
                     return Err(Errno::ENOENT);
@@ -248,8 +254,8 @@ impl Server {
             return Ok((host::attributes(file)?.0, SHORT));
         }
         match self.spot(node)? {
-            Spot::Item(id) => Ok((self.tree.attr(id), FOREVER)),
-            Spot::Host { export, path, .. } => {
+            NodeSpot::Item(id) => Ok((self.tree.attr(id), FOREVER)),
+            NodeSpot::Host { export, path, .. } => {
                 let root = &self.host(export).ok_or(Errno::ESTALE)?.root;
                 Ok((host::attributes(host::place(root, &path)?)?.0, self.valid(export)))
             }
@@ -265,8 +271,8 @@ impl Server {
 
     fn readlink(&self, node: u64) -> Result<Reply, Errno> {
         let target = match self.spot(node)? {
-            Spot::Item(id) => self.tree.target(id).ok_or(Errno::EINVAL)?.to_owned(),
-            Spot::Host { export, path, .. } => {
+            NodeSpot::Item(id) => self.tree.target(id).ok_or(Errno::EINVAL)?.to_owned(),
+            NodeSpot::Host { export, path, .. } => {
                 let root = &self.host(export).ok_or(Errno::ESTALE)?.root;
                 nix::fcntl::readlinkat(host::place(root, &path)?, c"")?
             }
@@ -297,13 +303,13 @@ impl Server {
             let left = source.length().saturating_sub(offset);
             let size = size.min(usize::try_from(left).unwrap_or(usize::MAX));
             return match source {
-                Source::Bytes(bytes) => {
+                FileSource::Bytes(bytes) => {
                     let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                     let mut reply = Reply::new();
                     reply.bytes(&bytes[start..start + size]);
                     Ok(reply)
                 }
-                Source::Piece { file, offset: start, .. } => from_file(file, start.saturating_add(offset), size),
+                FileSource::Piece { file, offset: start, .. } => from_file(file, start.saturating_add(offset), size),
             };
         }
         let file = files.get(node, false, || {
@@ -326,14 +332,14 @@ impl Server {
             }
         }
         let mut entries: Vec<(OsString, u32)> = match self.spot(node)? {
-            Spot::Item(id) => match &self.tree.items[id].content {
+            NodeSpot::Item(id) => match &self.tree.items[id].content {
                 Content::Directory(entries) => {
                     entries.iter().map(|(name, id)| (name.clone(), self.tree.attr(*id).kind())).collect()
                 }
                 _ => return Err(Errno::ENOTDIR),
             },
-            Spot::Host { blank: true, .. } => Vec::new(),
-            Spot::Host { export, path, .. } => host::list(&self.host(export).ok_or(Errno::ESTALE)?.root, &path)?,
+            NodeSpot::Host { blank: true, .. } => Vec::new(),
+            NodeSpot::Host { export, path, .. } => host::list(&self.host(export).ok_or(Errno::ESTALE)?.root, &path)?,
         };
         // So that a listing that was dropped goes on at the same place.
         entries.sort_unstable();
@@ -370,14 +376,14 @@ impl Server {
     fn statfs(&self, node: u64) -> Result<Reply, Errno> {
         let mut reply = Reply::new();
         match self.spot(node)? {
-            Spot::Host { export, path, .. } => {
+            NodeSpot::Host { export, path, .. } => {
                 let root = &self.host(export).ok_or(Errno::ESTALE)?.root;
                 let found = fstatvfs(host::place(root, &path)?)?;
                 reply.u64(found.blocks()).u64(found.blocks_free()).u64(found.blocks_available());
                 reply.u64(found.files()).u64(found.files_free());
                 reply.u32(found.block_size() as u32).u32(255).u32(found.fragment_size() as u32);
             }
-            Spot::Item(_) => {
+            NodeSpot::Item(_) => {
                 reply.zeros(40).u32(4096).u32(255).u32(4096);
             }
         }

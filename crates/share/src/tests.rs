@@ -1,8 +1,8 @@
 //! A hostile guest at the server: every request that a kernel could send, and some that none would.
 
 use crate::{
-    Budget, Look, Server, Source, Tree,
-    request::{Body, Request},
+    FileSource, Look, Server, Tree, WriteBudget,
+    request::{Body, FuseRequest},
     wire,
 };
 use nix::errno::Errno;
@@ -19,7 +19,7 @@ struct Guest {
 }
 
 /// A host with a secret beside two exports: `root`, read-only, and `out`, writable.
-fn guest(budget: Budget) -> Guest {
+fn guest(budget: WriteBudget) -> Guest {
     let host = tempfile::tempdir().unwrap();
     let path = |name: &str| host.path().join(name);
     fs::create_dir_all(path("root/dir")).unwrap();
@@ -31,13 +31,13 @@ fn guest(budget: Budget) -> Guest {
     let mut tree = Tree::new();
     tree.host(0, Path::new("root"), &path("root"), None).unwrap();
     tree.host(0, Path::new("out"), &path("out"), Some(budget)).unwrap();
-    tree.file(0, Path::new("extra/config"), Look::root(0o644), Source::Bytes(b"CONFIG_X=y\n"[..].into())).unwrap();
+    tree.file(0, Path::new("extra/config"), Look::root(0o644), FileSource::Bytes(b"CONFIG_X=y\n"[..].into())).unwrap();
     Guest { server: Server::new(tree), host }
 }
 
 impl Guest {
     fn ask(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, Errno> {
-        let request = Request { opcode, unique: 7, node, body: Body(body) };
+        let request = FuseRequest { opcode, unique: 7, node, body: Body(body) };
         let answer = self.server.answer(request).expect("an answer");
         assert_eq!(u32::from_le_bytes(answer[..4].try_into().unwrap()) as usize, answer.len());
         assert_eq!(answer[8..16], 7u64.to_le_bytes());
@@ -86,7 +86,7 @@ impl Guest {
 
 #[test]
 fn files_of_every_kind_are_read() {
-    let mut guest = guest(Budget::USUAL);
+    let mut guest = guest(WriteBudget::USUAL);
     let file = guest.walk("root/file").unwrap();
     assert_eq!(guest.read(file).unwrap(), b"content");
     let config = guest.walk("extra/config").unwrap();
@@ -105,7 +105,7 @@ fn files_of_every_kind_are_read() {
 
 #[test]
 fn a_file_that_was_replaced_on_the_host_is_read_anew() {
-    let mut guest = guest(Budget::USUAL);
+    let mut guest = guest(WriteBudget::USUAL);
     let file = guest.walk("root/file").unwrap();
     assert_eq!(guest.read(file).unwrap(), b"content");
     let path = guest.host.path().join("root");
@@ -117,7 +117,7 @@ fn a_file_that_was_replaced_on_the_host_is_read_anew() {
 
 #[test]
 fn no_path_leads_out_of_an_export() {
-    let mut guest = guest(Budget::USUAL);
+    let mut guest = guest(WriteBudget::USUAL);
     let root = guest.walk("root").unwrap();
     for name in ["..", ".", "../secret", "/etc/passwd", "dir/../../secret", ""] {
         assert_eq!(guest.lookup(root, name), Err(Errno::EINVAL), "{name:?}");
@@ -141,7 +141,7 @@ fn no_path_leads_out_of_an_export() {
 
 #[test]
 fn nothing_is_written_to_what_is_not_writable() {
-    let mut guest = guest(Budget::USUAL);
+    let mut guest = guest(WriteBudget::USUAL);
     for path in ["root", "extra", "root/dir"] {
         let node = guest.walk(path).unwrap();
         assert_eq!(guest.create(node, "new", 0o100_644), Err(Errno::EROFS), "{path}");
@@ -164,7 +164,7 @@ fn nothing_is_written_to_what_is_not_writable() {
 
 #[test]
 fn a_writable_export_takes_files_without_privileges() {
-    let mut guest = guest(Budget::USUAL);
+    let mut guest = guest(WriteBudget::USUAL);
     let out = guest.walk("out").unwrap();
     let file = guest.create(out, "log", 0o104_755).unwrap();
     guest.write(file, 0, b"hello ").unwrap();
@@ -193,7 +193,7 @@ fn a_writable_export_takes_files_without_privileges() {
 
 #[test]
 fn what_is_written_has_a_limit_and_what_is_cut_off_is_told() {
-    let mut guest = guest(Budget { bytes: 10, files: 2 });
+    let mut guest = guest(WriteBudget { bytes: 10, files: 2 });
     let out = guest.walk("out").unwrap();
     let file = guest.create(out, "log", 0o100_644).unwrap();
     guest.write(file, 0, b"12345678").unwrap();
@@ -211,7 +211,7 @@ fn what_is_written_has_a_limit_and_what_is_cut_off_is_told() {
 
 #[test]
 fn short_requests_are_errors() {
-    let mut guest = guest(Budget::USUAL);
+    let mut guest = guest(WriteBudget::USUAL);
     let out = guest.walk("out").unwrap();
     for opcode in 0..64 {
         if [wire::FORGET, wire::BATCH_FORGET, wire::INTERRUPT].contains(&opcode) {

@@ -1,7 +1,7 @@
 //! What is served: directories, files and links that were put together, and directories of the host.
 
 use crate::{
-    budget::Budget,
+    budget::WriteBudget,
     reply::Attr,
     wire::{S_IFDIR, S_IFLNK, S_IFREG},
 };
@@ -20,18 +20,18 @@ use std::{
 };
 
 /// Number of an item in its tree.
-pub type Id = usize;
+pub type ItemId = usize;
 
 /// Why something can't be put into a tree.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
     /// A directory of the host can't be opened.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Open {
         /// The directory.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        error: io::Error,
     },
     /// Something that is not a directory has entries.
     #[error("`{}` is not a directory", path.display())]
@@ -69,7 +69,7 @@ impl Look {
 
 /// Where the bytes of a file are.
 #[derive(Debug, Clone)]
-pub enum Source {
+pub enum FileSource {
     /// Here.
     Bytes(Arc<[u8]>),
     /// In an open file of the host.
@@ -83,7 +83,7 @@ pub enum Source {
     },
 }
 
-impl Source {
+impl FileSource {
     pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -94,20 +94,20 @@ impl Source {
 
 #[derive(Debug)]
 pub(crate) enum Content {
-    Directory(BTreeMap<OsString, Id>),
-    File(Source),
+    Directory(BTreeMap<OsString, ItemId>),
+    File(FileSource),
     Link(OsString),
     /// A device, a FIFO or a socket: it has attributes only.
     Special(u32),
-    Host(Host),
+    Host(HostDirectory),
 }
 
 /// A directory of the host.
 #[derive(Debug)]
-pub(crate) struct Host {
+pub(crate) struct HostDirectory {
     pub(crate) root: OwnedFd,
     /// `None` if nothing can be written.
-    pub(crate) budget: Option<Budget>,
+    pub(crate) budget: Option<WriteBudget>,
 }
 
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Default for Tree {
 
 impl Tree {
     /// The root of every tree.
-    pub const ROOT: Id = 0;
+    pub const ROOT: ItemId = 0;
 
     /// A tree with an empty root directory.
     pub fn new() -> Self {
@@ -153,7 +153,7 @@ impl Tree {
     ///
     /// # Errors
     /// The path leads through something else than directories.
-    pub fn directory(&mut self, below: Id, path: &Path, look: Look) -> Result<Id, TreeError> {
+    pub fn directory(&mut self, below: ItemId, path: &Path, look: Look) -> Result<ItemId, TreeError> {
         let id = self.walk(below, path)?;
         self.items[id].look = look;
         Ok(id)
@@ -163,7 +163,7 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Self::directory`].
-    pub fn file(&mut self, below: Id, path: &Path, look: Look, source: Source) -> Result<Id, TreeError> {
+    pub fn file(&mut self, below: ItemId, path: &Path, look: Look, source: FileSource) -> Result<ItemId, TreeError> {
         self.put(below, path, look, Content::File(source))
     }
 
@@ -171,7 +171,7 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Self::directory`].
-    pub fn link(&mut self, below: Id, path: &Path, look: Look, target: &OsStr) -> Result<Id, TreeError> {
+    pub fn link(&mut self, below: ItemId, path: &Path, look: Look, target: &OsStr) -> Result<ItemId, TreeError> {
         self.put(below, path, look, Content::Link(target.to_owned()))
     }
 
@@ -179,7 +179,7 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Self::directory`].
-    pub fn special(&mut self, below: Id, path: &Path, look: Look, kind: u32) -> Result<Id, TreeError> {
+    pub fn special(&mut self, below: ItemId, path: &Path, look: Look, kind: u32) -> Result<ItemId, TreeError> {
         self.put(below, path, look, Content::Special(kind))
     }
 
@@ -187,19 +187,25 @@ impl Tree {
     ///
     /// # Errors
     /// It is not a directory, or can't be opened.
-    pub fn host(&mut self, below: Id, name: &Path, dir: &Path, budget: Option<Budget>) -> Result<Id, TreeError> {
+    pub fn host(
+        &mut self,
+        below: ItemId,
+        name: &Path,
+        dir: &Path,
+        budget: Option<WriteBudget>,
+    ) -> Result<ItemId, TreeError> {
         let open = |dir: &Path| open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-        let failed = |source| TreeError::Open { path: dir.to_owned(), source };
+        let failed = |error| TreeError::Open { path: dir.to_owned(), error };
         let path = dir.canonicalize().map_err(failed)?;
         let root = open(&path).map_err(|errno| failed(errno.into()))?;
-        self.put(below, name, Look::root(0o755), Content::Host(Host { root, budget }))
+        self.put(below, name, Look::root(0o755), Content::Host(HostDirectory { root, budget }))
     }
 
     /// A second name of a file.
     ///
     /// # Errors
     /// As [`Self::directory`].
-    pub fn alias(&mut self, below: Id, path: &Path, id: Id) -> Result<(), TreeError> {
+    pub fn alias(&mut self, below: ItemId, path: &Path, id: ItemId) -> Result<(), TreeError> {
         let (parent, name) = self.parent(below, path)?;
         self.detach(parent, &name);
         self.items[id].links += 1;
@@ -211,7 +217,7 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Self::directory`].
-    pub fn remove(&mut self, below: Id, path: &Path) -> Result<(), TreeError> {
+    pub fn remove(&mut self, below: ItemId, path: &Path) -> Result<(), TreeError> {
         if let Some(parent) = path.parent().and_then(|parent| self.find(below, parent))
             && let Some(name) = path.file_name()
         {
@@ -221,7 +227,7 @@ impl Tree {
     }
 
     /// Removes the entries of a directory; nothing happens if it does not exist.
-    pub fn clear(&mut self, below: Id, path: &Path) {
+    pub fn clear(&mut self, below: ItemId, path: &Path) {
         if let Some(id) = self.find(below, path)
             && let Content::Directory(entries) = &mut self.items[id].content
         {
@@ -230,7 +236,7 @@ impl Tree {
     }
 
     /// The item at a path, without following links.
-    pub fn find(&self, below: Id, path: &Path) -> Option<Id> {
+    pub fn find(&self, below: ItemId, path: &Path) -> Option<ItemId> {
         let mut at = below;
         for name in names(path).ok()? {
             let Content::Directory(entries) = &self.items[at].content else { return None };
@@ -240,19 +246,19 @@ impl Tree {
     }
 
     /// Whether the item is a directory.
-    pub fn is_directory(&self, id: Id) -> bool {
+    pub fn is_directory(&self, id: ItemId) -> bool {
         matches!(self.items[id].content, Content::Directory(_) | Content::Host(_))
     }
 
     /// The target of a link.
-    pub fn target(&self, id: Id) -> Option<&OsStr> {
+    pub fn target(&self, id: ItemId) -> Option<&OsStr> {
         match &self.items[id].content {
             Content::Link(target) => Some(target),
             _ => None,
         }
     }
 
-    fn put(&mut self, below: Id, path: &Path, look: Look, content: Content) -> Result<Id, TreeError> {
+    fn put(&mut self, below: ItemId, path: &Path, look: Look, content: Content) -> Result<ItemId, TreeError> {
         let (parent, name) = self.parent(below, path)?;
         self.detach(parent, &name);
         let id = self.items.len();
@@ -261,7 +267,7 @@ impl Tree {
         Ok(id)
     }
 
-    fn detach(&mut self, parent: Id, name: &OsString) {
+    fn detach(&mut self, parent: ItemId, name: &OsString) {
         if let Content::Directory(entries) = &mut self.items[parent].content
             && let Some(old) = entries.remove(name)
         {
@@ -269,7 +275,7 @@ impl Tree {
         }
     }
 
-    fn parent(&mut self, below: Id, path: &Path) -> Result<(Id, OsString), TreeError> {
+    fn parent(&mut self, below: ItemId, path: &Path) -> Result<(ItemId, OsString), TreeError> {
         let climbs = || TreeError::Climbs { path: path.to_owned() };
         let mut names = names(path).map_err(|()| climbs())?;
         let name = names.pop().ok_or_else(climbs)?.to_owned();
@@ -277,14 +283,14 @@ impl Tree {
         Ok((self.walk(below, &above)?, name))
     }
 
-    fn entries(&mut self, id: Id, path: &Path) -> Result<&mut BTreeMap<OsString, Id>, TreeError> {
+    fn entries(&mut self, id: ItemId, path: &Path) -> Result<&mut BTreeMap<OsString, ItemId>, TreeError> {
         match &mut self.items[id].content {
             Content::Directory(entries) => Ok(entries),
             _ => Err(TreeError::NotADirectory { path: path.to_owned() }),
         }
     }
 
-    fn walk(&mut self, below: Id, path: &Path) -> Result<Id, TreeError> {
+    fn walk(&mut self, below: ItemId, path: &Path) -> Result<ItemId, TreeError> {
         let mut at = below;
         for name in names(path).map_err(|()| TreeError::Climbs { path: path.to_owned() })? {
             let next = self.items.len();
@@ -303,7 +309,7 @@ impl Tree {
     }
 
     /// Attributes of an item that is not the host's.
-    pub(crate) fn attr(&self, id: Id) -> Attr {
+    pub(crate) fn attr(&self, id: ItemId) -> Attr {
         let item = &self.items[id];
         let (kind, size) = match &item.content {
             Content::Directory(entries) => (S_IFDIR, entries.len() as u64),
@@ -341,7 +347,7 @@ mod tests {
     #[test]
     fn a_tree_is_put_together_and_later_items_replace_earlier_ones() {
         let mut tree = Tree::new();
-        let bytes = |text: &str| Source::Bytes(text.as_bytes().into());
+        let bytes = |text: &str| FileSource::Bytes(text.as_bytes().into());
         let first = tree.file(0, Path::new("/usr/bin/x"), Look::root(0o755), bytes("one")).unwrap();
         tree.alias(0, Path::new("usr/bin/y"), first).unwrap();
         let second = tree.file(0, Path::new("usr/bin/x"), Look::root(0o755), bytes("three")).unwrap();

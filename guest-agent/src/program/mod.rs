@@ -1,6 +1,6 @@
 //! Cells whose work is a program: it is started, its streams are forwarded, and its end becomes the cell's report.
 //!
-//! Where to start: [`Programs::run`] has the whole life of one. `lines.rs` is what the session's thread hands it from the host,
+//! Where to start: [`ProgramSeat::run`] has the whole life of one. `lines.rs` is what the session's thread hands it from the host,
 //! `start.rs` says why one did not start, `processes.rs` knows which processes are its.
 
 mod lines;
@@ -24,7 +24,7 @@ use nix::{
     unistd::Pid,
 };
 use processes::{Before, Immortal};
-use start::{Input, NotStarted, Started};
+use start::{NotStarted, ProgramInput, StartedProgram};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -46,21 +46,21 @@ const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 /// The programs of a session: one at a time.
 #[derive(Clone, Default)]
-pub struct Programs {
+pub struct ProgramSeat {
     running: Arc<Mutex<Option<Arc<Lines>>>>,
     /// Whether one has run: what it left in the guest is in its report.
     ran: Arc<AtomicBool>,
 }
 
 /// A program's end as the host hears it.
-pub struct Ended {
+pub struct ProgramResult {
     /// The report to send.
     pub report: CellReport,
     /// Set where processes could not be killed: the guest must be thrown away.
     pub stuck: Option<String>,
 }
 
-impl Programs {
+impl ProgramSeat {
     /// Hands something to the program that runs; where none does, it is for nobody.
     pub fn hand(&self, give: impl FnOnce(&Lines)) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -104,27 +104,27 @@ impl Programs {
     }
 
     /// Opens the lines to the next program, before the host hears that its cell has begun.
-    pub fn open(&self) -> Opened<'_> {
+    pub fn open(&self) -> OpenedProgram<'_> {
         let (lines, input) = Lines::new();
         let lines = Arc::new(lines);
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&lines));
         self.ran.store(true, Ordering::SeqCst);
-        Opened { programs: self, lines, input }
+        OpenedProgram { programs: self, lines, input }
     }
 }
 
 /// The lines to a program that has not started.
-pub struct Opened<'a> {
-    programs: &'a Programs,
+pub struct OpenedProgram<'a> {
+    programs: &'a ProgramSeat,
     lines: Arc<Lines>,
     input: mpsc::Receiver<Vec<u8>>,
 }
 
-impl Opened<'_> {
+impl OpenedProgram<'_> {
     /// The end of a program that is not to start.
-    pub fn cancel(self, report: CellReport) -> Ended {
+    pub fn cancel(self, report: CellReport) -> ProgramResult {
         self.programs.close_lines();
-        Ended { report, stuck: None }
+        ProgramResult { report, stuck: None }
     }
 
     /// The whole life of the program.
@@ -135,7 +135,7 @@ impl Opened<'_> {
         program: &Program,
         time_scale: f32,
         sender: &Sender,
-    ) -> Ended {
+    ) -> ProgramResult {
         let begin = Instant::now();
         let programs = self.programs;
         let mut ended = self.live(runner, cell, program, time_scale, sender);
@@ -144,8 +144,15 @@ impl Opened<'_> {
         ended
     }
 
-    fn live(self, runner: &Arc<Runner>, cell: &CellId, program: &Program, time_scale: f32, sender: &Sender) -> Ended {
-        let errored = |kind, message| Ended {
+    fn live(
+        self,
+        runner: &Arc<Runner>,
+        cell: &CellId,
+        program: &Program,
+        time_scale: f32,
+        sender: &Sender,
+    ) -> ProgramResult {
+        let errored = |kind, message| ProgramResult {
             report: CellReport::bare(cell.clone(), Outcome::Errored { kind, message }),
             stuck: None,
         };
@@ -193,18 +200,18 @@ impl Opened<'_> {
         let left = report.program.iter().flat_map(|end| &end.processes);
         let left: Vec<String> = left.map(|process| format!("left running, and killed: {process}")).collect();
         report.log.extend(left);
-        Ended { report, stuck: stuck.map(|why| format!("{cell}: {why}")) }
+        ProgramResult { report, stuck: stuck.map(|why| format!("{cell}: {why}")) }
     }
 
     /// Forwards the streams of a program until all of its processes have ended.
     fn follow(
         self,
-        started: Started,
+        started: StartedProgram,
         program: &Program,
         before: &Before,
         sender: &Sender,
     ) -> (Result<ProgramEnd, String>, Option<String>) {
-        let Started { child, outputs, input, terminal, world } = started;
+        let StartedProgram { child, outputs, input, terminal, world } = started;
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         self.lines.started(pid, terminal);
         let timer = program.timeout_ms.map(|limit| Timer::start(pid, Duration::from_millis(limit)));
@@ -301,13 +308,13 @@ fn forward(stream: Stream, mut source: File, lines: &Lines, sender: &Sender) -> 
 }
 
 /// Writes input as the program takes it, and says so to the host. What comes after its end is taken and thrown away.
-fn feed(mut input: Option<Input>, taken: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
+fn feed(mut input: Option<ProgramInput>, taken: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
     for bytes in taken {
         let written = match &mut input {
-            Some(Input::Terminal(terminal)) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
-            Some(Input::Terminal(file)) => file.write_all(&bytes),
-            Some(Input::Pipe(file)) if !bytes.is_empty() => file.write_all(&bytes),
-            Some(Input::Pipe(_)) | None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Some(ProgramInput::Terminal(terminal)) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
+            Some(ProgramInput::Terminal(file)) => file.write_all(&bytes),
+            Some(ProgramInput::Pipe(file)) if !bytes.is_empty() => file.write_all(&bytes),
+            Some(ProgramInput::Pipe(_)) | None => Err(std::io::ErrorKind::UnexpectedEof.into()),
         };
         if written.is_err() {
             // Closing the pipe is the end of input.

@@ -1,7 +1,7 @@
 //! Starts a program: its place, its streams, and why it could not be started.
 
 use super::terminal::{self, Pty};
-use crate::world::World;
+use crate::world::MountedWorld;
 use lab_harness::Netns;
 use lab_protocol::{
     Program, Raw,
@@ -33,21 +33,21 @@ use std::{
 const USUAL_PATH: &[u8] = b"/bin:/usr/bin";
 
 /// A program that runs.
-pub struct Started {
+pub struct StartedProgram {
     /// The process; its number is also that of its process group and session.
     pub child: Child,
     /// What it writes.
     pub outputs: Vec<(Stream, File)>,
     /// Where its input goes.
-    pub input: Option<Input>,
+    pub input: Option<ProgramInput>,
     /// For resizing.
     pub terminal: Option<Pty>,
     /// What it sees as its root, until it has ended.
-    pub world: Option<World>,
+    pub world: Option<MountedWorld>,
 }
 
 /// Where input goes.
-pub enum Input {
+pub enum ProgramInput {
     /// The controlling end of its terminal, where a character ends the input.
     Terminal(File),
     /// A pipe, whose closing ends the input.
@@ -77,7 +77,7 @@ impl NotStarted {
 ///
 /// # Errors
 /// [`NotStarted`].
-pub fn start(program: &Program, node: Option<&Netns>) -> Result<Started, NotStarted> {
+pub fn start(program: &Program, node: Option<&Netns>) -> Result<StartedProgram, NotStarted> {
     // Namespaces and directories belong to a thread: this one is given up afterwards, and the child has its places.
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("start".into()).spawn_scoped(scope, || start_here(program, node));
@@ -86,7 +86,7 @@ pub fn start(program: &Program, node: Option<&Netns>) -> Result<Started, NotStar
     })
 }
 
-fn start_here(program: &Program, node: Option<&Netns>) -> Result<Started, NotStarted> {
+fn start_here(program: &Program, node: Option<&Netns>) -> Result<StartedProgram, NotStarted> {
     let failed = |what: &str, errno: Errno| NotStarted::not_executable(format!("{what}: {errno}"));
     unshare(CloneFlags::CLONE_FS).map_err(|errno| failed("unshare", errno))?;
     if let Some(node) = node {
@@ -102,7 +102,7 @@ fn start_here(program: &Program, node: Option<&Netns>) -> Result<Started, NotSta
         cwd => cwd,
     };
     // In the namespace of the program, whose devices its /sys is to show.
-    let world = program.world.as_ref().map(World::build).transpose().map_err(NotStarted::not_executable)?;
+    let world = program.world.as_ref().map(MountedWorld::build).transpose().map_err(NotStarted::not_executable)?;
     if let Some(world) = &world {
         world.enter().map_err(|error| match error.kind() {
             // Only the working directory can be missing of a root that was just made.
@@ -113,14 +113,14 @@ fn start_here(program: &Program, node: Option<&Netns>) -> Result<Started, NotSta
     // The thread's, which the child gets: a directory that is missing must not be taken for a program that is.
     env::set_current_dir(cwd).map_err(|error| no_directory(cwd, &error))?;
     let path = find(program)?;
-    Ok(Started { world, ..spawn(program, &path)? })
+    Ok(StartedProgram { world, ..spawn(program, &path)? })
 }
 
 fn no_directory(cwd: &OsStr, error: &io::Error) -> NotStarted {
     NotStarted::not_executable(format!("working directory {}: {error}", Path::new(cwd).display()))
 }
 
-fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
+fn spawn(program: &Program, path: &Path) -> Result<StartedProgram, NotStarted> {
     let failed = |what: &str, error: &dyn fmt::Display| NotStarted::not_executable(format!("{what}: {error}"));
     let terminal = program.terminal.as_ref().map(|wanted| terminal::open(wanted.size)).transpose();
     let terminal = terminal.map_err(|errno| failed("no terminal in the guest", &errno))?;
@@ -157,8 +157,8 @@ fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
     let Some(pty) = terminal else {
         let output = child.stdout.take().map(|pipe| (Stream::Output, File::from(std::os::fd::OwnedFd::from(pipe))));
         let errors = child.stderr.take().map(|pipe| (Stream::Error, File::from(std::os::fd::OwnedFd::from(pipe))));
-        let input = child.stdin.take().map(|pipe| Input::Pipe(File::from(std::os::fd::OwnedFd::from(pipe))));
-        return Ok(Started {
+        let input = child.stdin.take().map(|pipe| ProgramInput::Pipe(File::from(std::os::fd::OwnedFd::from(pipe))));
+        return Ok(StartedProgram {
             child,
             outputs: output.into_iter().chain(errors).collect(),
             input,
@@ -169,10 +169,10 @@ fn spawn(program: &Program, path: &Path) -> Result<Started, NotStarted> {
     let master = File::from(pty.master);
     let copy = || master.try_clone().map_err(|error| failed("terminal", &error));
     let (output, input) = (copy()?, copy()?);
-    Ok(Started {
+    Ok(StartedProgram {
         child,
         outputs: vec![(Stream::Output, output)],
-        input: Some(Input::Terminal(input)),
+        input: Some(ProgramInput::Terminal(input)),
         terminal: Some(Pty(master)),
         world: None,
     })

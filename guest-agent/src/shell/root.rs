@@ -1,6 +1,6 @@
 //! The root directory and the environment of the program.
 
-use crate::{error::AgentError, world::World};
+use crate::{error::AgentError, world::MountedWorld};
 use lab_protocol::world::WorldSpec;
 use nix::mount::{MsFlags, mount};
 use std::{
@@ -28,7 +28,7 @@ const USUAL_TERMINAL: &str = "xterm";
 
 /// The root in which a program runs.
 pub struct Environment {
-    world: Option<World>,
+    world: Option<MountedWorld>,
 }
 
 /// Mounts the file systems that the program needs.
@@ -37,7 +37,7 @@ pub struct Environment {
 /// What can't be mounted or written.
 pub fn prepare(spec: Option<&WorldSpec>) -> Result<Environment, AgentError> {
     place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
-    let world = spec.map(World::build).transpose()?;
+    let world = spec.map(MountedWorld::build).transpose()?;
     let own = world.as_ref().map_or_else(|| PathBuf::from(OWN), |world| world.path(OWN));
     fs::create_dir_all(&own).map_err(AgentError::file(&own))?;
     for (name, text) in [("enter", ENTER), ("prompt", PROMPT)] {
@@ -62,9 +62,9 @@ impl Environment {
     /// Enters the root, between fork and exec.
     ///
     /// # Errors
-    /// As [`World::enter`].
+    /// As [`MountedWorld::enter`].
     pub fn enter(&self) -> std::io::Result<()> {
-        self.world.as_ref().map_or(Ok(()), World::enter)
+        self.world.as_ref().map_or(Ok(()), MountedWorld::enter)
     }
 
     /// Whether the program has another root than the image.

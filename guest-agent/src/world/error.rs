@@ -9,7 +9,7 @@ use std::{
 
 /// Why a world can't be made.
 #[derive(Debug)]
-pub enum WorldError {
+pub enum MountError {
     /// Something can't be mounted.
     Mount {
         /// What.
@@ -68,7 +68,7 @@ pub enum WorldError {
     },
 }
 
-impl WorldError {
+impl MountError {
     pub(super) fn mount(what: impl Into<String>, at: &Path) -> impl FnOnce(Errno) -> Self {
         let (what, at) = (what.into(), at.to_owned());
         move |errno| Self::Mount { what, at, errno }
@@ -80,9 +80,9 @@ impl WorldError {
     }
 }
 
-impl std::error::Error for WorldError {}
+impl std::error::Error for MountError {}
 
-impl fmt::Display for WorldError {
+impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mount { what, at, errno } => write!(f, "cannot mount {what} on {}: {errno}", at.display()),

@@ -1,6 +1,6 @@
 //! Paths inside of a root that is mounted: symbolic links, also absolute ones, stay in it.
 
-use super::WorldError;
+use super::MountError;
 use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
@@ -16,16 +16,16 @@ use std::{
 
 /// A root, for paths in it.
 #[derive(Debug)]
-pub struct Inside {
+pub struct InRoot {
     root: OwnedFd,
     at: PathBuf,
 }
 
-impl Inside {
+impl InRoot {
     /// The root that is mounted here.
-    pub fn of(at: &Path) -> Result<Self, WorldError> {
+    pub fn of(at: &Path) -> Result<Self, MountError> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let root = nix::fcntl::open(at, flags, Mode::empty()).map_err(|errno| WorldError::io(at)(errno.into()))?;
+        let root = nix::fcntl::open(at, flags, Mode::empty()).map_err(|errno| MountError::io(at)(errno.into()))?;
         Ok(Self { root, at: at.to_owned() })
     }
 
@@ -34,9 +34,9 @@ impl Inside {
         openat2(&self.root, path, how)
     }
 
-    fn failed(&self, path: &Path) -> impl FnOnce(Errno) -> WorldError {
+    fn failed(&self, path: &Path) -> impl FnOnce(Errno) -> MountError {
         let path = path.to_owned();
-        move |errno| WorldError::InRoot { path, errno }
+        move |errno| MountError::InRoot { path, errno }
     }
 
     /// Whether a path exists.
@@ -45,7 +45,7 @@ impl Inside {
     }
 
     /// A directory, made where it does not exist.
-    pub fn directory(&self, path: &Path) -> Result<OwnedFd, WorldError> {
+    pub fn directory(&self, path: &Path) -> Result<OwnedFd, MountError> {
         let mut at = PathBuf::from("/");
         let place = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let mut opened = self.open(&at, place).map_err(self.failed(&at))?;
@@ -65,17 +65,17 @@ impl Inside {
     }
 
     /// A directory as a path at which something can be mounted.
-    pub fn mount_point(&self, path: &Path) -> Result<Point, WorldError> {
-        self.directory(path).map(Point)
+    pub fn mount_point(&self, path: &Path) -> Result<MountPoint, MountError> {
+        self.directory(path).map(MountPoint)
     }
 
     /// A file as a path at which another can be mounted; an empty one is made where there is none.
-    pub fn file_point(&self, path: &Path) -> Result<Point, WorldError> {
+    pub fn file_point(&self, path: &Path) -> Result<MountPoint, MountError> {
         if let Ok(found) = self.open(path, OFlag::O_PATH) {
-            return Ok(Point(found));
+            return Ok(MountPoint(found));
         }
         self.write(path, b"")?;
-        self.open(path, OFlag::O_PATH).map(Point).map_err(self.failed(path))
+        self.open(path, OFlag::O_PATH).map(MountPoint).map_err(self.failed(path))
     }
 
     /// The content of a small file, if there is one.
@@ -85,19 +85,19 @@ impl Inside {
     }
 
     /// Writes a file in place of what is there; a link is not followed.
-    pub fn write(&self, path: &Path, content: &[u8]) -> Result<(), WorldError> {
+    pub fn write(&self, path: &Path, content: &[u8]) -> Result<(), MountError> {
         // It must stay open as long as its path is used.
         let dir = self.mount_point(path.parent().unwrap_or(Path::new("/")))?;
         let name: &OsStr = path.file_name().unwrap_or_default();
         let place = dir.path().join(name);
         match fs::remove_file(&place) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(WorldError::io(&self.shown(path))(error));
+                return Err(MountError::io(&self.shown(path))(error));
             }
             _ => {}
         }
         let written = File::create_new(&place).and_then(|mut file| file.write_all(content));
-        written.map_err(WorldError::io(&self.shown(path)))
+        written.map_err(MountError::io(&self.shown(path)))
     }
 
     fn shown(&self, path: &Path) -> PathBuf {
@@ -107,9 +107,9 @@ impl Inside {
 
 /// Something that was found in a root.
 #[derive(Debug)]
-pub struct Point(OwnedFd);
+pub struct MountPoint(OwnedFd);
 
-impl Point {
+impl MountPoint {
     /// A path that leads to it, whatever lies on the way, as long as this value lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_fd().as_raw_fd()))

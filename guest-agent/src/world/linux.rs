@@ -1,6 +1,6 @@
 //! What any program may expect of a Linux that has booted: set once, before the first world.
 
-use super::{WorldError, modprobe};
+use super::{MountError, modprobe};
 use crate::kmsg;
 use nix::{
     libc,
@@ -53,7 +53,7 @@ const LIMITS: [(Resource, u64, u64); 2] =
 /// # Errors
 /// `/dev/pts`, the loopback device or modprobe can't be had; everything else may be missing in a kernel, and is told in its
 /// log.
-pub fn settle_once() -> Result<(), WorldError> {
+pub fn settle_once() -> Result<(), MountError> {
     static SETTLED: Mutex<bool> = Mutex::new(false);
     let mut settled = SETTLED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*settled {
@@ -63,10 +63,10 @@ pub fn settle_once() -> Result<(), WorldError> {
     Ok(())
 }
 
-fn settle() -> Result<(), WorldError> {
+fn settle() -> Result<(), MountError> {
     for (source, at, kind, options) in DEVICES {
         let at = Path::new(at);
-        fs::create_dir_all(at).map_err(WorldError::io(at))?;
+        fs::create_dir_all(at).map_err(MountError::io(at))?;
         if kind == "devpts" && at.join("ptmx").exists() {
             // A shell has mounted it before: a second one would hide its terminals.
             continue;
@@ -74,7 +74,7 @@ fn settle() -> Result<(), WorldError> {
         match mount(Some(source), at, Some(kind), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some(options)) {
             Ok(()) => {}
             Err(errno) if kind == "mqueue" => kmsg::note(&format!("no {kind}: {errno}")),
-            Err(errno) => return Err(WorldError::mount(kind, at)(errno)),
+            Err(errno) => return Err(MountError::mount(kind, at)(errno)),
         }
     }
     for (target, name) in LINKS {
@@ -87,11 +87,11 @@ fn settle() -> Result<(), WorldError> {
     }
     // What the agent has, its programs have.
     for (resource, soft, hard) in LIMITS {
-        setrlimit(resource, soft, hard).map_err(|errno| WorldError::Limit { errno })?;
+        setrlimit(resource, soft, hard).map_err(|errno| MountError::Limit { errno })?;
     }
-    name_guest().map_err(WorldError::io(Path::new(HOSTNAME)))?;
-    loopback_up().map_err(|errno| WorldError::Loopback { errno })?;
-    modprobe::install().map_err(WorldError::io(Path::new("/sbin/modprobe")))
+    name_guest().map_err(MountError::io(Path::new(HOSTNAME)))?;
+    loopback_up().map_err(|errno| MountError::Loopback { errno })?;
+    modprobe::install().map_err(MountError::io(Path::new("/sbin/modprobe")))
 }
 
 /// The guest's name.
@@ -116,11 +116,11 @@ pub fn hostname() -> String {
 ///
 /// # Errors
 /// There is no sysfs.
-pub fn mount_kernels(root: &Path) -> Result<(), WorldError> {
+pub fn mount_kernels(root: &Path) -> Result<(), MountError> {
     let below = |at: &str| root.join(at.trim_start_matches('/'));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
     let sys = below("/sys");
-    mount(Some("sysfs"), &sys, Some("sysfs"), flags, None::<&str>).map_err(WorldError::mount("sysfs", &sys))?;
+    mount(Some("sysfs"), &sys, Some("sysfs"), flags, None::<&str>).map_err(MountError::mount("sysfs", &sys))?;
     for (source, at, kind, options) in KERNELS {
         // The directory is the kernel's, where it has the file system.
         if !below(at).is_dir() {
@@ -133,7 +133,7 @@ pub fn mount_kernels(root: &Path) -> Result<(), WorldError> {
     // The agent's own: pins are found there by the check for what was left.
     let pins = below(crate::boot::BPFFS);
     mount(Some(crate::boot::BPFFS), &pins, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .map_err(WorldError::mount("bpffs", &pins))?;
+        .map_err(MountError::mount("bpffs", &pins))?;
     delegate(&below("/sys/fs/cgroup"));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a foreign program sees as `/`: a normal Linux with a root of its own.
 //!
-//! [`World::build`] mounts everything, in the agent; [`World::enter`] makes it the root of the calling process, between
+//! [`MountedWorld::build`] mounts everything, in the agent; [`MountedWorld::enter`] makes it the root of the calling process, between
 //! fork and exec. A world lasts until it is dropped, and any number of programs may enter it. `docs/roots.md` says what is
 //! in it and why.
 
@@ -11,10 +11,10 @@ pub mod modprobe;
 mod services;
 mod share;
 
-pub use error::WorldError;
+pub use error::MountError;
 pub use linux::{hostname, name_guest};
 
-use inside::Inside;
+use inside::InRoot;
 use lab_protocol::world::{EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -44,7 +44,7 @@ const NETNS: &str = "/run/netns";
 
 /// A root that is mounted.
 #[derive(Debug)]
-pub struct World {
+pub struct MountedWorld {
     at: PathBuf,
     root: CString,
     cwd: CString,
@@ -52,13 +52,13 @@ pub struct World {
     services: Services,
 }
 
-impl World {
+impl MountedWorld {
     /// Mounts what the specification says. Call it in the network namespace in which the program will run: `/sys` shows the
     /// devices of the namespace in which it was mounted.
     ///
     /// # Errors
-    /// [`WorldError`]: what is missing, and what can be done about it.
-    pub fn build(spec: &WorldSpec) -> Result<Self, WorldError> {
+    /// [`MountError`]: what is missing, and what can be done about it.
+    pub fn build(spec: &WorldSpec) -> Result<Self, MountError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         linux::settle_once()?;
         let shared = spec.root == WorldRoot::Export || !spec.mounts.is_empty() || !spec.modules.is_empty();
@@ -66,7 +66,7 @@ impl World {
             share::mount_once()?;
         }
         let text = |bytes: &[u8]| {
-            CString::new(bytes).map_err(|_| WorldError::Nul { path: PathBuf::from(OsStr::from_bytes(bytes)) })
+            CString::new(bytes).map_err(|_| MountError::Nul { path: PathBuf::from(OsStr::from_bytes(bytes)) })
         };
         let at = Path::new(WORLDS).join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
         let root = at.join("root");
@@ -75,7 +75,7 @@ impl World {
         let mut world =
             Self { root: text(root.as_os_str().as_bytes())?, cwd: text(cwd)?, at, services: Services::default() };
         world.mount_root(&root, spec)?;
-        let inside = Inside::of(&root)?;
+        let inside = InRoot::of(&root)?;
         mount_own(&inside, &root, spec)?;
         if shared {
             mount_kernel_files(&inside)?;
@@ -86,21 +86,21 @@ impl World {
         }
         let own = Path::new(SHARE).join(EXTRA).join("modules");
         modprobe::load_own(&own, &spec.modules)
-            .map_err(|(path, error)| WorldError::Module { name: name_of(&path), error })?;
+            .map_err(|(path, error)| MountError::Module { name: name_of(&path), error })?;
         world.services = Services::listen(&spec.services)?;
         Ok(world)
     }
 
     /// The root with a layer above it that takes what is written.
-    fn mount_root(&self, root: &Path, spec: &WorldSpec) -> Result<(), WorldError> {
+    fn mount_root(&self, root: &Path, spec: &WorldSpec) -> Result<(), MountError> {
         let changes = self.at.join("changes");
         let (upper, work) = (changes.join("upper"), changes.join("work"));
-        let make = |dir: &Path| fs::create_dir_all(dir).map_err(WorldError::io(dir));
+        let make = |dir: &Path| fs::create_dir_all(dir).map_err(MountError::io(dir));
         make(root)?;
         make(&changes)?;
         let size = spec.overlay_mib.map_or_else(String::new, |mib| format!(",size={mib}M"));
         mount(Some("changes"), &changes, Some("tmpfs"), MsFlags::empty(), Some(&*format!("mode=0755{size}")))
-            .map_err(WorldError::mount("a tmpfs", &changes))?;
+            .map_err(MountError::mount("a tmpfs", &changes))?;
         make(&upper)?;
         make(&work)?;
         let lower = match spec.root {
@@ -108,7 +108,7 @@ impl World {
             WorldRoot::Export => Path::new(SHARE).join(ROOT),
         };
         // The host's root is listed first: what it can't read is an error of its own.
-        fs::read_dir(&lower).map_err(WorldError::io(&lower))?;
+        fs::read_dir(&lower).map_err(MountError::io(&lower))?;
         // Directories of the lower layer can be renamed. The host's files have no file handles, which the kernel would
         // otherwise say with a warning.
         let options = format!(
@@ -118,8 +118,8 @@ impl World {
             work.display()
         );
         mount(Some("root"), root, Some("overlay"), MsFlags::MS_NODEV, Some(&*options)).map_err(|errno| match errno {
-            nix::Error::ENODEV => WorldError::NoOverlay,
-            errno => WorldError::mount("the root", root)(errno),
+            nix::Error::ENODEV => MountError::NoOverlay,
+            errno => MountError::mount("the root", root)(errno),
         })
     }
 
@@ -147,7 +147,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for MountedWorld {
     fn drop(&mut self) {
         // Programs that run on have it in their own namespaces.
         for part in ["root", "changes"] {
@@ -164,19 +164,19 @@ fn name_of(path: &Path) -> String {
 }
 
 /// What belongs to the guest and not to the root: devices, processes, the kernel's file systems, what runs.
-fn mount_own(inside: &Inside, root: &Path, spec: &WorldSpec) -> Result<(), WorldError> {
+fn mount_own(inside: &InRoot, root: &Path, spec: &WorldSpec) -> Result<(), MountError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let proc = inside.mount_point(Path::new("/proc"))?;
     let noexec = flags | MsFlags::MS_NOEXEC;
     mount(Some("proc"), &proc.path(), Some("proc"), noexec, None::<&str>)
-        .map_err(WorldError::mount("proc", Path::new("/proc")))?;
+        .map_err(MountError::mount("proc", Path::new("/proc")))?;
     inside.directory(Path::new("/sys"))?;
     linux::mount_kernels(root)?;
     bind(Path::new("/dev"), inside, Path::new("/dev"), true)?;
     let tmpfs = |at: &str, mode: &str| {
         let point = inside.mount_point(Path::new(at))?;
         mount(Some("tmpfs"), &point.path(), Some("tmpfs"), flags, Some(mode))
-            .map_err(WorldError::mount("a tmpfs", Path::new(at)))
+            .map_err(MountError::mount("a tmpfs", Path::new(at)))
     };
     tmpfs("/run", "mode=0755")?;
     if spec.fresh_tmp {
@@ -192,8 +192,8 @@ fn mount_own(inside: &Inside, root: &Path, spec: &WorldSpec) -> Result<(), World
 }
 
 /// Modules and configuration of the guest's kernel, in place of the host's.
-fn mount_kernel_files(inside: &Inside) -> Result<(), WorldError> {
-    let uts = nix::sys::utsname::uname().map_err(|errno| WorldError::io(Path::new("uname"))(errno.into()))?;
+fn mount_kernel_files(inside: &InRoot) -> Result<(), MountError> {
+    let uts = nix::sys::utsname::uname().map_err(|errno| MountError::io(Path::new("uname"))(errno.into()))?;
     let release = uts.release();
     let modules = Path::new(SHARE).join(MODULES);
     if modules.is_dir() {
@@ -203,7 +203,7 @@ fn mount_kernel_files(inside: &Inside) -> Result<(), WorldError> {
         let place = Path::new(MODPROBES[0]);
         let point = inside.file_point(place)?;
         mount(Some("/init"), &point.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(WorldError::mount("modprobe", place))?;
+            .map_err(MountError::mount("modprobe", place))?;
     }
     let config = Path::new(SHARE).join(EXTRA).join("config");
     if config.is_file() {
@@ -212,13 +212,13 @@ fn mount_kernel_files(inside: &Inside) -> Result<(), WorldError> {
         let place = Path::new("/boot").join(name);
         let point = inside.file_point(&place)?;
         mount(Some(&config), &point.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .map_err(WorldError::mount("the kernel's configuration", &place))?;
+            .map_err(MountError::mount("the kernel's configuration", &place))?;
     }
     Ok(())
 }
 
 /// Names that are resolved without a network: the guest's own.
-fn write_names(inside: &Inside) -> Result<(), WorldError> {
+fn write_names(inside: &InRoot) -> Result<(), MountError> {
     let name = hostname();
     let mut hosts = inside.read("/etc/hosts").unwrap_or_default();
     for (address, names) in [("127.0.0.1", "localhost"), ("::1", "localhost ip6-localhost"), ("127.0.1.1", &*name)] {
@@ -238,7 +238,7 @@ fn write_names(inside: &Inside) -> Result<(), WorldError> {
     inside.write(Path::new("/etc/hostname"), format!("{name}\n").as_bytes())
 }
 
-fn mount_export(inside: &Inside, wanted: &WorldMount) -> Result<(), WorldError> {
+fn mount_export(inside: &InRoot, wanted: &WorldMount) -> Result<(), MountError> {
     let at = Path::new(OsStr::from_bytes(&wanted.at));
     let source = Path::new(SHARE).join(&wanted.export);
     bind(&source, inside, at, false)?;
@@ -246,15 +246,15 @@ fn mount_export(inside: &Inside, wanted: &WorldMount) -> Result<(), WorldError> 
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         let point = inside.mount_point(at)?;
         mount(None::<&str>, &point.path(), None::<&str>, flags, None::<&str>)
-            .map_err(WorldError::mount("read-only", at))?;
+            .map_err(MountError::mount("read-only", at))?;
     }
     Ok(())
 }
 
 /// Shows a directory at a second place.
-fn bind(source: &Path, inside: &Inside, at: &Path, recursive: bool) -> Result<(), WorldError> {
+fn bind(source: &Path, inside: &InRoot, at: &Path, recursive: bool) -> Result<(), MountError> {
     let point = inside.mount_point(at)?;
     let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
     mount(Some(source), &point.path(), None::<&str>, flags, None::<&str>)
-        .map_err(WorldError::mount(source.display().to_string(), at))
+        .map_err(MountError::mount(source.display().to_string(), at))
 }

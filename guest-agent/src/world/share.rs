@@ -1,6 +1,6 @@
 //! The host's files: a FUSE file system whose requests travel to the host over a port, as they are.
 
-use super::WorldError;
+use super::MountError;
 use crate::{kmsg, port};
 use lab_protocol::world::FILES_PORT;
 use nix::{
@@ -27,7 +27,7 @@ const HEADER: usize = 16;
 ///
 /// # Errors
 /// The kernel has no FUSE, or the machine no port for files.
-pub fn mount_once() -> Result<(), WorldError> {
+pub fn mount_once() -> Result<(), MountError> {
     static MOUNTED: Mutex<bool> = Mutex::new(false);
     let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
     if !*mounted {
@@ -37,11 +37,11 @@ pub fn mount_once() -> Result<(), WorldError> {
     Ok(())
 }
 
-fn mount_share() -> Result<(), WorldError> {
+fn mount_share() -> Result<(), MountError> {
     let at = Path::new(SHARE);
-    fs::create_dir_all(at).map_err(WorldError::io(at))?;
-    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(WorldError::NoFuse)?;
-    let port = port::open(FILES_PORT).map_err(WorldError::io(Path::new(FILES_PORT)))?;
+    fs::create_dir_all(at).map_err(MountError::io(at))?;
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
+    let port = port::open(FILES_PORT).map_err(MountError::io(Path::new(FILES_PORT)))?;
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions,max_read={}",
         device.as_raw_fd(),
@@ -49,8 +49,8 @@ fn mount_share() -> Result<(), WorldError> {
     );
     // Devices of the host are none of the guest's.
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-    mount(Some("lab"), at, Some("fuse"), flags, Some(&*options)).map_err(WorldError::mount("the host's files", at))?;
-    let clone = |file: &File| file.try_clone().map_err(WorldError::io(at));
+    mount(Some("lab"), at, Some("fuse"), flags, Some(&*options)).map_err(MountError::mount("the host's files", at))?;
+    let clone = |file: &File| file.try_clone().map_err(MountError::io(at));
     let (requests, answers) = (clone(&device)?, device);
     let (to_host, from_host) = (clone(&port)?, port);
     thread::spawn(move || at_home("requests for files", || carry_requests(requests, to_host)));

@@ -121,13 +121,11 @@ pub(super) struct KernelArgs {
     /// Kernels of a class: below-6.7, 6.7+ or 25.10; repeatable, or with commas.
     #[arg(long, value_name = "CLASS", value_delimiter = ',')]
     pub(super) class: Vec<String>,
-    #[command(flatten)]
-    unlisted: UnlistedArgs,
 }
 
 /// A kernel that kernels.toml need not name; there need not be a kernels.toml.
 #[derive(Debug, Default, Args)]
-struct UnlistedArgs {
+pub(super) struct UnlistedArgs {
     /// This kernel image (bzImage) of this host, instead of the kernels of kernels.toml, which is not needed then.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "all", "newest", "class", "tree"])]
     image: Option<PathBuf>,
@@ -207,25 +205,27 @@ pub(super) struct HowArgs {
 impl KernelArgs {
     /// The filter for kernels.
     pub(super) fn filter(&self) -> KernelFilter {
-        if let Some(unlisted) = self.unlisted() {
-            return KernelFilter::of(unlisted.id());
-        }
-        let Self { kernel, all, newest, class, unlisted: _ } = self;
+        let Self { kernel, all, newest, class } = self;
         KernelFilter { kernel: kernel.clone(), all: *all, newest: *newest, class: class.clone() }
     }
 }
 
-impl KernelArgs {
+impl UnlistedArgs {
     /// The kernel that no file names.
-    pub(super) fn unlisted(&self) -> Option<Unlisted> {
-        let UnlistedArgs { image, modules, tree } = &self.unlisted;
+    fn kernel(&self) -> Option<Unlisted> {
+        let Self { image, modules, tree } = self;
         let image = image.clone().map(|image| Unlisted::Image { image, modules: modules.clone() });
         image.or_else(|| tree.clone().map(Unlisted::Tree))
     }
 
-    /// Opens the project that these kernels are of.
+    /// Opens the project, which this kernel does not need.
     pub(super) fn project(&self, named: Option<PathBuf>) -> Result<Project, Error> {
-        Project::open_with(named, self.unlisted().as_ref())
+        Project::open_with(named, self.kernel().as_ref())
+    }
+
+    /// The filter for this kernel, or for those of kernels.toml.
+    pub(super) fn filter(&self, listed: &KernelArgs) -> KernelFilter {
+        self.kernel().map_or_else(|| listed.filter(), |unlisted| KernelFilter::of(unlisted.id()))
     }
 }
 
@@ -286,8 +286,7 @@ impl SelectArgs {
 
     /// The arguments that select the same cells in another process.
     pub fn words(&self) -> Vec<String> {
-        let mut words: Vec<String> = self.kernels.unlisted().iter().flat_map(Unlisted::words).collect();
-        words.extend(repeated("--kernel", &self.kernels.kernel));
+        let mut words = repeated("--kernel", &self.kernels.kernel);
         words.extend(repeated("--class", &self.kernels.class));
         words.extend(self.cell_words());
         let flags = [("--all", self.kernels.all), ("--newest", self.kernels.newest), ("--canary", self.canary)];
@@ -304,9 +303,9 @@ impl SelectArgs {
     }
 
     /// What a command repeats to run the same cells on one of the kernels.
-    pub(super) fn selection(&self, how: &HowArgs) -> Selection {
+    pub(super) fn selection(&self, unlisted: &UnlistedArgs, how: &HowArgs) -> Selection {
         Selection {
-            kernel: self.kernels.unlisted().iter().flat_map(Unlisted::words).collect(),
+            kernel: unlisted.kernel().iter().flat_map(Unlisted::words).collect(),
             cells: self.cell_words().into_iter().chain(how.sharing()).collect(),
         }
     }

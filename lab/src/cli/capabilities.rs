@@ -1,6 +1,6 @@
 //! `lab capabilities`.
 
-use super::args::KernelArgs;
+use super::args::{KernelArgs, UnlistedArgs};
 use crate::{
     error::Error,
     guests::{GuestOptions, Guests, progress},
@@ -16,6 +16,8 @@ use std::path::PathBuf;
 pub(super) struct CapabilitiesArgs {
     #[command(flatten)]
     kernels: KernelArgs,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     format: capabilities::CapabilityFormat,
@@ -28,8 +30,8 @@ pub(super) struct CapabilitiesArgs {
 }
 
 pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> Result<Exit, Error> {
-    let project = args.kernels.project(named)?;
-    let kernels = project.kernels(&args.kernels.filter())?;
+    let project = args.unlisted.project(named)?;
+    let kernels = project.kernels(&args.unlisted.filter(&args.kernels))?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     // A run without cells: the guests boot, probe and end.

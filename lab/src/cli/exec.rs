@@ -3,7 +3,7 @@
 use super::{args::KernelArgs, topology};
 use crate::{
     error::Error,
-    exec::{Request, end, table},
+    exec::{ExecRequest, end, table},
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{
         Project,
@@ -16,7 +16,7 @@ use crate::{
         queue::Isolate,
     },
     shell::terminal::Screen,
-    world::{Options, Program, RootChoice, World},
+    world::{ClosureProgram, Options, RootChoice, World},
 };
 use clap::{Args, Parser};
 use lab_base::{
@@ -210,7 +210,7 @@ pub(super) fn again(
 pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
     let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
     let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
-    let request = Request {
+    let request = ExecRequest {
         argv: ["sh", "-c", command].map(Raw::from).to_vec(),
         name: None,
         stages: Vec::new(),
@@ -314,7 +314,7 @@ impl ExecArgs {
             None if self.clean_env => None,
             None => env::var_os("PATH"),
         };
-        let program = Program { name: self.command[0].clone(), path, files: self.file.clone() };
+        let program = ClosureProgram { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
         let services = self.net.0.clone();
         let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
@@ -341,7 +341,7 @@ impl ExecArgs {
         }
     }
 
-    fn request(&self, selected: &Selected, world: Option<&World>) -> Result<Request, Error> {
+    fn request(&self, selected: &Selected, world: Option<&World>) -> Result<ExecRequest, Error> {
         let (mut env, mut passed) = (Vec::new(), Vec::new());
         for word in &self.env {
             let bytes = word.as_encoded_bytes();
@@ -357,7 +357,7 @@ impl ExecArgs {
                 text::line(&word.to_string_lossy(), 100)
             )));
         }
-        Ok(Request {
+        Ok(ExecRequest {
             argv: self.command.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect(),
             name: self.name.clone(),
             stages: self.stages(selected)?,

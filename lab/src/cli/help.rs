@@ -5,8 +5,9 @@ use super::Cli;
 use clap::{Command, CommandFactory};
 use std::fmt::Write;
 
-/// Every command that is not hidden, by what somebody wants to do.
-const GROUPS: [(&str, &[&str]); 6] = [
+/// Headings, with all commands that are not hidden.
+const GROUPS: [(&str, &[&str]); 7] = [
+    ("Begin", &["init", "setup", "doctor"]),
     ("Run", &["run", "exec", "rerun", "shell", "list", "topology"]),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
@@ -74,7 +75,7 @@ mod tests {
         assert_eq!(listed.into_iter().collect::<BTreeSet<_>>(), all);
         let text = list(&command);
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.starts_with("Run:\n  run           Run cases on kernels\n"), "{text}");
+        assert!(text.contains("\n\nRun:\n  run           Run cases on kernels\n"), "{text}");
     }
 
     #[test]

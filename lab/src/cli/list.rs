@@ -1,6 +1,6 @@
 //! `lab list`.
 
-use super::args::{OutputArgs, SelectArgs};
+use super::args::{OutputArgs, SelectArgs, UnlistedArgs};
 use crate::{
     error::Error,
     project::{Project, filter::CellFilter, select},
@@ -20,6 +20,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(super) struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
     /// Show which numbers of the catalogue have cases, and why the others have none.
     #[arg(long, conflicts_with_all = ["cases", "case", "exclude", "attach", "kernel", "class"])]
     coverage: bool,
@@ -49,11 +51,11 @@ enum Words<'a> {
 }
 
 pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
-    let project = args.select.kernels.project(named)?;
+    let project = args.unlisted.project(named)?;
     if args.coverage {
         return coverage(&project, args);
     }
-    let kernels = project.kernels(&args.select.kernels.filter())?;
+    let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
     let plan = planned(&project, &kernels, &args.select.filter())?;
     let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
     args.output.show("cells", &listed, || text(&plan) + "\n")?;

@@ -42,12 +42,12 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "FILE")]
     durations: Option<PathBuf>,
     /// Container image of the Kubernetes job.
-    #[arg(long = "job-image", value_name = "IMAGE", default_value = "netkit-lab:latest")]
-    job_image: String,
+    #[arg(long, value_name = "IMAGE", default_value = "netkit-lab:latest")]
+    image: String,
 }
 
 pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Error> {
-    let project = args.select.kernels.project(named)?;
+    let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels.filter())?;
     let selected = select(&project, &args.select.filter())?;
     let whole =
@@ -59,7 +59,7 @@ pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Erro
         words.extend(["--durations".to_owned(), path.display().to_string()]);
     }
     let layout = Layout::new(&whole.plan, &split, whole.identity, &words);
-    show(layout.render(args.format, &args.job_image).map_err(|error| Error::Host(error.to_string()))?)?;
+    show(layout.render(args.format, &args.image).map_err(|error| Error::Host(error.to_string()))?)?;
     Ok(Exit::Passed)
 }
 

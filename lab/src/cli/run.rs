@@ -1,7 +1,7 @@
 //! `lab run`.
 
 use super::{
-    args::{HowArgs, SelectArgs},
+    args::{HowArgs, SelectArgs, UnlistedArgs},
     list,
 };
 use crate::{
@@ -30,6 +30,8 @@ use std::{
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: SelectArgs,
+    #[command(flatten)]
+    unlisted: UnlistedArgs,
     /// Run one shard of the plan: 2/4, or auto or auto/4 to use the variables of the CI system. Without this option the
     /// variables are used if they name one of several shards.
     #[arg(long, value_name = "M/N")]
@@ -51,8 +53,8 @@ pub(super) struct RunArgs {
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     args.how.hush();
     let part = part::requested(args.partition)?;
-    let project = args.select.kernels.project(named)?;
-    let kernels = project.kernels(&args.select.kernels.filter())?;
+    let project = args.unlisted.project(named)?;
+    let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
     if args.dry_run {
         return dry_run(&project, &kernels, args, part);
     }
@@ -69,7 +71,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                     &project,
                     &kernels,
                     &selected,
-                    args.select.kernels.filter().is_full_matrix(),
+                    args.unlisted.filter(&args.select.kernels).is_full_matrix(),
                     args.durations.as_deref(),
                 )?;
                 let (plan, shard) = whole.part(part)?;
@@ -83,18 +85,18 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                         plan,
                         Some(shard),
                         selected.canary,
-                        args.how.order(args.select.selection(&args.how)),
+                        args.how.order(args.select.selection(&args.unlisted, &args.how)),
                     )?,
                     &args.how,
                 ))
             }
             None => {
-                let full_matrix = args.select.kernels.filter().is_full_matrix();
+                let full_matrix = args.unlisted.filter(&args.select.kernels).is_full_matrix();
                 let done = Guests::execute(
                     &project,
                     &kernels,
                     selected,
-                    args.how.order(args.select.selection(&args.how)),
+                    args.how.order(args.select.selection(&args.unlisted, &args.how)),
                     full_matrix,
                     |plan| plan,
                 )?;
@@ -120,7 +122,8 @@ fn dry_run(project: &Project, kernels: &[&Kernel], args: &RunArgs, part: Option<
     let filter = args.select.filter();
     let plan = match part {
         Some(part) => {
-            let (selected, full) = (select(project, &filter)?, args.select.kernels.filter().is_full_matrix());
+            let (selected, full) =
+                (select(project, &filter)?, args.unlisted.filter(&args.select.kernels).is_full_matrix());
             part::whole(project, kernels, &selected, full, args.durations.as_deref())?.part(part)?.0
         }
         None => list::planned(project, kernels, &filter)?,

@@ -19,7 +19,7 @@ const NAME: usize = 40;
 
 /// A command, and where it runs.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct ExecRequest {
     /// Name and arguments.
     pub argv: Vec<Raw>,
     /// Name of the cells; made of the command if `None`.
@@ -44,7 +44,7 @@ pub struct Request {
     pub sysctl: Vec<(String, String)>,
 }
 
-impl Request {
+impl ExecRequest {
     /// The cells: one for each stage. They read input, in a terminal or not, where there is only one.
     pub fn cells(&self, input: bool, terminal: Option<&Terminal>) -> Vec<CellInfo> {
         let bare = [(NO_TOPOLOGY.to_owned(), None)];
@@ -121,8 +121,8 @@ pub fn shown(argv: &[Raw]) -> String {
 mod tests {
     use super::*;
 
-    fn request(argv: &[&str]) -> Request {
-        Request {
+    fn request(argv: &[&str]) -> ExecRequest {
+        ExecRequest {
             argv: argv.iter().map(Raw::from).collect(),
             name: None,
             stages: Vec::new(),

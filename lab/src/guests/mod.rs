@@ -20,7 +20,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::{Files, PrepareError, Retries},
+        common::{GuestFiles, PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         program::Streams,
@@ -91,7 +91,7 @@ pub struct GuestOptions {
     pub shape: Shape,
     /// The words of the `lab exec` that the run is.
     pub exec: Vec<Raw>,
-    /// Files of the host for programs.
+    /// GuestFiles of the host for programs.
     pub world: Option<Arc<World>>,
     /// The arguments that select the same cells on one of the kernels, for commands that run them again.
     pub selection: Selection,
@@ -231,7 +231,7 @@ impl Guests {
             let console = directory::kernel(&directory, id)?;
             let prepared = self.machine.prepare(unpacked, how.shape.profile, self.acceleration.accel, console)?;
             let mut prepared = how.shape.of(prepared);
-            prepared.files = how.world.clone().map(|world| Files { world, kernel: kernel_files(unpacked) });
+            prepared.files = how.world.clone().map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
             Ok(prepared)
         };
         let jobs = how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);

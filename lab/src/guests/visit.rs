@@ -6,7 +6,7 @@ use crate::{
     guests::machine::kernel_files,
     lists::Lists,
     run::{
-        common::{Common, Files, Retries},
+        common::{Common, GuestFiles, Retries},
         queue::Isolate,
         room::Room,
         timing::Timing,
@@ -64,7 +64,7 @@ impl Guests {
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
         let mut prepared = prepared.map_err(|error| Error::Host(error.to_string()))?;
-        prepared.files = world.map(|world| Files { world, kernel: kernel_files(unpacked) });
+        prepared.files = world.map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
         let accelerator = Accelerator::from(&self.acceleration);
         let facts = self.facts().into_iter().find(|facts| facts.id == id).ok_or(Error::NothingSelected)?;
         let snapshots = (!cold).then(|| SnapshotStore::below(self.machine.cache()));

@@ -173,10 +173,10 @@ impl Builder<'_> {
         match self.existing() {
             Err(ArtifactError::Absent { .. }) => self.build(),
             Ok(artifacts) => {
-                if let Some(source) = self.newer_than(&artifacts.agent.path) {
-                    let source = source.display();
+                if let Some(newer) = self.newer_than(&artifacts.agent.path) {
+                    let newer = newer.display();
                     (self.say)(&format!(
-                        "hint: {source} has changed since the agent was built; `lab build` builds it again"
+                        "hint: {newer} has changed since the agent was built; `lab build` builds it again"
                     ));
                 }
                 Ok(artifacts)

@@ -19,8 +19,8 @@ pub struct Prepared {
     /// Specification of the guests; name and console are set for each guest.
     pub spec: GuestSpec,
     pub image: ImageInfo,
-    /// Files for its guests, if there are any.
-    pub files: Option<Files>,
+    /// GuestFiles for its guests, if there are any.
+    pub files: Option<GuestFiles>,
 }
 
 /// Why a guest has no files.
@@ -37,9 +37,9 @@ pub enum FilesError {
 /// Serves a guest's files on its ports.
 pub type Serve<'a> = dyn Fn(&mut dyn Guest) -> Result<(), FilesError> + 'a;
 
-/// Files for the guests of a kernel.
+/// GuestFiles for the guests of a kernel.
 #[derive(Debug, Clone)]
-pub struct Files {
+pub struct GuestFiles {
     pub world: Arc<World>,
     pub kernel: KernelFiles,
 }

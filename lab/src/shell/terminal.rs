@@ -192,9 +192,13 @@ mod tests {
         shown.write(b"49h an editor");
         raw.end(&shown);
         assert!(echoes(&pty.slave));
-        let mut said = [0; 64];
-        let count = read(&pty.master, &mut said).unwrap();
-        assert_eq!(&said[..count], [NORMAL_SCREEN, ORDER].concat());
+        // A terminal may deliver in pieces what was written at once.
+        let (mut said, mut buffer) = (Vec::new(), [0; 64]);
+        while said.len() < NORMAL_SCREEN.len() + ORDER.len() {
+            let count = read(&pty.master, &mut buffer).unwrap();
+            said.extend_from_slice(&buffer[..count]);
+        }
+        assert_eq!(said, [NORMAL_SCREEN, ORDER].concat());
         shown.write(b"\x1b[?1049l");
         assert!(!shown.other_screen, "the program left the alternate screen");
 

@@ -4,7 +4,7 @@
 //! a path of the host.
 
 use super::WorldError;
-use lab_share::{Id, Look, Source, Tree};
+use lab_share::{FileSource, ItemId, Look, Tree};
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
@@ -28,7 +28,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// An archive whose headers have been read.
 #[derive(Debug, Clone)]
-pub struct Archive {
+pub struct TarTree {
     file: Arc<File>,
     entries: Arc<[Entry]>,
 }
@@ -50,7 +50,7 @@ enum Kind {
     Special(u32),
 }
 
-impl Archive {
+impl TarTree {
     /// Reads the headers of a tar file. `name` is for errors.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Archive {
     ///
     /// # Errors
     /// A file lies below something that is no directory.
-    pub fn plant(&self, tree: &mut Tree, root: Id) -> Result<(), WorldError> {
+    pub fn plant(&self, tree: &mut Tree, root: ItemId) -> Result<(), WorldError> {
         for Entry { path, look, kind } in &*self.entries {
             let (Some(name), above) = (path.file_name(), path.parent().unwrap_or(Path::new(""))) else {
                 // The root itself.
@@ -145,11 +145,11 @@ impl Archive {
                     tree.directory(root, &real, *look)?;
                 }
                 Kind::File { offset, length } => {
-                    let source = Source::Piece { file: Arc::clone(&self.file), offset: *offset, length: *length };
+                    let source = FileSource::Piece { file: Arc::clone(&self.file), offset: *offset, length: *length };
                     tree.file(root, &place, *look, source)?;
                 }
                 Kind::Sparse(bytes) => {
-                    tree.file(root, &place, *look, Source::Bytes(Arc::clone(bytes)))?;
+                    tree.file(root, &place, *look, FileSource::Bytes(Arc::clone(bytes)))?;
                 }
                 Kind::Link(target) => {
                     tree.link(root, &place, *look, target)?;
@@ -177,7 +177,7 @@ fn clean(path: &Path) -> Option<PathBuf> {
 }
 
 /// A path in a tree with the links on its way resolved: a layer may write below a link of an earlier one (`/lib`).
-fn real(tree: &Tree, root: Id, path: &Path) -> PathBuf {
+fn real(tree: &Tree, root: ItemId, path: &Path) -> PathBuf {
     let mut left: Vec<OsString> = path.iter().rev().map(OsStr::to_owned).collect();
     let mut at = PathBuf::new();
     let mut links = 0;
@@ -211,10 +211,10 @@ fn real(tree: &Tree, root: Id, path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn layer(fill: impl FnOnce(&mut tar::Builder<File>)) -> Result<Archive, WorldError> {
+    fn layer(fill: impl FnOnce(&mut tar::Builder<File>)) -> Result<TarTree, WorldError> {
         let mut builder = tar::Builder::new(tempfile::tempfile().unwrap());
         fill(&mut builder);
-        Archive::read(builder.into_inner().unwrap(), Path::new("layer.tar"))
+        TarTree::read(builder.into_inner().unwrap(), Path::new("layer.tar"))
     }
 
     fn add(builder: &mut tar::Builder<File>, path: &str, kind: EntryType, target: &str, content: &str) {
@@ -268,7 +268,7 @@ mod tests {
         assert!(empty.ends_with("it is empty"), "{empty}");
         let file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut &file, &[b'x'; 2000]).unwrap();
-        let none = Archive::read(file, Path::new("x.txt")).unwrap_err().to_string();
+        let none = TarTree::read(file, Path::new("x.txt")).unwrap_err().to_string();
         assert!(none.starts_with("x.txt is damaged: it can't be read as a tar archive"), "{none}");
     }
 

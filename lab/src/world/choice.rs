@@ -2,8 +2,8 @@
 
 use super::{
     WorldError,
-    archive::Archive,
-    closure::{self, Files},
+    archive::TarTree,
+    closure::{self, ClosureFiles},
     oci,
     paths::directory,
     unpack,
@@ -45,7 +45,7 @@ impl FromStr for RootChoice {
 
 /// What a closure is made of.
 #[derive(Debug, Clone, Default)]
-pub struct Program {
+pub struct ClosureProgram {
     /// Name or path of the program.
     pub name: OsString,
     /// The search path.
@@ -58,14 +58,14 @@ pub struct Program {
 #[derive(Debug)]
 pub(super) enum Root {
     Host,
-    Closure(Files),
+    Closure(ClosureFiles),
     Directory(PathBuf),
-    Layers(Vec<Archive>),
+    Layers(Vec<TarTree>),
 }
 
 impl Root {
     /// Looks at what was asked for.
-    pub fn of(choice: RootChoice, program: &Program, cwd: &Path, cache: &Path) -> Result<Self, WorldError> {
+    pub fn of(choice: RootChoice, program: &ClosureProgram, cwd: &Path, cache: &Path) -> Result<Self, WorldError> {
         let path = match choice {
             RootChoice::Host if program.files.is_empty() => return Ok(Self::Host),
             RootChoice::Host => return Err(WorldError::FilesOfTheHost),
@@ -78,7 +78,7 @@ impl Root {
         } else if path.is_dir() {
             Self::Directory(directory(&path)?)
         } else {
-            Self::Layers(vec![Archive::read(unpack::plain(&path, cache)?, &path)?])
+            Self::Layers(vec![TarTree::read(unpack::plain(&path, cache)?, &path)?])
         };
         let has_programs = match &root {
             Self::Directory(path) => PROGRAMS.iter().any(|dir| path.join(dir).symlink_metadata().is_ok()),
@@ -106,8 +106,8 @@ impl Root {
     }
 }
 
-fn closure(program: &Program, cwd: &Path) -> Result<Files, WorldError> {
-    let mut files = Files::new();
+fn closure(program: &ClosureProgram, cwd: &Path) -> Result<ClosureFiles, WorldError> {
+    let mut files = ClosureFiles::new();
     // A program that is not there is an error of the guest, as in a shell: 127.
     if let Some(path) = closure::find(&program.name, cwd, program.path.as_deref().map(OsStr::new)) {
         let place = std::path::absolute(&path).map_err(WorldError::io(&path))?;

@@ -1,7 +1,7 @@
 //! `--root none`: a program with what it is linked against, and files that were named, and nothing else of the host.
 
 use super::WorldError;
-use lab_share::{Look, Source, Tree};
+use lab_share::{FileSource, Look, Tree};
 use lddtree::DependencyAnalyzer;
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use std::{
 const DEPTH: usize = 5;
 /// The loader's index of libraries: without it libraries outside of its own directories are not found.
 const LOADER_INDEX: &str = "/etc/ld.so.cache";
-/// Files that programs expect to exist.
+/// ClosureFiles that programs expect to exist.
 const FILES: [(&str, &str); 3] = [
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
     ("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
@@ -27,7 +27,7 @@ const FILES: [(&str, &str); 3] = [
 const DIRECTORIES: [(&str, u32); 4] = [("root", 0o700), ("tmp", 0o1777), ("var/tmp", 0o1777), ("usr/bin", 0o755)];
 
 /// What goes in: the place in the root, and the file on the host.
-pub type Files = BTreeMap<PathBuf, PathBuf>;
+pub type ClosureFiles = BTreeMap<PathBuf, PathBuf>;
 
 /// The program as the host finds it: by its path, or on the search path.
 pub fn find(program: &OsStr, cwd: &Path, path: Option<&OsStr>) -> Option<PathBuf> {
@@ -43,7 +43,7 @@ pub fn find(program: &OsStr, cwd: &Path, path: Option<&OsStr>) -> Option<PathBuf
 ///
 /// # Errors
 /// A library is missing, or a file can't be read.
-pub fn add(files: &mut Files, place: &Path, path: &Path) -> Result<(), WorldError> {
+pub fn add(files: &mut ClosureFiles, place: &Path, path: &Path) -> Result<(), WorldError> {
     let mut waiting = vec![(place.to_owned(), path.to_owned())];
     for _ in 0..DEPTH {
         let Some((place, path)) = waiting.pop() else { return Ok(()) };
@@ -67,7 +67,7 @@ fn interpreter(start: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(word)))
 }
 
-fn add_libraries(files: &mut Files, program: &Path) -> Result<(), WorldError> {
+fn add_libraries(files: &mut ClosureFiles, program: &Path) -> Result<(), WorldError> {
     let missing = |what: String| WorldError::Closure { program: program.to_owned(), problem: what };
     let tree =
         DependencyAnalyzer::new(PathBuf::from("/")).analyze(program).map_err(|error| missing(error.to_string()))?;
@@ -85,14 +85,14 @@ fn add_libraries(files: &mut Files, program: &Path) -> Result<(), WorldError> {
 ///
 /// # Errors
 /// A file can't be read.
-pub fn plant(files: &Files, cwd: &Path, tree: &mut Tree, at: &Path) -> Result<(), WorldError> {
+pub fn plant(files: &ClosureFiles, cwd: &Path, tree: &mut Tree, at: &Path) -> Result<(), WorldError> {
     let root = tree.directory(Tree::ROOT, at, Look::root(0o755))?;
     for (path, mode) in DIRECTORIES {
         tree.directory(root, Path::new(path), Look::root(mode))?;
     }
     tree.directory(root, cwd, Look::root(0o755))?;
     for (path, text) in FILES {
-        tree.file(root, Path::new(path), Look::root(0o644), Source::Bytes(text.as_bytes().into()))?;
+        tree.file(root, Path::new(path), Look::root(0o644), FileSource::Bytes(text.as_bytes().into()))?;
     }
     let index = Path::new(LOADER_INDEX);
     let own = index.is_file().then(|| (index.to_owned(), index.to_owned()));
@@ -100,7 +100,7 @@ pub fn plant(files: &Files, cwd: &Path, tree: &mut Tree, at: &Path) -> Result<()
         let file = File::open(&path).map_err(WorldError::io(&path))?;
         let found = file.metadata().map_err(WorldError::io(&path))?;
         let look = Look { mode: found.permissions().mode(), ..Look::root(0) };
-        let source = Source::Piece { file: Arc::new(file), offset: 0, length: found.len() };
+        let source = FileSource::Piece { file: Arc::new(file), offset: 0, length: found.len() };
         tree.file(root, &place, look, source)?;
     }
     Ok(())
@@ -115,7 +115,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let script = dir.path().join("run");
         fs::write(&script, "#! /bin/sh -e\ntrue\n").unwrap();
-        let mut files = Files::new();
+        let mut files = ClosureFiles::new();
         add(&mut files, &script, &script).unwrap();
         let places: Vec<_> = files.keys().map(|path| path.display().to_string()).collect();
         for wanted in ["/bin/sh", "libc.so.6", "ld-linux-x86-64.so.2", "/run"] {

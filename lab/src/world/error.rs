@@ -10,12 +10,12 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
     /// A file or directory can't be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// Its path.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        error: io::Error,
     },
     /// It is something else.
     #[error("{} is not a directory", path.display())]
@@ -77,6 +77,6 @@ pub enum WorldError {
 impl WorldError {
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { path, source }
+        move |error| Self::Io { path, error }
     }
 }

@@ -12,12 +12,12 @@ mod paths;
 mod services;
 pub mod unpack;
 
-pub use choice::{Program, RootChoice};
+pub use choice::{ClosureProgram, RootChoice};
 pub use error::WorldError;
 
 use choice::Root;
 use lab_protocol::world::{ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
-use lab_share::{Budget, End, Failed, Look, Server, Source, Tree, TreeError};
+use lab_share::{Failed, FileSource, Look, ServeEnd, Server, Tree, TreeError, WriteBudget};
 use paths::directory;
 use std::{
     fs::{self, File},
@@ -36,7 +36,7 @@ pub struct Options {
     /// The root.
     pub root: RootChoice,
     /// The program, for a root that is made of what it needs.
-    pub program: Program,
+    pub program: ClosureProgram,
     /// Working directory. Where it lies below `/run` of the host, it is shared by itself.
     pub cwd: PathBuf,
     /// Directories of the host that the program may write, at the same paths.
@@ -160,10 +160,10 @@ impl World {
         self.root.plant(&mut tree, Path::new(ROOT), &self.cwd)?;
         tree.host(Tree::ROOT, Path::new(MODULES), &kernel.modules, None)?;
         for (name, path, writable) in &self.shared {
-            tree.host(Tree::ROOT, Path::new(name), path, writable.then_some(Budget::USUAL))?;
+            tree.host(Tree::ROOT, Path::new(name), path, writable.then_some(WriteBudget::USUAL))?;
         }
         if let Some(dir) = artifacts {
-            tree.host(Tree::ROOT, Path::new(ARTIFACTS), dir, Some(Budget::USUAL))?;
+            tree.host(Tree::ROOT, Path::new(ARTIFACTS), dir, Some(WriteBudget::USUAL))?;
         }
         let extra = Path::new(EXTRA);
         if let Some(config) = &kernel.config {
@@ -180,7 +180,7 @@ impl World {
 fn add_file(tree: &mut Tree, place: &Path, path: &Path) -> Result<(), WorldError> {
     let file = File::open(path).map_err(WorldError::io(path))?;
     let length = file.metadata().map_err(WorldError::io(path))?.len();
-    let source = Source::Piece { file: Arc::new(file), offset: 0, length };
+    let source = FileSource::Piece { file: Arc::new(file), offset: 0, length };
     tree.file(Tree::ROOT, place, Look::root(0o644), source)?;
     Ok(())
 }
@@ -209,7 +209,7 @@ fn module(path: PathBuf) -> Result<(String, PathBuf), WorldError> {
 /// One guest's files, while it runs.
 #[derive(Debug)]
 pub struct Serving {
-    thread: JoinHandle<End>,
+    thread: JoinHandle<ServeEnd>,
     artifacts: Option<PathBuf>,
 }
 
@@ -230,7 +230,7 @@ impl Serving {
     /// Waits for the end, which comes with that of the guest's machine.
     pub fn finish(self) -> Served {
         match self.thread.join() {
-            Ok(End { failed, requests, problem }) => Served {
+            Ok(ServeEnd { failed, requests, problem }) => Served {
                 artifacts: self.artifacts,
                 failed,
                 requests,

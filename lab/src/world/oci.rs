@@ -2,7 +2,7 @@
 //!
 //! Only the files are taken: entry point, environment and user of the image's configuration are the command line's business.
 
-use super::{WorldError, archive::Archive, unpack};
+use super::{WorldError, archive::TarTree, unpack};
 use serde::Deserialize;
 use std::{
     fs::File,
@@ -53,7 +53,7 @@ impl Descriptor {
 ///
 /// # Errors
 /// It is damaged, or has no image for x86-64.
-pub fn layers(layout: &Path, cache: &Path) -> Result<Vec<Archive>, WorldError> {
+pub fn layers(layout: &Path, cache: &Path) -> Result<Vec<TarTree>, WorldError> {
     let mut path = layout.join("index.json");
     for _ in 0..DEPTH {
         let document = read(&path)?;
@@ -67,10 +67,10 @@ pub fn layers(layout: &Path, cache: &Path) -> Result<Vec<Archive>, WorldError> {
     Err(damaged(layout, "its indexes name each other".to_owned()))
 }
 
-fn unpacked(layout: &Path, layer: &Descriptor, cache: &Path) -> Result<Archive, WorldError> {
+fn unpacked(layout: &Path, layer: &Descriptor, cache: &Path) -> Result<TarTree, WorldError> {
     let path = blob(layout, layer, layout)?;
     let file = unpack::blob(&path, layer.sha256().unwrap_or_default(), cache)?;
-    Archive::read(file, &path)
+    TarTree::read(file, &path)
 }
 
 fn blob(layout: &Path, of: &Descriptor, named_in: &Path) -> Result<PathBuf, WorldError> {

@@ -128,10 +128,8 @@ fn each_package_has_the_same_files() {
     for field in ["Package: netkit-lab", concat!("Version: ", env!("CARGO_PKG_VERSION")), "Depends: python3"] {
         assert!(control.lines().any(|line| line == field), "{field}: {control}");
     }
-    complete(names(
-        Command::new("tar").arg("-C").arg(unpacked_image().path()).args(["-tf", "layer.tar"]).output().unwrap(),
-        "./usr/",
-    ));
+    let image = unpacked_image();
+    complete(names(Command::new("tar").arg("-tf").arg(image.path().join("layer.tar")).output().unwrap(), "./usr/"));
     let mode = |name: &str| packages.prefix.join(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("bin/lab"), mode("lib/netkit-lab/lab.o")), (0o755, 0o644));
 }
@@ -181,15 +179,18 @@ fn unpacked_image() -> tempfile::TempDir {
 fn the_image_starts_without_a_base_image() {
     let image = unpacked_image();
     let root = image.path().join("root");
-    fs::create_dir(&root).unwrap();
+    // What every runtime of containers mounts.
+    ["", "dev", "proc"].iter().for_each(|name| fs::create_dir(root.join(name)).unwrap());
     fine(&Command::new("tar").arg("-C").arg(&root).args(["-xf"]).arg(image.path().join("layer.tar")).output().unwrap());
+    let start = r#"mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" &&
+        exec unshare --root "$0" --wd /work /usr/bin/lab "$@""#;
     let inside = |arguments: &[&str]| {
         let mut command = Command::new("unshare");
         if !nix::unistd::geteuid().is_root() {
             command.args(["--user", "--map-root-user"]);
         }
-        command.arg("--root").arg(&root).args(["--wd=/work", "/usr/bin/lab"]).args(arguments);
-        command.env_clear().env("HOME", "/work").env("NETKIT_LAB_CACHE", "/cache").output().unwrap()
+        command.args(["--mount", "sh", "-c", start]).arg(&root).args(arguments);
+        command.env_clear().env("PATH", PLAIN).env("HOME", "/work").env("NETKIT_LAB_CACHE", "/cache").output().unwrap()
     };
     let version = fine(&inside(&["--version"]));
     assert!(version.starts_with(concat!("lab ", env!("CARGO_PKG_VERSION"), " (")), "{version}");

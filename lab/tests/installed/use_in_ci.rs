@@ -163,14 +163,14 @@ fn jobs_share_the_cells_and_one_merges_them() {
 
 /// A YAML file that other systems' projects include: the scripts of a job, in order.
 #[derive(Deserialize)]
-struct Job {
+struct CellJob {
     script: Vec<String>,
 }
 
 /// GitLab installs the package as root; here it is unpacked, and the job's own lines run with its paths.
 #[test]
 fn the_jobs_of_gitlab_and_semaphore_run_the_same_script() {
-    let jobs: BTreeMap<String, Job> = yaml("ci/gitlab/use.yml");
+    let jobs: BTreeMap<String, CellJob> = yaml("ci/gitlab/use.yml");
     let script = jobs[".netkit-lab"].script.join("\n");
     let semaphore = fs::read_to_string(Path::new(ROOT).join("ci/semaphore/use.yml")).unwrap();
     assert!(semaphore.contains(&format!("- {script}\n")), "{script}");

@@ -5,8 +5,8 @@
 
 mod relay;
 
-use relay::Desk;
 pub use relay::Relay;
+use relay::SignalDesk;
 
 use crate::lock::lock;
 use signal_hook::consts::SIGHUP;
@@ -25,7 +25,7 @@ const ENDING: [i32; 2] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGT
 const SAME_WISH: Duration = Duration::from_millis(300);
 
 /// Waits for a second signal on a thread of its own, which nothing else can block.
-fn end_at_the_second(relay: Arc<Mutex<Desk>>) -> std::io::Result<()> {
+fn end_at_the_second(relay: Arc<Mutex<SignalDesk>>) -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(ENDING)?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut first: Option<Instant> = None;
@@ -51,7 +51,7 @@ static INSTALLED: OnceLock<Interrupt> = OnceLock::new();
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
     stop: Arc<AtomicUsize>,
-    relay: Arc<Mutex<Desk>>,
+    relay: Arc<Mutex<SignalDesk>>,
 }
 
 /// Why a run stops itself.

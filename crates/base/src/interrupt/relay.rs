@@ -10,12 +10,12 @@ use std::{
 
 /// Programs that want signals, and the one that they got.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct SignalDesk {
     open: usize,
     given: Option<(i32, Instant)>,
 }
 
-impl Desk {
+impl SignalDesk {
     /// Whether a relay is open that has no signal yet: the next one does not count.
     pub(super) const fn is_waiting(&self) -> bool {
         self.open > 0 && self.given.is_none()
@@ -38,13 +38,13 @@ impl Desk {
 /// While one exists, the first signal to this process is given to all of them and interrupts nothing.
 #[derive(Debug)]
 pub struct Relay {
-    desk: Arc<Mutex<Desk>>,
+    desk: Arc<Mutex<SignalDesk>>,
     /// Whether the signal was given to others before.
     deaf: bool,
 }
 
 impl Relay {
-    pub(super) fn open(desk: &Arc<Mutex<Desk>>) -> Self {
+    pub(super) fn open(desk: &Arc<Mutex<SignalDesk>>) -> Self {
         let mut state = lock(desk);
         state.open += 1;
         Self { desk: Arc::clone(desk), deaf: state.given.is_some() }

@@ -263,7 +263,11 @@ mod tests {
              `unsupported` of [kernels.\"k\"] in kernels.toml"
         );
         let entry = Unsupported { capability: Capability::Netkit, reason: "not set".to_owned() };
-        assert_eq!(verdict_on("6.12.43", vec![entry], skip).outcome.word(), "skipped");
+        let mut without = facts("k", "6.12.43");
+        without.unsupported = vec![entry];
+        let declared = CellInfo { requires: vec![Capability::Netkit], ..cell(ID) };
+        let plan = Plan::new(vec![without], vec![declared], true);
+        assert_eq!(against_plan(&plan.kernels[0], &plan.cells[0], skip).outcome.word(), "skipped");
     }
 
     #[test]

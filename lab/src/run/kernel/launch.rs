@@ -3,7 +3,7 @@
 use crate::{
     run::{
         autopsy::Autopsy,
-        common::{Files, FilesError},
+        common::{FilesError, GuestFiles},
         judge::SeenAttempt,
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
@@ -44,16 +44,16 @@ pub(in crate::run) struct Launch {
     pub hung: RefCell<Option<SeenAttempt>>,
     /// The cell that its agent gave up, which ends the guest.
     pub cost: RefCell<Option<CellId>>,
-    /// Files of the program that ran last, until its cell is reported.
+    /// GuestFiles of the program that ran last, until its cell is reported.
     pub streams: RefCell<Vec<Inside>>,
     /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
-    files: Option<Files>,
+    files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
 }
 
 impl Launch {
-    pub fn new(number: u32, spec: GuestSpec, timing: Timing, files: Option<Files>) -> Self {
+    pub fn new(number: u32, spec: GuestSpec, timing: Timing, files: Option<GuestFiles>) -> Self {
         Self {
             number,
             console: RefCell::new(ConsoleWatch::new(&spec.console)),
@@ -85,7 +85,7 @@ impl Launch {
     /// # Errors
     /// The guest has ended, or what was to be served has vanished.
     pub fn serve(&self, kernel: &str, guest: &mut dyn Guest) -> Result<(), FilesError> {
-        let Some(Files { world, kernel: own }) = &self.files else { return Ok(()) };
+        let Some(GuestFiles { world, kernel: own }) = &self.files else { return Ok(()) };
         self.serving.replace(Some(world.serve(own, kernel, guest.files()?)?));
         if world.has_services() {
             world.connect(guest.services()?)?;

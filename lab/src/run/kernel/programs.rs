@@ -1,8 +1,8 @@
 //! Cells whose work is a program, in one guest of a kernel.
 
 use super::{KernelRun, Launch};
-use crate::run::{program::Attempt, session::Programs};
-use lab_protocol::{CellId, CellInfo, Job};
+use crate::run::{program::OpenStreams, session::ProgramHost};
+use lab_protocol::{CellId, CellInfo, CellJob};
 
 /// What a session asks about programs.
 struct Of<'r, 'a> {
@@ -10,25 +10,25 @@ struct Of<'r, 'a> {
     launch: &'r Launch,
 }
 
-impl Programs for Of<'_, '_> {
-    fn job(&self, info: &CellInfo) -> Job {
+impl ProgramHost for Of<'_, '_> {
+    fn job(&self, info: &CellInfo) -> CellJob {
         match self.run.streams {
             Some(streams) => streams.job(&self.run.id(), info),
-            None => Job { cell: info.id.clone(), work: info.work.clone(), requires: Vec::new() },
+            None => CellJob { cell: info.id.clone(), work: info.work.clone(), requires: Vec::new() },
         }
     }
 
-    fn open(&self, info: &CellInfo) -> Option<Attempt<'_>> {
+    fn open(&self, info: &CellInfo) -> Option<OpenStreams<'_>> {
         let streams = self.run.streams.filter(|_| !info.work.is_case())?;
         let owner = self.run.owner(&info.id);
         let whose = (&self.run.id(), &*owner);
-        Some(Attempt::open(streams, self.run.interrupt, self.launch.directory(), whose, info))
+        Some(OpenStreams::open(streams, self.run.interrupt, self.launch.directory(), whose, info))
     }
 }
 
 impl<'a> KernelRun<'a> {
-    /// Programs in one of its guests.
-    pub(super) fn programs<'r>(&'r self, launch: &'r Launch) -> impl Programs + use<'r, 'a> {
+    /// ProgramHost in one of its guests.
+    pub(super) fn programs<'r>(&'r self, launch: &'r Launch) -> impl ProgramHost + use<'r, 'a> {
         Of { run: self, launch }
     }
 

@@ -1,12 +1,12 @@
 //! Programs that run as cells: where their output goes, where their input comes from, and what they get of this process.
 
-mod attempt;
 mod keep;
+mod open;
 mod sink;
 mod source;
 mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use attempt::Attempt;
+pub use open::OpenStreams;
 pub use streams::{Show, Streams, label};

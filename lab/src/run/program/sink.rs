@@ -13,9 +13,9 @@ use std::{
 };
 
 /// What a sink writes to.
-pub trait Target: Write + AsFd + Send {}
+pub trait SinkTarget: Write + AsFd + Send {}
 
-impl<T: Write + AsFd + Send> Target for T {}
+impl<T: Write + AsFd + Send> SinkTarget for T {}
 
 /// Bytes for the target. All that is under way is bounded by the windows of the programs that write to it.
 struct Piece {
@@ -26,16 +26,16 @@ struct Piece {
 }
 
 /// A stream of this process.
-pub struct Sink {
+pub struct OutputSink {
     pieces: Option<mpsc::Sender<Piece>>,
     thread: Option<JoinHandle<()>>,
     /// Whether nobody reads any more.
     closed: Arc<AtomicBool>,
 }
 
-impl Sink {
+impl OutputSink {
     /// Starts its thread.
-    pub fn new(mut target: impl Target + 'static) -> Self {
+    pub fn new(mut target: impl SinkTarget + 'static) -> Self {
         let (pieces, waiting) = mpsc::channel::<Piece>();
         let closed = Arc::new(AtomicBool::new(false));
         let is_closed = Arc::clone(&closed);
@@ -73,7 +73,7 @@ impl Sink {
 }
 
 /// Writes all bytes, also to a target that another process has made non-blocking; false if it takes no more.
-fn write(target: &mut impl Target, mut bytes: &[u8]) -> bool {
+fn write(target: &mut impl SinkTarget, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         match target.write(bytes) {
             Ok(0) => return false,
@@ -151,7 +151,7 @@ mod tests {
     fn a_slow_reader_gets_everything_in_order_and_one_who_left_closes() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut sink = Sink::new(ours);
+        let mut sink = OutputSink::new(ours);
         let taken = Arc::new(AtomicUsize::new(0));
         let bytes: Vec<u8> = (0..4_000_000_u32).map(|number| (number % 251) as u8).collect();
         bytes.chunks(50_000).for_each(|piece| sink.write(piece.to_vec(), piece.len(), &taken));
@@ -163,7 +163,7 @@ mod tests {
         sink.finish();
         assert_eq!(taken.load(Ordering::SeqCst), bytes.len());
 
-        let mut full = Sink::new(File::options().write(true).open("/dev/full").unwrap());
+        let mut full = OutputSink::new(File::options().write(true).open("/dev/full").unwrap());
         full.write(b"x".to_vec(), 1, &taken);
         full.finish();
         assert!(full.is_closed());

@@ -24,9 +24,9 @@ pub enum Next {
 }
 
 /// Standard input.
-pub struct Source(mpsc::Receiver<Vec<u8>>);
+pub struct InputSource(mpsc::Receiver<Vec<u8>>);
 
-impl Source {
+impl InputSource {
     /// Starts its thread, which ends with the input, or with the process.
     pub fn new(mut input: impl Read + AsFd + Send + 'static) -> Self {
         let (pieces, waiting) = mpsc::sync_channel(AHEAD);

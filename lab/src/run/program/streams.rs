@@ -1,14 +1,14 @@
 //! The streams of this process, for the programs of a run.
 
 use super::{
-    sink::{Prefix, Sink, Target},
-    source::{Next, Source},
+    sink::{OutputSink, Prefix, SinkTarget},
+    source::{InputSource, Next},
 };
 use crate::shell::terminal::{Keyboard, RawMode, Screen, Shown};
 use lab_base::lock::lock;
 use lab_guard::Id;
 use lab_protocol::{
-    CellInfo, Job, Raw, Work,
+    CellInfo, CellJob, Raw, Work,
     shell::{Size, Stream},
     work::Inherit,
     world::{ARTIFACTS, ARTIFACTS_AT},
@@ -51,7 +51,7 @@ pub fn label(kernel: &Id, info: &CellInfo) -> String {
 /// The streams of this process, for the programs of a run.
 pub struct Streams {
     show: Show,
-    sinks: [Mutex<Sink>; 2],
+    sinks: [Mutex<OutputSink>; 2],
     /// Opened for the first program that reads.
     source: Mutex<Feed>,
     terminal: Option<Mutex<Seat>>,
@@ -61,14 +61,14 @@ pub struct Streams {
 
 /// Standard input, before and after its first use.
 enum Feed {
-    Closed(Option<Box<dyn Input>>),
-    Open(Source),
+    Closed(Option<Box<dyn HostInput>>),
+    Open(InputSource),
 }
 
 /// What input is read from.
-pub trait Input: Read + AsFd + Send {}
+pub trait HostInput: Read + AsFd + Send {}
 
-impl<T: Read + AsFd + Send> Input for T {}
+impl<T: Read + AsFd + Send> HostInput for T {}
 
 /// The person's terminal.
 struct Seat {
@@ -88,13 +88,13 @@ impl Streams {
     /// Streams over any files.
     pub fn new(
         show: Show,
-        (output, errors): (impl Target + 'static, impl Target + 'static),
-        input: Option<Box<dyn Input>>,
+        (output, errors): (impl SinkTarget + 'static, impl SinkTarget + 'static),
+        input: Option<Box<dyn HostInput>>,
         variables: Vec<(Raw, Raw)>,
     ) -> Self {
         Self {
             show,
-            sinks: [Mutex::new(Sink::new(output)), Mutex::new(Sink::new(errors))],
+            sinks: [Mutex::new(OutputSink::new(output)), Mutex::new(OutputSink::new(errors))],
             source: Mutex::new(Feed::Closed(input)),
             terminal: None,
             variables,
@@ -120,7 +120,7 @@ impl Streams {
         // A closed standard input is an empty one.
         let input = file(&io::stdin()).ok();
         let keyboard = input.as_ref().map(File::try_clone).transpose()?;
-        let input = input.map(|file| Box::new(file) as Box<dyn Input>);
+        let input = input.map(|file| Box::new(file) as Box<dyn HostInput>);
         let streams = Self::new(show, (output, errors), input, variables());
         let terminal = screen.zip(keyboard).map(|(screen, keyboard)| {
             Mutex::new(Seat { keyboard: keyboard.into(), screen, raw: None, shown: Shown::default() })
@@ -129,7 +129,7 @@ impl Streams {
     }
 
     /// A cell as the guest gets it: with the caller's environment, which no report holds.
-    pub fn job(&self, kernel: &Id, info: &CellInfo) -> Job {
+    pub fn job(&self, kernel: &Id, info: &CellInfo) -> CellJob {
         let mut work = info.work.clone();
         if let Work::Program(program) = &mut work {
             let is_stated = |name: &Raw| program.env.iter().any(|(stated, _)| stated == name);
@@ -146,7 +146,7 @@ impl Streams {
             program.env.splice(..0, inherited);
         }
         let requires = if work.is_case() { Vec::new() } else { info.requires.clone() };
-        Job { cell: info.id.clone(), work, requires }
+        CellJob { cell: info.id.clone(), work, requires }
     }
 
     /// Waits until everything that programs wrote is written.
@@ -155,7 +155,7 @@ impl Streams {
     }
 
     /// One of the two output streams.
-    pub(super) fn sink(&self, stream: Stream) -> std::sync::MutexGuard<'_, Sink> {
+    pub(super) fn sink(&self, stream: Stream) -> std::sync::MutexGuard<'_, OutputSink> {
         lock(&self.sinks[usize::from(stream == Stream::Error)])
     }
 
@@ -175,7 +175,7 @@ impl Streams {
         let mut feed = lock(&self.source);
         if let Feed::Closed(input) = &mut *feed {
             match input.take() {
-                Some(input) => *feed = Feed::Open(Source::new(input)),
+                Some(input) => *feed = Feed::Open(InputSource::new(input)),
                 // Nobody typed here, or an earlier attempt has read it.
                 None => return Next::Over,
             }

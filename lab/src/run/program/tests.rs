@@ -2,7 +2,7 @@
 
 use super::{Show, Streams};
 use crate::{
-    exec::Request,
+    exec::ExecRequest,
     lists::Lists,
     run::{common::Retries, queue::Isolate, room::Room},
     testing::{
@@ -12,7 +12,7 @@ use crate::{
 };
 use lab_base::interrupt::Interrupt;
 use lab_protocol::{
-    AgentMessage, CellReport, FailureKind, HostMessage, HowEnded, Job, Outcome, PROTOCOL_VERSION, ProgramEnd, Raw,
+    AgentMessage, CellJob, CellReport, FailureKind, HostMessage, HowEnded, Outcome, PROTOCOL_VERSION, ProgramEnd, Raw,
     frame::Decoder,
     shell::Stream,
     work::{Inherit, OUTPUT_WINDOW},
@@ -37,7 +37,7 @@ struct Program<'a> {
 
 impl<'a> Program<'a> {
     /// Boots, and starts the cell that the host sends.
-    fn start(mut script: Script<'a>) -> (Self, Job) {
+    fn start(mut script: Script<'a>) -> (Self, CellJob) {
         script.hello(PROTOCOL_VERSION);
         let mut program = Self { script, decoder: Decoder::new() };
         loop {
@@ -87,7 +87,7 @@ impl<'a> Program<'a> {
         }
     }
 
-    fn end(mut self, job: &Job, code: u8) {
+    fn end(mut self, job: &CellJob, code: u8) {
         let outcome = match code {
             0 => Outcome::Passed,
             code => Outcome::Failed { kind: FailureKind::Exit, message: format!("exit code {code}") },
@@ -124,8 +124,8 @@ impl Ran {
     }
 }
 
-fn command() -> Request {
-    Request {
+fn command() -> ExecRequest {
+    ExecRequest {
         argv: ["cmd", "x"].map(Raw::from).to_vec(),
         name: Some("cmd".to_owned()),
         stages: Vec::new(),
@@ -344,7 +344,7 @@ fn a_reader_who_leaves_closes_the_stream() {
     let info = command().cells(false, None).remove(0);
     let dir = tempfile::tempdir().unwrap();
     let (interrupt, kernel) = (Interrupt::default(), lab_guard::Id::new("6.12").unwrap());
-    let mut attempt = super::Attempt::open(&streams, &interrupt, dir.path(), (&kernel, "cmd"), &info);
+    let mut attempt = super::OpenStreams::open(&streams, &interrupt, dir.path(), (&kernel, "cmd"), &info);
     attempt.output(Stream::Output, b"x".to_vec()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut said = Vec::new();

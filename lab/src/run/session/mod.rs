@@ -11,9 +11,9 @@ mod program;
 mod task;
 mod visit;
 
-pub use task::{Errand, Farewell, GuestMessage, Lost, Programs, SessionEnd, Task};
+pub use task::{Errand, Farewell, GuestMessage, Lost, ProgramHost, SessionEnd, Task};
 
-use crate::run::program::Attempt;
+use crate::run::program::OpenStreams;
 use budget::{Budget, MessageKind, OverBudget};
 use deadlines::GuestState;
 use lab_base::text;
@@ -118,7 +118,7 @@ struct Session<'a> {
     nonce: Option<u64>,
     notes: usize,
     /// Streams of the running cell, if it is a program.
-    program: Option<Attempt<'a>>,
+    program: Option<OpenStreams<'a>>,
 }
 
 impl Session<'_> {

@@ -23,7 +23,7 @@ impl Session<'_> {
         match message {
             AgentMessage::Output { stream, bytes } => match program.output(stream, bytes) {
                 Ok(()) => Ok(None),
-                Err(problem) => Err(self.lost(ErrorKind::OverBudget, problem)),
+                Err(problem) => Err(self.lost(ErrorKind::OverBudget, problem.to_string())),
             },
             AgentMessage::InputTaken { bytes } => {
                 program.input_taken(bytes);

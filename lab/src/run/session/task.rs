@@ -1,9 +1,9 @@
 //! Tasks of a guest, messages from it, and how it ends.
 
-use crate::run::{common::Serve, program::Attempt, timing::Timing, visitor::Visitor};
+use crate::run::{common::Serve, program::OpenStreams, timing::Timing, visitor::Visitor};
 use lab_base::interrupt::Interrupt;
 use lab_guard::Inside;
-use lab_protocol::{CapabilityReport, CellId, CellInfo, CellReport, ErrorKind, Job, KernelVersion};
+use lab_protocol::{CapabilityReport, CellId, CellInfo, CellJob, CellReport, ErrorKind, KernelVersion};
 use lab_record::{guest_exit::GuestExit, plan::Plan};
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ pub enum Errand<'a> {
 }
 
 /// The host's side of programs that are cells.
-pub trait Programs {
+pub trait ProgramHost {
     /// The cell as the guest gets it.
-    fn job(&self, info: &CellInfo) -> Job;
+    fn job(&self, info: &CellInfo) -> CellJob;
     /// Opens the streams of a cell that has begun; `None` where it is no program.
-    fn open(&self, info: &CellInfo) -> Option<Attempt<'_>>;
+    fn open(&self, info: &CellInfo) -> Option<OpenStreams<'_>>;
 }
 
 /// Everything that a guest's session needs.
@@ -49,7 +49,7 @@ pub struct Task<'a> {
     /// Name of the deliberate fault.
     pub mutant: Option<&'a str>,
     /// The streams of cells that are programs.
-    pub programs: &'a dyn Programs,
+    pub programs: &'a dyn ProgramHost,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Serves the guest's files.

@@ -2,7 +2,7 @@
 
 use super::{
     keep::{KEPT, Keep},
-    sink::{Prefix, Sink},
+    sink::{OutputSink, Prefix},
     source::Next,
     streams::Streams,
 };
@@ -22,11 +22,16 @@ use std::{
     },
 };
 
+/// A guest ignored the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the guest sent output that nobody had room for")]
+pub struct NoRoom;
+
 /// Names of the files of a program's streams.
 const FILES: [&str; 2] = ["stdout.txt", "stderr.txt"];
 
 /// One attempt at a program. Dropping it closes its input.
-pub struct Attempt<'a> {
+pub struct OpenStreams<'a> {
     streams: &'a Streams,
     lines: [Line; 2],
     /// Its directory from the run's on.
@@ -49,7 +54,7 @@ struct Line {
 }
 
 impl Line {
-    fn receive(&mut self, sink: &Sink, bytes: Vec<u8>) {
+    fn receive(&mut self, sink: &OutputSink, bytes: Vec<u8>) {
         self.keep.write(&bytes);
         let stands_for = bytes.len();
         self.received += stands_for;
@@ -72,7 +77,7 @@ impl Line {
     }
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> OpenStreams<'a> {
     /// Opens the streams for a cell's program. Its files are the owner's, in `directory`, which is the kernel's.
     pub fn open(
         streams: &'a Streams,
@@ -147,11 +152,11 @@ impl<'a> Attempt<'a> {
     /// The program wrote.
     ///
     /// # Errors
-    /// One line: the guest sends more than it was allowed to.
-    pub fn output(&mut self, stream: Stream, bytes: Vec<u8>) -> Result<(), String> {
+    /// The guest sends more than it was allowed to.
+    pub fn output(&mut self, stream: Stream, bytes: Vec<u8>) -> Result<(), NoRoom> {
         let line = &mut self.lines[usize::from(stream == Stream::Error)];
         if line.under_way() + bytes.len() > 2 * OUTPUT_WINDOW {
-            return Err("the guest sent output that nobody had room for".to_owned());
+            return Err(NoRoom);
         }
         self.streams.shown(&bytes);
         line.receive(&self.streams.sink(stream), bytes);

@@ -248,6 +248,10 @@ impl KernelStore<'_> {
             KernelsError::Program { detail, .. } if detail.contains("No space left on device") => {
                 KernelsError::NoSpace { path: self.cache.root().to_owned(), need: String::new() }
             }
+            KernelsError::Program { what, detail } => match trouble(&detail) {
+                Some(why) => KernelsError::Mirror { what, why, detail },
+                None => KernelsError::Program { what, detail },
+            },
             other => other,
         };
         error.of(&kernel.id)
@@ -305,6 +309,41 @@ impl KernelStore<'_> {
         };
         self.config.kernels.iter().map(row).collect()
     }
+}
+
+/// What apt's messages about a mirror mean (`apt-pkg/acquire-item.cc`, `methods/connect.cc` and `methods/http.cc` of apt).
+fn trouble(detail: &str) -> Option<&'static str> {
+    const MEANINGS: [(&[&str], &str); 3] = [
+        (
+            &["Clearsigned file isn't valid", "NOSPLIT", "NODATA"],
+            "the answer is no package index, perhaps a page of a proxy or of a login: check the proxy (http_proxy, \
+             Acquire::http::Proxy of apt) and the mirror's address",
+        ),
+        (
+            &[
+                "Could not connect",
+                "Could not resolve",
+                "Temporary failure resolving",
+                "Network is unreachable",
+                "timed out",
+            ],
+            "the mirror can't be reached: check the network and the proxy, or name another mirror \
+             (`mirror` and `security-mirror` in kernels.toml)",
+        ),
+        (
+            &[
+                "Undetermined Error",
+                "Connection failed",
+                "Error reading from server",
+                "Remote end closed",
+                "File has unexpected size",
+            ],
+            "the connection ended early, or the mirror is being updated: try again, or name another mirror \
+             (`mirror` and `security-mirror` in kernels.toml)",
+        ),
+    ];
+    let says = |words: &[&str]| words.iter().any(|word| detail.contains(word));
+    MEANINGS.into_iter().find(|(words, _)| says(words)).map(|(_, why)| why)
 }
 
 /// The sizes of packages in an index, bytes; `None` for one that is not in it.

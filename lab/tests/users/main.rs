@@ -2,6 +2,7 @@
 
 mod ci;
 mod keys;
+mod mirrors;
 mod reports;
 mod support;
 mod words;

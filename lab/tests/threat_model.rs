@@ -102,6 +102,9 @@ fn everything_is_printed_by_the_one_writer() {
         let tests = path.contains("/tests/") || path.contains("_tests.rs") || path.ends_with("tests.rs");
         if tests
             || !host.iter().any(|part| path.contains(part))
+            // The stand-in for QEMU, which tests start: it answers as QEMU does.
+            || path.ends_with("/vm/src/fake.rs")
+            || path.ends_with("/fake/stand_in.rs")
             || STREAMS.iter().any(|allowed| path.ends_with(allowed))
         {
             continue;

@@ -81,7 +81,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         },
         Capability::Ipv6 => ns.run(ipv6),
         Capability::BpfJit => bpf_jit(),
-        Capability::UserNs => stranger::possible().map_err(|detail| Missing { absent: true, detail }),
+        Capability::UserNs => stranger::possible().map_err(|error| Missing { absent: true, detail: error.to_string() }),
         Capability::NftNat => nft_nat(ns),
         Capability::Clsact => clsact(ns),
         Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),

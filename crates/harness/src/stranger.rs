@@ -44,7 +44,7 @@ pub struct Stranger {
 
 /// How its attempts ended: `None` is success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attempts {
+pub struct ContainerAttempts {
     /// A change of the policy of its own end of a pair.
     pub policy: Option<Errno>,
     /// A change of the policy of the other end, through its own end.
@@ -83,13 +83,13 @@ impl Stranger {
     ///
     /// # Errors
     /// It ended before.
-    pub fn attempts(&mut self) -> io::Result<Attempts> {
+    pub fn attempts(&mut self) -> io::Result<ContainerAttempts> {
         let mut next = || -> io::Result<Option<Errno>> {
             let line = self.line()?;
             let number = line.parse::<i32>().map_err(|_| io::Error::other(line))?;
             Ok((number != 0).then(|| Errno::from_raw(number)))
         };
-        Ok(Attempts { policy: next()?, peer_policy: next()?, pair: next()? })
+        Ok(ContainerAttempts { policy: next()?, peer_policy: next()?, pair: next()? })
     }
 
     fn line(&mut self) -> io::Result<String> {
@@ -151,15 +151,26 @@ fn attempt() -> Result<Infallible, String> {
     }
 }
 
+/// Why a process can't make a user namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum NoUserNamespaces {
+    /// The limit is 0 (Documentation/admin-guide/sysctl/user.rst).
+    #[error("{0} is 0")]
+    Forbidden(&'static str),
+    /// The kernel has no such setting.
+    #[error("{0}: {1}")]
+    Unknown(&'static str, std::io::Error),
+}
+
 /// Whether the kernel makes user namespaces: with `CONFIG_USER_NS`, and unless `user.max_user_namespaces` is 0.
 ///
 /// # Errors
-/// Why not, one line.
-pub fn possible() -> Result<String, String> {
+/// The setting that forbids it.
+pub fn possible() -> Result<String, NoUserNamespaces> {
     const SETTING: &str = "/proc/sys/user/max_user_namespaces";
     match std::fs::read_to_string(SETTING) {
         Ok(value) if value.trim() != "0" => Ok(format!("{SETTING} is {}", value.trim())),
-        Ok(_) => Err(format!("{SETTING} is 0")),
-        Err(error) => Err(format!("{SETTING}: {error}")),
+        Ok(_) => Err(NoUserNamespaces::Forbidden(SETTING)),
+        Err(error) => Err(NoUserNamespaces::Unknown(SETTING, error)),
     }
 }

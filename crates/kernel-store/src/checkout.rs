@@ -75,7 +75,10 @@ impl Checkout<'_> {
     /// # Errors
     /// One line with the command that installs it.
     pub fn ready(&self) -> Result<()> {
-        source::need_tools()
+        match self.settings.command {
+            Some(_) => source::need_configuration_tools(),
+            None => source::need_tools(),
+        }
     }
 
     /// The key by which a build result is cached.

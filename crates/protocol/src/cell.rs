@@ -52,7 +52,7 @@ pub struct CellInfo {
     pub requires: Vec<Capability>,
     /// Time that the cell may take on a fast guest, milliseconds; [`NO_DEADLINE`] for one that may take any.
     pub deadline_ms: u32,
-    /// What it does. Sent to the agent as it is here, but for what [`crate::Program::env`] leaves out.
+    /// What it does. Sent to the agent as it is here, but for what [`crate::CellProgram::env`] leaves out.
     #[serde(default, skip_serializing_if = "Work::is_case")]
     pub work: Work,
     /// Source file of the case, from the root of its repository; empty where nobody knows.

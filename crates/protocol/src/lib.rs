@@ -33,4 +33,4 @@ pub use message::{AgentMessage, HostMessage, PROTOCOL_VERSION};
 pub use outcome::{CellReport, Check, ErrorKind, FailureKind, Outcome, SkipReason};
 pub use raw::Raw;
 pub use version::{KernelVersion, NotAVersion};
-pub use work::{CellJob, HowEnded, Program, ProgramEnd, Work};
+pub use work::{CellJob, CellProgram, HowEnded, ProgramEnd, Work};

@@ -18,7 +18,7 @@ pub enum Work {
     #[default]
     Case,
     /// A program.
-    Program(Box<Program>),
+    Program(Box<CellProgram>),
 }
 
 impl Work {
@@ -28,7 +28,7 @@ impl Work {
     }
 
     /// The program, if it is one.
-    pub fn program(&self) -> Option<&Program> {
+    pub fn program(&self) -> Option<&CellProgram> {
         match self {
             Self::Case => None,
             Self::Program(program) => Some(program),
@@ -58,7 +58,7 @@ impl CellJob {
 
 /// A program in a guest. Its streams are pipes, or a pseudo-terminal; never the port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Program {
+pub struct CellProgram {
     /// Name and arguments; at least the name.
     pub argv: Vec<Raw>,
     /// Its environment. In a plan only what the command line states: what the caller's environment adds is sent to the guest

@@ -33,7 +33,7 @@ fn snapshot_json() {
             fs::write(dir.path().join(name), content).unwrap();
         }
         if let Err(problem) = snapshot::open(dir.path(), "key") {
-            assert!(!problem.is_empty());
+            assert!(!problem.to_string().is_empty());
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "nothing is added");
     });

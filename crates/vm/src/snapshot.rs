@@ -179,7 +179,7 @@ impl SnapshotStore {
             Err(_) if !dir.exists() => Found::Absent,
             Err(problem) => {
                 remove(&dir);
-                Found::Damaged(problem)
+                Found::Damaged(problem.to_string())
             }
         }
     }
@@ -337,18 +337,29 @@ impl Draft {
     }
 }
 
-pub(crate) fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
+/// A directory that is no snapshot which guests can be restored from, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UnusableSnapshot(String);
+
+impl From<String> for UnusableSnapshot {
+    fn from(why: String) -> Self {
+        Self(why)
+    }
+}
+
+pub(crate) fn open(dir: &Path, key: &str) -> Result<Snapshot, UnusableSnapshot> {
     let text = fs::read(dir.join(META)).map_err(|error| format!("{META}: {error}"))?;
     let mut meta: Meta = serde_json::from_slice(&text).map_err(|error| format!("{META}: {error}"))?;
     if meta.format != FORMAT || meta.key != key {
-        return Err(format!("{META} belongs to another snapshot"));
+        return Err(format!("{META} belongs to another snapshot").into());
     }
     let boot_id = boot_id().map_err(|error| format!("boot id: {error}"))?;
     let mut believed = meta.boot_id == boot_id;
     for (name, sealed) in [(MEMORY, &meta.memory), (STATE, &meta.state)] {
         let stamp = Stamp::of(&dir.join(name)).map_err(|error| format!("{name}: {error}"))?;
         if stamp.length != sealed.stamp.length {
-            return Err(format!("{name} has {} bytes instead of {}", stamp.length, sealed.stamp.length));
+            return Err(format!("{name} has {} bytes instead of {}", stamp.length, sealed.stamp.length).into());
         }
         believed &= stamp == sealed.stamp;
     }
@@ -356,7 +367,7 @@ pub(crate) fn open(dir: &Path, key: &str) -> Result<Snapshot, String> {
         for (name, sealed) in [(MEMORY, &mut meta.memory), (STATE, &mut meta.state)] {
             let now = seal(&dir.join(name)).map_err(|error| format!("{name}: {error}"))?;
             if now.crc32 != sealed.crc32 {
-                return Err(format!("the checksum of {name} is wrong"));
+                return Err(format!("the checksum of {name} is wrong").into());
             }
             *sealed = now;
         }

@@ -11,7 +11,7 @@ pub mod terminal;
 use crate::{error::AgentError, names::Names, sender::Sender, world};
 use lab_harness::{Netns, Runner, Staged};
 use lab_protocol::{
-    AgentMessage, CellId, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, Program, ProgramEnd,
+    AgentMessage, CellId, CellProgram, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, ProgramEnd,
     shell::{Size, Stream},
     work::OUTPUT_WINDOW,
 };
@@ -24,7 +24,7 @@ use nix::{
     unistd::Pid,
 };
 use processes::{Before, Immortal};
-use start::{NotStarted, ProgramInput, StartedProgram};
+use start::{CellInput, NotStarted, StartedProgram};
 use std::{
     fs::File,
     io::{Read, Write},
@@ -132,7 +132,7 @@ impl OpenedProgram<'_> {
         self,
         runner: &Arc<Runner>,
         cell: &CellId,
-        program: &Program,
+        program: &CellProgram,
         time_scale: f32,
         sender: &Sender,
     ) -> ProgramResult {
@@ -148,7 +148,7 @@ impl OpenedProgram<'_> {
         self,
         runner: &Arc<Runner>,
         cell: &CellId,
-        program: &Program,
+        program: &CellProgram,
         time_scale: f32,
         sender: &Sender,
     ) -> ProgramResult {
@@ -207,7 +207,7 @@ impl OpenedProgram<'_> {
     fn follow(
         self,
         started: StartedProgram,
-        program: &Program,
+        program: &CellProgram,
         before: &Before,
         sender: &Sender,
     ) -> (Result<ProgramEnd, String>, Option<String>) {
@@ -308,13 +308,13 @@ fn forward(stream: Stream, mut source: File, lines: &Lines, sender: &Sender) -> 
 }
 
 /// Writes input as the program takes it, and says so to the host. What comes after its end is taken and thrown away.
-fn feed(mut input: Option<ProgramInput>, taken: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
+fn feed(mut input: Option<CellInput>, taken: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
     for bytes in taken {
         let written = match &mut input {
-            Some(ProgramInput::Terminal(terminal)) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
-            Some(ProgramInput::Terminal(file)) => file.write_all(&bytes),
-            Some(ProgramInput::Pipe(file)) if !bytes.is_empty() => file.write_all(&bytes),
-            Some(ProgramInput::Pipe(_)) | None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Some(CellInput::Terminal(terminal)) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
+            Some(CellInput::Terminal(file)) => file.write_all(&bytes),
+            Some(CellInput::Pipe(file)) if !bytes.is_empty() => file.write_all(&bytes),
+            Some(CellInput::Pipe(_)) | None => Err(std::io::ErrorKind::UnexpectedEof.into()),
         };
         if written.is_err() {
             // Closing the pipe is the end of input.

@@ -4,7 +4,7 @@ use super::terminal::{self, Pty};
 use crate::world::MountedWorld;
 use lab_harness::Netns;
 use lab_protocol::{
-    Program, Raw,
+    CellProgram, Raw,
     shell::Stream,
     work::{NOT_EXECUTABLE, NOT_FOUND},
 };
@@ -39,7 +39,7 @@ pub struct StartedProgram {
     /// What it writes.
     pub outputs: Vec<(Stream, File)>,
     /// Where its input goes.
-    pub input: Option<ProgramInput>,
+    pub input: Option<CellInput>,
     /// For resizing.
     pub terminal: Option<Pty>,
     /// What it sees as its root, until it has ended.
@@ -47,7 +47,7 @@ pub struct StartedProgram {
 }
 
 /// Where input goes.
-pub enum ProgramInput {
+pub enum CellInput {
     /// The controlling end of its terminal, where a character ends the input.
     Terminal(File),
     /// A pipe, whose closing ends the input.
@@ -77,7 +77,7 @@ impl NotStarted {
 ///
 /// # Errors
 /// [`NotStarted`].
-pub fn start(program: &Program, node: Option<&Netns>) -> Result<StartedProgram, NotStarted> {
+pub fn start(program: &CellProgram, node: Option<&Netns>) -> Result<StartedProgram, NotStarted> {
     // Namespaces and directories belong to a thread: this one is given up afterwards, and the child has its places.
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("start".into()).spawn_scoped(scope, || start_here(program, node));
@@ -86,7 +86,7 @@ pub fn start(program: &Program, node: Option<&Netns>) -> Result<StartedProgram, 
     })
 }
 
-fn start_here(program: &Program, node: Option<&Netns>) -> Result<StartedProgram, NotStarted> {
+fn start_here(program: &CellProgram, node: Option<&Netns>) -> Result<StartedProgram, NotStarted> {
     let failed = |what: &str, errno: Errno| NotStarted::not_executable(format!("{what}: {errno}"));
     unshare(CloneFlags::CLONE_FS).map_err(|errno| failed("unshare", errno))?;
     if let Some(node) = node {
@@ -120,7 +120,7 @@ fn no_directory(cwd: &OsStr, error: &io::Error) -> NotStarted {
     NotStarted::not_executable(format!("working directory {}: {error}", Path::new(cwd).display()))
 }
 
-fn spawn(program: &Program, path: &Path) -> Result<StartedProgram, NotStarted> {
+fn spawn(program: &CellProgram, path: &Path) -> Result<StartedProgram, NotStarted> {
     let failed = |what: &str, error: &dyn fmt::Display| NotStarted::not_executable(format!("{what}: {error}"));
     let terminal = program.terminal.as_ref().map(|wanted| terminal::open(wanted.size)).transpose();
     let terminal = terminal.map_err(|errno| failed("no terminal in the guest", &errno))?;
@@ -157,7 +157,7 @@ fn spawn(program: &Program, path: &Path) -> Result<StartedProgram, NotStarted> {
     let Some(pty) = terminal else {
         let output = child.stdout.take().map(|pipe| (Stream::Output, File::from(std::os::fd::OwnedFd::from(pipe))));
         let errors = child.stderr.take().map(|pipe| (Stream::Error, File::from(std::os::fd::OwnedFd::from(pipe))));
-        let input = child.stdin.take().map(|pipe| ProgramInput::Pipe(File::from(std::os::fd::OwnedFd::from(pipe))));
+        let input = child.stdin.take().map(|pipe| CellInput::Pipe(File::from(std::os::fd::OwnedFd::from(pipe))));
         return Ok(StartedProgram {
             child,
             outputs: output.into_iter().chain(errors).collect(),
@@ -172,7 +172,7 @@ fn spawn(program: &Program, path: &Path) -> Result<StartedProgram, NotStarted> {
     Ok(StartedProgram {
         child,
         outputs: vec![(Stream::Output, output)],
-        input: Some(ProgramInput::Terminal(input)),
+        input: Some(CellInput::Terminal(input)),
         terminal: Some(Pty(master)),
         world: None,
     })
@@ -195,7 +195,7 @@ fn refused(path: &Path, error: &io::Error) -> NotStarted {
 }
 
 /// The file that the name stands for, as `execvp` looks for it.
-fn find(program: &Program) -> Result<PathBuf, NotStarted> {
+fn find(program: &CellProgram) -> Result<PathBuf, NotStarted> {
     let Some(name) = program.argv.first().map(os).filter(|name| !name.is_empty()) else {
         return Err(NotStarted::not_found("a command without a name"));
     };
@@ -284,8 +284,8 @@ mod tests {
     use lab_protocol::shell::ShellStage;
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    fn program(argv: &[&str], path: &Path) -> Program {
-        Program {
+    fn program(argv: &[&str], path: &Path) -> CellProgram {
+        CellProgram {
             argv: argv.iter().map(Raw::from).collect(),
             env: vec![(Raw::from("PATH"), Raw::from(path.as_os_str().as_bytes()))],
             inherit: lab_protocol::work::Inherit::Named(Vec::new()),

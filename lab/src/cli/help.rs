@@ -78,6 +78,13 @@ mod tests {
         assert!(text.contains("\n\nRun:\n  run           Run cases on kernels\n"), "{text}");
     }
 
+    /// Two arguments of a command may not have one name, also those that it takes from a shared group: clap refuses the
+    /// command line then, only in debug builds and only once the command is used.
+    #[test]
+    fn every_command_has_valid_arguments() {
+        command().debug_assert();
+    }
+
     #[test]
     fn the_whole_text() {
         insta::assert_snapshot!(command().render_help());

@@ -68,8 +68,8 @@ impl ColourArg {
     fn sought(arguments: impl Iterator<Item = std::ffi::OsString>) -> Self {
         let words = arguments.take_while(|word| word != "--").map(|word| word.to_string_lossy().into_owned());
         let words: Vec<String> = words.collect();
-        let beside = words.windows(2).filter(|pair| pair[0] == "--color").map(|pair| &*pair[1]);
-        let value = words.iter().find_map(|word| word.strip_prefix("--color=")).or_else(|| beside.last());
+        let mut beside = words.windows(2).filter(|pair| pair[0] == "--color").map(|pair| &*pair[1]);
+        let value = words.iter().find_map(|word| word.strip_prefix("--color=")).or_else(|| beside.next_back());
         value.and_then(|value| <Self as clap::ValueEnum>::from_str(value, false).ok()).unwrap_or_default()
     }
 }

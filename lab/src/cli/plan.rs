@@ -43,7 +43,7 @@ pub(super) struct PlanArgs {
     durations: Option<PathBuf>,
     /// Container image of the Kubernetes job.
     #[arg(long, value_name = "IMAGE", default_value = "netkit-lab:latest")]
-    image: String,
+    container: String,
 }
 
 pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Error> {
@@ -59,7 +59,7 @@ pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Erro
         words.extend(["--durations".to_owned(), path.display().to_string()]);
     }
     let layout = Layout::new(&whole.plan, &split, whole.identity, &words);
-    show(layout.render(args.format, &args.image).map_err(|error| Error::Host(error.to_string()))?)?;
+    show(layout.render(args.format, &args.container).map_err(|error| Error::Host(error.to_string()))?)?;
     Ok(Exit::Passed)
 }
 

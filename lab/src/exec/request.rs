@@ -2,7 +2,7 @@
 
 use lab_base::text;
 use lab_protocol::{
-    Capability, CellId, CellInfo, LinkKind, Program, Raw, Work,
+    Capability, CellId, CellInfo, CellProgram, LinkKind, Raw, Work,
     cell::{NO_DEADLINE, NO_TOPOLOGY},
     shell::{ShellStage, Terminal},
     work::Inherit,
@@ -59,7 +59,7 @@ impl ExecRequest {
         let axes = [Some(topology).filter(|_| !is_bare), kind.map(LinkKind::name), self.node.as_deref()];
         let axes: Vec<&str> = axes.into_iter().flatten().collect();
         let variant = if axes.is_empty() { String::new() } else { format!("[{}]", axes.join(",")) };
-        let program = Program {
+        let program = CellProgram {
             argv: self.argv.clone(),
             env: self.env.clone(),
             inherit: self.inherit.clone(),

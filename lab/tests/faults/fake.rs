@@ -96,18 +96,31 @@ impl Scenario {
 
     /// `lab run`, with a project and a cache below `scratch`, which writes its results to `out`.
     pub fn command(&self, name: &str, scratch: &Path, out: &Path) -> Command {
-        let (project, cache) = (self.project(scratch), cache(scratch));
-        (self.arrange)(&cache);
-        let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"));
-        lab.arg("--project").arg(project).args(["run", "--no-build", "--jobs", "1", "--out"]).arg(out);
+        let mut lab = self.lab(scratch);
+        lab.args(["run", "--no-build", "--jobs", "1", "--out"]).arg(out);
         if !self.warm {
             lab.arg("--cold");
         }
         lab.args(&self.arguments);
         let mut command = self.disk.map_or_else(|| lab_alone(&lab), |size| on_disk(&lab, size, out));
-        command.env("NETKIT_LAB_CACHE", cache).env("NETKIT_LAB_QEMU", place().join(PROGRAM)).env(ACCEL_VARIABLE, "tcg");
-        command.env(SCENARIO, name).env(VERSION, locked()).stdin(Stdio::null());
+        played(&mut command, name, scratch, &locked());
         command
+    }
+
+    /// Any command of the lab, with the project and the cache of [`Self::command`]; guests claim to run this kernel.
+    pub fn other(&self, name: &str, scratch: &Path, arguments: &[&str], kernel: &str) -> Command {
+        let mut lab = self.lab(scratch);
+        lab.args(arguments);
+        played(&mut lab, name, scratch, kernel);
+        lab
+    }
+
+    fn lab(&self, scratch: &Path) -> Command {
+        let project = self.project(scratch);
+        (self.arrange)(&cache(scratch));
+        let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"));
+        lab.arg("--project").arg(project);
+        lab
     }
 
     /// A project with the kernel, and an agent that lists the cells of this scenario and is never started.
@@ -139,6 +152,12 @@ impl Scenario {
     }
 }
 
+/// Lets guests of a command be played by the scenario with this name.
+fn played(command: &mut Command, name: &str, scratch: &Path, kernel: &str) {
+    command.env("NETKIT_LAB_CACHE", scratch.join("cache")).env("NETKIT_LAB_QEMU", place().join(PROGRAM));
+    command.env(ACCEL_VARIABLE, "tcg").env(SCENARIO, name).env(VERSION, kernel).stdin(Stdio::null());
+}
+
 /// The kernel's locked version.
 fn locked() -> String {
     let lock = fs::read_to_string(Path::new(ROOT).join("kernels.lock")).expect("kernels.lock");
@@ -147,9 +166,9 @@ fn locked() -> String {
     version.trim_matches('"').to_owned()
 }
 
-/// A cache with everything but what belongs to a QEMU or to cells.
+/// A cache with everything but what belongs to a QEMU, to cells or to a search.
 fn cache(scratch: &Path) -> PathBuf {
-    const OWN: [&str; 3] = ["snapshots", "durations.json", "accelerator.json"];
+    const OWN: [&str; 4] = ["snapshots", "durations.json", "accelerator.json", "bisect"];
     let cache = scratch.join("cache");
     fs::create_dir_all(&cache).expect("a directory");
     let ours = lab_base::paths::cache_dir().expect("the cache");

@@ -165,7 +165,7 @@ fn reachable<'a>(graph: &'a Graph, from: &Module) -> BTreeSet<&'a Module> {
 /// Groups of files that form import cycles, by their paths in the crate.
 pub fn circles(source: &Path) -> Vec<Vec<String>> {
     let graph = graph(source);
-    assert!(graph.values().map(BTreeSet::len).sum::<usize>() > 3, "{}: no file uses another", source.display());
+    assert!(graph.values().map(BTreeSet::len).sum::<usize>() > 0, "{}: no file uses another", source.display());
     let reach: BTreeMap<&Module, BTreeSet<&Module>> = graph.keys().map(|it| (it, reachable(&graph, it))).collect();
     let mut found: BTreeSet<Vec<String>> = BTreeSet::new();
     for (module, seen) in reach.iter().filter(|(module, seen)| seen.contains(*module)) {

@@ -105,7 +105,7 @@ fn the_job_summary_has_totals_and_each_failure_with_and_without_an_earlier_run()
         assert!(summary.contains(" 2 failed,"), "{summary}");
         let id = plan(2, 9).cells[3].id.clone();
         let line = format!(
-            "- failed 7.1 `{id}`: `check: udp arrives: 0 of 3 '¦' <b>`; also `7.2 {id}`; `lab run --kernel 7.1"
+            "- failed 7.1 `{id}`: `check: udp arrives: 0 of 3 '¦' <b>`; also `7.2 {id}`; `target/release/lab run --kernel 7.1"
         );
         let versions: Vec<String> = plan(2, 9).kernels.iter().map(|kernel| kernel.facts.id.to_string()).collect();
         let line = line.replace("7.1", &versions[0]).replace("7.2", &versions[1]);

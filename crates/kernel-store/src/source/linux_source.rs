@@ -148,6 +148,8 @@ const TOOLS: &[(&str, &str)] = &[
     // objtool needs it to read object files.
     ("/usr/include/gelf.h", "libelf-dev"),
 ];
+/// Those of them that Kconfig needs.
+const CONFIGURE: [&str; 4] = ["make", "gcc", "flex", "bison"];
 
 /// Finds the current package of a pattern.
 ///
@@ -268,7 +270,21 @@ fn make<'a>(tree: &Path, what: &str, args: impl IntoIterator<Item = &'a str>) ->
 /// # Errors
 /// Tools are missing; the error has the command that installs them.
 pub(crate) fn need_tools() -> Result<()> {
-    tools(TOOLS, |tool| tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some())
+    tools(TOOLS, on_host)
+}
+
+/// Checks that a kernel can be configured on this host, for a build by the user's own command, which may find its other
+/// tools elsewhere, for example in a container.
+///
+/// # Errors
+/// As [`need_tools`].
+pub(crate) fn need_configuration_tools() -> Result<()> {
+    let needed: Vec<_> = TOOLS.iter().filter(|(tool, _)| CONFIGURE.contains(tool)).copied().collect();
+    tools(&needed, on_host)
+}
+
+fn on_host(tool: &str) -> bool {
+    tool.starts_with('/') && Path::new(tool).exists() || lab_base::programs::find(tool).is_some()
 }
 
 /// All missing tools in one line, with the command that installs them.

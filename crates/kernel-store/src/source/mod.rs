@@ -16,7 +16,7 @@ pub(crate) use deb::{LockedDeb, PackagePart};
 pub(crate) use git::{GitCommit, LockedCommit};
 #[cfg(test)]
 pub(crate) use linux_source::LinuxSource;
-pub(crate) use linux_source::need_tools;
+pub(crate) use linux_source::{need_configuration_tools, need_tools};
 pub use path::LocalKernel;
 pub(crate) use path::install;
 

@@ -5,7 +5,7 @@ use lab_bpf::{Anchor, BpfError, Mprog, Position};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::{Ctx, Stop},
-    stranger::{self, Attempts, Stranger},
+    stranger::{self, ContainerAttempts, Stranger},
     testbed::P0,
     variants,
 };
@@ -140,7 +140,7 @@ fn by_id(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
 /// Root of a container with a user namespace of its own tries what concerns the node's end of its pair. Gives the node's
 /// namespace too, where `node0` is that end, and the container, with which that end goes.
-fn from_container(ctx: &mut Ctx, variant: &Variant) -> Result<(Netns, Attempts, Stranger), Stop> {
+fn from_container(ctx: &mut Ctx, variant: &Variant) -> Result<(Netns, ContainerAttempts, Stranger), Stop> {
     const NODE: &str = "node0";
     ctx.need(Capability::UserNs)?;
     let node = Netns::new("node")?;

@@ -129,7 +129,7 @@ impl Apt {
     /// # Errors
     /// The index does not contain it, or the network fails.
     pub fn download(&self, package: &ArchivePackage, dir: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-        progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size >> 20));
+        progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size.div_ceil(1 << 20)));
         let wanted = format!("{}={}", package.name, package.version);
         let command = self.command("apt-get", ["-q", "download", &*wanted]).dir(dir);
         let what = format!("apt-get download {wanted}");

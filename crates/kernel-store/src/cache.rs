@@ -6,7 +6,10 @@ use super::{
     header,
 };
 use lab_base::interrupt::Interrupt;
-use lab_guard::{Id, private};
+use lab_guard::{
+    Id,
+    private::{self, Untrusted},
+};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -101,7 +104,10 @@ impl Cache {
             return Err(KernelsError::BadCache { path: root });
         }
         lab_base::paths::usable(&root)?;
-        private::keep(&root)?;
+        private::keep(&root).map_err(|error| match error {
+            Untrusted::Io { error, .. } => unwritable(&root)(error),
+            other => other.into(),
+        })?;
         fs::create_dir_all(root.join("kernels")).map_err(unwritable(&root))?;
         let used = File::options().create(true).append(true).open(root.join("in-use.lock")).ok();
         let used = used.filter(|file| file.lock_shared().is_ok()).map(Arc::new);

@@ -21,3 +21,4 @@ pub mod say;
 pub mod selection;
 pub mod strict_toml;
 pub mod text;
+pub mod transfer;

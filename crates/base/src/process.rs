@@ -204,8 +204,24 @@ pub fn to_end(expression: &duct::Expression, mut stop: impl FnMut(Duration) -> b
 /// # Errors
 /// The program is not installed, exits with a status other than 0, or was interrupted.
 pub fn capture(what: &str, package: &'static str, expression: duct::Expression) -> Result<String, ProcessError> {
+    capture_watched(what, package, expression, &mut || ())
+}
+
+/// As [`capture`], and calls `watch` several times a second while the program runs.
+///
+/// # Errors
+/// As for [`capture`].
+pub fn capture_watched(
+    what: &str,
+    package: &'static str,
+    expression: duct::Expression,
+    watch: &mut dyn FnMut(),
+) -> Result<String, ProcessError> {
     let expression = expression.stdout_capture().stderr_capture();
-    let output = to_end(&expression, |_| Interrupt::raised().is_some());
+    let output = to_end(&expression, |_| {
+        watch();
+        Interrupt::raised().is_some()
+    });
     let output = output.map_err(|error| start_error(what, package, &error))?;
     let Some(output) = output else { return Err(ProcessError::Interrupted { what: what.to_owned() }) };
     success(what, &output)

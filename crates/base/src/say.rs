@@ -4,13 +4,13 @@
 //! escapes characters that control a terminal or make a line look like a different one and, in CI systems, text that
 //! they would execute as a command. This includes file names and errors.
 
-use crate::{file::FileError, text};
+use crate::{file::FileError, lock::lock, text};
 use std::{
     env,
     ffi::OsStr,
     io::{self, ErrorKind, IsTerminal, Write},
     sync::{
-        OnceLock,
+        Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -69,9 +69,38 @@ fn has_colours(choice: Colour, is_terminal: bool, no_color: Option<&OsStr>, forc
     }
 }
 
+/// Whether the last thing on a terminal is a line that [`redraw`] replaces.
+static REDRAWN: Mutex<bool> = Mutex::new(false);
+
+/// Replaces the line at the bottom of a terminal, for progress; [`say`] removes it. Elsewhere, and with `--quiet`, it
+/// prints nothing. The line may only contain the lab's own text and numbers.
+pub fn redraw(line: &str) {
+    if !is_redrawn() {
+        return;
+    }
+    let mut drawn = lock(&REDRAWN);
+    *drawn = true;
+    let mut out = io::stderr();
+    let _ = write!(out, "\r{line}\x1b[K").and_then(|()| out.flush());
+}
+
+/// Removes the line of [`redraw`].
+pub fn undraw() {
+    if std::mem::take(&mut *lock(&REDRAWN)) {
+        let mut out = io::stderr();
+        let _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+    }
+}
+
+/// Whether [`redraw`] draws.
+pub fn is_redrawn() -> bool {
+    is_said_to_people() && !in_ci() && !QUIET.load(Ordering::Relaxed)
+}
+
 /// Prints a progress message to standard error; standard output only has the requested output. A closed standard
 /// error is ignored, whereas `eprintln!` would panic.
 pub fn say(line: &str) {
+    undraw();
     let mut out = stderr();
     // If stderr can't be written to, this can't be reported either.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -7,7 +7,7 @@ use super::{
     mirror::mirror,
     packages::{self, ArchivePackage},
 };
-use lab_base::process;
+use lab_base::{process, transfer::Transfer};
 use std::{
     ffi::OsStr,
     fs,
@@ -129,10 +129,13 @@ impl Apt {
     /// # Errors
     /// The index does not contain it, or the network fails.
     pub fn download(&self, package: &ArchivePackage, dir: &Path, progress: &dyn Fn(&str)) -> Result<PathBuf> {
-        progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size >> 20));
+        progress(&format!("downloading {} {} ({} MiB)", package.name, package.version, package.size.div_ceil(1 << 20)));
         let wanted = format!("{}={}", package.name, package.version);
         let command = self.command("apt-get", ["-q", "download", &*wanted]).dir(dir);
-        process::capture(&format!("apt-get download {wanted}"), "apt", command)?;
+        let what = format!("apt-get download {wanted}");
+        let mut transfer = Transfer::new(package.name.clone(), package.size);
+        process::capture_watched(&what, "apt", command, &mut || transfer.at(size_of(dir), progress))?;
+        drop(transfer);
         let entries = fs::read_dir(dir).map_err(KernelsError::io(dir))?;
         let mut debs =
             entries.flatten().map(|entry| entry.path()).filter(|path| path.extension() == Some("deb".as_ref()));
@@ -141,6 +144,12 @@ impl Apt {
             detail: format!("no .deb appeared in {}", dir.display()),
         })
     }
+}
+
+/// Bytes of the files in a directory that a download writes to.
+fn size_of(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).filter(|it| it.is_file()).map(|it| it.len()).sum()
 }
 
 /// The line of the sources file. `stale` disables the check of an index's date, but never of its signature.

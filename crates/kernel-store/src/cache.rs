@@ -6,13 +6,16 @@ use super::{
     header,
 };
 use lab_base::interrupt::Interrupt;
-use lab_guard::{Id, private};
+use lab_guard::{
+    Id,
+    private::{self, Untrusted},
+};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Read},
+    io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -101,8 +104,11 @@ impl Cache {
             return Err(KernelsError::BadCache { path: root });
         }
         lab_base::paths::usable(&root)?;
-        private::keep(&root)?;
-        fs::create_dir_all(root.join("kernels")).map_err(KernelsError::io(&root))?;
+        private::keep(&root).map_err(|error| match error {
+            Untrusted::Io { error, .. } => unwritable(&root)(error),
+            other => other.into(),
+        })?;
+        fs::create_dir_all(root.join("kernels")).map_err(unwritable(&root))?;
         let used = File::options().create(true).append(true).open(root.join("in-use.lock")).ok();
         let used = used.filter(|file| file.lock_shared().is_ok()).map(Arc::new);
         Ok(Self { root, used })
@@ -141,7 +147,7 @@ impl Cache {
     /// The lock file can't be used, or temporary files can't be removed.
     pub(super) fn write(&self, purpose: WritePurpose, progress: &dyn Fn(&str)) -> Result<Writing<'_>> {
         let path = self.root.join("kernels").join(purpose.lock());
-        let file = File::options().create(true).append(true).open(&path).map_err(KernelsError::io(&path))?;
+        let file = File::options().create(true).append(true).open(&path).map_err(unwritable(&self.root))?;
         let mut refusals = 0;
         loop {
             match file.try_lock() {
@@ -163,6 +169,15 @@ impl Cache {
         let writing = Writing { cache: self, purpose, lock: file };
         writing.clear_leftovers()?;
         Ok(writing)
+    }
+}
+
+/// The error for a cache in which nothing can be created.
+fn unwritable(root: &Path) -> impl FnOnce(io::Error) -> KernelsError {
+    let path = root.to_owned();
+    move |error| match error.kind() {
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => KernelsError::Unwritable { path, error },
+        _ => KernelsError::io(path)(error),
     }
 }
 

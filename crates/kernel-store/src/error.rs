@@ -145,6 +145,24 @@ pub enum KernelsError {
         /// Exit status and the last lines of the program's output.
         detail: String,
     },
+    /// The mirror, or what is between it and this machine, fails.
+    #[error("{what} failed: {why} ({detail})")]
+    Mirror {
+        /// The step, with the program's name.
+        what: String,
+        /// What is wrong, and what to do.
+        why: &'static str,
+        /// The last lines of the program's output.
+        detail: String,
+    },
+    /// The cache can't be written to.
+    #[error("{} can't be written to ({error}): change that, or set NETKIT_LAB_CACHE to another directory", .path.display())]
+    Unwritable {
+        /// Its directory.
+        path: PathBuf,
+        /// The system error; part of the message, therefore not a `source`.
+        error: io::Error,
+    },
     /// A signal ended a build or a download.
     #[error("{what} was stopped")]
     Interrupted { what: String },
@@ -267,6 +285,8 @@ impl KernelsError {
             | Self::MissingProgram { .. }
             | Self::MissingTools { .. }
             | Self::Program { .. }
+            | Self::Mirror { .. }
+            | Self::Unwritable { .. }
             | Self::Interrupted { .. }
             | Self::Checksum { .. }
             | Self::Archive { .. }

@@ -1,20 +1,24 @@
 //! Resolves, fetches and lists kernels, for `lab kernels` and for runs.
 
 use super::{
-    cache::{Cache, CachedKernel, Writing},
+    apt::Apt,
+    cache::{Cache, CachedKernel, WritePurpose, Writing},
     class::KernelClass,
     config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
     lockfile::KernelsLock,
-    packages,
-    source::{Bound, Indexes, Job, KernelSource, Locked, Site},
+    packages::{self, ArchivePackage},
+    source::{Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
     update::{LockChange, Update},
 };
 use lab_base::file::touch;
 use lab_guard::Id;
 use lab_protocol::KernelVersion;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    path::{Path, PathBuf},
+};
 
 /// A kernel that can be booted.
 #[derive(Debug, Clone)]
@@ -160,6 +164,49 @@ impl KernelStore<'_> {
         fetched.map(|finished| unpacked(kernel, finished)).map_err(|error| self.explain(error, kernel))
     }
 
+    /// Says how many of several kernels are to be downloaded and how much that is, before the first one is. Reads the
+    /// indexes of their suites, and fetches those that do not have the packages.
+    ///
+    /// # Errors
+    /// An index can't be fetched or read; no kernel of that suite could be fetched then.
+    pub fn announce(&self, kernels: &[&Kernel], lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<()> {
+        let plans = kernels.iter().filter_map(|kernel| Some((*kernel, Plan::of(self, kernel, lock).ok()?)));
+        let is_missing = |(kernel, plan): &(&Kernel, Plan<'_>)| {
+            self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256).is_none()
+        };
+        let missing: Vec<_> = plans.filter(is_missing).collect();
+        let wanted: Vec<(&Kernel, Packages<'_>)> =
+            missing.iter().filter_map(|(kernel, plan)| Some((*kernel, plan.source.packages(plan.locked)?))).collect();
+        if wanted.len() < 2 {
+            return Ok(());
+        }
+        let writing = self.cache.write(WritePurpose::Fetch, progress)?;
+        let mut indexes: BTreeMap<&str, Vec<ArchivePackage>> = BTreeMap::new();
+        for (kernel, packages) in &wanted {
+            let of_suite = wanted.iter().map(|(_, it)| it).filter(|it| it.suite == packages.suite);
+            if let Entry::Vacant(new) = indexes.entry(packages.suite) {
+                let read = || {
+                    let apt = Apt::new(writing.root(), &self.config.debian, packages.suite)?;
+                    let known = apt.kernels()?;
+                    if of_suite.clone().all(|wanted| sizes(wanted, &known).all(|size| size.is_some())) {
+                        return Ok(known);
+                    }
+                    apt.update(progress)?;
+                    apt.kernels()
+                };
+                new.insert(read().map_err(|error| self.explain(error, kernel))?);
+            }
+        }
+        let size = |packages: &Packages<'_>| -> u64 {
+            let known = indexes.get(packages.suite).map_or(&[][..], Vec::as_slice);
+            sizes(packages, known).flatten().sum()
+        };
+        let bytes: u64 = wanted.iter().map(|(_, packages)| size(packages)).sum();
+        let (count, mib) = (wanted.len(), bytes.div_ceil(1 << 20));
+        progress(&format!("{count} kernels are not in the cache: downloading {mib} MiB"));
+        Ok(())
+    }
+
     /// Unpacks the locked source package of a kernel to a new directory.
     ///
     /// # Errors
@@ -201,6 +248,10 @@ impl KernelStore<'_> {
             KernelsError::Program { detail, .. } if detail.contains("No space left on device") => {
                 KernelsError::NoSpace { path: self.cache.root().to_owned(), need: String::new() }
             }
+            KernelsError::Program { what, detail } => match trouble(&detail) {
+                Some(why) => KernelsError::Mirror { what, why, detail },
+                None => KernelsError::Program { what, detail },
+            },
             other => other,
         };
         error.of(&kernel.id)
@@ -258,6 +309,49 @@ impl KernelStore<'_> {
         };
         self.config.kernels.iter().map(row).collect()
     }
+}
+
+/// What apt's messages about a mirror mean (`apt-pkg/acquire-item.cc`, `methods/connect.cc` and `methods/http.cc` of apt).
+fn trouble(detail: &str) -> Option<&'static str> {
+    const MEANINGS: [(&[&str], &str); 3] = [
+        (
+            &["Clearsigned file isn't valid", "NOSPLIT", "NODATA"],
+            "the answer is no package index, perhaps a page of a proxy or of a login: check the proxy (http_proxy, \
+             Acquire::http::Proxy of apt) and the mirror's address",
+        ),
+        (
+            &[
+                "Could not connect",
+                "Could not resolve",
+                "Temporary failure resolving",
+                "Network is unreachable",
+                "timed out",
+            ],
+            "the mirror can't be reached: check the network and the proxy, or name another mirror \
+             (`mirror` and `security-mirror` in kernels.toml)",
+        ),
+        (
+            &[
+                "Undetermined Error",
+                "Connection failed",
+                "Error reading from server",
+                "Remote end closed",
+                "File has unexpected size",
+            ],
+            "the connection ended early, or the mirror is being updated: try again, or name another mirror \
+             (`mirror` and `security-mirror` in kernels.toml)",
+        ),
+    ];
+    let says = |words: &[&str]| words.iter().any(|word| detail.contains(word));
+    MEANINGS.into_iter().find(|(words, _)| says(words)).map(|(_, why)| why)
+}
+
+/// The sizes of packages in an index, bytes; `None` for one that is not in it.
+fn sizes<'a>(wanted: &'a Packages<'_>, known: &'a [ArchivePackage]) -> impl Iterator<Item = Option<u64>> + 'a {
+    wanted
+        .names
+        .iter()
+        .map(|name| known.iter().find(|it| it.name == *name && it.version == wanted.version).map(|it| it.size))
 }
 
 /// How a kernel is fetched, determined without network access or other programs.

@@ -117,6 +117,7 @@ fn source(named: Option<PathBuf>, id: &str, to: &Path) -> Result<Exit, Error> {
 
 fn fetch_all(project: &Project, kernels: &[&Kernel]) -> Result<Exit, Error> {
     project.ready()?;
+    project.store().announce(kernels, &project.lock, &say)?;
     for kernel in kernels {
         let unpacked = project.store().fetch(kernel, &project.lock, &say)?;
         show(format_args!("{}: {} at {}\n", unpacked.id, unpacked.release, unpacked.vmlinuz.display()))?;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    guests::{Conducted, Guests, rounds},
+    guests::{Conducted, Guests, rounds, with_downloads},
     project::{Project, select::select},
     shard::part,
 };
@@ -59,7 +59,12 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
         return dry_run(&project, &kernels, args, part);
     }
     rounds::rounds(&project, args.watch, || {
-        let selected = select(&project, &args.select.filter())?;
+        let filter = args.select.filter();
+        let selected = match part {
+            // Its kernels are known when its plan is.
+            Some(_) => select(&project, &filter)?,
+            None => with_downloads(&project, &kernels, || select(&project, &filter))?,
+        };
         match part {
             Some(part) => {
                 let whole = part::whole(
@@ -117,7 +122,8 @@ fn dry_run(project: &Project, kernels: &[&Kernel], args: &RunArgs, part: Option<
     let filter = args.select.filter();
     let plan = match part {
         Some(part) => {
-            let (selected, full) = (select(project, &filter)?, args.select.kernels.filter().is_full_matrix());
+            let (selected, full) =
+                (select(project, &filter)?, args.unlisted.filter(&args.select.kernels).is_full_matrix());
             part::whole(project, kernels, &selected, full, args.durations.as_deref())?.part(part)?.0
         }
         None => list::planned(project, kernels, &filter)?,

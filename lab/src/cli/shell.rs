@@ -90,9 +90,9 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
         )));
     };
     let selected = build(&project, args.no_build, false)?;
+    // A wrong name is told before anything is downloaded.
+    let stage = stage(args, &selected, &project.facts(kernel)?)?;
     let guests = Guests::open(&project, &[kernel], &selected)?;
-    let facts = guests.facts().into_iter().next().ok_or(Error::NothingSelected)?;
-    let stage = stage(args, &selected, &facts)?;
 
     let interactive = stdin().is_terminal() && stdout().is_terminal();
     let screen = interactive.then(|| Screen::watch(stdout())).transpose().map_err(Error::file("watch", "terminal"))?;

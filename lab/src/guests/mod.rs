@@ -15,6 +15,7 @@ use crate::{
     lists::Lists,
     project::{
         artifacts,
+        home::Home,
         select::{Selected, facts, stated},
     },
     provenance,
@@ -54,8 +55,11 @@ use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, s
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
-    thread::available_parallelism,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, available_parallelism},
 };
 
 /// How guests are run.
@@ -280,9 +284,38 @@ impl Guests {
     }
 }
 
+/// Does what comes before guests, usually a build, and downloads their kernels meanwhile. An error of the former is
+/// returned after the kernel that is being downloaded.
+pub fn with_downloads<T>(
+    project: &Project,
+    kernels: &[&Kernel],
+    before: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    // An installed lab builds nothing, and may have to set up what downloads need.
+    if matches!(project.home, Home::Installed { .. }) {
+        return before();
+    }
+    let is_wanted = AtomicBool::new(true);
+    thread::scope(|scope| {
+        let downloads = scope.spawn(|| {
+            project.store().announce(kernels, &project.lock, &note)?;
+            for kernel in kernels.iter().take_while(|_| is_wanted.load(Ordering::Relaxed)) {
+                project.store().fetch(kernel, &project.lock, &note)?;
+            }
+            Ok::<(), Error>(())
+        });
+        let done = before();
+        is_wanted.store(done.is_ok(), Ordering::Relaxed);
+        let downloaded = downloads.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let done = done?;
+        downloaded.map(|()| done)
+    })
+}
+
 /// Fetches kernels into the cache.
 fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<BootableKernel>, Error> {
     project.ready()?;
+    project.store().announce(kernels, &project.lock, &note)?;
     let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &note);
     Ok(kernels.iter().map(fetch).collect::<Result<_, _>>()?)
 }

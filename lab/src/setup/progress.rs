@@ -1,38 +1,35 @@
 //! The progress line of a long step: its label, how much is done, and its duration.
 
-use std::io::Write;
-use std::time::{Duration, Instant};
-
-/// Interval between updates of a terminal's line.
-const REFRESH: Duration = Duration::from_millis(250);
-/// Interval between lines of a log, which keeps every line.
-const LOG: Duration = Duration::from_secs(10);
+use lab_base::transfer::{self, LOG, REFRESH};
+use std::{io::Write, time::Instant};
 
 /// Rewrites one line on a terminal; elsewhere prints few lines.
 pub struct Progress<'a> {
     out: &'a mut dyn Write,
     terminal: bool,
     label: String,
+    begin: Instant,
     last: Option<Instant>,
 }
 
 impl<'a> Progress<'a> {
     /// Creates the progress line of the step `label`.
     pub fn new(out: &'a mut dyn Write, terminal: bool, label: String) -> Self {
-        Self { out, terminal, label, last: None }
+        Self { out, terminal, label, begin: Instant::now(), last: None }
     }
 
     /// Shows the step's first line.
     pub fn begin(&mut self, text: &str) {
         self.show(text);
+        self.begin = Instant::now();
         self.last = None;
     }
 
     /// Shows a progress in bytes.
     pub fn bytes(&mut self, what: &str, done: u64, total: u64) {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let text = format!("{what} {} of {} MiB", mib(done.min(total)), mib(total));
-        self.show(&text);
+        let words = transfer::words(done, total, self.begin.elapsed());
+        let bar = if self.terminal { format!("{} ", transfer::bar(done, total)) } else { String::new() };
+        self.show(&format!("{what} {bar}{words}"));
     }
 
     /// Shows a progress in items.

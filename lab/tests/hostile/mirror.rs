@@ -28,6 +28,8 @@ pub enum Answer {
     Bytes(Arc<Vec<u8>>),
     /// A redirection.
     Elsewhere(String),
+    /// The first half of the file, and then the connection is closed.
+    Half(Arc<Vec<u8>>),
 }
 
 /// A kernel package.
@@ -221,6 +223,10 @@ fn serve(mut stream: TcpStream, answers: &Mutex<Vec<(String, Answer)>>) -> std::
         Some(Answer::Bytes(bytes)) => {
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len())?;
             stream.write_all(&bytes)
+        }
+        Some(Answer::Half(bytes)) => {
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", bytes.len())?;
+            stream.write_all(&bytes[..bytes.len() / 2])
         }
         Some(Answer::Elsewhere(place)) => {
             write!(stream, "HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")

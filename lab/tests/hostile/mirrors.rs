@@ -215,6 +215,27 @@ pub fn attacks() -> Vec<Attack> {
                 mirror.lab(&["kernels", "fetch", "--all"], PATIENCE)
             },
         ),
+        row(
+            "mirror-hangs-up-half-way",
+            "a mirror closes the connection in the middle of a package",
+            SIGNED,
+            refused(&["error: kernel 6.7: apt-get download ", "the connection ended early"]),
+            |stage| {
+                let mirror = Mirror::start(stage);
+                let data = small();
+                mirror.publish(&[Package { version: "6.7.1", data: data.clone() }], "");
+                let locked = mirror.lab(&["kernels", "update"], PATIENCE);
+                assert_eq!(locked.exit, Some(0), "{}", locked.printed);
+                let deb = Package { version: "6.7.1", data }.deb();
+                mirror.answer(".deb", Answer::Half(Arc::new(deb)));
+                let seen = mirror.lab(&["kernels", "fetch", "--all"], PATIENCE);
+                let kernels = stage.scratch.join("cache/kernels");
+                let left = std::fs::read_dir(kernels).into_iter().flatten().flatten().map(|it| it.file_name());
+                let left: Vec<_> = left.filter(|name| !name.to_string_lossy().starts_with(".lock")).collect();
+                assert!(left.is_empty(), "{left:?}");
+                seen
+            },
+        ),
         row("mirror-redirects-without-end", "a mirror redirects to itself", SIGNED, refused(&["error: "]), |stage| {
             let mirror = Mirror::start(stage);
             mirror.answer("InRelease", Answer::Elsewhere(mirror.address("dists/sid/InRelease")));

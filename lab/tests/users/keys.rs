@@ -24,10 +24,10 @@ fn cases_are_selected_by_position_and_left_out_by_exclude() {
     assert!(without.len() < all.len() && !without.is_empty());
     assert!(without.iter().all(|id| all.contains(id) && !id.starts_with("A01")), "{without:?}");
     for command in ["list", "run", "plan"] {
-        let lost = lab(&[command, "-k", "6.12", "A0*", "-x", "A01-atach*"]).output().unwrap();
+        let lost = lab(&[command, "-k", "6.12", "A0*", "-x", "A01-clsact-flter"]).output().unwrap();
         let told = stderr(&lost);
         assert_eq!(lost.status.code(), Some(4), "{command}: {told}");
-        assert!(told.contains("no case matches `A01-atach*`; nearest: A01-"), "{command}: {told}");
+        assert!(told.contains("no case matches `A01-clsact-flter`; nearest: A01-clsact-filter"), "{command}: {told}");
     }
     let nothing = lab(&["list", "A01*", "--exclude", "A*"]).output().unwrap();
     assert_eq!(nothing.status.code(), Some(4), "{}", stderr(&nothing));
@@ -119,6 +119,8 @@ fn every_list_is_json_with_a_version() {
     let dir = tempfile::tempdir().unwrap();
     let one = write(dir.path(), RUN, &run(RUN, plan(1, 3), &[1], "lost"));
     let other = write(dir.path(), "20261120T020000Z-bbbbbb", &run("20261120T020000Z-bbbbbb", plan(1, 3), &[], ""));
+    let cache = dir.path().join("cache");
+    fs::create_dir(&cache).unwrap();
     let (results, one, other) = (dir.path().to_str().unwrap(), one.to_str().unwrap(), other.to_str().unwrap());
     for arguments in [
         &["list", "-k", "6.12", "A01*"][..],
@@ -134,9 +136,13 @@ fn every_list_is_json_with_a_version() {
         &["splats", "--results", results],
         &["compare", one, other],
         &["plan", "-k", "6.12", "A01*"],
-        &["report", one],
     ] {
-        let output = lab(arguments).args(["--format", "json"]).output().unwrap();
+        let mut command = lab(arguments);
+        if arguments[0] == "cache" {
+            // Another lab may be using that of this machine.
+            command.env("NETKIT_LAB_CACHE", &cache);
+        }
+        let output = command.args(["--format", "json"]).output().unwrap();
         let told: Value = serde_json::from_str(&stdout(&output))
             .unwrap_or_else(|error| panic!("{arguments:?}: {error}: {}", stderr(&output)));
         assert!(told["version"].is_u64(), "{arguments:?} has no version");
@@ -150,7 +156,7 @@ fn wrong_names_get_the_same_answer_everywhere() {
     for (arguments, wanted, code) in [
         (&["shell", "6.18", "--no-build"][..], kernels, 4),
         (&["run", "-k", "6.18", "--dry-run"], kernels, 4),
-        (&["exec", "-k", "6.18", "--", "true"], kernels, 127 - 2),
+        (&["exec", "-k", "6.18", "--", "true"], kernels, 125),
         (&["capabilities", "-k", "6.18"], kernels, 4),
         (&["kernels", "fetch", "-k", "6.18"], kernels, 4),
         (&["kernels", "update", "-k", "6.18"], kernels, 4),
@@ -159,7 +165,11 @@ fn wrong_names_get_the_same_answer_everywhere() {
         (&["topology", "show", "par"], "no topology matches `par`; did you mean `pair`?\n", 4),
         (&["shell", "6.12", "--topology", "par"], "no topology matches `par`; did you mean `pair`?\n", 4),
         (&["topology", "show", "pair", "--kind", "zz"], "no kind of link matches `zz`; known: veth, nk-l2, nk-l3\n", 4),
-        (&["shell", "6.12", "-c", "A01-atach*"], "no case matches `A01-atach*`; nearest: A01-", 4),
+        (
+            &["shell", "6.12", "-c", "A01-clsact-flter"],
+            "no case matches `A01-clsact-flter`; nearest: A01-clsact-filter",
+            4,
+        ),
         (&["list", "--class", "zz"], "no class matches `zz`; known: ", 4),
     ] {
         let output = lab(arguments).output().unwrap();

@@ -5,6 +5,7 @@ mod builds;
 mod bzimage;
 mod ci;
 mod keys;
+mod mirrors;
 mod reports;
 mod support;
 mod words;

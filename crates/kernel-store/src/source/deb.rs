@@ -1,6 +1,6 @@
 //! Kernels from Debian packages.
 
-use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, checksum};
+use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Packages, Site, SourceTable, checksum};
 use crate::{
     apt::Apt,
     cache::{CachedKernel, Target, WritePurpose, Writing, sha256_of},
@@ -161,6 +161,12 @@ impl KernelSource for Deb {
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
         let wanted = self.wanted(locked)?;
         Ok(Bound { version: wanted.kernel, sha256: identity_of(wanted.sha256, wanted.parts) })
+    }
+
+    fn packages<'b>(&'b self, locked: Option<&'b Locked>) -> Option<Packages<'b>> {
+        let wanted = self.wanted(locked).ok()?;
+        let names = wanted.files().into_iter().map(|(name, _)| name).collect();
+        Some(Packages { suite: wanted.suite, version: wanted.version, names })
     }
 
     fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {

@@ -1,7 +1,7 @@
 //! Kernels compiled from Debian's source packages, for versions that no suite has as a binary.
 
 use super::{
-    Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, checksum,
+    Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Packages, Site, SourceTable, checksum,
     deb::{self, Indexes, LockedPackage},
     path::Local,
 };
@@ -107,6 +107,15 @@ impl KernelSource for LinuxSource {
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
         let packages = indexes.of(writing.root(), site.debian, &self.suite, progress)?;
         resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::LinuxSource(locked)))
+    }
+
+    fn packages<'b>(&'b self, locked: Option<&'b Locked>) -> Option<Packages<'b>> {
+        match locked {
+            Some(Locked::LinuxSource(LockedSources { suite, version, package, .. })) => {
+                Some(Packages { suite, version, names: vec![package] })
+            }
+            _ => None,
+        }
     }
 
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {

@@ -198,6 +198,13 @@ pub(crate) struct Bound {
     pub sha256: String,
 }
 
+/// Packages of one version in a suite.
+pub(crate) struct Packages<'a> {
+    pub suite: &'a str,
+    pub version: &'a str,
+    pub names: Vec<&'a str>,
+}
+
 /// A kernel to fetch into the cache.
 pub(crate) struct Job<'a> {
     pub site: &'a Site<'a>,
@@ -251,6 +258,11 @@ pub(crate) trait KernelSource: fmt::Display {
     /// A file can't be read.
     fn content(&self) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// The archive's packages that fetching downloads; `None` if it downloads none.
+    fn packages<'b>(&'b self, _locked: Option<&'b Locked>) -> Option<Packages<'b>> {
+        None
     }
 
     /// Fetches the kernel into the cache.

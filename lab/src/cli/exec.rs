@@ -129,7 +129,7 @@ pub(super) struct ExecArgs {
     /// Never build the agent and the eBPF object. By default, they are built where there are none; `lab run` builds changed ones.
     #[arg(long)]
     no_build: bool,
-    /// Directory for results. Default: results/ in the project.
+    /// Directory for results. Default: results/exec/ in the project.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// The command and its arguments, behind `--`.

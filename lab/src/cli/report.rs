@@ -3,7 +3,7 @@
 use crate::{cli::args::FormatArgs, error::Error, project};
 use lab_base::say::{self, show};
 use lab_record::{exit::Exit, log};
-use lab_report::{terminal, write_all};
+use lab_report::{results, terminal, write_all};
 use std::{
     env,
     path::{Path, PathBuf},
@@ -11,7 +11,8 @@ use std::{
 
 /// A run's directory: the given path, or its name in the project's results.
 pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, Error> {
-    Ok(if run.join(log::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
+    let is_path = run.join(log::FILE).is_file();
+    Ok(if is_path { run.to_owned() } else { results::find(&project::root(named)?.join("results"), run) })
 }
 
 pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs) -> Result<Exit, Error> {

@@ -19,9 +19,7 @@ use lab_vm::{
 };
 use std::{
     fs,
-    panic::resume_unwind,
     path::{Path, PathBuf},
-    thread,
 };
 
 /// Guest memory if `kernels.toml` does not set it, MiB.
@@ -72,13 +70,11 @@ impl Machine {
         let vng = tools
             .virtme_ng()
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
-        let qemu = tools.qemu().map(|qemu| qemu.path);
-        // QEMU is asked two things at once: each start of it takes a tenth of a short run.
-        let (version, sandbox) = thread::scope(|scope| {
-            let sandbox = scope.spawn(|| has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU))));
-            let version = qemu_version(qemu.as_deref());
-            (version, sandbox.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        });
+        let (qemu, full) = tools.qemu().map_or((None, None), |qemu| (Some(qemu.path), qemu.full));
+        // Each start of QEMU takes a tenth of a short run: the answer of the search is used, and a missing one asked for again,
+        // for its error.
+        let sandbox = has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)));
+        let version = full.map_or_else(|| qemu_version(qemu.as_deref()), Ok);
         let versions = Versions {
             lab: crate::VERSION.to_owned(),
             agent: agent_version,

@@ -8,7 +8,10 @@ fn another_protocol_or_another_kernel_is_refused_at_once() {
         script.hello(PROTOCOL_VERSION + 1);
         script.hang();
     });
-    assert!(protocol.lines()[0].starts_with(&*format!("A01 not-run: the agent uses protocol {}, this lab uses {PROTOCOL_VERSION}", PROTOCOL_VERSION + 1)));
+    assert!(protocol.lines()[0].starts_with(&*format!(
+        "A01 not-run: the agent uses protocol {}, this lab uses {PROTOCOL_VERSION}",
+        PROTOCOL_VERSION + 1
+    )));
     assert_eq!((protocol.exit(), protocol.boots), (3, 1));
     let kernel = run_on(&[("7.2", "7.2.13")], timing(), Interrupt::default(), |mut script| {
         script.hello(PROTOCOL_VERSION);

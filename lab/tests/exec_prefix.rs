@@ -157,6 +157,21 @@ fn go_test_runs_a_packages_tests_in_the_guest() {
     assert!(text(&got.stdout).starts_with("ok "), "{}", text(&got.stdout));
 }
 
+/// Tests of others use a second processor, and more than the suite's half a gigabyte.
+#[test]
+fn a_command_has_two_processors_and_a_gigabyte_unless_asked_otherwise() {
+    let machine = |options: &str| {
+        let prefix = prefix().replace(" --no-build", &format!(" --no-build {options}"));
+        let told = text(&shell(Path::new("/"), &format!("{prefix} sh -c 'nproc; grep MemTotal /proc/meminfo'")).stdout);
+        let numbers: Vec<u64> = told.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        <[u64; 2]>::try_from(numbers).unwrap_or_else(|_| panic!("{told}"))
+    };
+    let [processors, kib] = machine("");
+    assert!(processors == 2 && (900 << 10..=1 << 20).contains(&kib), "{processors} {kib}");
+    let [processors, kib] = machine("--cpus 1 --memory 512M");
+    assert!(processors == 1 && (400 << 10..=512 << 10).contains(&kib), "{processors} {kib}");
+}
+
 /// A prefix makes more runs than anybody keeps.
 #[test]
 fn runs_of_commands_push_no_run_of_the_suite_out() {

@@ -34,15 +34,23 @@ pub struct Shape {
     pub cpus: Option<u32>,
     /// Memory, MiB.
     pub memory_mib: Option<u32>,
+    /// Memory without a wish, MiB, where `kernels.toml` does not give more.
+    pub least_mib: u32,
     /// Kernel parameters behind all others.
     pub cmdline: Vec<String>,
 }
 
 impl Shape {
+    /// The machine for programs that are not the lab's. Their tests start threads on a second processor, and fail in less than
+    /// 1 GiB. A guest of another shape than the suite's has a snapshot of its own; restoring that takes no longer.
+    pub fn of_programs() -> Self {
+        Self { cpus: Some(2), least_mib: 1024, ..Self::default() }
+    }
+
     /// A prepared kernel of this shape.
     pub fn of(&self, mut prepared: Prepared) -> Prepared {
         prepared.spec.cpus = self.cpus.unwrap_or(prepared.spec.cpus);
-        prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib);
+        prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib.max(self.least_mib));
         prepared.spec.cmdline.extend(self.cmdline.iter().cloned());
         prepared
     }

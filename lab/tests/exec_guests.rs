@@ -301,7 +301,10 @@ fn at_a_terminal_the_command_has_one() {
     seat.press(b"\x03");
     seat.screen.wait_for("# ");
     // Job control: a session and a foreground process group of its own.
-    seat.press(b"sleep 1000 & jobs; kill %1; wait; echo done $((40 + 2))\r");
+    // An interactive shell ignores SIGTERM, and so does its child until it has become the program.
+    let job =
+        "sleep 1000 & jobs; until grep -q sleep /proc/$!/comm; do :; done; kill %1; wait; echo done $((40 + 2))\r";
+    seat.press(job.as_bytes());
     seat.screen.wait_for("done 42");
     seat.press(b"exit 5\r");
     assert_eq!(seat.leave().0, Some(5));

@@ -93,10 +93,10 @@ pub(super) struct ExecArgs {
     /// Run the command as this user: UID or UID:GID. Default: root.
     #[arg(long, value_name = "UID[:GID]", value_parser = user)]
     user: Option<(u32, u32)>,
-    /// Processors of the guest.
+    /// Processors of the guest. Default: 2.
     #[arg(long, value_name = "N", value_parser = super::args::within(1, 64))]
     cpus: Option<u32>,
-    /// Memory of the guest: 512M, 2G.
+    /// Memory of the guest: 512M, 2G. Default: 1G, or what kernels.toml has for the kernel if that is more.
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<u32>,
     /// Kernel parameters, as on the kernel's command line; repeatable.
@@ -129,7 +129,7 @@ pub(super) struct ExecArgs {
     /// Never build the agent and the eBPF object. By default, they are built where there are none; `lab run` builds changed ones.
     #[arg(long)]
     no_build: bool,
-    /// Directory for results. Default: results/ in the project.
+    /// Directory for results. Default: results/exec/ in the project.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// The command and its arguments, behind `--`.
@@ -227,6 +227,7 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
     let how = GuestOptions {
         streams: Some(Arc::new(streams)),
         world: Some(world),
+        shape: Shape::of_programs(),
         isolate: Isolate::Case,
         ..GuestOptions::default()
     };
@@ -322,6 +323,7 @@ impl ExecArgs {
     }
 
     fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
+        let usual = Shape::of_programs();
         GuestOptions {
             jobs: self.jobs,
             cold: self.cold,
@@ -332,9 +334,10 @@ impl ExecArgs {
             shape: Shape {
                 // The host has all tools: the guest that runs cells will do.
                 profile: if world.is_some() { Profile::Suite } else { Profile::Shell },
-                cpus: self.cpus,
+                cpus: self.cpus.or(usual.cpus),
                 memory_mib: self.memory,
                 cmdline: self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
+                ..usual
             },
             world,
             ..GuestOptions::default()

@@ -11,7 +11,7 @@ use lab_base::{
 use lab_record::exit::Exit;
 use lab_report::{
     history::{self, History, splats},
-    results::{Stored, directory, stored},
+    results::{Stored, directory, newest},
 };
 use std::{
     cell::RefCell,
@@ -55,7 +55,7 @@ pub(super) struct RunsArgs {
     /// Directory of the runs. Default: results/ in the project.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
-    /// Use only the newest runs.
+    /// Use only the newest runs of the suite, and as many of `lab exec`.
     #[arg(long, value_name = "N", default_value = "60", value_parser = crate::cli::args::size)]
     last: std::num::NonZeroUsize,
     /// Also use runs that are not regular: with a deliberate fault, of canaries, of a part of the cells, interrupted.
@@ -69,12 +69,11 @@ fn runs(named: Option<PathBuf>, args: &RunsArgs) -> Result<(PathBuf, Vec<Stored>
         Some(results) => results.clone(),
         None => project::root(named)?.join("results"),
     };
-    let mut runs = stored(&results)?;
+    let runs = newest(&results, args.last.get())?;
     if runs.is_empty() {
         return Err(Error::NoRuns { path: results });
     }
-    let surplus = runs.len().saturating_sub(args.last.get());
-    Ok((results, runs.split_off(surplus)))
+    Ok((results, runs))
 }
 
 pub(super) fn history(named: Option<PathBuf>, args: &HistoryArgs) -> Result<Exit, Error> {

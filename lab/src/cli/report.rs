@@ -6,7 +6,7 @@ use lab_base::{
     say::{self, show},
 };
 use lab_record::{exit::Exit, log};
-use lab_report::{html, terminal, write_all};
+use lab_report::{html, results, terminal, write_all};
 use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -22,7 +22,8 @@ const FAILS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A run's directory: the given path, or its name in the project's results.
 pub(super) fn directory(named: Option<PathBuf>, run: &Path) -> Result<PathBuf, Error> {
-    Ok(if run.join(log::FILE).is_file() { run.to_owned() } else { project::root(named)?.join("results").join(run) })
+    let is_path = run.join(log::FILE).is_file();
+    Ok(if is_path { run.to_owned() } else { results::find(&project::root(named)?.join("results"), run) })
 }
 
 pub(super) fn report(named: Option<PathBuf>, run: &Path, format: &FormatArgs, open: bool) -> Result<Exit, Error> {

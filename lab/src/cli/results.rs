@@ -8,7 +8,7 @@ use lab_base::text;
 use lab_guard::foreign;
 use lab_record::exit::Exit;
 use lab_report::{
-    results::{COUNTS, Decision, Retention, Stored, figures, prune, stored},
+    results::{COUNTS, Decision, Retention, Stored, figures, newest, places, prune},
     run_json,
 };
 use serde::Serialize;
@@ -23,7 +23,7 @@ const SUMMARY_LIMIT: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct PruneArgs {
-    /// Number of runs to keep, instead of the value in lab.toml.
+    /// Number of runs of the suite to keep, and of runs of `lab exec`, instead of the value in lab.toml.
     #[arg(long, value_name = "N", value_parser = super::args::within(1, u32::MAX))]
     keep: Option<u32>,
     /// Days to keep a run, instead of the value in lab.toml.
@@ -41,7 +41,7 @@ pub(super) enum ResultsCommand {
     /// List the runs with their result and size.
     List(OutputArgs),
     /// Remove runs beyond the limits of lab.toml. Never removed are the newest run, the run that `latest` points to,
-    /// and the newest run that did not pass.
+    /// and the newest run that did not pass. Runs of `lab exec` are counted apart.
     Prune(PruneArgs),
 }
 
@@ -64,7 +64,7 @@ struct Listed {
 }
 
 fn list(results: &Path, output: &OutputArgs) -> Result<Exit, Error> {
-    let runs: Vec<Listed> = stored(results)?.iter().map(listed).collect();
+    let runs: Vec<Listed> = newest(results, usize::MAX)?.iter().map(listed).collect();
     output.show("runs", &runs, || format!("{}\n", table(&runs)))?;
     Ok(Exit::Passed)
 }
@@ -95,7 +95,10 @@ fn table(runs: &[Listed]) -> String {
 fn pruned(project: &Path, results: &Path, args: &PruneArgs) -> Result<Exit, Error> {
     let rule = Retention::load(project)?;
     let rule = Retention { keep: args.keep.unwrap_or(rule.keep), days: args.days.unwrap_or(rule.days) };
-    let verdicts = prune(results, rule, args.dry_run)?;
+    let mut verdicts = Vec::new();
+    for place in places(results) {
+        verdicts.extend(prune(&place, rule, args.dry_run)?);
+    }
     let goes = || verdicts.iter().filter(|verdict| verdict.goes);
     let stay = verdicts.len() - goes().count();
     let run = |verdict: &Decision| json!({ "id": verdict.run.id, "why": verdict.why });

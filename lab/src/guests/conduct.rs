@@ -17,7 +17,7 @@ use lab_report::{
     html::HtmlReporter,
     junit::JunitReporter,
     progress::{Detail, of_visit},
-    results::directory,
+    results::{EXEC, directory},
     run_json::RunJson,
 };
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub struct Order {
     /// How guests are run. Values that depend on the plan (shard, canaries, the project's lists) are set later.
     pub how: GuestOptions,
-    /// Directory for results. Default: `results/` in the project.
+    /// Directory for results. Default: `results/` in the project, and `results/exec/` for commands.
     pub out: Option<PathBuf>,
     /// What is printed while it runs.
     pub talk: Talk,
@@ -111,6 +111,9 @@ impl Guests {
         };
         let canary = selected.canary;
         let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
+        // The case that none of a run's kernels can run is of interest in the suite alone. The version of a kernel from source
+        // takes asking the compiler.
+        let others = others.filter(|_| order.how.exec.is_empty());
         let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
         let every_cell = selected.every_cell;
         let plan = narrow(Plan { others, every_cell, ..Plan::new(guests.facts(), selected.cells, full_matrix) });
@@ -134,7 +137,10 @@ impl Guests {
             let why = "--retries can't be used with --isolate=both, which compares two attempts at every cell: remove one of them";
             return Err(Error::Usage(why.to_owned()));
         }
-        let results = out.clone().unwrap_or_else(|| project.root.join("results"));
+        let results = out.clone().unwrap_or_else(|| {
+            let usual = project.root.join("results");
+            if how.exec.is_empty() { usual } else { usual.join(EXEC) }
+        });
         let id = directory::fresh_id();
         let directory = directory::create(&results, &id)?;
         let mut progress = talk.reporter();
@@ -149,7 +155,10 @@ impl Guests {
         if let Some(problem) = problem {
             say(&problem);
         }
-        self.remember(&record);
+        if how.exec.is_empty() {
+            // A command's time says nothing of the next one's, and there is no end of commands.
+            self.remember(&record);
+        }
         // Old runs are removed only from the default directory, never from a directory that the user named.
         if out.is_none()
             && let Some(line) = lab_report::results::sweep(&project.root, &results)

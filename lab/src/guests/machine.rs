@@ -19,9 +19,7 @@ use lab_vm::{
 };
 use std::{
     fs,
-    panic::resume_unwind,
     path::{Path, PathBuf},
-    thread,
 };
 
 /// Guest memory if `kernels.toml` does not set it, MiB.
@@ -36,15 +34,23 @@ pub struct Shape {
     pub cpus: Option<u32>,
     /// Memory, MiB.
     pub memory_mib: Option<u32>,
+    /// Memory without a wish, MiB, where `kernels.toml` does not give more.
+    pub least_mib: u32,
     /// Kernel parameters behind all others.
     pub cmdline: Vec<String>,
 }
 
 impl Shape {
+    /// The machine for programs that are not the lab's. Their tests start threads on a second processor, and fail in less than
+    /// 1 GiB. A guest of another shape than the suite's has a snapshot of its own; restoring that takes no longer.
+    pub fn of_programs() -> Self {
+        Self { cpus: Some(2), least_mib: 1024, ..Self::default() }
+    }
+
     /// A prepared kernel of this shape.
     pub fn of(&self, mut prepared: Prepared) -> Prepared {
         prepared.spec.cpus = self.cpus.unwrap_or(prepared.spec.cpus);
-        prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib);
+        prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib.max(self.least_mib));
         prepared.spec.cmdline.extend(self.cmdline.iter().cloned());
         prepared
     }
@@ -72,13 +78,11 @@ impl Machine {
         let vng = tools
             .virtme_ng()
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
-        let qemu = tools.qemu().map(|qemu| qemu.path);
-        // QEMU is asked two things at once: each start of it takes a tenth of a short run.
-        let (version, sandbox) = thread::scope(|scope| {
-            let sandbox = scope.spawn(|| has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU))));
-            let version = qemu_version(qemu.as_deref());
-            (version, sandbox.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        });
+        let (qemu, full) = tools.qemu().map_or((None, None), |qemu| (Some(qemu.path), qemu.full));
+        // Each start of QEMU takes a tenth of a short run: the answer of the search is used, and a missing one asked for again,
+        // for its error.
+        let sandbox = has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)));
+        let version = full.map_or_else(|| qemu_version(qemu.as_deref()), Ok);
         let versions = Versions {
             lab: crate::VERSION.to_owned(),
             agent: agent_version,

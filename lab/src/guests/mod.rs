@@ -54,12 +54,13 @@ use lab_report::{
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
 use std::{
     num::NonZeroUsize,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, available_parallelism},
+    thread::{self, ScopedJoinHandle, available_parallelism},
 };
 
 /// How guests are run.
@@ -106,6 +107,10 @@ pub struct Selection {
     pub cells: Vec<String>,
 }
 
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
 /// The unpacked kernels, and the machine that boots them.
 pub struct Guests {
     machine: Machine,
@@ -142,7 +147,15 @@ impl Guests {
         selected: &Selected,
         say: &dyn Fn(&str),
     ) -> Result<Self, Error> {
-        let machine = Machine::new(project.cache.root(), selected.artifacts.clone(), selected.agent_version.clone())?;
+        // Programs are asked at the same time: a command in a restored guest takes no longer than these answers.
+        let (machine, topologies, provenance) = thread::scope(|scope| {
+            let topologies = scope.spawn(|| artifacts::topologies(&selected.artifacts.agent.path));
+            let provenance = scope.spawn(|| provenance::of(&project.root));
+            let agent = (selected.artifacts.clone(), selected.agent_version.clone());
+            let machine = Machine::new(project.cache.root(), agent.0, agent.1);
+            (machine, joined(topologies), joined(provenance))
+        });
+        let (machine, topologies) = (machine?, topologies?);
         let launcher = VngLauncher::new();
         SnapshotStore::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
@@ -150,9 +163,8 @@ impl Guests {
         let acceleration = machine.acceleration(&launcher, first, say, &|| interrupt.signal().is_some())?;
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
-        let topologies = artifacts::topologies(&selected.artifacts.agent.path)?;
         let call = Some(provenance::call(&project.root, project.named.as_deref()));
-        let provenance = Provenance { call, ..provenance::of(&project.root) };
+        let provenance = Provenance { call, ..provenance };
         Ok(Self {
             machine,
             kernels,

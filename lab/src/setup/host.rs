@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn debian_compiler_is_preferred_when_complete() {
-        let linker = HostProgram { path: "/x".into(), version: Some(BPF_LINKER), objection: None };
+        let linker = HostProgram { path: "/x".into(), version: Some(BPF_LINKER), full: None, objection: None };
         let mut host = Host { nightly_rust_src: true, bpf_linker: Some(linker), ..Host::default() };
         assert_eq!(host.bpf_rust(), Some(BpfRust::Nightly));
         host.packages = private::BPF.roots.iter().map(|name| (name.to_string(), "1".into())).collect();

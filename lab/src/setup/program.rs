@@ -25,6 +25,8 @@ pub struct HostProgram {
     pub path: PathBuf,
     /// Major, minor and patch; `None` where it did not start or printed no version.
     pub version: Option<(u32, u32, u32)>,
+    /// QEMU's version with the distribution's, for reports.
+    pub full: Option<String>,
     /// Why no guest can use it although it starts.
     pub objection: Option<String>,
 }
@@ -37,17 +39,17 @@ impl HostProgram {
             .stderr_to_stdout()
             .unchecked()
             .read();
-        Self { version: output.ok().and_then(|text| first_version(&text)), path, objection: None }
+        Self { version: output.ok().and_then(|text| first_version(&text)), path, full: None, objection: None }
     }
 
     /// As [`Self::ask`], for QEMU: the version of any other program is ignored.
     pub(super) fn ask_qemu(path: PathBuf) -> Self {
         match qemu_version(Some(&path)) {
-            Ok(text) => Self { version: first_version(&text), path, objection: None },
+            Ok(text) => Self { version: first_version(&text), path, full: Some(text), objection: None },
             Err(error @ VmError::Unreachable { .. }) => {
-                Self { version: None, path, objection: Some(error.to_string()) }
+                Self { version: None, path, full: None, objection: Some(error.to_string()) }
             }
-            Err(_) => Self { version: None, path, objection: None },
+            Err(_) => Self { version: None, path, full: None, objection: None },
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
 use lab_vm::{Accel, Acceleration};
 
 fn program(path: &str, version: (u32, u32, u32)) -> Option<HostProgram> {
-    Some(HostProgram { path: PathBuf::from(path), version: Some(version), objection: None })
+    Some(HostProgram { path: PathBuf::from(path), version: Some(version), full: None, objection: None })
 }
 
 /// Debian with nothing but Rust.
@@ -187,7 +187,7 @@ fn an_old_compiler_stops_everything_with_one_line() {
 
 #[test]
 fn a_chosen_qemu_that_does_not_start_is_named() {
-    let qemu = Some(HostProgram { path: "/opt/qemu".into(), version: None, objection: None });
+    let qemu = Some(HostProgram { path: "/opt/qemu".into(), version: None, full: None, objection: None });
     let host = Host { qemu, qemu_chosen: true, ..complete() };
     assert_eq!(
         SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap_err().to_string(),

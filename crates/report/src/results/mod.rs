@@ -21,6 +21,36 @@ use std::{
 /// Size of the end of the file that contains the last event, bytes.
 const LAST_SIZE: u64 = 4 << 10;
 
+/// The directory below the suite's runs with those of `lab exec`. A prefix of another runner makes many runs in little time: in a
+/// directory of their own, with a count of its own, they never push the suite's out.
+pub const EXEC: &str = "exec";
+
+/// The directories of runs below `results/`.
+pub fn places(results: &Path) -> [PathBuf; 2] {
+    [results.to_owned(), results.join(EXEC)]
+}
+
+/// The newest runs of a directory and of its [`EXEC`], at most `last` of each, oldest first.
+///
+/// # Errors
+/// As of [`stored`].
+pub fn newest(results: &Path, last: usize) -> Result<Vec<Stored>, ReportError> {
+    let mut found = Vec::new();
+    for place in places(results) {
+        let mut runs = stored(&place)?;
+        found.extend(runs.split_off(runs.len().saturating_sub(last)));
+    }
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(found)
+}
+
+/// The directory of a run by its name: its id, `latest`, `exec/latest`, or the id of a command's run.
+pub fn find(results: &Path, name: &Path) -> PathBuf {
+    let found = places(results).map(|place| place.join(name));
+    let [usual, _] = &found;
+    found.iter().find(|run| run.join(log::FILE).is_file()).unwrap_or(usual).clone()
+}
+
 /// A run in the directory of runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -129,5 +159,28 @@ mod tests {
         assert_eq!(ids, ["20261119T120000Z-abcdef", "20261120T120000Z-abcdef"]);
         assert!(stored(&dir.path().join("none")).unwrap().is_empty());
         assert!(is_id(&crate::results::directory::fresh_id()));
+    }
+
+    #[test]
+    fn runs_of_commands_are_found_and_do_not_displace_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let [suite, exec] = places(dir.path());
+        for (place, day) in [(&suite, 18), (&suite, 19), (&exec, 20), (&exec, 21), (&exec, 22)] {
+            let run = place.join(format!("202611{day}T120000Z-abcdef"));
+            fs::create_dir_all(&run).unwrap();
+            fs::write(run.join(log::FILE), "").unwrap();
+        }
+        let days = |last| -> Vec<String> {
+            newest(dir.path(), last).unwrap().into_iter().map(|it| it.id[6..8].to_owned()).collect()
+        };
+        assert_eq!(
+            (days(9), days(1)),
+            (["18", "19", "20", "21", "22"].map(String::from).to_vec(), vec!["19".to_owned(), "22".to_owned()])
+        );
+        let named = |name: &str| find(dir.path(), Path::new(name));
+        assert_eq!(named("20261118T120000Z-abcdef"), suite.join("20261118T120000Z-abcdef"));
+        assert_eq!(named("20261121T120000Z-abcdef"), exec.join("20261121T120000Z-abcdef"));
+        assert_eq!(named("exec/20261121T120000Z-abcdef"), exec.join("20261121T120000Z-abcdef"));
+        assert_eq!(named("nosuch"), suite.join("nosuch"));
     }
 }

@@ -123,7 +123,7 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Deci
     Ok(verdicts)
 }
 
-/// Removes old runs after a run into the project's results directory. Errors don't affect the run. Returns a line to
+/// Removes old runs after a run into one of the project's directories of runs. Errors don't affect the run. Returns a line to
 /// print, if any.
 pub fn sweep(project: &Path, results: &Path) -> Option<String> {
     // Two processes that finish at the same time must not remove the same run.
@@ -134,7 +134,8 @@ pub fn sweep(project: &Path, results: &Path) -> Option<String> {
     match told {
         Ok((verdicts, Retention { keep, days })) => {
             let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
-            (gone > 0).then(|| format!("removed {gone} old runs from results/ (keep {keep}, {days} days)"))
+            let place = results.strip_prefix(project).unwrap_or(results).display();
+            (gone > 0).then(|| format!("removed {gone} old runs from {place}/ (keep {keep}, {days} days)"))
         }
         Err(error) => Some(format!("old runs could not be removed: {error}")),
     }

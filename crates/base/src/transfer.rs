@@ -50,7 +50,8 @@ impl Drop for Transfer {
 
 /// A bar.
 pub fn bar(done: u64, total: u64) -> String {
-    let full = usize::try_from(done.min(total) * BAR as u64 / total.max(1)).unwrap_or(BAR);
+    let full = (done.min(total) * BAR as u64).checked_div(total).and_then(|full| usize::try_from(full).ok());
+    let full = full.unwrap_or(BAR);
     format!("[{}{}]", "#".repeat(full), " ".repeat(BAR - full))
 }
 

@@ -11,6 +11,7 @@ use lab_topology::{
     queue,
 };
 use nix::errno::Errno;
+use std::sync::OnceLock;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -140,7 +141,10 @@ fn ipv6() -> Finding {
 /// There is no such setting where the kernel was built without the compiler, and 0 is the interpreter.
 fn bpf_jit() -> Finding {
     const SETTING: &str = "/proc/sys/net/core/bpf_jit_enable";
-    match std::fs::read_to_string(SETTING) {
+    // Only the first namespace has the setting (net_core_table in net/core/sysctl_net_core.c); the first probe runs there.
+    static READ: OnceLock<Result<String, String>> = OnceLock::new();
+    let read = || std::fs::read_to_string(SETTING).map_err(|error| error.to_string());
+    match READ.get_or_init(read) {
         Ok(value) if value.trim() != "0" => Ok(format!("{SETTING} is {}", value.trim())),
         Ok(_) => Err(Missing { absent: true, detail: format!("{SETTING} is 0") }),
         Err(error) => Err(Missing { absent: true, detail: format!("{SETTING}: {error}") }),

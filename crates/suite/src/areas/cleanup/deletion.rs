@@ -114,7 +114,7 @@ fn pod_gone(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     if variant.device().is_netkit() {
         hooks.extend([(&host, primary, Hook::NetkitPrimary), (&host, primary, Hook::NetkitPeer)]);
     }
-    let on_host = hooks.iter().filter(|(_, ifindex, _)| *ifindex == primary).count();
+    let on_host = hooks.iter().filter(|(ns, ..)| std::ptr::eq(*ns, &host)).count();
     let mut links: Vec<(Hook, BpfLink)> = Vec::new();
     for (ns, ifindex, hook) in hooks {
         let (linked, plain) = (program()?, program()?);

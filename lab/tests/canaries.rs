@@ -89,8 +89,13 @@ fn canaries_fail_as_expected_and_affect_no_other_cell() {
     assert_eq!(verdicts.len(), 3 * WANTED.len(), "every cell of every kernel, and no other\n{words}");
     for kernel in ["6.1", "6.12", "6.17"] {
         for (cell, outcome, message) in WANTED {
-            let (outcome, message) =
-                if (kernel, &cell[..3]) == ("6.1", "Z27") { ("skipped", "no netkit") } else { (outcome, message) };
+            let (outcome, message) = if kernel == "6.1" && cell.starts_with("Z26") {
+                ("skipped", "no tcx")
+            } else if kernel == "6.1" && cell.starts_with("Z27") {
+                ("skipped", "no netkit")
+            } else {
+                (outcome, message)
+            };
             let of_cell = &verdicts[&(kernel.to_owned(), cell.to_owned())];
             assert_eq!(of_cell.len(), 1, "{kernel} {cell}: one verdict, and only one");
             let seen = &of_cell[0];

@@ -51,7 +51,7 @@ impl KernelClass {
         }
     }
 
-    /// The predefined class from which the name of one's own is one edit away, as a slip of the finger is.
+    /// The predefined class whose name differs by one edit: probably a typing error.
     pub(super) fn near(&self) -> Option<Self> {
         let Self::Own(name) = self else { return None };
         Self::PREDEFINED.into_iter().find(|class| lab_base::nearest::is_slip(&name.to_ascii_lowercase(), class.name()))

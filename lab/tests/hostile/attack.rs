@@ -33,6 +33,10 @@ impl By {
     }
 }
 
+/// Runs an attack, and returns what was seen.
+type Act = fn(&Stage<'_>) -> Seen;
+type Text = &'static str;
+
 /// A row of the table.
 pub struct Attack {
     /// Its name.
@@ -46,7 +50,14 @@ pub struct Attack {
     /// The expected result.
     pub wanted: Wanted,
     /// The code that runs it.
-    pub act: fn(&Stage<'_>) -> Seen,
+    pub act: Act,
+}
+
+impl Attack {
+    /// Makes the rows of one attacker: name, attack, promise, expected result and code.
+    pub fn by(by: By) -> impl Fn(Text, Text, Text, Wanted, Act) -> Self {
+        move |name, what, promise, wanted, act| Self { name, by, what, promise, wanted, act }
+    }
 }
 
 /// The expected result of an attack.

@@ -18,16 +18,6 @@ const SETTINGS: &str = "Settings are refused with the key that is wrong, and are
 const FILES: &str = "A project names files, and nothing else is opened or printed";
 const PATHS: &str = "A program is never taken from the working directory";
 
-fn row(
-    name: &'static str,
-    what: &'static str,
-    promise: &'static str,
-    wanted: Wanted,
-    act: fn(&Stage<'_>) -> Seen,
-) -> Attack {
-    Attack { name, by: By::Project, what, promise, wanted, act }
-}
-
 /// A project with this `kernels.toml`.
 fn project(stage: &Stage<'_>, matrix: &str) -> PathBuf {
     let project = stage.run().join("project");
@@ -57,7 +47,7 @@ fn image(stage: &Stage<'_>, image: &str) -> Seen {
 pub fn attacks() -> Vec<Attack> {
     let mut all = settings();
     all.extend(files());
-    all.push(row(
+    all.push(Attack::by(By::Project)(
         "programs-are-planted",
         "the working directory is on PATH, and has programs with the names of those that the lab starts",
         PATHS,
@@ -114,6 +104,7 @@ pub fn attacks() -> Vec<Attack> {
 }
 
 fn settings() -> Vec<Attack> {
+    let row = Attack::by(By::Project);
     vec![
         row(
             "kernel-of-the-matrix-climbs",
@@ -187,6 +178,7 @@ fn settings() -> Vec<Attack> {
 }
 
 fn files() -> Vec<Attack> {
+    let row = Attack::by(By::Project);
     vec![
         row(
             "matrix-is-a-fifo",

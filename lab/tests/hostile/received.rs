@@ -21,16 +21,6 @@ const OURS: &str = "Nothing outside of the results is removed or written";
 const GOOD: &str = "20261119T120000Z-abcdef";
 const EVIL: &str = "20261120T120000Z-abcdef";
 
-fn row(
-    name: &'static str,
-    what: &'static str,
-    promise: &'static str,
-    wanted: Wanted,
-    act: fn(&Stage<'_>) -> Seen,
-) -> Attack {
-    Attack { name, by: By::Results, what, promise, wanted, act }
-}
-
 /// A project with a good run and another one, whose directory is returned.
 fn project(stage: &Stage<'_>) -> (PathBuf, PathBuf) {
     let project = stage.run().join("project");
@@ -53,6 +43,7 @@ fn told(stage: &Stage<'_>, project: &Path, arguments: &[&str]) -> Seen {
 
 /// The rows.
 pub fn attacks() -> Vec<Attack> {
+    let row = Attack::by(By::Results);
     let mut all = vec![
         row(
             "summary-is-a-fifo",

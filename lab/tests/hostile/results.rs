@@ -22,16 +22,6 @@ use std::{
 /// Control sequences for terminals, browsers, CI systems and parsers.
 const EVIL: &str = "\x1b]0;x\x07\x1b[2J\u{202e}\u{200b}\u{feff}\r\n::error::forged\n##[add-mask]forged\nok 9 forged\n]]><script>x</script>|`x`";
 
-fn row(
-    name: &'static str,
-    what: &'static str,
-    promise: &'static str,
-    wanted: Wanted,
-    act: fn(&Stage<'_>) -> Seen,
-) -> Attack {
-    Attack { name, by: By::Results, what, promise, wanted, act }
-}
-
 const NAMES: &str = "A name that is read back is checked where it is read";
 const PLAIN: &str = "Only plain files are taken from elsewhere";
 const WORDS: &str = "Words from results steer no terminal and command no CI system";
@@ -102,6 +92,7 @@ pub fn attacks() -> Vec<Attack> {
 }
 
 fn names() -> Vec<Attack> {
+    let row = Attack::by(By::Results);
     let refused = || Wanted::exit(&[2], &["is not a valid name of a kernel or a run"]);
     vec![
         row("kernel-id-climbs", "a shard's kernel id is `../evil`", NAMES, refused(), |stage| {
@@ -142,6 +133,7 @@ fn names() -> Vec<Attack> {
 }
 
 fn links() -> Vec<Attack> {
+    let row = Attack::by(By::Results);
     let link = || Wanted::exit(&[3], &["a symbolic link instead of a"]);
     vec![
         row("shard-is-a-link", "a shard's directory is a link to another", PLAIN, link(), |stage| {
@@ -208,6 +200,7 @@ fn links() -> Vec<Attack> {
 }
 
 fn words() -> Vec<Attack> {
+    let row = Attack::by(By::Results);
     let quiet = || Wanted::exit(&[1], &[]).never(&["\n::error", "##[add-mask]", "\nok 9 forged"]);
     let commands = || Wanted::exit(&[1], &[]).never(&["\n::error", "##[add-mask]"]);
     vec![
@@ -250,6 +243,7 @@ fn told_in_ci(stage: &Stage<'_>, arguments: &[&str]) -> Seen {
 }
 
 fn sizes() -> Vec<Attack> {
+    let row = Attack::by(By::Results);
     vec![
         row(
             "evidence-is-sparse",

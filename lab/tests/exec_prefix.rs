@@ -27,8 +27,12 @@ fn prefix() -> String {
     prefix
 }
 
+/// Runs `script` as a person's shell does: without what `make test` gives to the tests, which would make a make in
+/// the script print the directories that it enters.
 fn shell(cwd: &Path, script: &str) -> Output {
-    Command::new("sh").args(["-c", script]).current_dir(cwd).stdin(Stdio::null()).output().unwrap()
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).current_dir(cwd).stdin(Stdio::null());
+    shell.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS").output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -1,6 +1,6 @@
 //! Layouts that the eBPF programs and user space share.
 //!
-//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature
+//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`witness`] has the events of the witness, [`datapath`] the maps of the miniature
 //! datapath.
 //!
 //! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and
@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod datapath;
+pub mod witness;
 
 /// Verdict that leaves the packet to the next program: `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
 /// (include/uapi/linux/pkt_cls.h, include/uapi/linux/bpf.h).

@@ -19,6 +19,8 @@ const RAW_TRACEPOINT_OPEN: u32 = 17;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
 const LINK_DETACH: u32 = 34;
+/// `BPF_F_REPLACE`, include/uapi/linux/bpf.h.
+const REPLACE: u32 = 1 << 2;
 
 /// A number of the request.
 #[inline(always)]
@@ -59,7 +61,12 @@ fn command_begins(ctx: FEntryContext) {
         LINK_CREATE => kernel::program(event, kernel::behind(number(event, 0))),
         RAW_TRACEPOINT_OPEN => kernel::program(event, kernel::behind(number(event, 8))),
         OBJ_PIN => pinned(event, is_kernel),
-        _ => kernel::program(event, kernel::behind(number(event, 4))),
+        _ => {
+            kernel::program(event, kernel::behind(number(event, 4)));
+            if number(event, 12) & REPLACE != 0 {
+                event.old_prog_id = kernel::prog_id(kernel::behind(number(event, 16)));
+            }
+        }
     }
 }
 

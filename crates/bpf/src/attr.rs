@@ -274,7 +274,10 @@ mod tests {
             load(offset_of!(ProgLoadTracing, attach_btf_id)),
             offset_of!(uapi::bpf_attr__bindgen_ty_4, attach_btf_id)
         );
-        assert_eq!(load(offset_of!(ProgLoadTracing, prog_btf_fd)), offset_of!(uapi::bpf_attr__bindgen_ty_4, prog_btf_fd));
+        assert_eq!(
+            load(offset_of!(ProgLoadTracing, prog_btf_fd)),
+            offset_of!(uapi::bpf_attr__bindgen_ty_4, prog_btf_fd)
+        );
         assert_eq!(load(offset_of!(ProgLoadTracing, attach_btf_obj_fd)), 112);
         assert_eq!(size_of::<BtfInfo>(), 32);
         assert_eq!(offset_of!(ProgRunInfo, name), offset_of!(uapi::bpf_prog_info, name));

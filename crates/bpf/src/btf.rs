@@ -248,7 +248,8 @@ mod tests {
         }
 
         fn bytes(&self) -> Vec<u8> {
-            let lengths = [HEADER as u32, 0, self.types.len() as u32, self.types.len() as u32, self.strings.len() as u32];
+            let lengths =
+                [HEADER as u32, 0, self.types.len() as u32, self.types.len() as u32, self.strings.len() as u32];
             let mut bytes = vec![0x9f, 0xeb, 1, 0];
             bytes.extend(lengths.iter().flat_map(|number| number.to_le_bytes()));
             bytes.extend(&self.types);
@@ -281,7 +282,10 @@ mod tests {
         assert_eq!((found.get("net"), found.get("f")), (Some(&5), Some(&7)));
         assert_eq!(btf.offset(5, "ns.inum"), Ok(8));
         assert_eq!(btf.offset(5, "x"), Ok(0));
-        assert_eq!(btf.offset(5, "ns.gone").unwrap_err().to_string(), "the kernel's type information has no member ns.gone");
+        assert_eq!(
+            btf.offset(5, "ns.gone").unwrap_err().to_string(),
+            "the kernel's type information has no member ns.gone"
+        );
     }
 
     #[test]

@@ -152,7 +152,8 @@ fn assemble(
     name: &str,
     instructions: &[bpf_insn],
 ) -> Result<RawProgram, BpfError> {
-    let fd = prog_load(&ProgramLoad { prog_type, expected_attach_type, name, license: GPL, instructions, function: None })?;
+    let fd =
+        prog_load(&ProgramLoad { prog_type, expected_attach_type, name, license: GPL, instructions, function: None })?;
     let id = id_of(&fd)?;
     Ok(RawProgram { fd, id })
 }

@@ -264,11 +264,7 @@ const STRUCTS: [&str; 15] = [
     "tcf_proto",
 ];
 
-fn config(
-    kernel: &Btf<'_>,
-    known: &HashMap<&str, u32>,
-    module: Option<&Module>,
-) -> Result<WitnessConfig, BtfError> {
+fn config(kernel: &Btf<'_>, known: &HashMap<&str, u32>, module: Option<&Module>) -> Result<WitnessConfig, BtfError> {
     let offset = |name: &str, member: &str| {
         let id = known.get(name).ok_or_else(|| BtfError::Absent(format!("struct {name}")))?;
         kernel.offset(*id, member)

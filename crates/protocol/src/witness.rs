@@ -1,0 +1,216 @@
+//! The witness's account: what a program attached, how, whether it ran, and what it left behind; and what may be demanded of it.
+//!
+//! The account is the guest's, read from the kernel and not from the program. The demands are judged by the host.
+
+use crate::attach::AttachType;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
+
+/// Rows of an account, at most: those beyond are counted.
+pub const ROWS: usize = 256;
+/// Leftovers of an account, at most.
+pub const LEFT: usize = 256;
+/// The word on a guest's kernel command line by which the agent loads the witness before the snapshot is taken.
+pub const PRELOAD: &str = "netkit_lab.witness";
+
+/// What is demanded of the attachments of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AttachRules {
+    /// Attach types of which every attachment must be, and at least one must have been made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<TypesFor>,
+    /// Attach types of which none may be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forbid: Vec<TypesFor>,
+    /// Nothing may be left attached.
+    #[serde(default)]
+    pub forbid_leaks: bool,
+    /// Every program that was attached must have run.
+    #[serde(default)]
+    pub require_ran: bool,
+}
+
+impl AttachRules {
+    /// Whether nothing is demanded.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Attach types, on devices of one kind or of any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypesFor {
+    /// Kind of the device as the kernel has it, `netkit`; any if `None`.
+    pub kind: Option<String>,
+    /// The types; the best that the kernel has for the device if it is empty.
+    pub types: Vec<AttachType>,
+}
+
+impl fmt::Display for TypesFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(kind) = &self.kind {
+            write!(f, "{kind}=")?;
+        }
+        let names: Vec<&str> = self.types.iter().map(|it| it.name()).collect();
+        f.write_str(if names.is_empty() { "best".to_owned() } else { names.join(",") }.as_str())
+    }
+}
+
+/// By which interface a program was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// `BPF_LINK_CREATE`, or `BPF_RAW_TRACEPOINT_OPEN`.
+    Link,
+    /// `BPF_PROG_ATTACH`.
+    Program,
+    /// `RTM_NEWTFILTER`.
+    Filter,
+    /// `IFLA_XDP`.
+    Netlink,
+}
+
+impl Way {
+    /// The word in reports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Program => "prog",
+            Self::Filter => "filter",
+            Self::Netlink => "netlink",
+        }
+    }
+}
+
+/// Where programs are attached.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// One of the three mechanisms; `None` for hooks of another kind, which are reported and not judged.
+    pub attach: Option<AttachType>,
+    /// The hook, named as in bpftool: `tcx/ingress`, `clsact/egress`, `cgroup_inet_egress`.
+    pub hook: String,
+    /// Name of the device; empty for a hook without.
+    pub device: String,
+    /// Its kind as the kernel has it: `netkit`, `veth`; empty for one without.
+    pub kind: String,
+    /// Its network namespace: the topology's name for it, or `net:[inode]`.
+    pub namespace: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hook)?;
+        if self.device.is_empty() {
+            return Ok(());
+        }
+        write!(f, " of {}", self.device)?;
+        if !self.kind.is_empty() {
+            write!(f, " ({})", self.kind)?;
+        }
+        write!(f, " in {}", self.namespace)
+    }
+}
+
+/// What one process did with one program at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRow {
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// By which interface.
+    pub way: Way,
+    /// Name of the program, at most 15 bytes.
+    pub program: String,
+    /// Its tag: a hash of its instructions, hexadecimal.
+    pub tag: String,
+    /// Ids of the programs, the first ones.
+    pub ids: Vec<u32>,
+    /// Name of the process.
+    pub process: String,
+    /// Its number, of the first attempt.
+    pub pid: u32,
+    /// Milliseconds from the begin to the first attempt.
+    pub first_ms: u64,
+    /// How often it was attached.
+    pub attached: u64,
+    /// How often the kernel refused, by errno.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<i32, u64>,
+    /// How often it was detached, by anybody.
+    pub detached: u64,
+    /// How often another program took its place.
+    pub replaced: u64,
+    /// How often the programs ran, wherever they were attached; `None` where the kernel did not say.
+    pub runs: Option<u64>,
+    /// Particulars of the request: `direct-action`, `prio 49152`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// Something that is still attached, or a link that still exists, after all processes of the program have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// Where.
+    #[serde(flatten)]
+    pub place: Place,
+    /// Name of the program.
+    pub program: String,
+    /// Its id.
+    pub prog_id: u32,
+    /// The link, where it is one.
+    pub link_id: Option<u32>,
+    /// Where it is pinned, if that was seen.
+    pub pin: Option<String>,
+    /// The process that attached it, with its number; `None` if that was not seen.
+    pub by: Option<String>,
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {} (id {}) at {}", self.program, self.prog_id, self.place)?;
+        if let Some(link) = self.link_id {
+            write!(f, ", link {link}")?;
+        }
+        if let Some(pin) = &self.pin {
+            write!(f, ", pinned at {pin}")?;
+        }
+        match &self.by {
+            Some(by) => write!(f, ", attached by {by}"),
+            None => f.write_str(", attached by a process that was not seen"),
+        }
+    }
+}
+
+/// The whole account.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// Why there is no account, if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
+    /// From what it was read, and what that can't see; one line each.
+    pub sources: Vec<String>,
+    /// What happened.
+    pub rows: Vec<AttachRow>,
+    /// What is left.
+    pub left: Vec<Leftover>,
+    /// Events that the kernel had.
+    pub events: u64,
+    /// Events that were lost: what they would have told is not in the account.
+    pub lost: u64,
+    /// Rows and leftovers beyond [`ROWS`] and [`LEFT`].
+    pub omitted: u64,
+    /// Attachments that are gone although no event says so, and ends of attachments that no event began.
+    pub unexplained: u64,
+}
+
+impl Account {
+    /// An account that could not be had.
+    pub fn absent(reason: impl Into<String>) -> Self {
+        Self { absent: Some(reason.into()), ..Self::default() }
+    }
+
+    /// Whether it is known to be whole: what it does not have did not happen.
+    pub const fn is_whole(&self) -> bool {
+        self.absent.is_none() && self.lost == 0 && self.omitted == 0
+    }
+}

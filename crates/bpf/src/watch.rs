@@ -125,6 +125,22 @@ impl WatchObject {
     }
 }
 
+/// Waits until there are events, at most this long.
+pub fn wait(bell: &OwnedFd, milliseconds: u16) {
+    let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
+    // However it ends: the events are looked at.
+    let _ = poll(&mut fds, PollTimeout::from(milliseconds));
+}
+
+/// Has the kernel count how often each program runs, until this is dropped.
+///
+/// # Errors
+/// [`BpfError::Call`].
+pub fn count_runs() -> Result<OwnedFd, BpfError> {
+    sys::bpf_fd(Command::EnableStats, &mut attr::EnableStats::default())
+        .map_err(|errno| BpfError::call("BPF_ENABLE_STATS", errno))
+}
+
 /// The programs, attached. Dropping it detaches and frees them.
 pub struct Watch {
     // Links before programs before maps.
@@ -134,12 +150,10 @@ pub struct Watch {
     events: RingBuf<MapData>,
     lost: PerCpuArray<MapData, u64>,
     _maps: Vec<MapData>,
-    statistics: Option<OwnedFd>,
 }
 
 impl Watch {
-    /// Loads and attaches; events of the process `own_tgid` are not written. From then on the kernel counts how often each
-    /// program runs.
+    /// Loads and attaches; events of the process `own_tgid` are not written.
     ///
     /// # Errors
     /// [`WatchError`].
@@ -173,16 +187,7 @@ impl Watch {
         let wrong = |map| move |error| BpfError::Map { map, error };
         let events = RingBuf::try_from(take("EVENTS")?).map_err(wrong("EVENTS"))?;
         let lost = PerCpuArray::try_from(take("LOST")?).map_err(wrong("LOST"))?;
-        let statistics = sys::bpf_fd(Command::EnableStats, &mut attr::EnableStats::default());
-        Ok(Self {
-            links,
-            programs,
-            unwatched,
-            events,
-            lost,
-            _maps: maps.into_values().collect(),
-            statistics: statistics.ok(),
-        })
+        Ok(Self { links, programs, unwatched, events, lost, _maps: maps.into_values().collect() })
     }
 
     /// Hands every event that is there to `take`.
@@ -192,10 +197,12 @@ impl Watch {
         }
     }
 
-    /// Waits until there are events, at most this long. Gives whether there are.
-    pub fn wait(&self, milliseconds: u16) -> bool {
-        let mut fds = [PollFd::new(self.events.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::from(milliseconds)).is_ok_and(|ready| ready > 0)
+    /// A descriptor that is readable while there are events, for [`wait`].
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn bell(&self) -> std::io::Result<OwnedFd> {
+        self.events.as_fd().try_clone_to_owned()
     }
 
     /// Events that were lost so far.
@@ -217,11 +224,6 @@ impl Watch {
     /// Functions that are not watched, each with the reason.
     pub fn unwatched(&self) -> &[(&'static str, String)] {
         &self.unwatched
-    }
-
-    /// Whether the kernel counts the runs of programs.
-    pub const fn counts_runs(&self) -> bool {
-        self.statistics.is_some()
     }
 }
 

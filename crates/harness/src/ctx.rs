@@ -363,6 +363,7 @@ impl Ctx {
             log: self.log,
             metrics: self.metrics,
             program: None,
+            witness: None,
             attachments,
         }
     }

@@ -66,7 +66,7 @@ pub struct Runner {
     mutants: Vec<(&'static str, Fault)>,
     templates: Vec<Template>,
     /// Objects that existed before the first cell.
-    before: Inventory,
+    before: Mutex<Inventory>,
     capabilities: Arc<Capabilities>,
     programs: Arc<Programs>,
     datapath: DatapathObject,
@@ -105,7 +105,7 @@ impl Runner {
                 .map(|mutant| (mutant.name, mutant.fault))
                 .collect(),
             templates,
-            before,
+            before: Mutex::new(before),
             capabilities: Arc::new(capabilities),
             programs: Arc::new(programs),
             datapath,
@@ -118,11 +118,19 @@ impl Runner {
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
-        match self.before.settled(Path::new(PINS), patience) {
+        match unpoisoned(self.before.lock()).settled(Path::new(PINS), patience) {
             Ok(_) => Vec::new(),
             Err(HarnessError::Leaks { left, stalled: None }) => left,
             Err(error) => vec![error.to_string()],
         }
+    }
+
+    /// Runs `work`, whose programs, maps and links are the lab's own and no leaks.
+    ///
+    /// # Errors
+    /// The kernel refuses the query.
+    pub fn except<R>(&self, work: impl FnOnce() -> R) -> Result<R, HarnessError> {
+        unpoisoned(self.before.lock()).except(work)
     }
 
     /// The probes' answers.

@@ -159,6 +159,9 @@ pub struct Leftover {
     pub prog_id: u32,
     /// The link, where it is one.
     pub link_id: Option<u32>,
+    /// The link is on no hook any more: its device has gone, or it was detached.
+    #[serde(default)]
+    pub is_detached: bool,
     /// Where it is pinned, if that was seen.
     pub pin: Option<String>,
     /// The process that attached it, with its number; `None` if that was not seen.
@@ -169,7 +172,7 @@ impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "program {} (id {}) at {}", self.program, self.prog_id, self.place)?;
         if let Some(link) = self.link_id {
-            write!(f, ", link {link}")?;
+            write!(f, ", link {link}{}", if self.is_detached { " (detached)" } else { "" })?;
         }
         if let Some(pin) = &self.pin {
             write!(f, ", pinned at {pin}")?;
@@ -184,7 +187,7 @@ impl fmt::Display for Leftover {
 /// The whole account.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Account {
-    /// Why there is no account, if there is none.
+    /// Why there are no events, if there are none: then only what is left is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,
     /// From what it was read, and what that can't see; one line each.

@@ -1,6 +1,9 @@
 //! Closes the book: what happened is held against what the kernel lists.
 
-use crate::book::{Alive, Book, Standing};
+use crate::{
+    book::{Alive, Book, Standing},
+    names::Hooked,
+};
 use lab_protocol::witness::{Account, LEFT, Leftover};
 
 impl Book {
@@ -12,14 +15,17 @@ impl Book {
         for standing in after.iter().filter(is_new) {
             let maker = self.maker(standing);
             let pin = standing.link.and_then(|link| self.pins.get(&link).cloned());
+            // Its maker's words for the place, which name what a link's own list does not.
+            let (hook, target) = match &maker {
+                Some(alive) if alive.hook.attach == standing.attach => (alive.hook.clone(), &alive.target),
+                _ => (Hooked { attach: standing.attach, name: standing.hook.clone() }, &standing.target),
+            };
             left.push(Leftover {
-                place: self.place(
-                    &standing.target,
-                    crate::names::Hooked { attach: standing.attach, name: standing.hook.clone() },
-                ),
+                place: self.place(target, hook),
                 program: standing.program.name.clone(),
                 prog_id: standing.program.id,
                 link_id: standing.link,
+                is_detached: standing.is_detached,
                 pin,
                 by: maker.map(|alive| alive.by),
             });
@@ -62,8 +68,8 @@ impl Book {
 }
 
 /// Whether the kernel lists this kind of attachment: links and what is on the hooks of the three mechanisms.
-const fn is_judged(alive: &Alive) -> bool {
-    alive.hook.attach.is_some()
+fn is_judged(alive: &Alive) -> bool {
+    alive.hook.attach.is_some() && !is_unlisted(&alive.hook.name)
 }
 
 fn is_same(a: &Standing, b: &Standing) -> bool {
@@ -73,4 +79,9 @@ fn is_same(a: &Standing, b: &Standing) -> bool {
         (None, None) => a.program.id == b.program.id && place(a) == place(b),
         _ => false,
     }
+}
+
+/// Filters of shared blocks and of queueing disciplines other than clsact and ingress.
+fn is_unlisted(hook: &str) -> bool {
+    hook.starts_with("qdisc ") || hook.starts_with("block ")
 }

@@ -31,6 +31,8 @@ pub struct Standing {
     pub program: Program,
     /// The link, where it is one.
     pub link: Option<u32>,
+    /// The link is on no hook any more.
+    pub is_detached: bool,
 }
 
 /// A program at its end, or at the end of the account.

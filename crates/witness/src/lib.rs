@@ -17,5 +17,5 @@ mod request;
 mod tests;
 
 pub use book::{Book, Ended, Standing};
-pub use decode::{Event, What};
-pub use names::{hook_of, hook_of_link, hook_of_type};
+pub use decode::{Event, Program, Target, What};
+pub use names::{Hooked, hook_of_link, hook_of_type};

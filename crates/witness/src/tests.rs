@@ -114,6 +114,7 @@ fn standing(attach_type: u32, prog: u32, link: Option<u32>) -> Standing {
         target: Target { netns: NETNS, ifindex: 6, name: "nk0".to_owned(), kind: "netkit".to_owned() },
         program: link_program(prog),
         link,
+        is_detached: false,
     }
 }
 

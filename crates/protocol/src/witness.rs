@@ -217,3 +217,48 @@ impl Account {
         self.absent.is_none() && self.lost == 0 && self.omitted == 0
     }
 }
+
+/// The name of an errno that attaching may end with (include/uapi/asm-generic/errno.h, include/linux/errno.h).
+pub fn errno_name(errno: i32) -> String {
+    let name = match errno {
+        1 => "EPERM",
+        2 => "ENOENT",
+        6 => "ENXIO",
+        7 => "E2BIG",
+        9 => "EBADF",
+        11 => "EAGAIN",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        14 => "EFAULT",
+        16 => "EBUSY",
+        17 => "EEXIST",
+        19 => "ENODEV",
+        22 => "EINVAL",
+        28 => "ENOSPC",
+        34 => "ERANGE",
+        67 => "ENOLINK",
+        95 => "EOPNOTSUPP",
+        116 => "ESTALE",
+        524 => "ENOTSUPP",
+        other => return format!("errno {other}"),
+    };
+    name.to_owned()
+}
+
+impl AttachRow {
+    /// The program and who attached it: `program tc_main (id 23) of loader (77)`.
+    pub fn subject(&self) -> String {
+        let id = self.ids.first().map_or_else(String::new, |id| match self.ids.len() {
+            1 => format!(" (id {id})"),
+            count => format!(" (id {id} and {} more)", count - 1),
+        });
+        let name = if self.program.is_empty() { "without a name" } else { &self.program };
+        format!("program {name}{id} of {} ({})", self.process, self.pid)
+    }
+
+    /// What the kernel refused: `3 × EINVAL`.
+    pub fn refusals(&self) -> String {
+        let each = self.refused.iter().map(|(errno, count)| format!("{count} × {}", errno_name(*errno)));
+        each.collect::<Vec<_>>().join(", ")
+    }
+}

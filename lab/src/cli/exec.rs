@@ -1,6 +1,6 @@
 //! `lab exec`.
 
-use super::{args::KernelArgs, topology};
+use super::{args::KernelArgs, topology, witness::WitnessArgs};
 use crate::{
     error::Error,
     exec::{ExecRequest, end, table},
@@ -126,6 +126,8 @@ pub(super) struct ExecArgs {
     /// Replace a deadline, for example silence=30s; see `lab run --help`.
     #[arg(long, value_name = "LAYER=TIME")]
     deadline: Vec<crate::run::deadline::Deadline>,
+    #[command(flatten)]
+    witness: WitnessArgs,
     /// Never build the agent and the eBPF object. By default, they are built where there are none; `lab run` builds changed ones.
     #[arg(long)]
     no_build: bool,
@@ -222,6 +224,7 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
         user: None,
         timeout_ms: None,
         sysctl: Vec::new(),
+        witness: None,
     };
     let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
     let how = GuestOptions {
@@ -324,6 +327,7 @@ impl ExecArgs {
 
     fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
         let usual = Shape::of_programs();
+        let words = self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned);
         GuestOptions {
             jobs: self.jobs,
             cold: self.cold,
@@ -336,7 +340,7 @@ impl ExecArgs {
                 profile: if world.is_some() { Profile::Suite } else { Profile::Shell },
                 cpus: self.cpus.or(usual.cpus),
                 memory_mib: self.memory,
-                cmdline: self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
+                cmdline: self.witness.preload().into_iter().chain(words).collect(),
                 ..usual
             },
             world,
@@ -376,6 +380,7 @@ impl ExecArgs {
             user: self.user,
             timeout_ms: self.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             sysctl: self.sysctl.clone(),
+            witness: self.witness.rules()?,
         })
     }
 

@@ -22,6 +22,7 @@ mod run;
 mod setup;
 mod shell;
 mod topology;
+mod witness;
 
 use crate::error::Error;
 use clap::{FromArgMatches, Parser, Subcommand};

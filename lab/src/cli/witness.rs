@@ -82,7 +82,8 @@ fn forbidden_types(text: &str) -> Result<TypesFor, String> {
 
 fn types(text: &str) -> Result<(Option<String>, Vec<&str>), String> {
     let (kind, types) = text.split_once('=').map_or((None, text), |(kind, types)| (Some(kind), types));
-    if kind.is_some_and(|kind| kind.is_empty() || !kind.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))) {
+    if kind.is_some_and(|kind| kind.is_empty() || !kind.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)))
+    {
         return Err(format!("`{text}` names no kind of device before `=`, for example netkit=netkit"));
     }
     Ok((kind.map(str::to_owned), types.split(',').collect()))
@@ -101,7 +102,9 @@ mod tests {
     #[test]
     fn types_are_those_of_the_kernel_and_may_be_for_a_kind_of_device() {
         let told = |text| required_types(text).map(|types| types.to_string());
-        for (text, shown) in [("netkit", "netkit"), ("netkit,tcx", "netkit,tcx"), ("veth=tc", "veth=tc"), ("best", "best")] {
+        for (text, shown) in
+            [("netkit", "netkit"), ("netkit,tcx", "netkit,tcx"), ("veth=tc", "veth=tc"), ("best", "best")]
+        {
             assert_eq!(told(text).unwrap(), shown);
         }
         assert_eq!(told("netkit=best").unwrap(), "netkit=best");

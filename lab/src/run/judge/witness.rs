@@ -90,11 +90,19 @@ fn required(facts: &KernelFacts, rules: &AttachRules, account: &Account, faults:
 fn forbidden(rules: &AttachRules, account: &Account, faults: &mut Vec<Fault>) {
     for unwanted in &rules.forbid {
         let hits = account.rows.iter().filter(|row| {
-            row.attached > 0 && concerns(unwanted, row) && row.place.attach.is_some_and(|used| unwanted.types.contains(&used))
+            row.attached > 0
+                && concerns(unwanted, row)
+                && row.place.attach.is_some_and(|used| unwanted.types.contains(&used))
         });
         faults.extend(hits.map(|row| {
-            let others: Vec<AttachType> = AttachType::ALL.into_iter().filter(|it| !unwanted.types.contains(it)).collect();
-            let line = format!("{}: the kernel used {}; forbidden: {unwanted}; allowed: {}", row.subject(), row.place, names(&others));
+            let others: Vec<AttachType> =
+                AttachType::ALL.into_iter().filter(|it| !unwanted.types.contains(it)).collect();
+            let line = format!(
+                "{}: the kernel used {}; forbidden: {unwanted}; allowed: {}",
+                row.subject(),
+                row.place,
+                names(&others)
+            );
             fault(FailureKind::AttachMismatch, line)
         }));
     }
@@ -190,7 +198,9 @@ mod tests {
         let account = Account { rows: vec![row(AttachType::Tcx, "netkit")], ..Account::default() };
         assert_eq!(
             told(require(None, &[AttachType::Netkit]), "6.12", &account).unwrap(),
-            ["program tc_main (id 23) of loader (77): the kernel used tcx/ingress of eth0 (netkit) in w0; required: netkit"]
+            [
+                "program tc_main (id 23) of loader (77): the kernel used tcx/ingress of eth0 (netkit) in w0; required: netkit"
+            ]
         );
         assert!(told(require(None, &[AttachType::Netkit, AttachType::Tcx]), "6.12", &account).unwrap().is_empty());
         assert_eq!(told(require(None, &[]), "6.12", &account).unwrap().len(), 1, "netkit is the best");
@@ -208,14 +218,18 @@ mod tests {
         let account = Account { rows: vec![refused], ..Account::default() };
         assert_eq!(
             told(require(None, &[AttachType::Netkit]), "6.12", &account).unwrap(),
-            ["program tc_main (id 23) of loader (77): the kernel refused netkit/peer of eth0 (netkit) in w0: 3 × EINVAL; required: netkit"]
+            [
+                "program tc_main (id 23) of loader (77): the kernel refused netkit/peer of eth0 (netkit) in w0: 3 × EINVAL; required: netkit"
+            ]
         );
         let forbid = AttachRules { forbid: types(None, &[AttachType::Netkit]), ..AttachRules::default() };
         assert!(told(forbid.clone(), "6.12", &account).unwrap().is_empty());
         let account = Account { rows: vec![row(AttachType::Netkit, "netkit")], ..Account::default() };
         assert_eq!(
             told(forbid, "6.12", &account).unwrap(),
-            ["program tc_main (id 23) of loader (77): the kernel used netkit/peer of eth0 (netkit) in w0; forbidden: netkit; allowed: tc or tcx"]
+            [
+                "program tc_main (id 23) of loader (77): the kernel used netkit/peer of eth0 (netkit) in w0; forbidden: netkit; allowed: tc or tcx"
+            ]
         );
     }
 
@@ -232,11 +246,15 @@ mod tests {
             pin: Some("/sys/fs/bpf/x".to_owned()),
             by: Some("loader (77)".to_owned()),
         };
-        let account = Account { rows: vec![row(AttachType::Tcx, "veth"), idle, unknown], left: vec![leak], ..Account::default() };
+        let account =
+            Account { rows: vec![row(AttachType::Tcx, "veth"), idle, unknown], left: vec![leak], ..Account::default() };
         let rules = AttachRules { require_ran: true, forbid_leaks: true, ..AttachRules::default() };
         let lines = told(rules, "6.12", &account).unwrap();
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].ends_with("and it never ran") && lines[1].ends_with("and nothing is known of its runs"), "{lines:?}");
+        assert!(
+            lines[0].ends_with("and it never ran") && lines[1].ends_with("and nothing is known of its runs"),
+            "{lines:?}"
+        );
         assert_eq!(
             lines[2],
             "left attached: program tc_main (id 23) at tcx/ingress of eth0 (veth) in w0, link 4, pinned at /sys/fs/bpf/x, attached by loader (77)"

@@ -281,7 +281,7 @@ fn run(
     streams.finish();
     let done = done?;
     if is_one {
-        let (exit, said) = end::of_one(&done.record);
+        let (exit, said) = end::of_one(&done.record, args.witness.shows());
         said.iter().for_each(|line| say(line));
         return Ok(exit);
     }

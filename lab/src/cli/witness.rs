@@ -43,6 +43,11 @@ pub(super) enum WitnessMode {
 }
 
 impl WitnessArgs {
+    /// Whether the account is told on standard error.
+    pub(super) fn shows(&self) -> bool {
+        self.witness == WitnessMode::Show
+    }
+
     /// The kernel parameter for it. It is loaded before the snapshot is taken: that takes seconds in an emulated guest.
     pub(super) fn preload(&self) -> Option<String> {
         (self.witness != WitnessMode::Off).then(|| PRELOAD.to_owned())

@@ -1,7 +1,7 @@
 //! Layouts that the eBPF programs and user space share.
 //!
-//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`witness`] has the events of the witness, [`datapath`] the maps of the miniature
-//! datapath.
+//! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature
+//! datapath, [`witness`] the events of the witness.
 //!
 //! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and
 //! tests pin every size, so that no layout changes unnoticed.

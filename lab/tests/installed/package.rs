@@ -78,6 +78,7 @@ const FILES: [&str; 18] = [
     "lib/netkit-lab/guest-agent",
     "lib/netkit-lab/lab.o",
     "lib/netkit-lab/datapath.o",
+    "lib/netkit-lab/witness.o",
     "share/bash-completion/completions/lab",
     "share/doc/netkit-lab/CHANGELOG.md",
     "share/doc/netkit-lab/LICENSE-APACHE",

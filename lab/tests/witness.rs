@@ -12,7 +12,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 /// Devices for the loader: veth on any kernel, netkit where there is one; up, so that they have traffic.
 const DEVICES: &str = "ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up; \
-                       ip link add nk0 type netkit 2>/dev/null && ip link set nk0 up; ";
+                       ip link add p0 type netkit 2>/dev/null && ip link set p0 up; ";
 
 /// The loader, built once.
 fn loader() -> PathBuf {
@@ -23,7 +23,8 @@ fn loader() -> PathBuf {
         cargo.args(["build", "--quiet", "--package", "lab-bpf", "--example", "attach"]).current_dir(ROOT);
         assert!(cargo.status().unwrap().success(), "the loader can't be built");
         // A run of no case builds the agent.
-        let built = Command::new(LAB).args(["--project", ROOT, "run", "--kernel", "6.12", "--case", "nosuch-case"]).output();
+        let built =
+            Command::new(LAB).args(["--project", ROOT, "run", "--kernel", "6.12", "--case", "nosuch-case"]).output();
         assert_eq!(built.unwrap().status.code(), Some(4));
     });
     path
@@ -61,7 +62,7 @@ fn every_hook_is_told_as_the_loader_used_it() {
             .to_owned();
         if kernel != "6.1" {
             script += "attach link tcx/ingress v0 update prog tcx/egress v0 link netkit/primary v0 close; \
-                       attach link netkit/peer nk0 prog netkit/primary nk0 cycle 300 tcx/egress v1; \
+                       attach link netkit/peer p0 prog netkit/primary p0 cycle 300 tcx/egress v1; \
                        attach link tcx/ingress v1 pin /sys/fs/bpf/left; ";
         }
         let ran = watched(kernel, &["--forbid-leaks"], &script);
@@ -75,11 +76,14 @@ fn every_hook_is_told_as_the_loader_used_it() {
             has(&account, &["tcx/ingress of v0 (veth) in guest by link", "attached 1 ×, replaced 1 ×"]);
             has(&account, &["tcx/ingress of v0 (veth) in guest by link", "update, attached 1 ×, detached 1 ×"]);
             has(&account, &["netkit/primary of v0 (veth)", "refused 1 × "]);
-            has(&account, &["netkit/peer of nk0 (netkit) in guest by link", "attached 1 ×, detached 1 ×"]);
-            has(&account, &["netkit/primary of nk0 (netkit) in guest by prog", "attached 1 ×"]);
+            has(&account, &["netkit/peer of p0 (netkit) in guest by link", "attached 1 ×, detached 1 ×"]);
+            has(&account, &["netkit/primary of p0 (netkit) in guest by prog", "attached 1 ×"]);
             has(&account, &["tcx/egress of v1 (veth) in guest by prog", "attached 300 ×, detached 300 ×"]);
-            has(&account, &["left attached", "tcx/ingress of v1 (veth)", "pinned at /sys/fs/bpf/left, attached by attach ("]);
-            has(&account, &["left attached", "netkit/primary of nk0 (netkit)"]);
+            has(
+                &account,
+                &["left attached", "tcx/ingress of v1 (veth)", "pinned at /sys/fs/bpf/left, attached by attach ("],
+            );
+            has(&account, &["left attached", "netkit/primary of p0 (netkit)"]);
             has(&account, &["left attached", "tcx/egress of v0 (veth)"]);
         }
         // Two filters, and on newer kernels three more.
@@ -97,13 +101,23 @@ fn every_hook_is_told_as_the_loader_used_it() {
 /// It says netkit, and takes what it gets.
 #[test]
 fn a_loader_that_lies_is_told_by_what_the_kernel_did() {
-    let ran = watched("6.12", &["--require-attach", "netkit=netkit", "--require-attach", "best"], "attach best nk0; attach best v0");
+    let ran = watched(
+        "6.12",
+        &["--require-attach", "netkit=netkit", "--require-attach", "best"],
+        "attach best p0; attach best v0",
+    );
     assert_eq!(text(&ran.stdout), "attached by netkit\nattached by netkit\n", "standard output is the command's alone");
     assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
     let ran = watched("6.12", &["--require-attach", "netkit"], "attach best v0");
     let told = text(&ran.stderr);
     assert_eq!(ran.status.code(), Some(1), "{told}");
-    has(&told, &["attach-mismatch: program minimal (id ", "the kernel used tcx/ingress of v0 (veth) in guest; required: netkit"]);
+    has(
+        &told,
+        &[
+            "attach-mismatch: program minimal (id ",
+            "the kernel used tcx/ingress of v0 (veth) in guest; required: netkit",
+        ],
+    );
     let ran = watched("6.1", &["--forbid-attach", "tc"], "attach best v0");
     let told = text(&ran.stderr);
     assert_eq!(ran.status.code(), Some(1), "{told}");
@@ -119,7 +133,10 @@ fn a_command_that_attaches_nothing_does_not_meet_a_demand_and_needs_no_witness()
     let told = watched("6.12", &["--require-attach", "tcx"], "exit 7");
     assert_eq!(told.status.code(), Some(7), "{}", text(&told.stderr));
     let told = watched("6.12", &["--require-ran"], "ip link set v1 down; attach link tcx/ingress v1");
-    has(&text(&told.stderr), &["check: program minimal", "attached at tcx/ingress of v1 (veth) in guest, and it never ran"]);
+    has(
+        &text(&told.stderr),
+        &["check: program minimal", "attached at tcx/ingress of v1 (veth) in guest, and it never ran"],
+    );
     let mut off = Command::new(LAB);
     off.args(["--project", ROOT, "exec", "-k", "6.12", "--witness", "off", "--forbid-leaks", "--", "true"]);
     let told = off.output().unwrap();
@@ -150,7 +167,22 @@ fn kernels_that_treat_a_program_differently_come_first() {
     let loader = loader();
     let script = format!("{DEVICES} '{}' best v0", loader.display());
     let mut lab = Command::new(LAB);
-    lab.args(["--project", ROOT, "exec", "--no-build", "-k", "6.1", "-k", "6.12", "-k", "6.17", "--", "sh", "-c", &script]);
+    lab.args([
+        "--project",
+        ROOT,
+        "exec",
+        "--no-build",
+        "-k",
+        "6.1",
+        "-k",
+        "6.12",
+        "-k",
+        "6.17",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ]);
     let told = text(&lab.output().unwrap().stdout);
     let line = "differs: minimal of attach on v0 (veth) in guest: 6.1: clsact/ingress by filter";
     has(&told, &[line, "6.12, 6.17: tcx/ingress by link"]);

@@ -72,7 +72,8 @@ fn hook(name: &str) -> Hook {
 }
 
 fn index(device: &str) -> u32 {
-    let text = fs::read_to_string(format!("/sys/class/net/{device}/ifindex")).expect("a device");
+    let text = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))
+        .unwrap_or_else(|error| panic!("{device}: {error}"));
     text.trim().parse().expect("a number")
 }
 

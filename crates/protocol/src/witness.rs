@@ -133,9 +133,9 @@ pub struct AttachRow {
     pub first_ms: u64,
     /// How often it was attached.
     pub attached: u64,
-    /// How often the kernel refused, by errno.
+    /// How often the kernel refused, by the name of the errno.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub refused: BTreeMap<i32, u64>,
+    pub refused: BTreeMap<String, u64>,
     /// How often it was detached, by anybody.
     pub detached: u64,
     /// How often another program took its place.
@@ -258,7 +258,55 @@ impl AttachRow {
 
     /// What the kernel refused: `3 × EINVAL`.
     pub fn refusals(&self) -> String {
-        let each = self.refused.iter().map(|(errno, count)| format!("{count} × {}", errno_name(*errno)));
+        let each = self.refused.iter().map(|(errno, count)| format!("{count} × {errno}"));
         each.collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AgentMessage, CellId, CellReport, Outcome};
+
+    /// Messages are told apart by a field within: what is read of them is not what was written for every type.
+    #[test]
+    fn an_account_comes_through_the_port() {
+        let row = AttachRow {
+            place: Place {
+                attach: Some(AttachType::Tcx),
+                hook: "tcx/ingress".to_owned(),
+                device: "eth0".to_owned(),
+                kind: "veth".to_owned(),
+                namespace: "w0".to_owned(),
+            },
+            way: Way::Link,
+            program: "tc_main".to_owned(),
+            tag: String::new(),
+            ids: vec![1, 2],
+            process: "loader".to_owned(),
+            pid: 7,
+            first_ms: 1,
+            attached: 1,
+            refused: [(errno_name(22), 2)].into(),
+            detached: 0,
+            replaced: 0,
+            runs: None,
+            detail: String::new(),
+        };
+        let left = Leftover {
+            place: row.place.clone(),
+            program: row.program.clone(),
+            prog_id: 1,
+            link_id: Some(3),
+            is_detached: true,
+            pin: None,
+            by: None,
+        };
+        let account = Account { rows: vec![row], left: vec![left], lost: 4, ..Account::default() };
+        let mut report = CellReport::bare(CellId("x".to_owned()), Outcome::Passed);
+        report.witness = Some(Box::new(account));
+        let message = AgentMessage::CellFinished { report: Box::new(report) };
+        let text = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<AgentMessage>(&text).unwrap(), message);
     }
 }

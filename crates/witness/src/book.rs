@@ -7,7 +7,7 @@ use crate::{
 };
 use lab_protocol::{
     AttachType,
-    witness::{AttachRow, Place, ROWS, Way},
+    witness::{AttachRow, Place, ROWS, Way, errno_name},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -220,7 +220,7 @@ impl Book {
         if let Some(row) = row.map(|row| &mut self.rows[row]) {
             match refused {
                 None => row.attached += 1,
-                Some(errno) => *row.refused.entry(errno).or_default() += 1,
+                Some(errno) => *row.refused.entry(errno_name(errno)).or_default() += 1,
             }
         }
         refused.is_none()

@@ -146,7 +146,7 @@ fn the_mechanism_is_the_function_that_the_kernel_went_through() {
         ]
     );
     // The refused one went no way: it is in the row of what it asked for.
-    assert_eq!((told.rows[0].attached, told.rows[0].refused[&22]), (1, 1));
+    assert_eq!((told.rows[0].attached, told.rows[0].refused["EINVAL"]), (1, 1));
     let row = &told.rows[0];
     assert_eq!((&*row.place.namespace, &*row.process, row.pid, &*row.tag), ("w0", "loader", 77, "0707070707070707"));
     assert_eq!(row.ids, [3, 7]);

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_refused_attachment_does_not_meet_a_demand_and_a_forbidden_one_does_not_break_it() {
         let mut refused = row(AttachType::Netkit, "netkit");
-        (refused.attached, refused.refused) = (0, [(22, 3)].into());
+        (refused.attached, refused.refused) = (0, [("EINVAL".to_owned(), 3)].into());
         let account = Account { rows: vec![refused], ..Account::default() };
         assert_eq!(
             told(require(None, &[AttachType::Netkit]), "6.12", &account).unwrap(),

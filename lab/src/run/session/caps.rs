@@ -56,6 +56,7 @@ fn witness(account: &mut Account) {
         let texts = [&mut row.program, &mut row.tag, &mut row.process, &mut row.detail];
         texts.into_iter().for_each(|text| text::cap(text, MAX_NAME));
         row.ids.truncate(MAX_IDS);
+        row.refused.retain(|errno, _| errno.len() <= MAX_NAME);
         while row.refused.len() > MAX_IDS {
             row.refused.pop_last();
         }

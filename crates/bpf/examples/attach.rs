@@ -9,7 +9,7 @@
 //!     pin PATH                 pins the last link
 //!     update                   another program for the last link
 //!     close                    gives up everything but pins and what the kernel keeps by itself
-//!     sleep MILLISECONDS
+//!     send ADDRESS             one UDP packet
 //!
 //! A step that the kernel refuses is told, and the next one follows.
 
@@ -18,7 +18,7 @@ use lab_bpf::{
     raw::{self, BPF_PROG_TYPE_SCHED_CLS, RawProgram},
 };
 use lab_protocol::Hook;
-use std::{env, fs, mem, os::fd::AsFd, path::Path, process::ExitCode, thread, time::Duration};
+use std::{env, fs, mem, net::UdpSocket, os::fd::AsFd, path::Path, process::ExitCode};
 
 #[derive(Default)]
 struct Held {
@@ -44,8 +44,9 @@ fn main() -> ExitCode {
                 held = Held::default();
                 Ok(())
             }
-            "sleep" => {
-                thread::sleep(Duration::from_millis(word().parse().expect("a number")));
+            "send" => {
+                let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+                socket.send_to(b"x", (&*word(), 9)).expect("a route");
                 Ok(())
             }
             other => panic!("no step `{other}`"),

@@ -67,7 +67,7 @@ struct Subject {
 
 /// The accounts of all cells: programs that the kernels treat differently first. Empty where nothing was attached.
 pub fn across(record: &RunRecord) -> Vec<String> {
-    let mut seen: BTreeMap<Subject, BTreeMap<&str, Vec<String>>> = BTreeMap::new();
+    let mut seen: BTreeMap<Subject, BTreeMap<&str, Vec<(bool, String)>>> = BTreeMap::new();
     let mut kernels: Vec<&str> = Vec::new();
     let mut others = Vec::new();
     for (kernel, cell, verdict) in record.verdicts() {
@@ -85,7 +85,7 @@ pub fn across(record: &RunRecord) -> Vec<String> {
                 device: device(row),
             };
             let places = seen.entry(subject).or_default().entry(id).or_default();
-            let place = hook(&kernel.facts, row);
+            let place = (row.attached > 0, hook(&kernel.facts, row));
             if !places.contains(&place) {
                 places.push(place);
             }
@@ -97,7 +97,11 @@ pub fn across(record: &RunRecord) -> Vec<String> {
     for (subject, on) in &seen {
         let mut groups: Vec<(Vec<String>, Vec<&str>)> = Vec::new();
         for kernel in &kernels {
-            let mut places = on.get(kernel).cloned().unwrap_or_else(|| vec!["nothing".to_owned()]);
+            let on_it = on.get(kernel).cloned().unwrap_or_else(|| vec![(false, "nothing".to_owned())]);
+            // What was refused on the way is in the cell's account.
+            let any = on_it.iter().any(|(is_attached, _)| *is_attached);
+            let told = on_it.into_iter().filter(|(is_attached, _)| *is_attached || !any);
+            let mut places: Vec<String> = told.map(|(_, place)| place).collect();
             places.sort();
             match groups.iter_mut().find(|(known, _)| *known == places) {
                 Some((_, members)) => members.push(kernel),

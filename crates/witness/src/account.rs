@@ -58,7 +58,7 @@ impl Book {
     /// Who attached it; it is taken off the book.
     fn maker(&mut self, standing: &Standing) -> Option<Alive> {
         if let Some(link) = standing.link {
-            return self.links.remove(&link);
+            return self.links.remove(&link).or_else(|| self.idle.remove(&link));
         }
         let on = |alive: &Alive| alive.program.id == standing.program.id && alive.hook.name == standing.hook;
         let here = self.others.get_mut(&(standing.target.netns, standing.target.ifindex))?;

@@ -62,6 +62,8 @@ pub struct Book {
     pub(crate) rows: Vec<AttachRow>,
     index: HashMap<RowKey, usize>,
     pub(crate) links: HashMap<u32, Alive>,
+    /// Links that are on no hook any more, and not freed.
+    pub(crate) idle: HashMap<u32, Alive>,
     links_on: HashMap<Device, HashSet<u32>>,
     pub(crate) others: HashMap<Device, Vec<Alive>>,
     alive: usize,
@@ -115,7 +117,7 @@ impl Book {
                 let row = self.row(&event, hook.clone(), Way::Link, String::new());
                 if self.count(row, refused) && link != 0 && self.has_room() {
                     // One of that id whose end was not seen.
-                    if self.end_link(link) {
+                    if self.end_link(link, false) {
                         self.unexplained += 1;
                     }
                     self.alive += 1;
@@ -125,8 +127,10 @@ impl Book {
             }
             What::LinkUpdate { link } if refused.is_none() => self.update(&event, link),
             What::LinkDetach { link } | What::LinkGone { link } if refused.is_none() => {
-                self.end_link(link);
-                if matches!(event.what, What::LinkGone { .. }) {
+                let is_freed = matches!(event.what, What::LinkGone { .. });
+                self.end_link(link, !is_freed);
+                if is_freed {
+                    self.idle.remove(&link);
                     self.pins.remove(&link);
                 }
             }
@@ -141,7 +145,7 @@ impl Book {
                 if for_good {
                     let links = self.links_on.remove(&device(&event.target)).unwrap_or_default();
                     for link in links {
-                        self.end_link(link);
+                        self.end_link(link, true);
                     }
                 }
             }
@@ -263,7 +267,7 @@ impl Book {
         }
     }
 
-    fn end_link(&mut self, link: u32) -> bool {
+    fn end_link(&mut self, link: u32, stays: bool) -> bool {
         let Some(ended) = self.links.remove(&link) else { return false };
         if let Some(here) = self.links_on.get_mut(&device(&ended.target)) {
             here.remove(&link);
@@ -273,6 +277,9 @@ impl Book {
         }
         self.alive -= 1;
         self.ended(ended.row, false);
+        if stays && self.idle.len() < ALIVE {
+            self.idle.insert(link, ended);
+        }
         true
     }
 

@@ -270,6 +270,21 @@ fn a_device_takes_its_attachments_along_and_one_that_moves_only_its_filters() {
 }
 
 #[test]
+fn a_link_that_lost_its_device_still_has_its_maker() {
+    let events = [
+        link(TCX_INGRESS, entered::TCX_LINK_ATTACH, 4, 2),
+        nk0(Written::new(kind::DEVICE_GONE, 0).word(48, entered::UNREGISTERING)),
+    ];
+    let idle = Standing { is_detached: true, target: Target::default(), ..standing(TCX_INGRESS, 4, Some(2)) };
+    let told = account(&events, &[idle]);
+    assert_eq!(
+        told.left[0].to_string(),
+        "program tc_main (id 4) at tcx/ingress of nk0 (netkit) in w0, link 2 (detached), attached by loader (77)"
+    );
+    assert_eq!((told.rows[0].detached, told.unexplained), (1, 0));
+}
+
+#[test]
 fn runs_are_those_of_all_programs_of_a_row() {
     let unload =
         |prog, runs: u64| Written::new(kind::PROGRAM_GONE, 0).program(prog, "tc_main").bytes(16, &runs.to_le_bytes());

@@ -157,6 +157,13 @@ impl Watching {
     }
 }
 
+impl Drop for Watching {
+    /// A program that was not started has no account.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The account of a kernel whose functions can't be watched: what is left.
 pub fn without_events(before: &[Standing], nodes: &[Netns], reason: String) -> Account {
     let after = state::read(nodes, &[]);

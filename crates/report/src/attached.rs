@@ -65,9 +65,12 @@ struct Subject {
     device: String,
 }
 
+/// Where a program is on a kernel, and whether it was attached there or refused.
+type Places = Vec<(bool, String)>;
+
 /// The accounts of all cells: programs that the kernels treat differently first. Empty where nothing was attached.
 pub fn across(record: &RunRecord) -> Vec<String> {
-    let mut seen: BTreeMap<Subject, BTreeMap<&str, Vec<(bool, String)>>> = BTreeMap::new();
+    let mut seen: BTreeMap<Subject, BTreeMap<&str, Places>> = BTreeMap::new();
     let mut kernels: Vec<&str> = Vec::new();
     let mut others = Vec::new();
     for (kernel, cell, verdict) in record.verdicts() {

@@ -163,10 +163,8 @@ impl Book {
                     self.live(&event, hook, None, row);
                 }
             }
-            What::Pin { link: Some(link), path } if refused.is_none() => {
-                if self.pins.len() < ALIVE {
-                    self.pins.insert(link, path);
-                }
+            What::Pin { link: Some(link), path } if refused.is_none() && self.pins.len() < ALIVE => {
+                self.pins.insert(link, path);
             }
             What::Unloaded { runs } => self.ran(Ended { id: event.program.id, runs: Some(runs) }),
             _ => {}

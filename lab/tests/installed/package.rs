@@ -73,7 +73,7 @@ pub fn project() -> tempfile::TempDir {
 }
 
 /// The files that every package has, from its prefix.
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     "bin/lab",
     "lib/netkit-lab/guest-agent",
     "lib/netkit-lab/lab.o",

@@ -137,6 +137,7 @@ fn command() -> ExecRequest {
         user: None,
         timeout_ms: None,
         sysctl: Vec::new(),
+        witness: None,
     }
 }
 

@@ -15,7 +15,7 @@ pub const CPUS: u32 = 64;
 /// The constant in `program_event` that the loader replaces by the kernel's per-CPU variable `this_cpu_off`.
 pub const THIS_CPU_OFF: u64 = 0x6c61_622d_7063_7075;
 
-/// Kinds of [`Event`].
+/// Kinds of [`WitnessEvent`].
 pub mod kind {
     /// A command of bpf(2) has ended.
     pub const COMMAND: u32 = 1;
@@ -37,7 +37,7 @@ pub mod kind {
     pub const XDP: u32 = 9;
 }
 
-/// Functions of the kernel that a command went through ([`Event::entered`]).
+/// Functions of the kernel that a command went through ([`WitnessEvent::entered`]).
 pub mod entered {
     /// `tcx_prog_attach`.
     pub const TCX_PROG_ATTACH: u32 = 1 << 0;
@@ -140,7 +140,7 @@ pub struct WitnessConfig {
 /// What happened. The request's bytes follow: [`SHORT`] or [`LONG`] of them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event {
+pub struct WitnessEvent {
     /// `CLOCK_BOOTTIME` at its begin, nanoseconds.
     pub time_ns: u64,
     /// Process (upper half) and thread.
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<WitnessConfig>(), 36 * 4);
-        assert_eq!(offset_of!(Event, request), HEAD);
-        assert_eq!(size_of::<Event>(), 5 * 8 + 12 * 4 + 4 * 16 + 8 + LONG);
+        assert_eq!(offset_of!(WitnessEvent, request), HEAD);
+        assert_eq!(size_of::<WitnessEvent>(), 5 * 8 + 12 * 4 + 4 * 16 + 8 + LONG);
     }
 }

@@ -59,7 +59,7 @@ impl fmt::Display for TypesFor {
 /// By which interface a program was attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Way {
+pub enum AttachWay {
     /// `BPF_LINK_CREATE`, or `BPF_RAW_TRACEPOINT_OPEN`.
     Link,
     /// `BPF_PROG_ATTACH`.
@@ -70,7 +70,7 @@ pub enum Way {
     Netlink,
 }
 
-impl Way {
+impl AttachWay {
     /// The word in reports.
     pub const fn word(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl Way {
 
 /// Where programs are attached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct AttachPlace {
     /// One of the three mechanisms; `None` for hooks of another kind, which are reported and not judged.
     pub attach: Option<AttachType>,
     /// The hook, named as in bpftool: `tcx/ingress`, `clsact/egress`, `cgroup_inet_egress`.
@@ -97,7 +97,7 @@ pub struct Place {
     pub namespace: String,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for AttachPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.hook)?;
         if self.device.is_empty() {
@@ -116,9 +116,9 @@ impl fmt::Display for Place {
 pub struct AttachRow {
     /// Where.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: AttachPlace,
     /// By which interface.
-    pub way: Way,
+    pub way: AttachWay,
     /// Name of the program, at most 15 bytes.
     pub program: String,
     /// Its tag: a hash of its instructions, hexadecimal.
@@ -152,7 +152,7 @@ pub struct AttachRow {
 pub struct Leftover {
     /// Where.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: AttachPlace,
     /// Name of the program.
     pub program: String,
     /// Its id.
@@ -272,14 +272,14 @@ mod tests {
     #[test]
     fn an_account_comes_through_the_port() {
         let row = AttachRow {
-            place: Place {
+            place: AttachPlace {
                 attach: Some(AttachType::Tcx),
                 hook: "tcx/ingress".to_owned(),
                 device: "eth0".to_owned(),
                 kind: "veth".to_owned(),
                 namespace: "w0".to_owned(),
             },
-            way: Way::Link,
+            way: AttachWay::Link,
             program: "tc_main".to_owned(),
             tag: String::new(),
             ids: vec![1, 2],

@@ -1,7 +1,7 @@
 //! Closes the book: what happened is held against what the kernel lists.
 
 use crate::{
-    book::{Alive, Book, Standing},
+    book::{Alive, Book, ListedAttachment},
     names::Hooked,
 };
 use lab_protocol::witness::{Account, LEFT, Leftover};
@@ -9,8 +9,14 @@ use lab_protocol::witness::{Account, LEFT, Leftover};
 impl Book {
     /// The account. `before` and `after` are the kernel's lists at the begin and at the end, `sources` says what was watched and
     /// `lost` how many events the kernel could not hand over.
-    pub fn close(mut self, before: &[Standing], after: &[Standing], sources: Vec<String>, lost: u64) -> Account {
-        let is_new = |standing: &&Standing| !before.iter().any(|old| is_same(old, standing));
+    pub fn close(
+        mut self,
+        before: &[ListedAttachment],
+        after: &[ListedAttachment],
+        sources: Vec<String>,
+        lost: u64,
+    ) -> Account {
+        let is_new = |standing: &&ListedAttachment| !before.iter().any(|old| is_same(old, standing));
         let mut left = Vec::new();
         for standing in after.iter().filter(is_new) {
             let maker = self.maker(standing);
@@ -56,7 +62,7 @@ impl Book {
     }
 
     /// Who attached it; it is taken off the book.
-    fn maker(&mut self, standing: &Standing) -> Option<Alive> {
+    fn maker(&mut self, standing: &ListedAttachment) -> Option<Alive> {
         if let Some(link) = standing.link {
             return self.links.remove(&link).or_else(|| self.idle.remove(&link));
         }
@@ -72,8 +78,8 @@ fn is_judged(alive: &Alive) -> bool {
     alive.hook.attach.is_some() && !is_unlisted(&alive.hook.name)
 }
 
-fn is_same(a: &Standing, b: &Standing) -> bool {
-    let place = |it: &Standing| (it.target.netns, it.target.ifindex, it.hook.clone());
+fn is_same(a: &ListedAttachment, b: &ListedAttachment) -> bool {
+    let place = |it: &ListedAttachment| (it.target.netns, it.target.ifindex, it.hook.clone());
     match (a.link, b.link) {
         (Some(one), Some(other)) => one == other,
         (None, None) => a.program.id == b.program.id && place(a) == place(b),

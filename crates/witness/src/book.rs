@@ -1,13 +1,13 @@
 //! Enters events into rows, and keeps what is attached.
 
 use crate::{
-    decode::{Event, Program, Target, What},
+    decode::{AttachEvent, SeenDevice, SeenProgram, What},
     names::Hooked,
     request::FilterRequest,
 };
 use lab_protocol::{
     AttachType,
-    witness::{AttachRow, Place, ROWS, Way, errno_name},
+    witness::{AttachPlace, AttachRow, AttachWay, ROWS, errno_name},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,15 +20,15 @@ const IDS: usize = 16;
 
 /// Something that is attached, as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct ListedAttachment {
     /// The mechanism.
     pub attach: Option<AttachType>,
     /// The hook.
     pub hook: String,
     /// The device; index 0 for a link without one.
-    pub target: Target,
+    pub target: SeenDevice,
     /// The program.
-    pub program: Program,
+    pub program: SeenProgram,
     /// The link, where it is one.
     pub link: Option<u32>,
     /// The link is on no hook any more.
@@ -37,7 +37,7 @@ pub struct Standing {
 
 /// A program at its end, or at the end of the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedProgram {
     /// Its id.
     pub id: u32,
     /// How often it ran; `None` where the kernel did not count.
@@ -48,8 +48,8 @@ pub struct Ended {
 #[derive(Debug, Clone)]
 pub(crate) struct Alive {
     pub row: Option<usize>,
-    pub program: Program,
-    pub target: Target,
+    pub program: SeenProgram,
+    pub target: SeenDevice,
     pub hook: Hooked,
     /// A filter's parent and priority.
     pub filter: Option<(u32, u32)>,
@@ -64,8 +64,8 @@ pub struct Book {
     pub(crate) links: HashMap<u32, Alive>,
     /// Links that are on no hook any more, and not freed.
     pub(crate) idle: HashMap<u32, Alive>,
-    links_on: HashMap<Device, HashSet<u32>>,
-    pub(crate) others: HashMap<Device, Vec<Alive>>,
+    links_on: HashMap<DeviceKey, HashSet<u32>>,
+    pub(crate) others: HashMap<DeviceKey, Vec<Alive>>,
     alive: usize,
     /// The rows of each program that is loaded, and how often it ran before.
     programs: HashMap<u32, Vec<usize>>,
@@ -78,12 +78,12 @@ pub struct Book {
 }
 
 /// Network namespace and index of a device.
-pub(crate) type Device = (u32, u32);
+pub(crate) type DeviceKey = (u32, u32);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct RowKey {
-    place: Place,
-    way: Way,
+    place: AttachPlace,
+    way: AttachWay,
     program: String,
     tag: [u8; 8],
     process: String,
@@ -97,12 +97,12 @@ impl Book {
     }
 
     /// Enters an event.
-    pub fn take(&mut self, event: Event) {
+    pub fn take(&mut self, event: AttachEvent) {
         self.events += 1;
         let refused = event.refused;
         match event.what.clone() {
             What::ProgAttach { hook, instead } => {
-                let row = self.row(&event, hook.clone(), Way::Program, String::new());
+                let row = self.row(&event, hook.clone(), AttachWay::Program, String::new());
                 if self.count(row, refused) {
                     if let Some(old) = instead {
                         self.end_program(&event.target, &hook.name, old, true);
@@ -114,7 +114,7 @@ impl Book {
                 self.end_program(&event.target, &hook.name, event.program.id, false);
             }
             What::LinkAttach { hook, link } => {
-                let row = self.row(&event, hook.clone(), Way::Link, String::new());
+                let row = self.row(&event, hook.clone(), AttachWay::Link, String::new());
                 if self.count(row, refused) && link != 0 && self.has_room() {
                     // One of that id whose end was not seen.
                     if self.end_link(link, false) {
@@ -158,7 +158,7 @@ impl Book {
                 if is_removal {
                     return;
                 }
-                let row = self.row(&event, hook.clone(), Way::Netlink, String::new());
+                let row = self.row(&event, hook.clone(), AttachWay::Netlink, String::new());
                 if self.count(row, refused) {
                     self.live(&event, hook, None, row);
                 }
@@ -166,13 +166,13 @@ impl Book {
             What::Pin { link: Some(link), path } if refused.is_none() && self.pins.len() < ALIVE => {
                 self.pins.insert(link, path);
             }
-            What::Unloaded { runs } => self.ran(Ended { id: event.program.id, runs: Some(runs) }),
+            What::Unloaded { runs } => self.ran(EndedProgram { id: event.program.id, runs: Some(runs) }),
             _ => {}
         }
     }
 
     /// How often a program ran.
-    pub fn ran(&mut self, program: Ended) {
+    pub fn ran(&mut self, program: EndedProgram) {
         let Some(runs) = program.runs else { return };
         for row in self.programs.remove(&program.id).unwrap_or_default() {
             let total = &mut self.rows[row].runs;
@@ -180,14 +180,14 @@ impl Book {
         }
     }
 
-    fn update(&mut self, event: &Event, link: u32) {
+    fn update(&mut self, event: &AttachEvent, link: u32) {
         let Some(before) = self.links.get(&link).cloned() else {
             self.unexplained += 1;
             return;
         };
         // The request names the link only: the place is where the link was made.
-        let event = Event { target: before.target.clone(), ..event.clone() };
-        let row = self.row(&event, before.hook.clone(), Way::Link, "update".to_owned());
+        let event = AttachEvent { target: before.target.clone(), ..event.clone() };
+        let row = self.row(&event, before.hook.clone(), AttachWay::Link, "update".to_owned());
         self.count(row, None);
         if let Some(row) = before.row {
             self.rows[row].replaced += 1;
@@ -195,10 +195,10 @@ impl Book {
         self.links.insert(link, Alive { filter: None, ..alive(&event, before.hook, None, row) });
     }
 
-    fn filter(&mut self, event: &Event, request: &FilterRequest, instead: Option<u32>) {
+    fn filter(&mut self, event: &AttachEvent, request: &FilterRequest, instead: Option<u32>) {
         let hook = Hooked { attach: Some(AttachType::Tc), name: request.hook() };
         let detail = if request.is_direct { "direct-action" } else { "" };
-        let row = self.row(event, hook.clone(), Way::Filter, detail.to_owned());
+        let row = self.row(event, hook.clone(), AttachWay::Filter, detail.to_owned());
         if self.count(row, event.refused) {
             if let Some(old) = instead {
                 self.end_program(&event.target, &hook.name, old, true);
@@ -207,7 +207,7 @@ impl Book {
         }
     }
 
-    fn unfilter(&mut self, target: &Target, request: &FilterRequest, gone: Option<u32>) {
+    fn unfilter(&mut self, target: &SeenDevice, request: &FilterRequest, gone: Option<u32>) {
         let hook = request.hook();
         if let Some(program) = gone {
             self.end_program(target, &hook, program, false);
@@ -236,7 +236,7 @@ impl Book {
         has
     }
 
-    fn live(&mut self, event: &Event, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) {
+    fn live(&mut self, event: &AttachEvent, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) {
         if self.has_room() {
             self.alive += 1;
             self.others.entry(device(&event.target)).or_default().push(alive(event, hook, filter, row));
@@ -244,7 +244,7 @@ impl Book {
     }
 
     /// Ends the attachment of a program; without an id the only one.
-    fn end_program(&mut self, target: &Target, hook: &str, program: u32, is_replaced: bool) {
+    fn end_program(&mut self, target: &SeenDevice, hook: &str, program: u32, is_replaced: bool) {
         let here = self.others.entry(device(target)).or_default();
         let mut fitting = here
             .iter()
@@ -291,7 +291,7 @@ impl Book {
         }
     }
 
-    fn end_where(&mut self, target: &Target, over: impl Fn(&Alive) -> bool) {
+    fn end_where(&mut self, target: &SeenDevice, over: impl Fn(&Alive) -> bool) {
         let Some(here) = self.others.remove(&device(target)) else { return };
         let (ended, rest): (Vec<Alive>, Vec<Alive>) = here.into_iter().partition(over);
         if !rest.is_empty() {
@@ -302,7 +302,7 @@ impl Book {
     }
 
     /// The row of an event, and that its program's runs belong to it.
-    fn row(&mut self, event: &Event, hook: Hooked, way: Way, detail: String) -> Option<usize> {
+    fn row(&mut self, event: &AttachEvent, hook: Hooked, way: AttachWay, detail: String) -> Option<usize> {
         let key = RowKey {
             place: self.place(&event.target, hook),
             way,
@@ -357,10 +357,10 @@ impl Book {
         Some(row)
     }
 
-    pub(crate) fn place(&self, target: &Target, hook: Hooked) -> Place {
+    pub(crate) fn place(&self, target: &SeenDevice, hook: Hooked) -> AttachPlace {
         let has_device = target.ifindex != 0 || !target.name.is_empty();
         let is_block = hook.name.starts_with("block ");
-        Place {
+        AttachPlace {
             attach: hook.attach,
             hook: hook.name,
             device: match (&*target.name, target.ifindex) {
@@ -379,12 +379,12 @@ impl Book {
     }
 }
 
-const fn device(target: &Target) -> Device {
+const fn device(target: &SeenDevice) -> DeviceKey {
     (target.netns, target.ifindex)
 }
 
-fn alive(event: &Event, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) -> Alive {
-    let Event { program, target, process, pid, .. } = event;
+fn alive(event: &AttachEvent, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) -> Alive {
+    let AttachEvent { program, target, process, pid, .. } = event;
     Alive { row, program: program.clone(), target: target.clone(), hook, filter, by: format!("{process} ({pid})") }
 }
 

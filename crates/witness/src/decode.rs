@@ -13,17 +13,17 @@ const TCX: u32 = entered::TCX_PROG_ATTACH | entered::TCX_LINK_ATTACH | entered::
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct AttachEvent {
     /// `CLOCK_BOOTTIME`, nanoseconds.
     pub time_ns: u64,
     /// Process.
     pub pid: u32,
     /// Name of the thread.
     pub process: String,
-    /// Device.
-    pub target: Target,
-    /// Program.
-    pub program: Program,
+    /// DeviceKey.
+    pub target: SeenDevice,
+    /// SeenProgram.
+    pub program: SeenProgram,
     /// What the kernel returned: an errno, or 0.
     pub refused: Option<i32>,
     /// What happened.
@@ -32,7 +32,7 @@ pub struct Event {
 
 /// The device of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Target {
+pub struct SeenDevice {
     /// Inode of the network namespace.
     pub netns: u32,
     /// Index, 0 for none.
@@ -45,7 +45,7 @@ pub struct Target {
 
 /// The program of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Program {
+pub struct SeenProgram {
     /// Id, 0 for none.
     pub id: u32,
     /// Name.
@@ -144,7 +144,7 @@ const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
 const LINK_DETACH: u32 = 34;
 
-impl Event {
+impl AttachEvent {
     /// Reads an event; `None` for bytes that are none, and for requests about filters of other classifiers.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let request = bytes.get(HEAD..)?;
@@ -199,13 +199,13 @@ impl Event {
             time_ns: wide(0),
             pid: (wide(8) >> 32) as u32,
             process: text(bytes.get(88..104)?),
-            target: Target {
+            target: SeenDevice {
                 netns: word(52),
                 ifindex: word(56),
                 name: text(bytes.get(104..120)?),
                 kind: text(bytes.get(120..136)?),
             },
-            program: Program { id: word(60), name: text(bytes.get(136..152)?), tag: array(bytes, 152)? },
+            program: SeenProgram { id: word(60), name: text(bytes.get(136..152)?), tag: array(bytes, 152)? },
             refused: i32::try_from(ret).ok().filter(|ret| *ret < 0).map(|ret| ret.saturating_neg()),
             what,
         })

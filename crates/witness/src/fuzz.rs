@@ -1,6 +1,6 @@
 //! Events of any bytes: `docs/fuzzing.md`.
 
-use crate::{Book, Event};
+use crate::{AttachEvent, Book};
 use lab_abi::witness::{HEAD, LONG};
 use lab_protocol::witness::ROWS;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ fn events() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let mut book = Book::new(HashMap::new(), 0);
         for piece in bytes.chunks(HEAD + LONG) {
-            if let Some(event) = Event::decode(piece) {
+            if let Some(event) = AttachEvent::decode(piece) {
                 for name in [&event.process, &event.target.name, &event.target.kind, &event.program.name] {
                     assert!(!name.chars().any(char::is_control) && name.len() <= 3 * 16, "{name:?}");
                 }

@@ -1,8 +1,8 @@
-use crate::{Book, Ended, Event, Standing, decode::Target, hook_of_type};
+use crate::{AttachEvent, Book, EndedProgram, ListedAttachment, decode::SeenDevice, hook_of_type};
 use lab_abi::witness::{HEAD, LONG, SHORT, entered, kind};
 use lab_protocol::{
     AttachType,
-    witness::{Account, ROWS, Way},
+    witness::{Account, AttachWay, ROWS},
 };
 use std::collections::HashMap;
 
@@ -51,8 +51,8 @@ impl Written {
         self.word(60, id).bytes(136, name.as_bytes()).bytes(152, &[7; 8])
     }
 
-    fn read(&self) -> Event {
-        Event::decode(&self.0).unwrap()
+    fn read(&self) -> AttachEvent {
+        AttachEvent::decode(&self.0).unwrap()
     }
 }
 
@@ -100,26 +100,26 @@ fn gone(link: u32) -> Written {
     Written::new(kind::LINK_GONE, 0).word(72, link)
 }
 
-fn account(events: &[Written], after: &[Standing]) -> Account {
+fn account(events: &[Written], after: &[ListedAttachment]) -> Account {
     let mut book = Book::new(HashMap::from([(NETNS, "w0".to_owned())]), 0);
     events.iter().for_each(|event| book.take(event.read()));
     book.close(&[], after, Vec::new(), 0)
 }
 
-fn standing(attach_type: u32, prog: u32, link: Option<u32>) -> Standing {
+fn standing(attach_type: u32, prog: u32, link: Option<u32>) -> ListedAttachment {
     let hook = hook_of_type(attach_type);
-    Standing {
+    ListedAttachment {
         attach: hook.attach,
         hook: hook.name,
-        target: Target { netns: NETNS, ifindex: 6, name: "nk0".to_owned(), kind: "netkit".to_owned() },
+        target: SeenDevice { netns: NETNS, ifindex: 6, name: "nk0".to_owned(), kind: "netkit".to_owned() },
         program: link_program(prog),
         link,
         is_detached: false,
     }
 }
 
-fn link_program(id: u32) -> crate::decode::Program {
-    crate::decode::Program { id, name: "tc_main".to_owned(), tag: [7; 8] }
+fn link_program(id: u32) -> crate::decode::SeenProgram {
+    crate::decode::SeenProgram { id, name: "tc_main".to_owned(), tag: [7; 8] }
 }
 
 #[test]
@@ -139,10 +139,10 @@ fn the_mechanism_is_the_function_that_the_kernel_went_through() {
     assert_eq!(
         rows,
         [
-            (Some(AttachType::Netkit), "netkit/peer", Way::Link),
-            (Some(AttachType::Tcx), "tcx/ingress", Way::Link),
-            (Some(AttachType::Tcx), "tcx/? (asked for netkit/peer)", Way::Link),
-            (Some(AttachType::Tcx), "tcx/ingress", Way::Program),
+            (Some(AttachType::Netkit), "netkit/peer", AttachWay::Link),
+            (Some(AttachType::Tcx), "tcx/ingress", AttachWay::Link),
+            (Some(AttachType::Tcx), "tcx/? (asked for netkit/peer)", AttachWay::Link),
+            (Some(AttachType::Tcx), "tcx/ingress", AttachWay::Program),
         ]
     );
     // The refused one went no way: it is in the row of what it asked for.
@@ -247,7 +247,7 @@ fn filters_are_followed_by_priority_and_by_program() {
     assert_eq!(account(&[filter(4, 1), filter(5, 2), qdisc.clone()], &[]).unexplained, 0);
     let root = message(kind::QDISC_DEL, 0xffff_ffff, 0, None);
     assert_eq!(account(&[filter(4, 1), root], &[]).unexplained, 1, "clsact does not hang at the root");
-    assert!(Event::decode(&message(kind::FILTER_NEW, INGRESS, 1, Some("u32")).0).is_none());
+    assert!(AttachEvent::decode(&message(kind::FILTER_NEW, INGRESS, 1, Some("u32")).0).is_none());
     let swapped = filter(5, 1).word(68, 4);
     let told = account(&[filter(4, 1), swapped, qdisc], &[]);
     assert_eq!((told.rows[0].replaced, told.rows[0].detached, told.unexplained), (1, 1, 0));
@@ -275,7 +275,8 @@ fn a_link_that_lost_its_device_still_has_its_maker() {
         link(TCX_INGRESS, entered::TCX_LINK_ATTACH, 4, 2),
         nk0(Written::new(kind::DEVICE_GONE, 0).word(48, entered::UNREGISTERING)),
     ];
-    let idle = Standing { is_detached: true, target: Target::default(), ..standing(TCX_INGRESS, 4, Some(2)) };
+    let idle =
+        ListedAttachment { is_detached: true, target: SeenDevice::default(), ..standing(TCX_INGRESS, 4, Some(2)) };
     let told = account(&events, &[idle]);
     assert_eq!(
         told.left[0].to_string(),
@@ -297,7 +298,7 @@ fn runs_are_those_of_all_programs_of_a_row() {
     ] {
         book.take(event.read());
     }
-    book.ran(Ended { id: 7, runs: Some(2) });
+    book.ran(EndedProgram { id: 7, runs: Some(2) });
     let told = book.close(&[], &[], Vec::new(), 0);
     assert_eq!((told.rows[0].runs, told.rows[1].runs), (Some(42), None));
 }
@@ -334,6 +335,6 @@ fn names_of_any_bytes_become_text() {
         .read();
     assert_eq!((&*event.target.name, event.process.chars().count()), ("?[2J\u{fffd}?", 16));
     for length in 0..HEAD {
-        assert!(Event::decode(&[0xff; HEAD + SHORT][..length]).is_none());
+        assert!(AttachEvent::decode(&[0xff; HEAD + SHORT][..length]).is_none());
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-use lab_abi::witness::{Event, SHORT};
+use lab_abi::witness::{WitnessEvent, SHORT};
 
 const OBJ_PIN: u32 = 6;
 const PROG_ATTACH: u32 = 8;
@@ -24,7 +24,7 @@ const REPLACE: u32 = 1 << 2;
 
 /// A number of the request.
 #[inline(always)]
-fn number(event: &Event, at: usize) -> u32 {
+fn number(event: &WitnessEvent, at: usize) -> u32 {
     // SAFETY: every caller's position is within the request; the request is aligned to 8, and positions to 4.
     unsafe { *event.request.as_ptr().add(at).cast::<u32>() }
 }
@@ -72,7 +72,7 @@ fn command_begins(ctx: FEntryContext) {
 
 /// A pin: what is pinned, and the path behind the request's head.
 #[inline(always)]
-fn pinned(event: &mut Event, is_kernel: bool) {
+fn pinned(event: &mut WitnessEvent, is_kernel: bool) {
     let behind = kernel::behind(number(event, 8));
     kernel::program(event, behind);
     if event.prog_id == 0 {
@@ -106,7 +106,7 @@ fn command_ends(ctx: FExitContext) {
 
 /// The device of a request, where it may have one.
 #[inline(always)]
-fn target(event: &Event) -> u32 {
+fn target(event: &WitnessEvent) -> u32 {
     match event.command {
         PROG_ATTACH | PROG_DETACH => number(event, 0),
         LINK_CREATE => number(event, 4),

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::{
     generated::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user},
 };
 use core::mem::MaybeUninit;
-use lab_abi::witness::Event;
+use lab_abi::witness::WitnessEvent;
 
 /// Devices in one bucket of a network namespace's table (`NETDEV_HASHENTRIES`, net/core/dev.h), at most.
 const CHAIN: u32 = 32;
@@ -97,7 +97,7 @@ pub fn net_of(skb: u64) -> u64 {
 
 /// Tells a device of a namespace.
 #[inline(always)]
-pub fn place(event: &mut Event, net: u64, ifindex: u32) {
+pub fn place(event: &mut WitnessEvent, net: u64, ifindex: u32) {
     event.netns = inode(net);
     event.ifindex = ifindex;
     let bucket = at(net, set!(net_index)).wrapping_add(u64::from(ifindex % BUCKETS) * 8);
@@ -117,14 +117,14 @@ pub fn place(event: &mut Event, net: u64, ifindex: u32) {
 
 /// Tells a device.
 #[inline(always)]
-pub fn device(event: &mut Event, device: u64) {
+pub fn device(event: &mut WitnessEvent, device: u64) {
     event.netns = inode(at(device, set!(dev_net)));
     event.ifindex = word(device, set!(dev_ifindex));
     named(event, device);
 }
 
 #[inline(always)]
-fn named(event: &mut Event, device: u64) {
+fn named(event: &mut WitnessEvent, device: u64) {
     fill(&mut event.device, device.wrapping_add(u64::from(set!(dev_name))));
     let ops = at(device, set!(dev_ops));
     if ops != 0 {
@@ -141,7 +141,7 @@ pub fn prog_id(prog: u64) -> u32 {
 
 /// Tells a program.
 #[inline(always)]
-pub fn program(event: &mut Event, prog: u64) {
+pub fn program(event: &mut WitnessEvent, prog: u64) {
     let aux = at(prog, set!(prog_aux));
     if prog == 0 || at(aux, set!(aux_prog)) != prog {
         return;
@@ -154,7 +154,7 @@ pub fn program(event: &mut Event, prog: u64) {
 
 /// Tells a link; gives the address of its program.
 #[inline(always)]
-pub fn link(event: &mut Event, link: u64) -> u64 {
+pub fn link(event: &mut WitnessEvent, link: u64) -> u64 {
     event.link_id = word(link, set!(link_id));
     event.link_type = word(link, set!(link_type));
     at(link, set!(link_prog))
@@ -162,7 +162,7 @@ pub fn link(event: &mut Event, link: u64) -> u64 {
 
 /// Adds up a program's counters of all processors.
 #[inline(always)]
-pub fn runs(event: &mut Event, prog: u64, base: impl Fn(u32) -> Option<u64>) {
+pub fn runs(event: &mut WitnessEvent, prog: u64, base: impl Fn(u32) -> Option<u64>) {
     let stats = at(prog, set!(prog_stats));
     let mut cpu = 0;
     while cpu < lab_abi::witness::CPUS && cpu < set!(cpus) {

@@ -7,16 +7,16 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use lab_abi::witness::{Event, HEAD, LONG, PENDING, RING, SHORT};
+use lab_abi::witness::{WitnessEvent, HEAD, LONG, PENDING, RING, SHORT};
 
 #[map]
-static WAITING: HashMap<u64, Event> = HashMap::with_max_entries(PENDING, 0);
+static WAITING: HashMap<u64, WitnessEvent> = HashMap::with_max_entries(PENDING, 0);
 // An event is larger than a program's stack: new ones are copies of this one.
 #[map]
-static EMPTY: Array<Event> = Array::with_max_entries(1, 0);
+static EMPTY: Array<WitnessEvent> = Array::with_max_entries(1, 0);
 // For events without an end. Per CPU: the programs that use it don't call each other.
 #[map]
-static SCRATCH: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<WitnessEvent> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
 #[map]
@@ -37,7 +37,7 @@ fn other() -> Option<u64> {
 }
 
 #[inline(always)]
-fn begin(event: &mut Event, thread: u64) {
+fn begin(event: &mut WitnessEvent, thread: u64) {
     // SAFETY: the helper takes nothing.
     event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
     event.pid_tgid = thread;
@@ -47,7 +47,7 @@ fn begin(event: &mut Event, thread: u64) {
 
 /// A command begins on this thread.
 #[inline(always)]
-pub fn enter() -> Option<&'static mut Event> {
+pub fn enter() -> Option<&'static mut WitnessEvent> {
     let thread = other()?;
     let empty = EMPTY.get_ptr(0)?;
     // SAFETY: the array's one value.
@@ -62,7 +62,7 @@ pub fn enter() -> Option<&'static mut Event> {
 
 /// The command that this thread is at.
 #[inline(always)]
-pub fn under_way() -> Option<&'static mut Event> {
+pub fn under_way() -> Option<&'static mut WitnessEvent> {
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: only this thread's programs touch the value, which lives until they remove it.
     WAITING.get_ptr_mut(&thread).map(|event| unsafe { &mut *event })
@@ -76,7 +76,7 @@ pub fn leave() {
 
 /// An event without an end.
 #[inline(always)]
-pub fn at_once() -> Option<&'static mut Event> {
+pub fn at_once() -> Option<&'static mut WitnessEvent> {
     let thread = other()?;
     let empty = EMPTY.get_ptr(0)?;
     let scratch = SCRATCH.get_ptr_mut(0)?;
@@ -91,7 +91,7 @@ pub fn at_once() -> Option<&'static mut Event> {
 
 /// Writes an event, with as much of the request as belongs to it.
 #[inline(always)]
-pub fn write(event: &Event, long: bool) {
+pub fn write(event: &WitnessEvent, long: bool) {
     let start = core::ptr::from_ref(event).cast::<u8>();
     // SAFETY: both lengths are within the event.
     let written = unsafe {

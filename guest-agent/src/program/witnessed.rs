@@ -2,7 +2,7 @@
 
 use lab_harness::{
     Netns, Runner,
-    witness::{Standing, Watching, Witness, standing, without_events},
+    witness::{ListedAttachment, Watching, Witness, standing, without_events},
 };
 use lab_protocol::witness::{Account, PRELOAD};
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +16,7 @@ pub enum Witnessed {
     /// By events.
     Events(Watching),
     /// By what was attached before alone, and why.
-    Lists(Vec<Standing>, String),
+    Lists(Vec<ListedAttachment>, String),
 }
 
 impl WitnessSeat {
@@ -38,7 +38,10 @@ impl WitnessSeat {
 
     fn with<R>(&self, runner: &Runner, work: impl FnOnce(&Result<Witness, String>) -> R) -> R {
         let mut seat = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let load = || runner.except(Witness::load).unwrap_or_else(|error| Err(error.to_string()));
+        let load = || match runner.except(Witness::load) {
+            Ok(loaded) => loaded.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
         work(seat.get_or_insert_with(load))
     }
 }

@@ -6,11 +6,12 @@
 mod state;
 
 use crate::fence;
+pub use lab_bpf::watch::WatchError;
 use lab_bpf::watch::{self, Watch, WatchObject};
 use lab_protocol::witness::Account;
 use lab_topology::{Netns, unpoisoned};
-pub use lab_witness::Standing;
-use lab_witness::{Book, Ended, Event};
+pub use lab_witness::ListedAttachment;
+use lab_witness::{AttachEvent, Book, EndedProgram};
 use nix::time::{ClockId, clock_gettime};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -49,9 +50,9 @@ impl Witness {
     ///
     /// # Errors
     /// Why this kernel's functions can't be watched.
-    pub fn load() -> Result<Self, String> {
-        let object = WatchObject::open(Path::new(OBJECT)).map_err(|error| error.to_string())?;
-        let watch = Watch::start(&object, std::process::id()).map_err(|error| error.to_string())?;
+    pub fn load() -> Result<Self, WatchError> {
+        let object = WatchObject::open(Path::new(OBJECT))?;
+        let watch = Watch::start(&object, std::process::id())?;
         let sources = sources(&watch);
         Ok(Self { watch: Arc::new(Mutex::new(watch)), sources })
     }
@@ -102,7 +103,7 @@ impl Witness {
 pub struct Watching {
     watch: Arc<Mutex<Watch>>,
     book: Arc<Mutex<Book>>,
-    before: Vec<Standing>,
+    before: Vec<ListedAttachment>,
     /// Programs that there were.
     programs: BTreeSet<u32>,
     sources: Vec<String>,
@@ -117,7 +118,7 @@ impl Watching {
     pub fn finish(mut self, nodes: &[Netns]) -> Account {
         let own = unpoisoned(self.watch.lock()).programs().to_vec();
         let mut after = state::read(nodes, &own);
-        let is_new = |standing: &Standing| !self.before.contains(standing);
+        let is_new = |standing: &ListedAttachment| !self.before.contains(standing);
         if after.iter().any(is_new) && fence::pass(Instant::now() + FENCE).is_ok() {
             // What hangs on a dead namespace has gone by now.
             after = state::read(nodes, &own);
@@ -143,7 +144,7 @@ impl Watching {
                 let info = lab_bpf::prog_fd(*id).and_then(|fd| lab_bpf::program_info(&fd));
                 // One that has gone meanwhile was in the events.
                 if let Ok(info) = info {
-                    book.ran(Ended { id: *id, runs: Some(info.run_count) });
+                    book.ran(EndedProgram { id: *id, runs: Some(info.run_count) });
                 }
             }
         }
@@ -165,7 +166,7 @@ impl Drop for Watching {
 }
 
 /// The account of a kernel whose functions can't be watched: what is left.
-pub fn without_events(before: &[Standing], nodes: &[Netns], reason: String) -> Account {
+pub fn without_events(before: &[ListedAttachment], nodes: &[Netns], reason: String) -> Account {
     let after = state::read(nodes, &[]);
     let account = Book::new(HashMap::new(), now_ns()).close(before, &after, Vec::new(), 0);
     let only = "the kernel's lists at the begin and at the end: what was attached and detached in between is not seen";
@@ -173,7 +174,7 @@ pub fn without_events(before: &[Standing], nodes: &[Netns], reason: String) -> A
 }
 
 /// What is attached now.
-pub fn standing(nodes: &[Netns]) -> Vec<Standing> {
+pub fn standing(nodes: &[Netns]) -> Vec<ListedAttachment> {
     state::read(nodes, &[])
 }
 
@@ -187,7 +188,7 @@ fn read_on(bell: &OwnedFd, watch: &Mutex<Watch>, book: &Mutex<Book>, stop: &Atom
 
 fn enter(watch: &mut Watch, book: &mut Book) {
     watch.drain(|bytes| {
-        if let Some(event) = Event::decode(bytes) {
+        if let Some(event) = AttachEvent::decode(bytes) {
             book.take(event);
         }
     });

@@ -4,7 +4,7 @@
 use lab_bpf::{BpfLink, ProgramInfo};
 use lab_protocol::{AttachType, DeviceKind};
 use lab_topology::{Netns, link};
-use lab_witness::{Hooked, Program, Standing, Target, hook_of_link, hook_of_type};
+use lab_witness::{Hooked, ListedAttachment, SeenDevice, SeenProgram, hook_of_link, hook_of_type};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -22,7 +22,7 @@ pub fn own() -> Option<(u32, String)> {
 }
 
 /// Reads the lists; the programs `own` and their links are left out.
-pub fn read(nodes: &[Netns], own: &[u32]) -> Vec<Standing> {
+pub fn read(nodes: &[Netns], own: &[u32]) -> Vec<ListedAttachment> {
     let mut found = Vec::new();
     for (inode, ns) in namespaces(nodes) {
         found.extend(of_namespace(inode, &ns));
@@ -30,7 +30,7 @@ pub fn read(nodes: &[Netns], own: &[u32]) -> Vec<Standing> {
     let known: BTreeSet<u32> = found.iter().filter_map(|standing| standing.link).collect();
     found.extend(links().filter(|standing| standing.link.is_none_or(|link| !known.contains(&link))));
     found.retain(|standing| !own.contains(&standing.program.id));
-    let mut programs: BTreeMap<u32, Program> = BTreeMap::new();
+    let mut programs: BTreeMap<u32, SeenProgram> = BTreeMap::new();
     for standing in &mut found {
         let id = standing.program.id;
         standing.program = programs.entry(id).or_insert_with(|| program(id)).clone();
@@ -38,10 +38,10 @@ pub fn read(nodes: &[Netns], own: &[u32]) -> Vec<Standing> {
     found
 }
 
-fn program(id: u32) -> Program {
+fn program(id: u32) -> SeenProgram {
     match lab_bpf::prog_fd(id).and_then(|fd| lab_bpf::program_info(&fd)) {
-        Ok(ProgramInfo { name, tag, .. }) => Program { id, name, tag },
-        Err(_) => Program { id, ..Program::default() },
+        Ok(ProgramInfo { name, tag, .. }) => SeenProgram { id, name, tag },
+        Err(_) => SeenProgram { id, ..SeenProgram::default() },
     }
 }
 
@@ -74,7 +74,7 @@ fn namespaces(nodes: &[Netns]) -> BTreeMap<u64, Netns> {
     all
 }
 
-fn of_namespace(inode: u64, ns: &Netns) -> Vec<Standing> {
+fn of_namespace(inode: u64, ns: &Netns) -> Vec<ListedAttachment> {
     let mut found = Vec::new();
     for device in link::list(ns).unwrap_or_default() {
         let kind = match device.kind {
@@ -82,14 +82,18 @@ fn of_namespace(inode: u64, ns: &Netns) -> Vec<Standing> {
             DeviceKind::NetkitL2 | DeviceKind::NetkitL3 => "netkit",
             DeviceKind::Other => "",
         };
-        let target =
-            Target { netns: inode as u32, ifindex: device.ifindex, name: device.name.clone(), kind: kind.to_owned() };
+        let target = SeenDevice {
+            netns: inode as u32,
+            ifindex: device.ifindex,
+            name: device.name.clone(),
+            kind: kind.to_owned(),
+        };
         for seen in ns.run(|| lab_bpf::observe(device.ifindex)).unwrap_or_default() {
-            found.push(Standing {
+            found.push(ListedAttachment {
                 attach: Some(seen.hook.attach_type()),
                 hook: seen.hook.name().to_owned(),
                 target: target.clone(),
-                program: Program { id: seen.prog_id, ..Program::default() },
+                program: SeenProgram { id: seen.prog_id, ..SeenProgram::default() },
                 link: seen.link_id,
                 is_detached: false,
             });
@@ -99,7 +103,7 @@ fn of_namespace(inode: u64, ns: &Netns) -> Vec<Standing> {
 }
 
 /// All links. One of tcx or netkit that no device lists is detached.
-fn links() -> impl Iterator<Item = Standing> {
+fn links() -> impl Iterator<Item = ListedAttachment> {
     let ids = lab_bpf::link_ids().unwrap_or_default();
     ids.into_iter().filter_map(|id| {
         // One that has gone meanwhile.
@@ -109,11 +113,11 @@ fn links() -> impl Iterator<Item = Standing> {
             Some(by) => Hooked { attach: Some(by), ..hook_of_type(info.attach_type) },
             None => hook_of_link(info.link_type),
         };
-        Some(Standing {
+        Some(ListedAttachment {
             attach: hook.attach,
             hook: hook.name,
-            target: Target { ifindex: mechanism.map_or(0, |_: AttachType| info.ifindex), ..Target::default() },
-            program: Program { id: info.prog_id, ..Program::default() },
+            target: SeenDevice { ifindex: mechanism.map_or(0, |_: AttachType| info.ifindex), ..SeenDevice::default() },
+            program: SeenProgram { id: info.prog_id, ..SeenProgram::default() },
             link: Some(id),
             is_detached: mechanism.is_some() && info.ifindex == 0,
         })

@@ -15,16 +15,39 @@ const WIDTH: usize = 400;
 
 /// One demand that is not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct AttachFault {
     pub kind: FailureKind,
     pub line: String,
 }
 
+/// Why there is no verdict on the attachments.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoVerdict {
+    /// The guest's agent knows no witness, or ended before it could answer.
+    #[error("the guest has sent no account of them")]
+    NoAccount,
+    /// The kernel's functions can't be watched.
+    #[error("they could not be watched: {0}")]
+    Unwatched(String),
+    /// The account is not whole.
+    #[error("their account has gaps: {lost} events lost, {omitted} rows left out")]
+    Gaps {
+        /// Events.
+        lost: u64,
+        /// Rows and leftovers.
+        omitted: u64,
+    },
+}
+
 /// What is not as demanded; nothing for a cell of which nothing is. The error says why there is no verdict.
-pub(super) fn faults(facts: &KernelFacts, info: &CellInfo, account: Option<&Account>) -> Result<Vec<Fault>, String> {
+pub(super) fn faults(
+    facts: &KernelFacts,
+    info: &CellInfo,
+    account: Option<&Account>,
+) -> Result<Vec<AttachFault>, NoVerdict> {
     let rules = info.work.program().and_then(|program| program.witness.as_ref());
     let Some(rules) = rules.filter(|rules| !rules.is_empty()) else { return Ok(Vec::new()) };
-    let Some(account) = account else { return Err("the guest has sent no account of the attachments".to_owned()) };
+    let Some(account) = account else { return Err(NoVerdict::NoAccount) };
     let mut faults = Vec::new();
     required(facts, rules, account, &mut faults);
     forbidden(rules, account, &mut faults);
@@ -42,27 +65,24 @@ pub(super) fn faults(facts: &KernelFacts, info: &CellInfo, account: Option<&Acco
     // What an account does not have did not happen, if it is whole.
     if faults.is_empty() && !account.is_whole() {
         return Err(match &account.absent {
-            Some(reason) => format!("the attachments could not be watched: {reason}"),
-            None => format!(
-                "the account of the attachments has gaps: {} events lost, {} rows left out",
-                account.lost, account.omitted
-            ),
+            Some(reason) => NoVerdict::Unwatched(text::line(reason, WIDTH)),
+            None => NoVerdict::Gaps { lost: account.lost, omitted: account.omitted },
         });
     }
     Ok(faults)
 }
 
 /// The outcome of a cell with these faults.
-pub(super) fn outcome(faults: &[Fault]) -> Option<Outcome> {
+pub(super) fn outcome(faults: &[AttachFault]) -> Option<Outcome> {
     let first = faults.first()?;
     Some(Outcome::Failed { kind: first.kind, message: first.line.clone() })
 }
 
-fn fault(kind: FailureKind, line: String) -> Fault {
-    Fault { kind, line: text::line(&line, WIDTH) }
+fn fault(kind: FailureKind, line: String) -> AttachFault {
+    AttachFault { kind, line: text::line(&line, WIDTH) }
 }
 
-fn required(facts: &KernelFacts, rules: &AttachRules, account: &Account, faults: &mut Vec<Fault>) {
+fn required(facts: &KernelFacts, rules: &AttachRules, account: &Account, faults: &mut Vec<AttachFault>) {
     for wanted in &rules.require {
         let concerned = || account.rows.iter().filter(|row| row.place.attach.is_some() && concerns(wanted, row));
         let mut any = false;
@@ -87,7 +107,7 @@ fn required(facts: &KernelFacts, rules: &AttachRules, account: &Account, faults:
     }
 }
 
-fn forbidden(rules: &AttachRules, account: &Account, faults: &mut Vec<Fault>) {
+fn forbidden(rules: &AttachRules, account: &Account, faults: &mut Vec<AttachFault>) {
     for unwanted in &rules.forbid {
         let hits = account.rows.iter().filter(|row| {
             row.attached > 0
@@ -133,19 +153,21 @@ fn names(types: &[AttachType]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::ExecRequest;
     use lab_protocol::{
-        Work,
-        witness::{Leftover, Place, Way},
+        Raw,
+        witness::{AttachPlace, AttachWay, Leftover},
+        work::Inherit,
     };
-    use lab_record::testing::{cell, facts};
+    use lab_record::testing::facts;
 
-    fn place(attach: AttachType, kind: &str) -> Place {
+    fn place(attach: AttachType, kind: &str) -> AttachPlace {
         let hook = match attach {
             AttachType::Tc => "clsact/ingress",
             AttachType::Tcx => "tcx/ingress",
             AttachType::Netkit => "netkit/peer",
         };
-        Place {
+        AttachPlace {
             attach: Some(attach),
             hook: hook.to_owned(),
             device: "eth0".to_owned(),
@@ -157,7 +179,7 @@ mod tests {
     fn row(attach: AttachType, kind: &str) -> AttachRow {
         AttachRow {
             place: place(attach, kind),
-            way: Way::Link,
+            way: AttachWay::Link,
             program: "tc_main".to_owned(),
             tag: String::new(),
             ids: vec![23],
@@ -174,15 +196,24 @@ mod tests {
     }
 
     fn told(rules: AttachRules, version: &str, account: &Account) -> Result<Vec<String>, String> {
-        let mut info = cell("x");
-        let program = serde_json::json!({
-            "argv": [], "env": [], "cwd": "", "stage": "bare", "node": null, "user": null, "terminal": null,
-            "timeout_ms": null, "sysctl": [], "input": false
-        });
-        let mut program: lab_protocol::CellProgram = serde_json::from_value(program).unwrap();
-        program.witness = Some(rules);
-        info.work = Work::Program(Box::new(program));
-        faults(&facts("k", version), &info, Some(account)).map(|faults| faults.into_iter().map(|it| it.line).collect())
+        let request = ExecRequest {
+            argv: vec!["loader".into()],
+            name: None,
+            stages: Vec::new(),
+            node: None,
+            env: Vec::new(),
+            inherit: Inherit::All,
+            world: None,
+            cwd: Raw::default(),
+            user: None,
+            timeout_ms: None,
+            sysctl: Vec::new(),
+            witness: Some(rules),
+        };
+        let info = request.cells(false, None).remove(0);
+        faults(&facts("k", version), &info, Some(account))
+            .map(|faults| faults.into_iter().map(|it| it.line).collect())
+            .map_err(|error| error.to_string())
     }
 
     fn types(kind: Option<&str>, types: &[AttachType]) -> Vec<TypesFor> {
@@ -268,7 +299,7 @@ mod tests {
         let gaps = Account { lost: 3, ..Account::default() };
         assert_eq!(
             told(forbid.clone(), "6.12", &gaps).unwrap_err(),
-            "the account of the attachments has gaps: 3 events lost, 0 rows left out"
+            "their account has gaps: 3 events lost, 0 rows left out"
         );
         let absent = Account::absent("no type information");
         assert!(told(forbid.clone(), "6.12", &absent).unwrap_err().ends_with("no type information"));

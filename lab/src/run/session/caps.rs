@@ -3,7 +3,7 @@
 use lab_base::text;
 use lab_protocol::{
     CapabilityReport, CellReport, Outcome,
-    witness::{Account, LEFT, Place, ROWS},
+    witness::{Account, AttachPlace, LEFT, ROWS},
 };
 
 /// Maximum entries of each list in a report.
@@ -47,7 +47,7 @@ fn witness(account: &mut Account) {
     account.omitted = account.omitted.saturating_add(beyond as u64);
     account.rows.truncate(ROWS);
     account.left.truncate(LEFT);
-    let place = |place: &mut Place| {
+    let place = |place: &mut AttachPlace| {
         let texts = [&mut place.hook, &mut place.device, &mut place.kind, &mut place.namespace];
         texts.into_iter().for_each(|text| text::cap(text, MAX_NAME));
     };

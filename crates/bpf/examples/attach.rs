@@ -18,7 +18,8 @@ use lab_bpf::{
     raw::{self, BPF_PROG_TYPE_SCHED_CLS, RawProgram},
 };
 use lab_protocol::Hook;
-use std::{env, fs, mem, net::UdpSocket, os::fd::AsFd, path::Path, process::ExitCode};
+use nix::net::if_::if_nametoindex;
+use std::{env, mem, net::UdpSocket, os::fd::AsFd, path::Path, process::ExitCode};
 
 #[derive(Default)]
 struct Held {
@@ -72,10 +73,9 @@ fn hook(name: &str) -> Hook {
     all.into_iter().find(|hook| hook.name() == name).unwrap_or_else(|| panic!("no hook `{name}`"))
 }
 
+/// In the network namespace of the process, which /sys need not show.
 fn index(device: &str) -> u32 {
-    let text = fs::read_to_string(format!("/sys/class/net/{device}/ifindex"))
-        .unwrap_or_else(|error| panic!("{device}: {error}"));
-    text.trim().parse().expect("a number")
+    if_nametoindex(device).unwrap_or_else(|errno| panic!("{device}: {errno}"))
 }
 
 fn new() -> Result<RawProgram, BpfError> {

@@ -150,7 +150,12 @@ fn deaths() -> Vec<Fault> {
             "a kernel that dies in each of forty cells",
             (
                 3,
-                &["T00 errored: guest-lost", "T11 errored: guest-lost", "T12 not-run: 12 guests were lost", "T39 not-run"],
+                &[
+                    "T00 errored: guest-lost",
+                    "T11 errored: guest-lost",
+                    "T12 not-run: 12 guests were lost",
+                    "T39 not-run",
+                ],
                 &[],
             ),
             || {

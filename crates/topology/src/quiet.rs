@@ -23,6 +23,12 @@ static QUIET: [Setting; 7] = [
 const INHERIT: [Setting; 2] =
     [("net/core/devconf_inherit_init_net", "1"), ("net/core/fb_tunnels_only_for_init_net", "1")];
 
+/// Sizes of socket buffers, which hold for all namespaces (`sk_init`, net/core/sock.c): a configuration or a command line
+/// can set them so low that the few datagrams of a case do not fit.
+const BUFFERS: [&str; 2] = ["net/core/rmem_default", "net/core/wmem_default"];
+/// What the kernel sets unless it is told otherwise, bytes (`SK_RMEM_MAX`, include/net/sock.h).
+const USUAL_BUFFER: u32 = 212_992;
+
 /// Of [`QUIET`] what a fresh namespace does not inherit; unset where it need not inherit anything.
 static NOT_INHERITED: OnceLock<Vec<Setting>> = OnceLock::new();
 
@@ -31,12 +37,19 @@ pub(crate) fn settings() -> &'static [Setting] {
     NOT_INHERITED.get().map_or(&QUIET, Vec::as_slice)
 }
 
-/// Makes this machine's first namespace quiet and has later ones inherit that, which saves writing it in each. For
-/// machines that are the lab's own. What a kernel does not inherit is written in later namespaces as ever.
+/// Makes this machine's first namespace quiet and has later ones inherit that, which saves writing it in each. Raises
+/// buffers of sockets to their usual size. For machines that are the lab's own. What a kernel does not inherit is written in later namespaces as ever.
 pub fn inherit() {
     for (key, value) in INHERIT.iter().chain(&QUIET) {
         // Settings that failed are detected below.
         _ = fs::write(path(key), value);
+    }
+    for key in BUFFERS {
+        let current = fs::read_to_string(path(key)).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        if current.is_some_and(|bytes| bytes < USUAL_BUFFER) {
+            // Without the setting, cases fail by what they lose.
+            _ = fs::write(path(key), USUAL_BUFFER.to_string());
+        }
     }
     NOT_INHERITED.get_or_init(|| {
         let fresh = Netns::new("quiet");

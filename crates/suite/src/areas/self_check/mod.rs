@@ -188,7 +188,7 @@ const COUNTED: Case = Case::new(
 fn counted(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (attached, idle) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
-    let _attachment = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &attached)?;
+    let attachment = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &attached)?;
     let direction = Direction::FromWorkload;
     // Each flow is a check that it passes, one of its source, and one of the program's count.
     let flows = flows::all().count();
@@ -200,6 +200,7 @@ fn counted(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     recorded(ctx, "a program that is attached nowhere", &of_each(false), |scratch| {
         failed = testbed.passes_counted(scratch, "pod", "host", direction, &idle).err();
     })?;
+    attachment.detach()?;
     // The other direction of the same flows: every request is counted with its answer.
     let both = testbed.load(ctx, P0, ProgramKind::Count, Config::new(ctx.marker))?;
     let _from = testbed.filter(P0, direction, &both, lab_bpf::TcOptions::default())?;

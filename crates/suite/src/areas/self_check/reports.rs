@@ -146,17 +146,18 @@ const ROUTED_COUNTS: Case = Case::new(
 .over(on_veth);
 fn routed_counts(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let mut attaching = ctx.scratch();
-    let right = HookCounters::new(&mut attaching, &testbed, P0, AttachRequest::Tc)?;
-    // The port of another cell's packets.
-    let wrong = HookCounters::marking(&mut attaching, &testbed, P0, AttachRequest::Tc, ctx.marker - 1)?;
     let families = Family::available().len();
-    let mut failed = None;
-    for (what, watch, counts) in [("programs that count", &right, true), ("programs that count none", &wrong, false)] {
+    // The second one counts the port of another cell's packets.
+    for (what, marker, counts) in
+        [("programs that count", ctx.marker, true), ("programs that count none", ctx.marker - 1, false)]
+    {
+        let mut failed = None;
+        let mut attaching = ctx.scratch();
+        let watch = HookCounters::marking(&mut attaching, &testbed, P0, AttachRequest::Tc, marker)?;
         recorded(ctx, what, &[true, true, counts].repeat(families), |scratch| {
-            failed = Trip::control(scratch, "pod", "host").passes(scratch, &testbed, &[watch]).err();
+            failed = Trip::control(scratch, "pod", "host").passes(scratch, &testbed, &[&watch]).err();
         })?;
-        if let Some(stop) = failed.take() {
+        if let Some(stop) = failed {
             return Err(stop);
         }
     }

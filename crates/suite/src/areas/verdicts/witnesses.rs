@@ -61,6 +61,9 @@ fn counters(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let after = ends(&testbed)?;
         let what = if verdict == DROP { "dropped" } else { "passed" };
         ctx.check(format!("{what}: the program saw the datagrams"), seen, program.stats()?.marked);
+        let stats = program.stats()?;
+        let wanted = stats.marked * (PAYLOAD + HEADERS);
+        ctx.equal(format!("{what}: bytes that the program counted"), stats.bytes, wanted);
         let sent = after.pod.tx_packets - before.pod.tx_packets;
         let bytes = after.pod.tx_bytes - before.pod.tx_bytes;
         let received = (after.host.rx_packets - before.host.rx_packets, after.host.rx_bytes - before.host.rx_bytes);

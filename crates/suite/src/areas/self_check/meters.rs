@@ -34,10 +34,15 @@ const SILENCE: Case =
 fn silence(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let filter = dropping(ctx, &testbed, Direction::FromWorkload)?;
-    let began = Instant::now();
-    testbed.none_pass(ctx, [("pod", "host", Proto::Udp, Family::V4)]);
-    let took = began.elapsed();
-    ctx.check("time for a silent flow", took >= SILENCE_WINDOW, format!("{took:?}, at least {SILENCE_WINDOW:?}"));
+    // The shortest of several: on a busy host, each takes as long without a window.
+    let mut shortest = Duration::MAX;
+    for _ in 0..6 {
+        let began = Instant::now();
+        testbed.none_pass(ctx, [("pod", "host", Proto::Udp, Family::V4)]);
+        shortest = shortest.min(began.elapsed());
+    }
+    let wanted = format!("{shortest:?}, at least {SILENCE_WINDOW:?}");
+    ctx.check("time for a silent flow", shortest >= SILENCE_WINDOW, wanted);
     filter.detach()?;
     Ok(())
 }

@@ -21,15 +21,22 @@ const DROP: i32 = 2;
 const PAYLOAD: u64 = 100;
 const HEADERS: u64 = 14 + 20 + 8;
 
-/// What the counters of both ends of the pod's link changed by.
-struct Moved {
+/// The counters of both ends of the pod's link.
+#[derive(PartialEq, Eq)]
+struct BothEnds {
     pod: LinkStats,
     host: LinkStats,
 }
 
-fn ends(testbed: &Testbed) -> Result<Moved, Stop> {
+/// Both ends at one moment: read again if the kernel sent a packet of its own in between.
+fn ends(ctx: &Ctx, testbed: &Testbed) -> Result<BothEnds, Stop> {
     let stats = |node: &str, dev| link::stats(testbed.net.ns(node), dev);
-    Ok(Moved { pod: stats("pod", "eth0")?, host: stats("host", "p0")? })
+    let mut read = BothEnds { pod: stats("pod", "eth0")?, host: stats("host", "p0")? };
+    ctx.wait_until(1_000, || {
+        let before = std::mem::replace(&mut read, BothEnds { pod: stats("pod", "eth0")?, host: stats("host", "p0")? });
+        Ok(before == read)
+    })?;
+    Ok(read)
 }
 
 const COUNTERS: Case = Case::new(
@@ -52,13 +59,13 @@ fn counters(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let program = testbed.load(ctx, P0, ProgramKind::Count, config)?;
         let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
         let native = attachment.hook.attach_type() == AttachType::Netkit;
-        let before = ends(&testbed)?;
+        let before = ends(ctx, &testbed)?;
         for _ in 0..SENT {
             // A drop on netkit is an error of the call.
             drop(probe.send(&[0; PAYLOAD as usize]));
         }
         let seen = ctx.wait_until(1_000, || Ok(program.stats()?.marked >= SENT))?;
-        let after = ends(&testbed)?;
+        let after = ends(ctx, &testbed)?;
         let what = if verdict == DROP { "dropped" } else { "passed" };
         ctx.check(format!("{what}: the program saw the datagrams"), seen, program.stats()?.marked);
         let stats = program.stats()?;

@@ -108,8 +108,9 @@ impl FlowReport {
     /// Nothing arrived anywhere.
     pub fn silent(&self) -> bool {
         let delivered = self.delivered > 0 || self.damaged > 0 || self.source_seen.is_some();
-        let returned = self.returned > 0;
-        !(delivered && !weak::has(Weakness::DeliveredIsSilent) || returned && !weak::has(Weakness::ReturnedIsSilent))
+        let nothing_came = !delivered || weak::has(Weakness::DeliveredIsSilent);
+        let nothing_returned = self.returned == 0 || weak::has(Weakness::ReturnedIsSilent);
+        nothing_came && nothing_returned
     }
 }
 

@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check dist install clean
+.PHONY: help lab lab-run mutants plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -20,6 +20,12 @@ lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" n
 
 mutants: setup ## Inject deliberate faults into the programs, and show which case notices each
 	@$(LAB) mutants $(ARGS)
+
+plants: setup-builds ## Boot a kernel with each of its deliberate faults, and show which case notices it (builds a kernel)
+	@$(LAB) kernels plant $(ARGS)
+
+stress: setup ## Run the suite 20 times beside busy loops with QEMU stopped at random: no cell may flip (CASES='V* T*' narrows it)
+	@scripts/stress
 
 test: setup-tests ## Run every test of the project, those on real guests included
 	@$(TEST) --workspace $(ARGS)

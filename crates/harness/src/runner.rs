@@ -4,7 +4,7 @@ use crate::{
     capabilities::Capabilities,
     ctx::Ctx,
     error::HarnessError,
-    fault::{Fault, MUTANT_TIME_SCALE},
+    fault::{BuiltIn, Fault, MUTANT_TIME_SCALE},
     leaks::Inventory,
     probe,
     suite::{Cell, Suite, templates},
@@ -190,6 +190,7 @@ impl Runner {
             Ok(fault) => fault,
             Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
+        let _built_in = BuiltIn::of(fault);
         let stretch = match options.mutant {
             Some(_) => options.time_scale.min(MUTANT_TIME_SCALE),
             None => options.time_scale,

@@ -14,6 +14,7 @@ mod list;
 mod merge;
 mod mutants;
 mod plan;
+mod plants;
 mod project;
 mod report;
 mod rerun;

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-use lab_abi::witness::{WitnessEvent, SHORT};
+use lab_abi::witness::{SHORT, WitnessEvent};
 
 const OBJ_PIN: u32 = 6;
 const PROG_ATTACH: u32 = 8;

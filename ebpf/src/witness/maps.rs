@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use lab_abi::witness::{WitnessEvent, HEAD, LONG, PENDING, RING, SHORT};
+use lab_abi::witness::{HEAD, LONG, PENDING, RING, SHORT, WitnessEvent};
 
 #[map]
 static WAITING: HashMap<u64, WitnessEvent> = HashMap::with_max_entries(PENDING, 0);

@@ -27,6 +27,18 @@ fn project() -> tempfile::TempDir {
     project
 }
 
+/// A build would update it otherwise, and a checkout with changes is refused by the test of shards.
+#[test]
+fn the_packages_lock_is_up_to_date() {
+    let mut cargo = Command::new("cargo");
+    let output = cargo.args(["metadata", "--locked", "--format-version", "1"]).current_dir(PACKAGE).output().unwrap();
+    assert!(
+        output.status.success(),
+        "run `cargo update --workspace` in {PACKAGE}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 #[test]
 fn an_agent_with_its_own_suite_needs_at_most_twenty_lines() {
     let source = fs::read_to_string(Path::new(PACKAGE).join("src/main.rs")).unwrap();

@@ -195,6 +195,24 @@ mod pod {
     unsafe impl aya::Pod for super::WitnessConfig {}
 }
 
+/// The commands of bpf(2) that are watched (`enum bpf_cmd`, include/uapi/linux/bpf.h).
+pub mod command {
+    /// `BPF_OBJ_PIN`.
+    pub const OBJ_PIN: u32 = 6;
+    /// `BPF_PROG_ATTACH`.
+    pub const PROG_ATTACH: u32 = 8;
+    /// `BPF_PROG_DETACH`.
+    pub const PROG_DETACH: u32 = 9;
+    /// `BPF_RAW_TRACEPOINT_OPEN`.
+    pub const RAW_TRACEPOINT_OPEN: u32 = 17;
+    /// `BPF_LINK_CREATE`.
+    pub const LINK_CREATE: u32 = 28;
+    /// `BPF_LINK_UPDATE`.
+    pub const LINK_UPDATE: u32 = 29;
+    /// `BPF_LINK_DETACH`.
+    pub const LINK_DETACH: u32 = 34;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

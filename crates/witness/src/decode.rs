@@ -1,10 +1,14 @@
-//! Events as the programs wrote them (`lab_abi::witness::Event`).
+//! Events as the programs wrote them (`lab_abi::witness::WitnessEvent`).
 
 use crate::{
     names::{Hooked, hook_of, hook_of_link},
     request::{self, FilterRequest},
 };
-use lab_abi::witness::{HEAD, SHORT, entered, kind};
+use lab_abi::witness::{
+    HEAD, SHORT,
+    command::{LINK_CREATE, LINK_DETACH, LINK_UPDATE, OBJ_PIN, PROG_ATTACH, PROG_DETACH, RAW_TRACEPOINT_OPEN},
+    entered, kind,
+};
 use lab_protocol::AttachType;
 
 /// Errors that a program may ask for again at once.
@@ -135,14 +139,6 @@ pub enum What {
         runs: u64,
     },
 }
-
-const OBJ_PIN: u32 = 6;
-const PROG_ATTACH: u32 = 8;
-const PROG_DETACH: u32 = 9;
-const RAW_TRACEPOINT_OPEN: u32 = 17;
-const LINK_CREATE: u32 = 28;
-const LINK_UPDATE: u32 = 29;
-const LINK_DETACH: u32 = 34;
 
 impl AttachEvent {
     /// Reads an event; `None` for bytes that are none, and for requests about filters of other classifiers.

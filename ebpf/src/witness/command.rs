@@ -10,15 +10,11 @@ use aya_ebpf::{
     macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
-use lab_abi::witness::{SHORT, WitnessEvent};
+use lab_abi::witness::{
+    SHORT, WitnessEvent,
+    command::{LINK_CREATE, LINK_DETACH, LINK_UPDATE, OBJ_PIN, PROG_ATTACH, PROG_DETACH, RAW_TRACEPOINT_OPEN},
+};
 
-const OBJ_PIN: u32 = 6;
-const PROG_ATTACH: u32 = 8;
-const PROG_DETACH: u32 = 9;
-const RAW_TRACEPOINT_OPEN: u32 = 17;
-const LINK_CREATE: u32 = 28;
-const LINK_UPDATE: u32 = 29;
-const LINK_DETACH: u32 = 34;
 /// `BPF_F_REPLACE`, include/uapi/linux/bpf.h.
 const REPLACE: u32 = 1 << 2;
 

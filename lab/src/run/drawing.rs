@@ -21,7 +21,7 @@ const ELEMENTS: [&[u8]; 12] = [
     b"title",
 ];
 /// Attributes for position, colour and text.
-const ATTRIBUTES: [&[u8]; 34] = [
+const ATTRIBUTES: [&[u8]; 36] = [
     b"xmlns",
     b"version",
     b"width",
@@ -56,6 +56,8 @@ const ATTRIBUTES: [&[u8]; 34] = [
     b"dominant-baseline",
     b"stroke-linecap",
     b"stroke-linejoin",
+    b"paint-order",
+    b"xml:space",
 ];
 
 /// Whether these bytes are an SVG drawing with shapes and text only.

@@ -38,7 +38,7 @@ pub mod trip;
 pub mod variants;
 
 pub use error::HarnessError;
-pub use lab_topology::{Netns, Template, library, unpoisoned};
+pub use lab_topology::{Netns, Template, library, quiet, unpoisoned};
 pub use runner::{Finished, PINS, RunOptions, Runner};
 pub use stage::Staged;
 pub use suite::{Cases, Cell, Suite, SuiteError, listing, templates, topologies};

@@ -50,7 +50,8 @@ fn a_complete_machine_needs_nothing() {
 fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
     let steps = SetupPlan::of(&fresh(), Purpose::Tests, InstallPlace::System).unwrap().steps;
     let [SetupStep::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
-    assert_eq!(rest, [SetupStep::VirtmeNg, SetupStep::BpfLinker, SetupStep::TestTools, SetupStep::CargoDeny]);
+    let tools = [SetupStep::VirtmeNg, SetupStep::BpfLinker, SetupStep::TestTools, SetupStep::CargoDeny];
+    assert_eq!(rest, [&[SetupStep::Unpack(&private::SUITES)][..], &tools].concat());
     let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
     let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
     assert_eq!(others, ["bc", "bison", "flex", "libelf-dev", "make"], "only building kernels needs these");
@@ -97,11 +98,12 @@ fn an_installed_lab_needs_no_compiler() {
 #[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
     let steps = |host: &Host| SetupPlan::of(host, Purpose::Tests, InstallPlace::Cache).unwrap().steps;
-    assert_eq!(steps(&complete()), [SetupStep::TestTools, SetupStep::CargoDeny]);
+    let of_tests = [SetupStep::Unpack(&private::SUITES), SetupStep::TestTools, SetupStep::CargoDeny];
+    assert_eq!(steps(&complete()), of_tests);
     let mut host = complete();
     host.packages.remove("chromium");
-    assert_eq!(steps(&host), [SetupStep::Packages(vec!["chromium"]), SetupStep::TestTools, SetupStep::CargoDeny]);
-    assert_eq!(SetupReport::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 3);
+    assert_eq!(steps(&host), [&[SetupStep::Packages(vec!["chromium"])][..], &of_tests].concat());
+    assert_eq!(SetupReport::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 4);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub struct Runner {
     mutants: Vec<(&'static str, Fault)>,
     templates: Vec<Template>,
     /// Objects that existed before the first cell.
-    before: Inventory,
+    before: Mutex<Arc<Inventory>>,
     capabilities: Arc<Capabilities>,
     programs: Arc<Programs>,
     datapath: DatapathObject,
@@ -105,7 +105,7 @@ impl Runner {
                 .map(|mutant| (mutant.name, mutant.fault))
                 .collect(),
             templates,
-            before,
+            before: Mutex::new(Arc::new(before)),
             capabilities: Arc::new(capabilities),
             programs: Arc::new(programs),
             datapath,
@@ -118,11 +118,21 @@ impl Runner {
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
-        match self.before.settled(Path::new(PINS), patience) {
+        let before = Arc::clone(&unpoisoned(&self.before));
+        match before.settled(Path::new(PINS), patience) {
             Ok(_) => Vec::new(),
             Err(HarnessError::Leaks { left, stalled: None }) => left,
             Err(error) => vec![error.to_string()],
         }
+    }
+
+    /// What exists now is nobody's fault from here on: somebody set it up.
+    ///
+    /// # Errors
+    /// The kernel refuses a query.
+    pub fn accept(&self) -> Result<(), HarnessError> {
+        *unpoisoned(&self.before) = Arc::new(Inventory::take(Path::new(PINS))?);
+        Ok(())
     }
 
     /// The probes' answers.

@@ -41,6 +41,22 @@ pub struct WorldSpec {
     pub services: Vec<u16>,
     /// Limit of what the program may write outside of shared directories, MiB. `None` is half of the guest's memory.
     pub overlay_mib: Option<u32>,
+    /// What becomes of what it writes.
+    #[serde(default)]
+    pub changes: WorldChanges,
+}
+
+/// What becomes of what a program writes to its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorldChanges {
+    /// It ends with the program's root.
+    #[default]
+    End,
+    /// It stays in the guest, for roots above it: the program is a set-up.
+    Stay,
+    /// It ends with the program's root, which begins with what a set-up left.
+    EndAboveSetup,
 }
 
 /// What is below `/`.
@@ -76,6 +92,7 @@ impl WorldSpec {
             modules: Vec::new(),
             services: Vec::new(),
             overlay_mib: None,
+            changes: WorldChanges::End,
         }
     }
 }

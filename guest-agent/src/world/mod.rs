@@ -13,9 +13,10 @@ mod share;
 
 pub use error::MountError;
 pub use linux::{hostname, name_guest};
+pub use share::unmount as let_go;
 
 use inside::InRoot;
-use lab_protocol::world::{EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
+use lab_protocol::world::{EXTRA, MODULES, ROOT, WorldChanges, WorldMount, WorldRoot, WorldSpec};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -33,6 +34,8 @@ use std::{
 
 /// Where worlds are mounted in the agent's own root.
 const WORLDS: &str = "/lab/worlds";
+/// Where what a set-up wrote is kept.
+const KEPT: &str = "/lab/kept";
 /// `/etc/resolv.conf` of a guest without a network.
 const RESOLV: &[u8] = b"# This guest has no network: no name is resolved but those of /etc/hosts.\n";
 /// Directories that programs expect in `/run`.
@@ -93,7 +96,11 @@ impl MountedWorld {
 
     /// The root with a layer above it that takes what is written.
     fn mount_root(&self, root: &Path, spec: &WorldSpec) -> Result<(), MountError> {
-        let changes = self.at.join("changes");
+        let kept = Path::new(KEPT);
+        let changes = match spec.changes {
+            WorldChanges::Stay => kept.to_owned(),
+            WorldChanges::End | WorldChanges::EndAboveSetup => self.at.join("changes"),
+        };
         let (upper, work) = (changes.join("upper"), changes.join("work"));
         let make = |dir: &Path| fs::create_dir_all(dir).map_err(MountError::io(dir));
         make(root)?;
@@ -111,8 +118,12 @@ impl MountedWorld {
         fs::read_dir(&lower).map_err(MountError::io(&lower))?;
         // Directories of the lower layer can be renamed. The host's files have no file handles, which the kernel would
         // otherwise say with a warning.
+        let setup = match spec.changes {
+            WorldChanges::EndAboveSetup => format!("{}:", kept.join("upper").display()),
+            WorldChanges::Stay | WorldChanges::End => String::new(),
+        };
         let options = format!(
-            "lowerdir={},upperdir={},workdir={},redirect_dir=on,index=off,xino=off",
+            "lowerdir={setup}{},upperdir={},workdir={},redirect_dir=on,index=off,xino=off",
             lower.display(),
             upper.display(),
             work.display()

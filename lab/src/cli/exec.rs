@@ -1,6 +1,10 @@
 //! `lab exec`.
 
-use super::{args::KernelArgs, topology};
+use super::{
+    args::KernelArgs,
+    exec_words::{Network, file, memory, name, network, sysctl, time, user},
+    topology,
+};
 use crate::{
     error::Error,
     exec::{ExecRequest, end, table},
@@ -24,7 +28,12 @@ use lab_base::{
     text,
 };
 use lab_image::Profile;
-use lab_protocol::{CellInfo, LinkKind, Raw, shell::Terminal, work::Inherit};
+use lab_protocol::{
+    CellInfo, CellProgram, LinkKind, Raw,
+    shell::{ShellStage, Terminal},
+    work::Inherit,
+    world::WorldSpec,
+};
 use lab_record::{exit::Exit, plan::Plan};
 use std::{
     convert::Infallible,
@@ -81,6 +90,10 @@ pub(super) struct ExecArgs {
     /// else of any network. Default: none.
     #[arg(long, value_name = "host:PORT[,PORT]", value_parser = network, default_value = "none")]
     net: Network,
+    /// Run this shell command once on each kernel, and save the machine: later commands start behind it. It runs again when it,
+    /// a file that it has read, or the machine has changed.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]
+    setup: Option<OsString>,
     /// Load this kernel module (.ko) first; repeatable.
     #[arg(long, value_name = "FILE")]
     module: Vec<PathBuf>,
@@ -154,6 +167,8 @@ impl FromStr for Root {
     }
 }
 
+/// Variables of the caller that a set-up has.
+const SETUP_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER"];
 /// Terminal type if the caller's terminal has none.
 const USUAL_TERMINAL: &str = "xterm";
 
@@ -295,6 +310,7 @@ impl ExecArgs {
                 ("--out", self.out.is_some()),
                 ("--module", !self.module.is_empty()),
                 ("--net", !self.net.0.is_empty()),
+                ("--setup", self.setup.is_some()),
             ];
             return match needs.into_iter().find(|(_, given)| *given) {
                 Some((name, _)) => {
@@ -319,7 +335,54 @@ impl ExecArgs {
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
         let services = self.net.0.clone();
         let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
-        Ok(Some(Arc::new(World::new(options, project.cache.root())?)))
+        let no_shell = options.root == RootChoice::None;
+        let world = World::new(options, project.cache.root())?;
+        let Some(command) = &self.setup else { return Ok(Some(Arc::new(world))) };
+        if no_shell {
+            return Err(Error::Usage("--setup needs a root with a shell: use another --root than none".to_owned()));
+        }
+        let command = self.setup_program(command, world.spec())?;
+        Ok(Some(Arc::new(world.behind(command)?)))
+    }
+
+    /// The set-up's variables are few: a machine that is saved must not depend on the rest of the caller's.
+    fn setup_program(&self, command: &OsStr, world: &WorldSpec) -> Result<CellProgram, Error> {
+        let (mut env, passed) = self.variables()?;
+        let usual = SETUP_VARIABLES.iter().filter(|_| !self.clean_env).map(|name| (*name).to_owned());
+        for name in usual.chain(passed) {
+            if let Some(value) = env::var_os(&name).filter(|_| !env.iter().any(|(known, _)| known.0 == name.as_bytes()))
+            {
+                env.push((Raw::from(&*name), Raw::from(value.as_encoded_bytes())));
+            }
+        }
+        Ok(CellProgram {
+            argv: vec![Raw::from("/bin/sh"), Raw::from("-c"), Raw::from(command.as_encoded_bytes())],
+            env,
+            inherit: Inherit::Named(Vec::new()),
+            cwd: Raw::from(&world.cwd),
+            world: None,
+            stage: ShellStage::Bare,
+            node: None,
+            user: None,
+            terminal: None,
+            timeout_ms: None,
+            sysctl: self.sysctl.clone(),
+            input: false,
+        })
+    }
+
+    /// Variables that the command line states, and names of those that it passes on.
+    fn variables(&self) -> Result<(Vec<(Raw, Raw)>, Vec<String>), Error> {
+        let (mut env, mut passed) = (Vec::new(), Vec::new());
+        for word in &self.env {
+            let bytes = word.as_encoded_bytes();
+            match bytes.iter().position(|byte| *byte == b'=') {
+                Some(0) => return Err(Error::Usage(format!("--env {}: a variable without a name", word.display()))),
+                Some(at) => env.push((Raw::from(&bytes[..at]), Raw::from(&bytes[at + 1..]))),
+                None => passed.push(word.to_string_lossy().into_owned()),
+            }
+        }
+        Ok((env, passed))
     }
 
     fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
@@ -345,15 +408,7 @@ impl ExecArgs {
     }
 
     fn request(&self, selected: &Selected, world: Option<&World>) -> Result<ExecRequest, Error> {
-        let (mut env, mut passed) = (Vec::new(), Vec::new());
-        for word in &self.env {
-            let bytes = word.as_encoded_bytes();
-            match bytes.iter().position(|byte| *byte == b'=') {
-                Some(0) => return Err(Error::Usage(format!("--env {}: a variable without a name", word.display()))),
-                Some(at) => env.push((Raw::from(&bytes[..at]), Raw::from(&bytes[at + 1..]))),
-                None => passed.push(word.to_string_lossy().into_owned()),
-            }
-        }
+        let (env, passed) = self.variables()?;
         if let Some(word) = self.command.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
             return Err(Error::Usage(format!(
                 "an argument has a zero byte: {}",
@@ -396,72 +451,4 @@ impl ExecArgs {
         }
         Ok(stages)
     }
-}
-
-fn name(text: &str) -> Result<String, String> {
-    let fits =
-        !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
-    if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned()) }
-}
-
-/// Ports of the host.
-#[derive(Debug, Clone, Default)]
-struct Network(Vec<u16>);
-
-fn network(text: &str) -> Result<Network, String> {
-    let wanted = || format!("`{text}` is neither none nor host:PORT[,PORT], for example host:8080,5432");
-    if text == "none" {
-        return Ok(Network::default());
-    }
-    let ports = text.strip_prefix("host:").ok_or_else(wanted)?.split(',');
-    let mut found: Vec<u16> = Vec::new();
-    for port in ports {
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wanted)?;
-        if !found.contains(&port) {
-            found.push(port);
-        }
-    }
-    Ok(Network(found))
-}
-
-/// A file, and its place in a root.
-fn file(text: &str) -> Result<(PathBuf, PathBuf), String> {
-    let (file, place) = text.split_once(':').unwrap_or((text, text));
-    let absolute = std::path::absolute(place).map_err(|error| format!("{place}: {error}"))?;
-    if text.contains(':') && absolute != std::path::Path::new(place) {
-        return Err(format!("the place `{place}` is not an absolute path"));
-    }
-    Ok((PathBuf::from(file), absolute))
-}
-
-/// A number is seconds, as of timeout(1).
-fn time(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let limit = seconds.or_else(|| humantime::parse_duration(text).ok());
-    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| format!("`{text}` is no time; write 90, 500ms, 5m or 2h"))
-}
-
-fn user(text: &str) -> Result<(u32, u32), String> {
-    let (user, group) = text.split_once(':').unwrap_or((text, text));
-    user.parse().ok().zip(group.parse().ok()).ok_or_else(|| format!("`{text}` is not UID or UID:GID, in numbers"))
-}
-
-/// Memory in MiB.
-fn memory(text: &str) -> Result<u32, String> {
-    let plain = text.trim_end_matches(['i', 'B']);
-    let (number, factor) = match plain.strip_suffix(['G', 'g']) {
-        Some(number) => (number, 1024),
-        None => (plain.strip_suffix(['M', 'm']).unwrap_or(plain), 1),
-    };
-    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
-    mib.filter(|mib| (128..=1 << 20).contains(mib)).ok_or_else(|| format!("`{text}` is no size from 128M to 1024G"))
-}
-
-fn sysctl(text: &str) -> Result<(String, String), String> {
-    let found = text.split_once('=').filter(|(key, _)| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-        !key.is_empty() && key.chars().all(plain) && !key.contains("..") && !key.starts_with('/')
-    });
-    let (key, value) = found.ok_or_else(|| format!("`{text}` is not KEY=VALUE, for example net.ipv4.ip_forward=1"))?;
-    Ok((key.to_owned(), value.to_owned()))
 }

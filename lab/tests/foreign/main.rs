@@ -58,9 +58,17 @@ fn nextest(kernel: &str, only: &[&str]) {
     Expected::of("tempfile").check_one(kernel, &told);
 }
 
+/// What one of the suites found, alone.
+fn query(kernels: &[&str]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign/query.py");
+    let run = Run::new("query").on(kernels, &["/usr/bin/python3", script]);
+    Expected::of("query").check(&run, |cell| runs::exit_code("query.py", cell));
+}
+
 #[test]
 fn the_suites_of_others_in_short() {
     features(&KERNELS);
+    query(&KERNELS);
     link(&ONE, &["-test.run", "^(TestQueryPrograms|TestProgAttachCgroup|TestLinkXDP|TestAttachXDP|TestNetNS.*)$"]);
     selftests(&ONE, |test| ["altnames.sh", "netns-name.sh"].contains(&test));
     python(&ONE, &["TestUnconnectedSockets or TestSystemNetIfAddrs"]);

@@ -8,16 +8,18 @@ use crate::{
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
     },
-    world::Serving,
+    world::{Serving, SetupStep},
 };
 use lab_base::text;
 use lab_guard::Inside;
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
+use lab_share::FileStamp;
 use lab_vm::{Guest, GuestSpec};
 use std::{
     cell::{Cell, RefCell},
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -50,6 +52,8 @@ pub(in crate::run) struct Launch {
     pub autopsy: RefCell<Option<Autopsy>>,
     files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
+    /// Files of the host that the guest has read.
+    pub read: RefCell<BTreeMap<PathBuf, FileStamp>>,
 }
 
 impl Launch {
@@ -72,6 +76,7 @@ impl Launch {
             autopsy: RefCell::default(),
             files,
             serving: RefCell::default(),
+            read: RefCell::default(),
         }
     }
 
@@ -93,9 +98,20 @@ impl Launch {
         Ok(())
     }
 
-    /// Lines about files that are not whole. The guest's machine must have ended.
+    /// The set-up of guests, if they have one.
+    pub fn setup(&self) -> Option<&SetupStep> {
+        self.files.as_ref()?.world.setup()
+    }
+
+    /// Ends serving files while the machine runs on.
+    pub fn hang_up(&self) {
+        self.serving.borrow().iter().for_each(Serving::hang_up);
+    }
+
+    /// Lines about files that are not whole. The guest's machine must have ended, or have been hung up on.
     pub fn served(&self, lost: bool) -> Vec<String> {
         let Some(served) = self.serving.take().map(Serving::finish) else { return Vec::new() };
+        self.read.replace(served.read);
         let failed = served.failed.iter();
         let failed = failed.map(|it| format!("the artefact {} is not whole: {}", it.path.display(), it.reason));
         let cut = served.artifacts.filter(|dir| lost && has_files(dir));

@@ -56,7 +56,11 @@ fn ended(mut child: Child) -> (Option<i32>, String) {
 #[test]
 fn a_closed_terminal_leaves_the_reports() {
     let out = tempfile::tempdir().unwrap();
-    let child = run("T0*", out.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let command = run("T0*", out.path());
+    // The tests themselves may run under nohup.
+    let mut hearing = Command::new("env");
+    hearing.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args()).env("CI", "true");
+    let child = hearing.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let directory = begun(out.path());
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGHUP).unwrap();
     let (code, said) = ended(child);

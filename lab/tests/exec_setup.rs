@@ -36,7 +36,8 @@ fn a_set_up_runs_once_and_every_command_starts_behind_it() {
     fs::create_dir(cwd.join("counted")).unwrap();
     fs::write(cwd.join("prepare"), "ip link add own0 type dummy\nsysctl -qw net.core.somaxconn=1234\n").unwrap();
     assert!(lab(cwd, &["list", "--case", "P03*"]).status.success());
-    let setup = "set -e; . ./prepare; echo kept >/etc/own; rm /etc/hostname; mkdir -p /opt/made && mv /opt/made /opt/moved";
+    let setup =
+        "set -e; . ./prepare; echo kept >/etc/own; rm /etc/hostname; mkdir -p /opt/made && mv /opt/made /opt/moved";
     let look = "ip -o link show own0 | grep -c own0; cat /proc/sys/net/core/somaxconn /etc/own; ls -d /opt/moved; echo mine >/etc/own; \
                 ls /etc/hostname 2>&1 | grep -c lab-";
     let told = "1\n1234\nkept\n/opt/moved\n";

@@ -1,7 +1,8 @@
 //! An agent with its own suite, from a package outside of this workspace: `own-suite/`.
 
 use lab::project::{
-    artifacts::{Builder, listing, topologies},
+    agent_listing::{listing, topologies},
+    artifacts::Builder,
     home::Home,
 };
 use std::{

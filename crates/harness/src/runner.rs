@@ -84,8 +84,9 @@ impl Runner {
         let datapath = DatapathObject::open(Path::new(DATAPATH))?;
         // Without /proc there are no corrections, but then nothing else works either.
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        let capabilities = Capabilities::new(kernel, probe::all(kernel)).stated(Stated::of(&cmdline));
+        // Before the probes: some need buffers of the usual size.
         quiet::inherit();
+        let capabilities = Capabilities::new(kernel, probe::all(kernel)).stated(Stated::of(&cmdline));
         let stamping = Stamping::keep().map_err(HarnessError::Stamping)?;
         Netns::keep_ready(SPARES);
         let templates = templates(suites)?;

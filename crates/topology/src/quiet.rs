@@ -29,6 +29,12 @@ const NO_TUNNELS: Setting = ("net/core/fb_tunnels_only_for_init_net", "2");
 /// What the machine had before any of it was changed.
 static NORMAL: OnceLock<Vec<(&str, String)>> = OnceLock::new();
 
+/// Sizes of socket buffers, which hold for all namespaces (`sk_init`, net/core/sock.c): a configuration or a command line
+/// can set them so low that the few datagrams of a case do not fit.
+const BUFFERS: [&str; 2] = ["net/core/rmem_default", "net/core/wmem_default"];
+/// What the kernel sets unless it is told otherwise, bytes (`SK_RMEM_MAX`, include/net/sock.h).
+const USUAL_BUFFER: u32 = 212_992;
+
 /// Of [`QUIET`] what a fresh namespace does not inherit; unset where it need not inherit anything.
 static NOT_INHERITED: OnceLock<Vec<Setting>> = OnceLock::new();
 
@@ -37,8 +43,9 @@ pub(crate) fn settings() -> &'static [Setting] {
     NOT_INHERITED.get().map_or(&QUIET, Vec::as_slice)
 }
 
-/// Makes this machine's first namespace quiet and has later ones inherit that, which saves writing it in each. For
-/// machines that are the lab's own. What a kernel does not inherit is written in later namespaces as ever.
+/// Makes this machine's first namespace quiet and has later ones inherit that, which saves writing it in each. Raises
+/// buffers of sockets to their usual size. For machines that are the lab's own. What a kernel does not inherit is written in
+/// later namespaces as ever.
 pub fn inherit() {
     again();
     NOT_INHERITED.get_or_init(|| {
@@ -70,12 +77,19 @@ pub fn again() {
         // Settings that failed are detected by [`inherit`].
         _ = fs::write(path(key), value);
     }
+    for key in BUFFERS {
+        let current = fs::read_to_string(path(key)).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        if current.is_some_and(|bytes| bytes < USUAL_BUFFER) {
+            // Without the setting, cases fail by what they lose.
+            _ = fs::write(path(key), USUAL_BUFFER.to_string());
+        }
+    }
 }
 
 fn remember() {
     NORMAL.get_or_init(|| {
-        let now = |(key, _): &Setting| Some((*key, fs::read_to_string(path(key)).ok()?));
-        INHERIT.iter().chain(&QUIET).filter_map(now).collect()
+        let keys = INHERIT.iter().chain(&QUIET).map(|(key, _)| *key).chain(BUFFERS);
+        keys.filter_map(|key| Some((key, fs::read_to_string(path(key)).ok()?))).collect()
     });
 }
 

@@ -10,8 +10,8 @@ use crate::{
     exec::{ExecRequest, end, table},
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{
-        Project,
-        artifacts::{self, ArtifactError},
+        Project, agent_listing,
+        artifacts::ArtifactError,
         select::{Selected, build},
     },
     run::{
@@ -439,7 +439,7 @@ impl ExecArgs {
         if self.topology.is_empty() {
             return Ok(Vec::new());
         }
-        let library = artifacts::topologies(&selected.artifacts.agent.path)?;
+        let library = agent_listing::topologies(&selected.artifacts.agent.path)?;
         let mut stages = Vec::new();
         for name in &self.topology {
             if self.kind.is_empty() {

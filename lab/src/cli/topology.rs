@@ -3,7 +3,7 @@
 use super::args::OutputArgs;
 use crate::{
     error::Error,
-    project::{Project, artifacts},
+    project::{Project, agent_listing},
 };
 use clap::Subcommand;
 use lab_base::{
@@ -37,7 +37,7 @@ pub(super) enum TopologyCommand {
 pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let agent = project.builder().agent()?;
-    let library = artifacts::topologies(&agent)?;
+    let library = agent_listing::topologies(&agent)?;
     match command {
         TopologyCommand::List(output) => output.show("topologies", &library, || list(&library))?,
         TopologyCommand::Show { name, kind, svg } => {

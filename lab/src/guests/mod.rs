@@ -14,7 +14,7 @@ use crate::{
     guests::machine::{Machine, Shape, kernel_files},
     lists::Lists,
     project::{
-        artifacts,
+        agent_listing,
         home::Home,
         select::{Selected, facts, stated},
     },
@@ -149,7 +149,7 @@ impl Guests {
     ) -> Result<Self, Error> {
         // Programs are asked at the same time: a command in a restored guest takes no longer than these answers.
         let (machine, topologies, provenance) = thread::scope(|scope| {
-            let topologies = scope.spawn(|| artifacts::topologies(&selected.artifacts.agent.path));
+            let topologies = scope.spawn(|| agent_listing::topologies(&selected.artifacts.agent.path));
             let provenance = scope.spawn(|| provenance::of(&project.root));
             let agent = (selected.artifacts.clone(), selected.agent_version.clone());
             let machine = Machine::new(project.cache.root(), agent.0, agent.1);

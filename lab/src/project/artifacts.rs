@@ -2,14 +2,15 @@
 
 use super::{
     agent_package::{AgentPackage, AgentPackageError},
+    bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
     home::{self, Home},
     sources,
 };
+
 use crate::setup::Tools;
 use duct::Expression;
 use lab_base::{hex::hex, interrupt::Interrupt, process::to_end};
-use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -27,7 +28,6 @@ use std::{
 };
 
 const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
-const BPF_TARGET: &str = "bpfel-unknown-none";
 /// The eBPF objects: name of the crate's target, and file name in a guest.
 const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
 /// Target directories, relative to the project's target directory.
@@ -438,78 +438,10 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     messages.filter_map(program).next_back()
 }
 
-const PACKAGED_RUSTC: &str = "/usr/bin/rustc";
-const PACKAGED_CARGO: &str = "/usr/bin/cargo";
-
-/// Toolchain for eBPF programs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum BpfToolchain {
-    /// The distribution's compiler with a prebuilt core library, installed or in the cache.
-    Packaged { rustc: PathBuf, cargo: PathBuf },
-    /// A nightly toolchain with the library's sources.
-    Nightly,
-}
-
-impl BpfToolchain {
-    /// If there is no nightly toolchain, cargo reports this later; calling rustup here might install it.
-    fn detect(tools: &Tools) -> Self {
-        let libraries = duct::cmd!(PACKAGED_RUSTC, "--print", "target-libdir", "--target", BPF_TARGET);
-        let prebuilt = libraries.stdin_null().stderr_null().read().is_ok_and(|path| Path::new(path.trim()).is_dir());
-        if prebuilt && Path::new(PACKAGED_CARGO).is_file() {
-            return Self::Packaged { rustc: PACKAGED_RUSTC.into(), cargo: PACKAGED_CARGO.into() };
-        }
-        let private = tools.bpf();
-        private.map_or(Self::Nightly, |set| Self::Packaged { rustc: set.program("rustc"), cargo: set.program("cargo") })
-    }
-
-    fn cargo(&self) -> &Path {
-        match self {
-            Self::Packaged { cargo, .. } => cargo,
-            Self::Nightly => Path::new("cargo"),
-        }
-    }
-
-    const fn arguments(&self) -> &'static [&'static str] {
-        match self {
-            Self::Packaged { .. } => &["build", "--release", "--locked", "--quiet", "--target", BPF_TARGET],
-            Self::Nightly => {
-                &["+nightly", "build", "--release", "--locked", "--quiet", "--target", BPF_TARGET, "-Zbuild-std=core"]
-            }
-        }
-    }
-}
-
-/// Asks the agent for its cells; it also runs on the host.
-///
-/// # Errors
-/// The agent does not start, its output is not a listing, or it uses another protocol version.
-pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
-    let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
-    let text = duct::cmd!(agent, "--list").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
-    let listing: Listing = serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {error}")))?;
-    if listing.protocol != PROTOCOL_VERSION {
-        return Err(wrong(format!(
-            "uses protocol {}, but this lab uses {PROTOCOL_VERSION}; rebuild the agent (run without --no-build)",
-            listing.protocol
-        )));
-    }
-    Ok(listing)
-}
-
-/// Asks the agent for its library of topologies.
-///
-/// # Errors
-/// The agent does not start, or its output is invalid.
-pub fn topologies(agent: &Path) -> Result<Vec<TopologyInfo>, ArtifactError> {
-    let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
-    let text = duct::cmd!(agent, "--topologies").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| wrong(format!("not a list of topologies: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{fs, os::unix::fs::PermissionsExt, sync::Mutex};
+    use std::sync::Mutex;
 
     #[test]
     fn an_error_about_a_failed_build_quotes_the_end_of_the_compilers_output() {
@@ -522,19 +454,5 @@ mod tests {
         assert!(error.starts_with("building the guest agent failed:\n77\n78\n"), "{error}");
         assert!(error.ends_with("\n100\nerror: no"), "{error}");
         assert!(said.lock().unwrap().is_empty(), "a quick command prints nothing");
-    }
-
-    #[test]
-    fn a_listing_of_another_protocol_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let agent = dir.path().join("agent");
-        let write = |answer: &str| {
-            fs::write(&agent, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
-            fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
-            listing(&agent)
-        };
-        assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
-        let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();
-        assert!(error.contains("uses protocol 99, but this lab uses 5"), "{error}");
     }
 }

@@ -1,7 +1,9 @@
 //! A project: its directory, its configuration, and selection of kernels and cells.
 
+pub mod agent_listing;
 pub mod agent_package;
 pub mod artifacts;
+mod bpf_toolchain;
 pub mod commit;
 pub mod filter;
 pub mod home;

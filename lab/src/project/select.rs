@@ -3,10 +3,7 @@
 use super::filter::CellFilter;
 use crate::{
     error::Error,
-    project::{
-        Project,
-        artifacts::{self, Artifacts},
-    },
+    project::{Project, agent_listing, artifacts::Artifacts},
 };
 use lab_base::selection::{self, NoMatch};
 use lab_guard::Id;
@@ -73,7 +70,7 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
 pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
     let builder = project.builder();
     let artifacts = if no_build { builder.existing()? } else { builder.build()? };
-    let listing = artifacts::listing(&artifacts.agent.path)?;
+    let listing = agent_listing::listing(&artifacts.agent.path)?;
     Ok((artifacts, listing))
 }
 
@@ -81,7 +78,7 @@ pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing)
 pub fn last_listing(project: &Project, no_build: bool) -> Result<Listing, Error> {
     let builder = project.builder();
     let artifacts = if no_build { builder.existing()? } else { builder.existing_or_build()? };
-    Ok(artifacts::listing(&artifacts.agent.path)?)
+    Ok(agent_listing::listing(&artifacts.agent.path)?)
 }
 
 /// The cells of a listing that a filter selects.

@@ -1,6 +1,8 @@
 //! Kernels from Debian packages.
 
-use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Packages, Site, SourceTable, checksum};
+use super::{
+    Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Packages, Site, SourceTable, checksum,
+};
 use crate::{
     apt::Apt,
     cache::{CachedKernel, Target, WritePurpose, Writing, sha256_of},
@@ -17,7 +19,6 @@ use lab_base::{process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -154,7 +155,7 @@ impl KernelSource for Deb {
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         // apt's lists are also protected by the lock.
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        let packages = indexes.of(writing.root(), site.debian, &self.suite, progress)?;
+        let packages = of_suite(indexes, writing.root(), site.debian, &self.suite, progress)?;
         resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::Deb(locked)))
     }
 
@@ -186,31 +187,22 @@ impl KernelSource for Deb {
 /// Disk space for a package: unpacked it has about four times its size (6.1 has uncompressed modules), plus the `.deb`.
 const SPACE_PER_BYTE: u64 = 6;
 
-/// The current packages of suites; each suite is read once.
-#[derive(Default)]
-pub(crate) struct Indexes(BTreeMap<String, Vec<ArchivePackage>>);
-
-impl Indexes {
-    /// The kernel packages of a suite.
-    ///
-    /// # Errors
-    /// The network or the mirror fails, or a signature is invalid.
-    pub fn of(
-        &mut self,
-        cache: &Path,
-        debian: &Debian,
-        suite: &str,
-        progress: &dyn Fn(&str),
-    ) -> Result<&[ArchivePackage]> {
-        match self.0.entry(suite.to_owned()) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(new) => {
-                let apt = Apt::new(cache, debian, suite)?;
-                apt.update(progress)?;
-                Ok(new.insert(apt.kernels()?))
-            }
-        }
-    }
+/// The kernel packages of a suite, which are read once per update of the lock.
+///
+/// # Errors
+/// The network or the mirror fails, or a signature is invalid.
+pub(crate) fn of_suite<'i>(
+    indexes: &'i mut Indexes,
+    cache: &Path,
+    debian: &Debian,
+    suite: &str,
+    progress: &dyn Fn(&str),
+) -> Result<&'i Vec<ArchivePackage>> {
+    indexes.get_or_read(suite, || {
+        let apt = Apt::new(cache, debian, suite)?;
+        apt.update(progress)?;
+        apt.kernels()
+    })
 }
 
 /// Finds the current package of a pattern.

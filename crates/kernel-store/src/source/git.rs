@@ -1,8 +1,6 @@
 //! Kernels from a git repository, built by `vng --build`.
 
-use super::{
-    Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, deb::Indexes, path::Local,
-};
+use super::{Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Site, SourceTable, path::Local};
 use crate::{
     cache::{CachedKernel, Target, WritePurpose, Writing},
     error::{KernelsError, Result},

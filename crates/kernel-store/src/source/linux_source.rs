@@ -1,8 +1,8 @@
 //! Kernels compiled from Debian's source packages, for versions that no suite has as a binary.
 
 use super::{
-    Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Packages, Site, SourceTable, checksum,
-    deb::{self, Indexes, LockedPackage},
+    Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Packages, Site, SourceTable, checksum,
+    deb::{self, LockedPackage},
     path::Local,
 };
 use crate::{
@@ -105,7 +105,7 @@ impl KernelSource for LinuxSource {
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        let packages = indexes.of(writing.root(), site.debian, &self.suite, progress)?;
+        let packages = deb::of_suite(indexes, writing.root(), site.debian, &self.suite, progress)?;
         resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::LinuxSource(locked)))
     }
 

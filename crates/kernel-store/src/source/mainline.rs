@@ -1,8 +1,7 @@
 //! Prebuilt mainline kernels, downloaded by vng.
 
 use super::{
-    Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, checksum, deb::Indexes,
-    path::Local,
+    Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Site, SourceTable, checksum, path::Local,
 };
 use crate::{
     cache::CachedKernel,

@@ -5,15 +5,16 @@
 
 mod deb;
 mod git;
+mod indexes;
 mod linux_source;
 mod mainline;
 mod path;
 
-pub(crate) use deb::Indexes;
 #[cfg(test)]
 pub(crate) use deb::{LockedDeb, PackagePart};
 #[cfg(test)]
 pub(crate) use git::{GitCommit, LockedCommit};
+pub(crate) use indexes::Indexes;
 #[cfg(test)]
 pub(crate) use linux_source::LinuxSource;
 pub(crate) use linux_source::{need_configuration_tools, need_tools};

@@ -1,6 +1,6 @@
 //! Kernels on this host: an image with its modules, or a built tree.
 
-use super::{Bound, ConfiguredSource, Job, KernelSource, LockEntry, Locked, Site, SourceTable, deb::Indexes};
+use super::{Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Site, SourceTable};
 use crate::{
     cache::{CachedKernel, Target, Writing, sha256_of},
     error::{KernelsError, Result},

@@ -173,8 +173,8 @@ fn change_from_container(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// "rtnetlink: add missing netlink_ns_capable() check for peer netns" (CVE-2026-31692): before it nobody was asked for
-/// `CAP_NET_ADMIN` in the namespace of the peer.
+/// "rtnetlink: add missing netlink_ns_capable() check for peer netns" (CVE-2026-31692). A kernel without that
+/// commit does not ask for `CAP_NET_ADMIN` in the peer's namespace.
 const PAIR_FROM_CONTAINER: Case = Case::new(
     "N17",
     "pair-from-container",

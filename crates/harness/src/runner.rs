@@ -119,7 +119,7 @@ impl Runner {
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
-        let before = Arc::clone(&unpoisoned(&self.before));
+        let before = unpoisoned(self.before.lock()).clone();
         match before.settled(Path::new(PINS), patience) {
             Ok(_) => Vec::new(),
             Err(HarnessError::Leaks { left, stalled: None }) => left,
@@ -132,7 +132,7 @@ impl Runner {
     /// # Errors
     /// The kernel refuses a query.
     pub fn accept(&self) -> Result<(), HarnessError> {
-        *unpoisoned(&self.before) = Arc::new(Inventory::take(Path::new(PINS))?);
+        *unpoisoned(self.before.lock()) = Arc::new(Inventory::take(Path::new(PINS))?);
         Ok(())
     }
 

@@ -27,6 +27,8 @@ use std::{
 use tempfile::TempDir;
 
 /// Maximum time for QEMU to end on request.
+/// Maximum time from the first port to the others, on a busy host.
+const FURTHER_PORTS: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(1);
 /// Maximum time for saving: the devices' state is half a megabyte.
 const SAVING: Duration = Duration::from_secs(20);
@@ -114,6 +116,25 @@ impl LaunchStage {
 }
 
 impl MachineGuest {
+    /// Connects to a port, which may not exist yet, or not listen yet: QEMU makes one after the other.
+    fn dial(&mut self, port: fn(&Files) -> &PathBuf, deadline: Instant) -> Result<UnixStream, VmError> {
+        let start = Instant::now();
+        loop {
+            match private::connect(port(&self.files)) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(exit) = self.exited() {
+                return Err(VmError::Exited { guest: self.name.clone(), exit });
+            }
+            if Instant::now() >= deadline {
+                return Err(VmError::ConnectTimeout { guest: self.name.clone(), waited: start.elapsed() });
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     fn gone(&mut self, status: ExitStatus) -> GuestExit {
         // A wrapper around QEMU may have left processes.
         self.group.kill_all();
@@ -136,34 +157,18 @@ pub(super) fn telling_line(stderr: &Path) -> String {
 
 impl Guest for MachineGuest {
     fn connect(&mut self, deadline: Instant) -> Result<Box<dyn Channel>, VmError> {
-        let start = Instant::now();
-        loop {
-            match private::connect(&self.files.port) {
-                Ok(stream) => {
-                    self.qemu = self.group.qemu();
-                    let port = |cause| VmError::Port { guest: self.name.clone(), cause };
-                    return Ok(Box::new(SocketChannel::new(stream).map_err(port)?));
-                }
-                // The port does not exist yet, or is not listening yet.
-                Err(error) if error.is_absent() => {}
-                Err(error) => return Err(error.into()),
-            }
-            if let Some(exit) = self.exited() {
-                return Err(VmError::Exited { guest: self.name.clone(), exit });
-            }
-            if Instant::now() >= deadline {
-                return Err(VmError::ConnectTimeout { guest: self.name.clone(), waited: start.elapsed() });
-            }
-            thread::sleep(POLL);
-        }
+        let stream = self.dial(|files| &files.port, deadline)?;
+        self.qemu = self.group.qemu();
+        let port = |cause| VmError::Port { guest: self.name.clone(), cause };
+        Ok(Box::new(SocketChannel::new(stream).map_err(port)?))
     }
 
     fn files(&mut self) -> Result<UnixStream, VmError> {
-        Ok(private::connect(&self.files.files)?)
+        self.dial(|files| &files.files, Instant::now() + FURTHER_PORTS)
     }
 
     fn services(&mut self) -> Result<UnixStream, VmError> {
-        Ok(private::connect(&self.files.services)?)
+        self.dial(|files| &files.services, Instant::now() + FURTHER_PORTS)
     }
 
     fn exited(&mut self) -> Option<GuestExit> {

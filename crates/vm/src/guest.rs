@@ -26,9 +26,9 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Maximum time for QEMU to end on request.
 /// Maximum time from the first port to the others, on a busy host.
 const FURTHER_PORTS: Duration = Duration::from_secs(30);
+/// Maximum time for QEMU to end on request.
 const GRACE: Duration = Duration::from_secs(1);
 /// Maximum time for saving: the devices' state is half a megabyte.
 const SAVING: Duration = Duration::from_secs(20);

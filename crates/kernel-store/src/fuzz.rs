@@ -120,6 +120,9 @@ fn mirrors() {
             if let Ok(mirror) = mirror::choose(&text, suite) {
                 assert!(text.contains(&mirror) && !mirror.contains(['\n', '\t']), "{mirror:?}");
             }
+            if let Ok(mirror) = mirror::choose(&mirror::unread(&text), suite) {
+                assert!(text.contains(mirror.strip_suffix('/').unwrap()) && !mirror.contains('\n'), "{mirror:?}");
+            }
         }
     });
 }

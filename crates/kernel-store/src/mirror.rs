@@ -64,11 +64,30 @@ pub(super) fn mirror(debian: &Debian, suite: &str) -> Result<String> {
                 "apt",
                 process::command("apt-get", args).env_remove("APT_CONFIG"),
             )?;
-            (choose(&list, suite)?, "apt-get indextargets")
+            let found = match choose(&list, suite) {
+                // Targets are only those whose lists apt has read: an image of a container often has none.
+                Err(KernelsError::NoMirror { .. }) => {
+                    let args = ["update", "--print-uris"];
+                    let update = process::command("apt-get", args).env_remove("APT_CONFIG");
+                    choose(&unread(&process::capture("apt-get update --print-uris", "apt", update)?), suite)?
+                }
+                found => found?,
+            };
+            (found, "apt-get")
         }
     };
     let usable = found.contains(":/") && found.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '[' | ']'));
     if usable { Ok(found) } else { Err(KernelsError::BadMirror { mirror: found, origin }) }
+}
+
+/// What `apt-get update --print-uris` would fetch, in the form of `apt-get indextargets`; the origins are unknown.
+pub(super) fn unread(uris: &str) -> String {
+    let targets = uris.lines().filter_map(|line| {
+        let (uri, _) = line.strip_prefix('\'')?.split_once('\'')?;
+        let (mirror, suite) = uri.strip_suffix("/InRelease")?.split_once("/dists/")?;
+        Some(format!("{suite}\t\t{mirror}/\n"))
+    });
+    targets.collect()
 }
 
 /// The first source of the right archive in the output of `apt-get indextargets`.
@@ -128,6 +147,17 @@ bookworm-updates\tDebian\thttp://a.example/debian/
     fn without_package_lists_the_suites_name_is_checked() {
         let hosts = "noble\t\thttp://u.example/ubuntu/\ntrixie\t\thttp://b.example/debian/\n";
         assert_eq!(choose(hosts, "sid").unwrap(), "http://b.example/debian/");
+    }
+
+    #[test]
+    fn a_mirror_whose_lists_were_never_read_is_found() {
+        let uris = "\
+'http://u.example/ubuntu/dists/noble/InRelease' u.example_ubuntu_dists_noble_InRelease 0 \n\
+'http://b.example/debian/dists/trixie/InRelease' b.example_debian_dists_trixie_InRelease 0 \n\
+'http://b.example/s/dists/trixie-security/InRelease' b.example_s_dists_trixie-security_InRelease 0 \n\
+'http://b.example/debian/dists/trixie/main/binary-amd64/Packages.xz' b.example_debian_dists_trixie 0 \n";
+        assert_eq!(choose(&unread(uris), "bookworm-backports").unwrap(), "http://b.example/debian/");
+        assert_eq!(choose(&unread(uris), "bookworm-security").unwrap(), "http://b.example/s/");
     }
 
     #[test]

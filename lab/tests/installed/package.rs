@@ -47,11 +47,11 @@ pub fn lab(directory: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Makes a command one of a person without a compiler.
-pub fn plain(command: &mut Command) {
+pub fn plain(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CARGO")) {
         command.env_remove(name);
     }
-    command.env("PATH", PLAIN).env("CI", "true").env_remove("MAKELEVEL").env_remove("RUSTUP_HOME");
+    command.env("PATH", PLAIN).env("CI", "true").env_remove("MAKELEVEL").env_remove("RUSTUP_HOME")
 }
 
 pub fn words(output: &Output) -> String {

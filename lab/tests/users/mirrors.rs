@@ -90,6 +90,24 @@ fn a_cache_that_is_full_or_read_only_is_one_error_with_advice() {
     }
 }
 
+/// As in the image of a container, which has no lists. Nothing listens at the proxy, so that the error names the mirror.
+#[test]
+fn a_mirror_is_found_on_a_host_that_has_read_no_lists() {
+    let cache = tempfile::tempdir().unwrap();
+    let fetch = lab(&["kernels", "fetch", "--kernel", "6.12"]);
+    let mut bare = Command::new("unshare");
+    let script = r#"mount -t tmpfs none /var/lib/apt/lists && exec "$@""#;
+    bare.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(fetch.get_program());
+    bare.args(fetch.get_args()).current_dir(super::support::ROOT).env("NETKIT_LAB_CACHE", cache.path());
+    bare.env_remove("NETKIT_LAB_DEBIAN_MIRROR").env_remove("NETKIT_LAB_DEBIAN_SECURITY_MIRROR");
+    for proxy in ["http_proxy", "https_proxy"] {
+        bare.env(proxy, "http://127.0.0.1:9").env_remove("no_proxy");
+    }
+    let error = error_of(&bare.output().unwrap());
+    assert!(error.starts_with("error: kernel 6.12: apt-get update of "), "{error}");
+    assert!(error.contains("the mirror can't be reached"), "{error}");
+}
+
 #[test]
 fn a_program_that_is_not_qemu_is_named_by_doctor_and_by_a_run() {
     let fix = "correct or unset NETKIT_LAB_QEMU";

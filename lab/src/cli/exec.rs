@@ -2,7 +2,7 @@
 
 use super::{
     args::KernelArgs,
-    exec_words::{Network, file, memory, name, network, sysctl, time, user},
+    exec_words::{ReachedServices, file, memory, name, network, sysctl, time, user},
     topology,
 };
 use crate::{
@@ -89,7 +89,7 @@ pub(super) struct ExecArgs {
     /// Let the command reach these ports of this host's loopback device at its own, over TCP and UDP: host:PORT[,PORT]. Nothing
     /// else of any network. Default: none.
     #[arg(long, value_name = "host:PORT[,PORT]", value_parser = network, default_value = "none")]
-    net: Network,
+    net: ReachedServices,
     /// Run this shell command once on each kernel, and save the machine: later commands start behind it. It runs again when it,
     /// a file that it has read, or the machine has changed.
     #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]

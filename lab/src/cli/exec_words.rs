@@ -2,20 +2,31 @@
 
 use std::{path::PathBuf, time::Duration};
 
-pub(super) fn name(text: &str) -> Result<String, String> {
+/// What is wrong with a word.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct WrongWord(String);
+
+impl From<String> for WrongWord {
+    fn from(why: String) -> Self {
+        Self(why)
+    }
+}
+
+pub(super) fn name(text: &str) -> Result<String, WrongWord> {
     let fits =
         !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
-    if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned()) }
+    if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned().into()) }
 }
 
 /// Ports of the host.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Network(pub(super) Vec<u16>);
+pub(super) struct ReachedServices(pub(super) Vec<u16>);
 
-pub(super) fn network(text: &str) -> Result<Network, String> {
+pub(super) fn network(text: &str) -> Result<ReachedServices, WrongWord> {
     let wanted = || format!("`{text}` is neither none nor host:PORT[,PORT], for example host:8080,5432");
     if text == "none" {
-        return Ok(Network::default());
+        return Ok(ReachedServices::default());
     }
     let ports = text.strip_prefix("host:").ok_or_else(wanted)?.split(',');
     let mut found: Vec<u16> = Vec::new();
@@ -25,43 +36,49 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
             found.push(port);
         }
     }
-    Ok(Network(found))
+    Ok(ReachedServices(found))
 }
 
 /// A file, and its place in a root.
-pub(super) fn file(text: &str) -> Result<(PathBuf, PathBuf), String> {
+pub(super) fn file(text: &str) -> Result<(PathBuf, PathBuf), WrongWord> {
     let (file, place) = text.split_once(':').unwrap_or((text, text));
     let absolute = std::path::absolute(place).map_err(|error| format!("{place}: {error}"))?;
     if text.contains(':') && absolute != std::path::Path::new(place) {
-        return Err(format!("the place `{place}` is not an absolute path"));
+        return Err(format!("the place `{place}` is not an absolute path").into());
     }
     Ok((PathBuf::from(file), absolute))
 }
 
 /// A number is seconds, as of timeout(1).
-pub(super) fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, WrongWord> {
     let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let limit = seconds.or_else(|| humantime::parse_duration(text).ok());
-    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| format!("`{text}` is no time; write 90, 500ms, 5m or 2h"))
+    limit
+        .filter(|limit| !limit.is_zero())
+        .ok_or_else(|| format!("`{text}` is no time; write 90, 500ms, 5m or 2h").into())
 }
 
-pub(super) fn user(text: &str) -> Result<(u32, u32), String> {
+pub(super) fn user(text: &str) -> Result<(u32, u32), WrongWord> {
     let (user, group) = text.split_once(':').unwrap_or((text, text));
-    user.parse().ok().zip(group.parse().ok()).ok_or_else(|| format!("`{text}` is not UID or UID:GID, in numbers"))
+    user.parse()
+        .ok()
+        .zip(group.parse().ok())
+        .ok_or_else(|| format!("`{text}` is not UID or UID:GID, in numbers").into())
 }
 
 /// Memory in MiB.
-pub(super) fn memory(text: &str) -> Result<u32, String> {
+pub(super) fn memory(text: &str) -> Result<u32, WrongWord> {
     let plain = text.trim_end_matches(['i', 'B']);
     let (number, factor) = match plain.strip_suffix(['G', 'g']) {
         Some(number) => (number, 1024),
         None => (plain.strip_suffix(['M', 'm']).unwrap_or(plain), 1),
     };
     let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
-    mib.filter(|mib| (128..=1 << 20).contains(mib)).ok_or_else(|| format!("`{text}` is no size from 128M to 1024G"))
+    mib.filter(|mib| (128..=1 << 20).contains(mib))
+        .ok_or_else(|| format!("`{text}` is no size from 128M to 1024G").into())
 }
 
-pub(super) fn sysctl(text: &str) -> Result<(String, String), String> {
+pub(super) fn sysctl(text: &str) -> Result<(String, String), WrongWord> {
     let found = text.split_once('=').filter(|(key, _)| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
         !key.is_empty() && key.chars().all(plain) && !key.contains("..") && !key.starts_with('/')

@@ -16,6 +16,11 @@ const KEPT: usize = 256 << 10;
 /// File for the output of a set-up that failed, beside the console.
 const FILE: &str = "setup.txt";
 
+/// Why there is no guest behind a set-up.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct SetupFailure(String);
+
 /// Runs a set-up, has the guest let go of its files and settle.
 pub(super) struct SetupVisit<F> {
     job: CellJob,
@@ -38,12 +43,12 @@ impl<F: Fn()> SetupVisit<F> {
     }
 
     /// What became of it, one line; the output of one that failed is kept in `directory`.
-    pub fn result(&self, directory: &Path) -> Result<(), String> {
+    pub fn result(&self, directory: &Path) -> Result<(), SetupFailure> {
         let state = self.state.borrow();
         match state.report.as_ref().map(|report| &report.outcome) {
             Some(Outcome::Passed) if state.settled => Ok(()),
-            Some(Outcome::Passed) => Err("the guest did not settle behind its set-up".to_owned()),
-            None => Err("the set-up did not end".to_owned()),
+            Some(Outcome::Passed) => Err(SetupFailure("the guest did not settle behind its set-up".to_owned())),
+            None => Err(SetupFailure("the set-up did not end".to_owned())),
             Some(outcome) => {
                 let (first, second) = state.said.as_slices();
                 let said = [first, second].concat();
@@ -55,7 +60,8 @@ impl<F: Fn()> SetupVisit<F> {
                 let said = String::from_utf8_lossy(&said);
                 let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
                 let last = if last.is_empty() { String::new() } else { format!(": {}", text::line(last, 200)) };
-                Err(format!("the set-up failed: {}{last}{kept}", text::line(&outcome.message(), 300)))
+                let why = text::line(&outcome.message(), 300);
+                Err(SetupFailure(format!("the set-up failed: {why}{last}{kept}")))
             }
         }
     }

@@ -132,7 +132,7 @@ impl KernelRun<'_> {
             SessionEnd::Done(_) => {
                 if let Some(Err(problem)) = setup.as_ref().map(|setup| setup.result(launch.directory())) {
                     guest.kill();
-                    return self.without(prepared, &problem);
+                    return self.without(prepared, &problem.to_string());
                 }
             }
             SessionEnd::Interrupted(_) => return None,

@@ -15,7 +15,7 @@ pub mod unpack;
 
 pub use choice::{ClosureProgram, RootChoice};
 pub use error::WorldError;
-pub use setup::{SetupInputs, SetupStep};
+pub use setup::{GuestSetup, SetupInputs};
 
 use choice::Root;
 use lab_protocol::CellProgram;
@@ -70,7 +70,7 @@ pub struct World {
     spec: WorldSpec,
     /// The directory or archive that the root is, if it is another one than the host's.
     place: Option<PathBuf>,
-    setup: Option<SetupStep>,
+    setup: Option<GuestSetup>,
 }
 
 /// The kernel's own files, for its guests.
@@ -145,13 +145,13 @@ impl World {
         // Each command has a directory of its own for artefacts.
         spec.mounts.retain(|it| it.export != ARTIFACTS);
         let files = self.modules.iter().map(|(_, path)| path).chain(&self.place);
-        self.setup = Some(SetupStep::new(CellProgram { world: Some(spec), ..command }, files)?);
+        self.setup = Some(GuestSetup::new(CellProgram { world: Some(spec), ..command }, files)?);
         self.spec.changes = WorldChanges::EndAboveSetup;
         Ok(self)
     }
 
     /// The set-up, if there is one.
-    pub fn setup(&self) -> Option<&SetupStep> {
+    pub fn setup(&self) -> Option<&GuestSetup> {
         self.setup.as_ref()
     }
 

@@ -19,12 +19,12 @@ const FILE: &str = "inputs.json";
 
 /// A command that prepares a guest.
 #[derive(Debug)]
-pub struct SetupStep {
+pub struct GuestSetup {
     job: CellJob,
     digest: String,
 }
 
-impl SetupStep {
+impl GuestSetup {
     /// `files` are the root's archive and the modules, whose content the guest gets.
     pub(super) fn new<'a>(program: CellProgram, files: impl Iterator<Item = &'a PathBuf>) -> Result<Self, WorldError> {
         let job =

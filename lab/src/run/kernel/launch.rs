@@ -8,7 +8,7 @@ use crate::{
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
     },
-    world::{Serving, SetupStep},
+    world::{GuestSetup, Serving},
 };
 use lab_base::text;
 use lab_guard::Inside;
@@ -99,7 +99,7 @@ impl Launch {
     }
 
     /// The set-up of guests, if they have one.
-    pub fn setup(&self) -> Option<&SetupStep> {
+    pub fn setup(&self) -> Option<&GuestSetup> {
         self.files.as_ref()?.world.setup()
     }
 

@@ -94,6 +94,8 @@ pub struct Ctx {
     built: AtomicBool,
     /// Whether the cell has sent packets of a protocol that this machine lacks.
     without_ipv6: AtomicBool,
+    /// What the cell declares.
+    requires: Vec<Capability>,
 }
 
 impl Ctx {
@@ -123,6 +125,7 @@ impl Ctx {
             topology: None,
             built: AtomicBool::new(false),
             without_ipv6: AtomicBool::new(false),
+            requires: Vec::new(),
         }
     }
 
@@ -256,12 +259,22 @@ impl Ctx {
         if self.check(name, ok, &seen) { Ok(()) } else { Err(Stop::check(format!("{name}: {seen}"))) }
     }
 
-    /// Stops with a skip unless the kernel has the capability.
+    /// With what the cell declares as required.
+    pub(crate) fn requiring(mut self, requires: &[Capability]) -> Self {
+        self.requires = requires.to_vec();
+        self
+    }
+
+    /// For code that several cases share: stops a case that uses it and does not declare the capability, on every
+    /// kernel. A cell is skipped by what it declares, before it begins.
     ///
     /// # Errors
-    /// [`Stop::Skip`] with the probe result and the version that has the capability.
-    pub fn need(&self, capability: Capability) -> Result<(), Stop> {
-        self.capabilities.need(capability).map_err(Stop::Skip)
+    /// A failure that names the capability.
+    pub fn declared(&self, capability: Capability) -> Result<(), Stop> {
+        if self.requires.contains(&capability) {
+            return Ok(());
+        }
+        Err(Stop::check(format!("the case uses {capability}: add it to its needs()")))
     }
 
     /// Waits for a condition; returns false if it does not become true in time (milliseconds on a fast guest).
@@ -336,7 +349,7 @@ impl Ctx {
         }
         if self.without_ipv6.load(Ordering::Relaxed)
             && !matches!(judge(&result, &self.checks, &[]), Outcome::Passed)
-            && let Err(stop) = self.need(Capability::Ipv6)
+            && let Err(stop) = self.capabilities.need(Capability::Ipv6).map_err(Stop::Skip)
         {
             // Failed checks are only logged, because this machine cannot run the case.
             self.checks

@@ -208,7 +208,8 @@ impl Runner {
             Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
         let ctx =
-            Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), *marker, stretch, fault);
+            Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), *marker, stretch, fault)
+                .requiring(&cell.info.requires);
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
         let deadline = if options.held { Duration::MAX } else { deadline };

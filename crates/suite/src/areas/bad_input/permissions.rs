@@ -142,7 +142,7 @@ fn by_id(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 /// namespace too, where `node0` is that end, and the container, with which that end goes.
 fn from_container(ctx: &mut Ctx, variant: &Variant) -> Result<(Netns, ContainerAttempts, Stranger), Stop> {
     const NODE: &str = "node0";
-    ctx.need(Capability::UserNs)?;
+    ctx.declared(Capability::UserNs)?;
     let node = Netns::new("node")?;
     let mut container = Stranger::beside(&node).map_err(|error| Stop::check(format!("a container: {error}")))?;
     // The container has the primary, through which settings can be changed.
@@ -163,6 +163,7 @@ const CHANGE_FROM_CONTAINER: Case = Case::new(
     "A container's root changes the policy of its own end of a pair and not that of the node's: EPERM, and it stays.",
     change_from_container,
 )
+.needs(&[Capability::UserNs])
 .over(variants::netkit_devices);
 fn change_from_container(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (node, attempts, _container) = from_container(ctx, variant)?;
@@ -181,6 +182,7 @@ const PAIR_FROM_CONTAINER: Case = Case::new(
     "A container's root makes no pair with an end in the node's namespace: EPERM, and no device is there.",
     pair_from_container,
 )
+.needs(&[Capability::UserNs])
 .over(variants::netkit_devices);
 fn pair_from_container(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (node, attempts, _container) = from_container(ctx, variant)?;

@@ -63,6 +63,10 @@ pub struct Attached {
     handles: Vec<Handle>,
 }
 
+/// What every case with a [`DatapathNode`] needs. Interpreted, programs of this depth that call each other by tail calls
+/// share a stack that is too small for them (docs/findings.md): the kernel crashes.
+pub const NEEDS: &[Capability] = &[Capability::BpfJit];
+
 impl DatapathNode {
     /// The two workloads of a topology that has these only.
     ///
@@ -77,9 +81,7 @@ impl DatapathNode {
     /// # Errors
     /// The kernel's refusal.
     pub fn build(ctx: &Ctx, workloads: &[Workload]) -> Result<Self, Stop> {
-        // Interpreted, programs of this depth that call each other by tail calls share a stack that is too small for them
-        // (docs/findings.md): the kernel crashes.
-        ctx.need(Capability::BpfJit)?;
+        ctx.declared(Capability::BpfJit)?;
         let testbed = ctx.testbed()?;
         let built_in = match ctx.fault {
             Some(Fault::Datapath(number)) => number,

@@ -1,6 +1,6 @@
 //! The miniature datapath between workloads: policy, forwarding, reverse path check, and one jump map per mechanism.
 
-use crate::areas::datapath::node::{DatapathNode, W0, W1, W2, Workload, service_address};
+use crate::areas::datapath::node::{DatapathNode, NEEDS, W0, W1, W2, Workload, service_address};
 use crate::topologies::{PODS_SAME_IFINDEX, SHARED_IFINDEX};
 use lab_bpf::datapath::{FROM_WORKLOAD, TO_WORKLOAD, WorkloadRule};
 use lab_harness::{
@@ -34,7 +34,8 @@ const DATAPATH_POD_TO_POD: Case = Case::new(
     pod_to_pod,
 )
 .on(library::PODS)
-.over(variants::mechanisms);
+.over(variants::mechanisms)
+.needs(NEEDS);
 fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let (_mechanism, attached) = node.attach(ctx, variant.attach())?;
@@ -80,7 +81,8 @@ const DATAPATH_DENY: Case = Case::new(
     deny,
 )
 .on(library::PODS)
-.over(variants::paired_mechanisms);
+.over(variants::paired_mechanisms)
+.needs(NEEDS);
 fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
@@ -127,7 +129,8 @@ const DATAPATH_SPOOFED_SOURCE: Case = Case::new(
     spoofed_source,
 )
 .on(library::PODS)
-.over(variants::paired_mechanisms);
+.over(variants::paired_mechanisms)
+.needs(NEEDS);
 fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
@@ -163,7 +166,8 @@ const DATAPATH_BY_HOST_IFINDEX: Case = Case::new(
     by_host_ifindex,
 )
 .on(PODS_SAME_IFINDEX)
-.over(variants::mechanisms);
+.over(variants::mechanisms)
+.needs(NEEDS);
 /// On the node, the second pod's device has the index that the first pod's own end has in the pod.
 fn by_host_ifindex(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::build(ctx, &[W0, W1])?;
@@ -198,7 +202,8 @@ const DATAPATH_POLICY_SLOTS: Case = Case::new(
     policy_slots,
 )
 .on(library::PODS)
-.over(variants::paired_mechanisms);
+.over(variants::paired_mechanisms)
+.needs(NEEDS);
 fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let (mechanism, attached) = node.attach(ctx, variant.attach())?;
@@ -237,7 +242,7 @@ const DATAPATH_ON_MIXED_NODE: Case = Case::new(
     mixed_node,
 )
 .on(library::MIXED)
-.needs(&[Capability::Netkit])
+.needs(&[Capability::Netkit, Capability::BpfJit])
 .within(30_000);
 fn mixed_node(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let workloads = [W0, W1, W2];

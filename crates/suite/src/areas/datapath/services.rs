@@ -1,6 +1,6 @@
 //! Services of the miniature datapath: translation both ways, and errors about translated packets.
 
-use crate::areas::datapath::node::{DatapathNode, EXPIRED, REFUSED, W0, service_address};
+use crate::areas::datapath::node::{DatapathNode, EXPIRED, NEEDS, REFUSED, W0, service_address};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::Ctx,
@@ -20,7 +20,8 @@ const SERVICE: Case = Case::new(
     service,
 )
 .on(library::PODS)
-.over(variants::mechanisms);
+.over(variants::mechanisms)
+.needs(NEEDS);
 fn service(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
@@ -64,7 +65,8 @@ const SERVICE_HAIRPIN: Case = Case::new(
     hairpin,
 )
 .on(library::PODS)
-.over(variants::mechanisms);
+.over(variants::mechanisms)
+.needs(NEEDS);
 fn hairpin(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let mechanism = node.mechanism(node.attach_type(ctx, W0, variant.attach())?)?;
@@ -80,7 +82,8 @@ const ICMP_ERRORS_ABOUT_TRANSLATED: Case = Case::new(
     icmp_errors,
 )
 .on(library::PODS)
-.over(variants::paired_mechanisms);
+.over(variants::paired_mechanisms)
+.needs(NEEDS);
 fn icmp_errors(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;

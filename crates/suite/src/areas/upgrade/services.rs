@@ -21,7 +21,7 @@ const DATAPATH_TC_TO_TCX: Case = Case::new(
 )
 .on(library::PODS)
 .over(variants::devices)
-.needs(&[Capability::Tcx]);
+.needs(&[Capability::Tcx, Capability::BpfJit]);
 fn tc_to_tcx(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     upgrade(ctx, variant, &[AttachRequest::Tc, AttachRequest::Tcx])
 }
@@ -34,7 +34,7 @@ const DATAPATH_TO_NETKIT: Case = Case::new(
 )
 .on(library::PODS)
 .over(variants::netkit_devices)
-.needs(&[Capability::Tcx]);
+.needs(&[Capability::Tcx, Capability::BpfJit]);
 fn tc_to_netkit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     upgrade(ctx, variant, &[AttachRequest::Tc, AttachRequest::Tcx, AttachRequest::Netkit])
 }

@@ -221,12 +221,18 @@ pub(super) fn again(
     }
 }
 
+/// A shell command, for the guest's shell.
+fn in_shell(command: &[u8]) -> Vec<Raw> {
+    let words: [&[u8]; 3] = [b"sh", b"-c", command];
+    words.map(Raw::from).to_vec()
+}
+
 /// A shell command for `lab bisect`, and how its guests run.
 pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
     let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
     let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
     let request = ExecRequest {
-        argv: ["sh", "-c", command].map(Raw::from).to_vec(),
+        argv: in_shell(command.as_bytes()),
         name: None,
         stages: Vec::new(),
         node: None,
@@ -356,7 +362,7 @@ impl ExecArgs {
             }
         }
         Ok(CellProgram {
-            argv: vec![Raw::from("/bin/sh"), Raw::from("-c"), Raw::from(command.as_encoded_bytes())],
+            argv: in_shell(command.as_encoded_bytes()),
             env,
             inherit: Inherit::Named(Vec::new()),
             cwd: Raw::from(&world.cwd),

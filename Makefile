@@ -4,6 +4,8 @@
 LAB = $(shell scripts/build-lab --path)
 # Passed to the command of the target, for example: make lab-run ARGS="--kernel 6.12"
 ARGS ?=
+# The tests start what a person starts, also make and labs: without the settings of this make.
+TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 # Where `make install` installs.
 PREFIX ?= /usr/local
 
@@ -20,19 +22,19 @@ mutants: setup ## Inject deliberate faults into the programs, and show which cas
 	@$(LAB) mutants $(ARGS)
 
 test: setup-tests ## Run every test of the project, those on real guests included
-	@cargo test --workspace $(ARGS)
+	@$(TEST) --workspace $(ARGS)
 
 faults: setup ## Break guests, host and lab on purpose, and count lost verdicts and leftovers
-	@cargo test --quiet -p lab --test faults -- $(ARGS)
+	@$(TEST) --quiet -p lab --test faults -- $(ARGS)
 
 hostile: setup ## Attack the lab: hostile guests, agents, results and other users, each contained
-	@cargo test --quiet -p lab --test hostile -- $(ARGS)
+	@$(TEST) --quiet -p lab --test hostile -- $(ARGS)
 
 fuzz: setup-tests ## Fuzz each reader of foreign data with a million inputs or more (RUNS=100000 for a short run)
 	@scripts/fuzz
 
 canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
-	@cargo test -p lab --test canaries $(ARGS)
+	@$(TEST) -p lab --test canaries $(ARGS)
 
 foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, nextest) on the default matrix, half an hour
 	@cargo test -p lab --test foreign -- --include-ignored --test-threads 1 $(ARGS)
@@ -55,7 +57,7 @@ bisect-commits: setup-builds ## Find the commit that breaks netkit in a history 
 	@tree=$$(scripts/bisect-demo) && $(LAB) bisect --case 'A04-netkit-link[netkit,nk-l3,from-workload]' --tree "$$tree" --good demo-good --bad demo-bad $(ARGS)
 
 lint-ci: setup-tests ## Check the workflows in ci/ with each system's linter or schema
-	@cargo test -p lab --quiet --test workflows
+	@$(TEST) -p lab --quiet --test workflows
 
 setup: lab ## Install or build what running the lab needs
 	@$(LAB) setup

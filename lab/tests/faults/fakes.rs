@@ -150,7 +150,12 @@ fn deaths() -> Vec<Fault> {
             "a kernel that dies in each of forty cells",
             (
                 3,
-                &["T00 errored: guest-lost", "T11 errored: guest-lost", "T12 not-run: 12 guests died", "T39 not-run"],
+                &[
+                    "T00 errored: guest-lost",
+                    "T11 errored: guest-lost",
+                    "T12 not-run: 12 guests were lost",
+                    "T39 not-run",
+                ],
                 &[],
             ),
             || {
@@ -164,7 +169,7 @@ fn deaths() -> Vec<Fault> {
         fault(
             "guest-restarts",
             "a guest that reboots during a run",
-            (3, &["A01 errored: agent: a second hello", "B02 passed", "C03 passed"], &[]),
+            (3, &["A01 errored: agent: a second Hello", "B02 passed", "C03 passed"], &[]),
             || {
                 once(|script, cells| {
                     script.start(&cells[0]);

@@ -30,7 +30,7 @@ pub fn faults() -> Vec<Fault> {
         fault(
             "snapshot-no-space",
             "a disk with too little space for a snapshot",
-            (0, &["D10 passed"], &["guests boot, because there is no snapshot", "MiB free, 768 needed"]),
+            (0, &["D10 passed"], &["guests boot, because there is no snapshot", "MiB free, 768 MiB needed"]),
             |stage| stage.finish(small_disk(stage, "600m")),
         ),
         fault(

@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign faults hostile fuzz shards lint-ci check dist install clean
+.PHONY: help lab lab-run mutants plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -20,6 +20,12 @@ lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" n
 
 mutants: setup ## Inject deliberate faults into the programs, and show which case notices each
 	@$(LAB) mutants $(ARGS)
+
+plants: setup-builds ## Boot a kernel with each of its deliberate faults, and show which case notices it (builds a kernel)
+	@$(LAB) kernels plant $(ARGS)
+
+stress: setup ## Run the suite 20 times beside busy loops with QEMU stopped at random: no cell may flip (CASES='V* T*' narrows it)
+	@scripts/stress
 
 test: setup-tests ## Run every test of the project, those on real guests included
 	@$(TEST) --workspace $(ARGS)
@@ -36,8 +42,8 @@ fuzz: setup-tests ## Fuzz each reader of foreign data with a million inputs or m
 canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
 	@$(TEST) -p lab --test canaries $(ARGS)
 
-foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, nextest) on the default matrix, half an hour
-	@cargo test -p lab --test foreign -- --include-ignored --test-threads 1 $(ARGS)
+foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, a crate) on the default matrix, half an hour
+	@$(TEST) -p lab --test foreign -- --include-ignored --test-threads 1 $(ARGS)
 
 test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, snapshot, restore, a panic and a hang, compared with TCG
 	@scripts/test-kvm short

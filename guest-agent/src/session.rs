@@ -70,6 +70,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 let fresh = Runner::probe(kernel, suites).inspect_err(|error| {
                     let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
                 })?;
+                programs.prepare(&fresh);
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
                 boot_log = locked(&log).splats();

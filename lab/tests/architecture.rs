@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The workspace crates that each crate may use.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     (
         "lab",
         &[
@@ -42,7 +42,8 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("lab-relay", &[]),
     ("guest-agent", &["lab-protocol", "lab-harness", "lab-relay", "lab-suite"]),
     ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
-    ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
+    ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink", "lab-witness"]),
+    ("lab-witness", &["lab-protocol", "lab-abi"]),
     ("lab-topology", &["lab-protocol", "lab-netlink"]),
     ("lab-traffic", &["lab-topology"]),
     ("lab-bpf", &["lab-protocol", "lab-abi", "lab-netlink"]),

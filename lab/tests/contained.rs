@@ -1,6 +1,7 @@
 //! Tests through the binary: other users of the machine cannot access files, and nothing prevents the program from
 //! ending.
 
+use lab::project::artifacts::BPF_OBJECTS;
 use lab_protocol::{Listing, PROTOCOL_VERSION};
 use lab_record::testing::cell;
 use nix::{
@@ -88,7 +89,7 @@ fn talkative(dir: &Path) -> PathBuf {
     for file in ["kernels.toml", "kernels.lock"] {
         fs::copy(Path::new(ROOT).join(file), project.join(file)).unwrap();
     }
-    ["lab", "datapath"].iter().for_each(|object| fs::write(bpf.join(object), "").unwrap());
+    BPF_OBJECTS.iter().for_each(|(object, _)| fs::write(bpf.join(object), "").unwrap());
     let listing = Listing {
         protocol: PROTOCOL_VERSION,
         agent: "1".to_owned(),

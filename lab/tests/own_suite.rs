@@ -27,6 +27,18 @@ fn project() -> tempfile::TempDir {
     project
 }
 
+/// A build would update it otherwise, and a checkout with changes is refused by the test of shards.
+#[test]
+fn the_packages_lock_is_up_to_date() {
+    let mut cargo = Command::new("cargo");
+    let output = cargo.args(["metadata", "--locked", "--format-version", "1"]).current_dir(PACKAGE).output().unwrap();
+    assert!(
+        output.status.success(),
+        "run `cargo update --workspace` in {PACKAGE}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 #[test]
 fn an_agent_with_its_own_suite_needs_at_most_twenty_lines() {
     let source = fs::read_to_string(Path::new(PACKAGE).join("src/main.rs")).unwrap();
@@ -41,7 +53,12 @@ fn an_agent_with_its_own_suite_needs_at_most_twenty_lines() {
     assert_eq!(ids, CELLS);
     assert!(listing.canaries.is_empty() && listing.mutants.is_empty(), "the lab's own suite is not in it");
     assert!(listing.cells.iter().all(|cell| cell.topology == "pair" && cell.area == "own"));
-    assert!(topologies(&agent).unwrap().iter().any(|topology| topology.name == "pair"));
+    let library = topologies(&agent).unwrap();
+    assert!(library.iter().any(|topology| topology.name == "pair"));
+    // A drawing with anything else is stored as text, so that no browser shows it.
+    for drawing in library.iter().flat_map(|topology| &topology.drawings) {
+        assert!(lab::run::only_draws(drawing.svg.as_bytes()), "{}", drawing.svg);
+    }
 }
 
 /// Boots a guest; the test fails if it does not boot.

@@ -200,6 +200,17 @@ fn tcx_on_a_netkit_device_in_auto_mode_is_an_attach_mismatch() {
     }
 }
 
+/// `make mutants` runs them all.
+#[test]
+fn a_sample_of_the_mutants_is_caught() {
+    let _machine = machine();
+    let results = tempfile::tempdir().unwrap();
+    let output = lab(&["mutants", "--sample", "6", "--out"]).arg(results.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    let told = words(&output);
+    assert!(told.contains("mutants: 6 made, 6 caught"), "{told}");
+}
+
 /// Nothing is fetched twice: kernels are available without any mirror.
 #[test]
 fn kernels_that_were_fetched_need_no_network() {

@@ -42,6 +42,51 @@ pub struct ProgLoad {
     pub expected_attach_type: u32,
 }
 
+/// `BPF_PROG_LOAD` up to what a tracing program is attached to.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ProgLoadTracing {
+    pub head: ProgLoad,
+    pub prog_btf_fd: u32,
+    pub func_info_rec_size: u32,
+    pub func_info: u64,
+    pub func_info_cnt: u32,
+    pub line_info_rec_size: u32,
+    pub line_info: u64,
+    pub line_info_cnt: u32,
+    pub attach_btf_id: u32,
+    pub attach_btf_obj_fd: u32,
+    pub pad: u32,
+}
+
+/// `BPF_RAW_TRACEPOINT_OPEN`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct RawTracepoint {
+    pub name: u64,
+    pub prog_fd: u32,
+    pub pad: u32,
+}
+
+/// `BPF_ENABLE_STATS`; 0 is `BPF_STATS_RUN_TIME`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct EnableStats {
+    pub kind: u32,
+}
+
+/// `struct bpf_btf_info`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct BtfInfo {
+    pub btf: u64,
+    pub btf_size: u32,
+    pub id: u32,
+    pub name: u64,
+    pub name_len: u32,
+    pub kernel_btf: u32,
+}
+
 /// `BPF_OBJ_PIN`, `BPF_OBJ_GET`.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -152,6 +197,37 @@ pub struct ProgInfo {
     pub tag: [u8; 8],
 }
 
+/// `struct bpf_prog_info` up to how often the program ran.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct ProgRunInfo {
+    pub prog_type: u32,
+    pub id: u32,
+    pub tag: [u8; 8],
+    pub lengths: [u32; 2],
+    pub code: [u64; 2],
+    pub load_time: u64,
+    pub created_by_uid: u32,
+    pub nr_map_ids: u32,
+    pub map_ids: u64,
+    pub name: [u8; 16],
+    pub ifindex: u32,
+    pub gpl_compatible: u32,
+    pub netns: [u64; 2],
+    pub functions: [u32; 2],
+    pub function_addresses: [u64; 2],
+    pub btf_id: u32,
+    pub func_info_rec_size: u32,
+    pub func_info: u64,
+    pub infos: [u32; 2],
+    pub lines: [u64; 2],
+    pub sizes: [u32; 4],
+    pub prog_tags: u64,
+    pub run_time_ns: u64,
+    pub run_cnt: u64,
+    pub recursion_misses: u64,
+}
+
 /// `struct bpf_link_info` of a tcx or netkit link.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -193,6 +269,21 @@ mod tests {
         assert_eq!(offset_of!(MapElem, flags), offset_of!(uapi::bpf_attr__bindgen_ty_2, flags));
         assert_eq!(offset_of!(RawLinkInfo, ifindex), offset_of!(uapi::bpf_link_info, __bindgen_anon_1));
         assert_eq!(offset_of!(ProgInfo, id), offset_of!(uapi::bpf_prog_info, id));
+        let load = |at| at - offset_of!(ProgLoadTracing, head);
+        assert_eq!(
+            load(offset_of!(ProgLoadTracing, attach_btf_id)),
+            offset_of!(uapi::bpf_attr__bindgen_ty_4, attach_btf_id)
+        );
+        assert_eq!(
+            load(offset_of!(ProgLoadTracing, prog_btf_fd)),
+            offset_of!(uapi::bpf_attr__bindgen_ty_4, prog_btf_fd)
+        );
+        assert_eq!(load(offset_of!(ProgLoadTracing, attach_btf_obj_fd)), 112);
+        assert_eq!(size_of::<BtfInfo>(), 32);
+        assert_eq!(offset_of!(ProgRunInfo, name), offset_of!(uapi::bpf_prog_info, name));
+        assert_eq!(offset_of!(ProgRunInfo, btf_id), offset_of!(uapi::bpf_prog_info, btf_id));
+        assert_eq!(offset_of!(ProgRunInfo, run_time_ns), offset_of!(uapi::bpf_prog_info, run_time_ns));
+        assert_eq!(offset_of!(ProgRunInfo, recursion_misses), offset_of!(uapi::bpf_prog_info, recursion_misses));
         assert_eq!(size_of::<LinkCreate>(), 32);
         assert_eq!(size_of::<ProgAttach>(), 32);
         assert_eq!(size_of::<ProgQuery>(), 64);

@@ -152,7 +152,10 @@ impl Datapath {
             program: name,
             config: sys::bytes_of(&config),
             given: &given,
+            prog_type: crate::raw::BPF_PROG_TYPE_SCHED_CLS,
             expected_attach_type: expected_by(by),
+            function: None,
+            variable: None,
         };
         Ok(self.object.load(&want)?.0)
     }

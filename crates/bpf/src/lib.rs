@@ -12,6 +12,7 @@
 //! kernel does it; this crate knows no topology.
 
 mod attr;
+pub mod btf;
 mod by_aya;
 pub mod datapath;
 mod error;
@@ -30,6 +31,7 @@ mod query;
 pub mod raw;
 mod sys;
 mod tc;
+pub mod watch;
 mod xdp;
 
 pub use by_aya::{AyaAttachment, attach_by_aya, aya_reads_version};
@@ -42,7 +44,7 @@ pub use load::{LoadOptions, ProgramKind, Programs};
 pub use mprog::{Anchor, Mprog, Position, attach_link, attach_prog, detach_prog};
 pub use observe::{Observed, find, observe};
 pub use prog_array::ProgArray;
-pub use program::{Program, id_of};
+pub use program::{Program, ProgramInfo, id_of, program_info};
 pub use query::{ListedProgram, Query, query, query_with_room};
 pub use sys::as_nobody;
 pub use tc::{

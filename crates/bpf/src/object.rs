@@ -24,6 +24,8 @@ const CONFIG: &str = "CONFIG";
 const LOAD_WIDE: u8 = 0x18;
 /// `BPF_PSEUDO_MAP_FD` and `BPF_PSEUDO_MAP_VALUE`, include/uapi/linux/bpf.h.
 const MAP: [u8; 2] = [1, 2];
+/// `BPF_PSEUDO_BTF_ID`, include/uapi/linux/bpf.h.
+const VARIABLE: u8 = 3;
 
 /// An object file whose programs are relocated but for the descriptors of their maps. Parsing and relocation are most
 /// of the work, so they are done once.
@@ -54,7 +56,13 @@ pub(crate) struct Want<'a> {
     /// Maps that are there already, by name; the others that it refers to are made.
     pub given: &'a [(&'a str, BorrowedFd<'a>)],
     /// Passed to `BPF_PROG_LOAD`.
+    pub prog_type: u32,
+    /// Passed to `BPF_PROG_LOAD`.
     pub expected_attach_type: u32,
+    /// What a tracing program is for.
+    pub function: Option<raw::Function<'a>>,
+    /// A constant of the program that is a per-CPU variable of the kernel, and the id of the variable's type.
+    pub variable: Option<(u64, u32)>,
 }
 
 impl Parsed {
@@ -98,12 +106,16 @@ impl Parsed {
                 }
             };
         }
+        if let Some((constant, id)) = want.variable {
+            refer_to(&mut instructions, constant, id);
+        }
         let fd = raw::prog_load(&raw::ProgramLoad {
-            prog_type: raw::BPF_PROG_TYPE_SCHED_CLS,
+            prog_type: want.prog_type,
             expected_attach_type: want.expected_attach_type,
             name: of,
             license: &program.license,
             instructions: &instructions,
+            function: want.function,
         })?;
         Ok((fd, made))
     }
@@ -117,6 +129,19 @@ impl Parsed {
         let place = definition.data_mut().get_mut(*at..at + config.len());
         place.ok_or_else(|| object_error(of, "CONFIG has another length"))?.copy_from_slice(config);
         create(of, name, &definition)
+    }
+}
+
+/// Makes the loads of a constant loads of the variable's address.
+fn refer_to(instructions: &mut [bpf_insn], constant: u64, id: u32) {
+    for at in 1..instructions.len() {
+        let (low, high) = (instructions[at - 1], instructions[at]);
+        let value = u64::from(low.imm.cast_unsigned()) | u64::from(high.imm.cast_unsigned()) << 32;
+        if low.code == LOAD_WIDE && low.src_reg() == 0 && value == constant {
+            instructions[at - 1].set_src_reg(VARIABLE);
+            instructions[at - 1].imm = id.cast_signed();
+            instructions[at].imm = 0;
+        }
     }
 }
 
@@ -177,7 +202,10 @@ pub(crate) fn load(
         program: kind.name(),
         config: sys::bytes_of(config),
         given: jump.as_slice(),
+        prog_type: raw::BPF_PROG_TYPE_SCHED_CLS,
         expected_attach_type: options.expected_attach_type.unwrap_or(0),
+        function: None,
+        variable: None,
     })?;
     let maps = Maps::new(kind, |name| created.remove(name).and_then(|data| Map::from_map_data(data).ok()))?;
     Ok((fd, maps))

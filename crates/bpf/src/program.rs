@@ -90,3 +90,43 @@ pub fn id_of(program: &impl AsFd) -> Result<u32, BpfError> {
         .map(|info| info.id)
         .map_err(|errno| BpfError::call("BPF_OBJ_GET_INFO_BY_FD of a program", errno))
 }
+
+/// What the kernel lists of any program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramInfo {
+    /// `bpf_prog_info.id`.
+    pub id: u32,
+    /// `enum bpf_prog_type`.
+    pub prog_type: u32,
+    /// Hash of its instructions.
+    pub tag: [u8; 8],
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// How often it ran while the kernel counted.
+    pub run_count: u64,
+}
+
+/// What the kernel lists of the program.
+///
+/// # Errors
+/// [`BpfError::Call`].
+pub fn program_info(program: &impl AsFd) -> Result<ProgramInfo, BpfError> {
+    let info = run_info(program)?;
+    let name = info.name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(ProgramInfo {
+        id: info.id,
+        prog_type: info.prog_type,
+        tag: info.tag,
+        name: String::from_utf8_lossy(name).into_owned(),
+        run_count: info.run_cnt,
+    })
+}
+
+/// How often it was to run and did not, since it was running on the same processor already.
+pub(crate) fn missed(program: &impl AsFd) -> Result<u64, BpfError> {
+    run_info(program).map(|info| info.recursion_misses)
+}
+
+fn run_info(program: &impl AsFd) -> Result<attr::ProgRunInfo, BpfError> {
+    sys::info(program.as_fd()).map_err(|errno| BpfError::call("BPF_OBJ_GET_INFO_BY_FD of a program", errno))
+}

@@ -152,7 +152,8 @@ fn assemble(
     name: &str,
     instructions: &[bpf_insn],
 ) -> Result<RawProgram, BpfError> {
-    let fd = prog_load(&ProgramLoad { prog_type, expected_attach_type, name, license: GPL, instructions })?;
+    let fd =
+        prog_load(&ProgramLoad { prog_type, expected_attach_type, name, license: GPL, instructions, function: None })?;
     let id = id_of(&fd)?;
     Ok(RawProgram { fd, id })
 }
@@ -193,6 +194,17 @@ pub(crate) struct ProgramLoad<'a> {
     pub name: &'a str,
     pub license: &'a CStr,
     pub instructions: &'a [bpf_insn],
+    /// The function of a tracing program.
+    pub function: Option<Function<'a>>,
+}
+
+/// A function of the kernel, by its type information.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Function<'a> {
+    /// Id of its type.
+    pub id: u32,
+    /// The module that it is in; the kernel itself if `None`.
+    pub module: Option<BorrowedFd<'a>>,
 }
 
 /// Loads without a log first, and once more with one where the kernel refuses.
@@ -202,7 +214,7 @@ pub(crate) fn prog_load(load: &ProgramLoad<'_>) -> Result<OwnedFd, BpfError> {
     for (to, from) in prog_name[..15].iter_mut().zip(load.name.bytes()) {
         *to = from;
     }
-    let attr = |log: &mut [u8]| attr::ProgLoad {
+    let head = |log: &mut [u8]| attr::ProgLoad {
         prog_type: load.prog_type,
         insn_cnt: load.instructions.len() as u32,
         insns: sys::address(load.instructions),
@@ -214,18 +226,30 @@ pub(crate) fn prog_load(load: &ProgramLoad<'_>) -> Result<OwnedFd, BpfError> {
         expected_attach_type: load.expected_attach_type,
         ..attr::ProgLoad::default()
     };
+    let call = |log: &mut [u8]| match load.function {
+        None => sys::bpf_fd(Command::ProgLoad, &mut head(log)),
+        Some(function) => {
+            let mut attr = attr::ProgLoadTracing {
+                head: head(log),
+                attach_btf_id: function.id,
+                attach_btf_obj_fd: function.module.map_or(0, sys::number),
+                ..attr::ProgLoadTracing::default()
+            };
+            sys::bpf_fd(Command::ProgLoad, &mut attr)
+        }
+    };
     let refused = |errno: Errno, log: &[u8]| {
         let log = CStr::from_bytes_until_nul(log).unwrap_or(c"").to_string_lossy();
         BpfError::Load { program: load.name.to_owned(), errno, log: last_words(&log) }
     };
     let attempt = |log: &mut [u8]| {
-        let mut result = sys::bpf_fd(Command::ProgLoad, &mut attr(log));
+        let mut result = call(log);
         // Signals interrupt the verifier.
         for _ in 0..INTERRUPTIONS {
             if !matches!(result, Err(Errno::EAGAIN)) {
                 break;
             }
-            result = sys::bpf_fd(Command::ProgLoad, &mut attr(log));
+            result = call(log);
         }
         result
     };

@@ -26,11 +26,15 @@ pub enum Command {
     ProgGetFdById = 13,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
+    RawTracepointOpen = 17,
+    BtfGetFdById = 19,
     MapFreeze = 22,
+    BtfGetNextId = 23,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkGetFdById = 30,
     LinkGetNextId = 31,
+    EnableStats = 32,
     LinkDetach = 34,
 }
 
@@ -107,6 +111,16 @@ pub fn info<T: Default>(fd: BorrowedFd<'_>) -> Result<T, Errno> {
     bpf(Command::ObjGetInfoByFd, &mut attr)?;
     let [info] = info;
     Ok(info)
+}
+
+/// The name of type information: `vmlinux`, or a module's.
+pub fn btf_name(fd: BorrowedFd<'_>) -> Result<String, Errno> {
+    let mut name = [0u8; 64];
+    let mut info = [attr::BtfInfo { name: address_mut(&mut name), name_len: name.len() as u32, ..Default::default() }];
+    let info_len = size_of::<attr::BtfInfo>() as u32;
+    let mut attr = attr::ObjInfo { bpf_fd: number(fd), info_len, info: address_mut(&mut info) };
+    bpf(Command::ObjGetInfoByFd, &mut attr)?;
+    Ok(name.split(|byte| *byte == 0).next().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default())
 }
 
 /// `BPF_OBJ_PIN`.

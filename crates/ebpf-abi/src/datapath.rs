@@ -53,6 +53,28 @@ pub mod fault {
     pub const TTL_KEPT: u32 = 13;
     /// UDP datagrams without a checksum get the difference as one.
     pub const NO_CHECKSUM_FILLED: u32 = 14;
+    /// Rules for one service are not looked up.
+    pub const SERVICE_RULES_IGNORED: u32 = 15;
+    /// Denied packets are not counted.
+    pub const DENIED_UNCOUNTED: u32 = 16;
+    /// Spoofed packets are not counted.
+    pub const SPOOFED_UNCOUNTED: u32 = 17;
+    /// Packets that meet an empty slot are not counted.
+    pub const MISSED_UNCOUNTED: u32 = 18;
+    /// Packets that leave for another device are not counted.
+    pub const REDIRECTED_UNCOUNTED: u32 = 19;
+    /// Translated packets keep their ports.
+    pub const PORTS_KEPT: u32 = 20;
+    /// Translated IPv4 packets keep their header checksum.
+    pub const HEADER_CHECKSUM_KEPT: u32 = 21;
+    /// IPv6 packets to a service are not translated.
+    pub const SERVICES_V4_ONLY: u32 = 22;
+    /// The source of IPv6 packets is not checked.
+    pub const RPF_V4_ONLY: u32 = 23;
+    /// ICMP errors about known flows are dropped.
+    pub const RELATED_DENIED: u32 = 24;
+    /// The reply's leg of a connection that is not translated is forgotten.
+    pub const NO_REPLY_LEG: u32 = 25;
 }
 
 /// Configuration of a program of the datapath, set at load time.

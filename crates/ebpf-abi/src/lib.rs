@@ -1,13 +1,14 @@
 //! Layouts that the eBPF programs and user space share.
 //!
 //! Where to start: [`Config`] goes into a program and [`Stats`] comes out; [`datapath`] has the maps of the miniature
-//! datapath.
+//! datapath, [`witness`] the events of the witness.
 //!
 //! *Architecture invariant:* everything is `#[repr(C)]` without implicit padding, in the byte order of the machine, and
 //! tests pin every size, so that no layout changes unnoticed.
 #![no_std]
 
 pub mod datapath;
+pub mod witness;
 
 /// Verdict that leaves the packet to the next program: `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
 /// (include/uapi/linux/pkt_cls.h, include/uapi/linux/bpf.h).

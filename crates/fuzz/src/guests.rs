@@ -11,7 +11,10 @@ use lab::{
     },
     testing::agent::{A, B, C},
 };
-use lab_protocol::AgentMessage;
+use lab_protocol::{
+    AgentMessage,
+    witness::{LEFT, ROWS},
+};
 use lab_record::{
     plan::Plan,
     testing::{cell, facts},
@@ -75,6 +78,8 @@ fn guest_messages() {
         cut_report(&mut report);
         let largest = report.log.iter().map(String::len).max().unwrap_or_default();
         assert!(largest <= 4100 && report.checks.len() <= 500 && report.attachments.len() <= 24);
+        let account = report.witness.as_deref();
+        assert!(account.is_none_or(|account| account.rows.len() <= ROWS && account.left.len() <= LEFT));
         for info in &plan.cells {
             let verdict = judge::attempt(
                 &plan.kernels[0],

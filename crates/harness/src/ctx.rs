@@ -3,7 +3,7 @@
 use crate::{
     capabilities::Capabilities,
     evidence::Evidence,
-    fault::{Fault, MUTANT_TIME_SCALE},
+    fault::{Fault, MUTANT_TIME_SCALE, WeakCheck, weak},
     testbed::Testbed,
 };
 use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
@@ -162,6 +162,12 @@ impl Ctx {
         Self::new(programs, self.datapath.clone(), capabilities, self.marker, self.time_scale, None)
     }
 
+    /// [`Self::scratch`] with the topology that the cell declares.
+    #[must_use]
+    pub fn scratch_declaring(&self) -> Self {
+        self.scratch().with_topology(self.topology.clone())
+    }
+
     /// What was checked, in order.
     pub fn into_checks(self) -> Vec<Check> {
         self.checks
@@ -219,7 +225,9 @@ impl Ctx {
 
     /// Records a check and continues; a false one fails the cell at the end. Returns `ok`.
     pub fn check(&mut self, name: impl Into<String>, ok: bool, seen: impl fmt::Display) -> bool {
-        self.checks.push(Check { name: name.into(), ok, seen: seen.to_string() });
+        if ok || !weak(WeakCheck::FailureForgotten) {
+            self.checks.push(Check { name: name.into(), ok, seen: seen.to_string() });
+        }
         if let Some(evidence) = self.evidence.as_mut().filter(|_| !ok) {
             unpoisoned(evidence.get_mut()).dump();
         }
@@ -228,7 +236,7 @@ impl Ctx {
 
     /// Checks that two values are equal.
     pub fn equal<T: PartialEq + fmt::Debug>(&mut self, name: impl Into<String>, seen: T, wanted: T) -> bool {
-        let ok = seen == wanted;
+        let ok = seen == wanted || weak(WeakCheck::AllEqual);
         let shown = if ok { format!("{seen:?}") } else { format!("{seen:?}, expected {wanted:?}") };
         self.check(name, ok, shown)
     }
@@ -241,9 +249,9 @@ impl Ctx {
         wanted: Errno,
     ) -> bool {
         match result {
-            Ok(_) => self.check(name, false, format!("succeeded, expected {wanted:?}")),
+            Ok(_) => self.check(name, weak(WeakCheck::SuccessIsRefusal), format!("succeeded, expected {wanted:?}")),
             Err(error) => {
-                let ok = error.errno() == Some(wanted);
+                let ok = error.errno() == Some(wanted) || weak(WeakCheck::AnyErrno);
                 let shown = if ok { format!("{wanted:?}") } else { format!("{error}, expected {wanted:?}") };
                 self.check(name, ok, shown)
             }
@@ -256,7 +264,8 @@ impl Ctx {
     /// [`Stop::Fail`] if it is false.
     pub fn require(&mut self, name: &str, ok: bool, seen: impl fmt::Display) -> Result<(), Stop> {
         let seen = seen.to_string();
-        if self.check(name, ok, &seen) { Ok(()) } else { Err(Stop::check(format!("{name}: {seen}"))) }
+        let holds = self.check(name, ok, &seen) || weak(WeakCheck::RequireGoesOn);
+        if holds { Ok(()) } else { Err(Stop::check(format!("{name}: {seen}"))) }
     }
 
     /// With what the cell declares as required.
@@ -287,8 +296,8 @@ impl Ctx {
             if holds()? {
                 return Ok(true);
             }
-            if Instant::now() > deadline {
-                return Ok(false);
+            if Instant::now() > deadline || weak(WeakCheck::AskedOnce) {
+                return Ok(weak(WeakCheck::TimeoutIsTrue));
             }
             std::thread::sleep(POLL);
         }
@@ -323,7 +332,7 @@ impl Ctx {
             if let Some(meter) = attached.meter.take() {
                 let id = attached.record.prog_id;
                 match meter() {
-                    Ok(ran) => attached.record.ran = Some(ran),
+                    Ok(ran) => attached.record.ran = Some(if weak(WeakCheck::RunInvented) { ran.max(1) } else { ran }),
                     Err(error) => self.log.push(format!("cannot read the counters of program {id}: {error}")),
                 }
             }
@@ -334,7 +343,7 @@ impl Ctx {
     /// Ends the case: reads counters, cleans up, and determines the outcome.
     pub fn finish(mut self, cell: lab_protocol::CellId, mut result: Result<(), Stop>) -> CellReport {
         self.ask_programs();
-        for late in lab_traffic::late_arrivals() {
+        for late in lab_traffic::late_arrivals().into_iter().filter(|_| !weak(WeakCheck::LateIgnored)) {
             self.check("nothing arrives after the window in which nothing must arrive", false, late);
         }
         // Read before clean-up; the references to the topology are dropped with it.
@@ -343,7 +352,9 @@ impl Ctx {
         let attachments = evidence.filter(|_| failed).map(Evidence::attachments).unwrap_or_default();
         let mut cleanup_failures = Vec::new();
         while let Some((what, cleanup)) = self.cleanups.pop() {
-            if let Err(error) = cleanup() {
+            if let Err(error) = cleanup()
+                && !weak(WeakCheck::CleanupIgnored)
+            {
                 cleanup_failures.push(format!("{what}: {error}"));
             }
         }
@@ -361,7 +372,7 @@ impl Ctx {
         }
         let unbuilt = self.topology.as_ref().filter(|_| !self.built.load(Ordering::Relaxed));
         let outcome = match (judge(&result, &self.checks, &cleanup_failures), unbuilt) {
-            (Outcome::Passed, Some(topology)) => Outcome::Failed {
+            (Outcome::Passed, Some(topology)) if !weak(WeakCheck::UnbuiltPasses) => Outcome::Failed {
                 kind: FailureKind::Check,
                 message: format!("the case declares the topology {} but did not build it", topology.name),
             },
@@ -376,6 +387,7 @@ impl Ctx {
             log: self.log,
             metrics: self.metrics,
             program: None,
+            witness: None,
             attachments,
         }
     }
@@ -386,6 +398,7 @@ fn judge(result: &Result<(), Stop>, checks: &[Check], cleanup_failures: &[String
     let fail = |kind, message| Outcome::Failed { kind, message };
     match result {
         Err(Stop::Fail(kind, message)) => fail(*kind, message.clone()),
+        Err(Stop::Skip(reason)) if weak(WeakCheck::SkipHidesFailure) => Outcome::Skipped { reason: reason.clone() },
         _ if !failed.is_empty() => {
             let first = failed[0];
             let more = match failed.len() {
@@ -396,7 +409,9 @@ fn judge(result: &Result<(), Stop>, checks: &[Check], cleanup_failures: &[String
         }
         Err(Stop::Skip(reason)) => Outcome::Skipped { reason: reason.clone() },
         Ok(()) if !cleanup_failures.is_empty() => fail(FailureKind::Cleanup, cleanup_failures.join("; ")),
-        Ok(()) if checks.is_empty() => fail(FailureKind::Check, "the case made no checks".into()),
+        Ok(()) if checks.is_empty() && !weak(WeakCheck::NoChecksPass) => {
+            fail(FailureKind::Check, "the case made no checks".into())
+        }
         Ok(()) => Outcome::Passed,
     }
 }

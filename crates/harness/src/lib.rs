@@ -36,6 +36,7 @@ mod survey;
 pub mod testbed;
 pub mod trip;
 pub mod variants;
+pub mod witness;
 
 pub use error::HarnessError;
 pub use lab_topology::{Netns, Template, library, quiet, unpoisoned};

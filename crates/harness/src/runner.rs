@@ -4,7 +4,7 @@ use crate::{
     capabilities::Capabilities,
     ctx::Ctx,
     error::HarnessError,
-    fault::{Fault, MUTANT_TIME_SCALE},
+    fault::{BuiltIn, Fault, MUTANT_TIME_SCALE},
     leaks::Inventory,
     probe,
     suite::{Cell, Suite, templates},
@@ -66,7 +66,7 @@ pub struct Runner {
     mutants: Vec<(&'static str, Fault)>,
     templates: Vec<Template>,
     /// Objects that existed before the first cell.
-    before: Mutex<Arc<Inventory>>,
+    before: Mutex<Inventory>,
     capabilities: Arc<Capabilities>,
     programs: Arc<Programs>,
     datapath: DatapathObject,
@@ -106,7 +106,7 @@ impl Runner {
                 .map(|mutant| (mutant.name, mutant.fault))
                 .collect(),
             templates,
-            before: Mutex::new(Arc::new(before)),
+            before: Mutex::new(before),
             capabilities: Arc::new(capabilities),
             programs: Arc::new(programs),
             datapath,
@@ -119,8 +119,7 @@ impl Runner {
     /// deadlines.
     pub fn left(&self, scale: f32) -> Vec<String> {
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(scale.max(1.0));
-        let before = unpoisoned(self.before.lock()).clone();
-        match before.settled(Path::new(PINS), patience) {
+        match unpoisoned(self.before.lock()).settled(Path::new(PINS), patience) {
             Ok(_) => Vec::new(),
             Err(HarnessError::Leaks { left, stalled: None }) => left,
             Err(error) => vec![error.to_string()],
@@ -132,8 +131,16 @@ impl Runner {
     /// # Errors
     /// The kernel refuses a query.
     pub fn accept(&self) -> Result<(), HarnessError> {
-        *unpoisoned(self.before.lock()) = Arc::new(Inventory::take(Path::new(PINS))?);
+        *unpoisoned(self.before.lock()) = Inventory::take(Path::new(PINS))?;
         Ok(())
+    }
+
+    /// Runs `work`, whose programs, maps and links are the lab's own and no leaks.
+    ///
+    /// # Errors
+    /// The kernel refuses the query.
+    pub fn except<R>(&self, work: impl FnOnce() -> R) -> Result<R, HarnessError> {
+        unpoisoned(self.before.lock()).except(work)
     }
 
     /// The probes' answers.
@@ -192,6 +199,7 @@ impl Runner {
             Ok(fault) => fault,
             Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
+        let _built_in = BuiltIn::of(fault);
         let stretch = match options.mutant {
             Some(_) => options.time_scale.min(MUTANT_TIME_SCALE),
             None => options.time_scale,

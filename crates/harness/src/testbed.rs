@@ -4,7 +4,7 @@ use crate::{
     case::Direction,
     ctx::{AsErrno, Ctx, Stop},
     detect,
-    fault::Fault,
+    fault::{Fault, WeakCheck, weak},
 };
 use lab_bpf::{BpfError, BpfLink, Config, LoadOptions, Mprog, Observed, Program, ProgramKind, TcFilter, TcOptions};
 use lab_netlink::NetlinkError;
@@ -109,7 +109,11 @@ impl Testbed {
         let hook = hook(attach_type, direction);
         let handle = self.run(at, || attach_hook(hook, ifindex, &**program, how))?;
         self.report(ctx, at, request, program.id(), Some(program.clone()))?;
-        let stays = ctx.fault == Some(Fault::LinkStays);
+        let stays = match handle {
+            Handle::Filter(_) => ctx.fault == Some(Fault::FilterStays),
+            Handle::Link(_) => ctx.fault == Some(Fault::LinkStays),
+            Handle::Prog => ctx.fault == Some(Fault::ProgramStays),
+        };
         Ok(AttachedProgram { testbed: self, handle, hook, at, program: program.clone(), stays })
     }
 
@@ -190,15 +194,25 @@ impl Testbed {
 /// The kernel refuses the query.
 pub fn record(ns: &Netns, dev: &str, requested: AttachRequest, prog_id: u32) -> Result<AttachRecord, Stop> {
     let info = link::info(ns, dev)?;
-    let seen = ns.run(|| lab_bpf::find(info.ifindex, prog_id))?;
+    let seen = match weak(WeakCheck::AnyProgram) {
+        true => ns.run(|| lab_bpf::observe(info.ifindex))?.first().copied(),
+        false => ns.run(|| lab_bpf::find(info.ifindex, prog_id))?,
+    };
+    let used = seen.map(|seen| seen.hook.attach_type());
+    let copied = match requested {
+        AttachRequest::Tc => Some(AttachType::Tc),
+        AttachRequest::Tcx => Some(AttachType::Tcx),
+        AttachRequest::Netkit => Some(AttachType::Netkit),
+        AttachRequest::Auto => used,
+    };
     Ok(AttachRecord {
         interface: dev.into(),
         device: info.kind,
         requested,
-        used: seen.map(|seen| seen.hook.attach_type()),
-        hook: seen.map(|seen| seen.hook),
+        used: if weak(WeakCheck::RequestCopied) { copied } else { used },
+        hook: seen.map(|seen| if weak(WeakCheck::HookMirrored) { mirrored(seen.hook) } else { seen.hook }),
         prog_id,
-        link_id: seen.and_then(|seen| seen.link_id),
+        link_id: seen.and_then(|seen| seen.link_id).filter(|_| !weak(WeakCheck::LinkUnseen)),
         ran: None,
     })
 }
@@ -310,6 +324,8 @@ impl AttachedProgram<'_> {
         let ifindex = self.testbed.ifindex(self.at);
         match self.handle {
             Handle::Link(link) if self.stays => std::mem::forget(link),
+            Handle::Filter(mut filter) if self.stays => drop(filter.0.take()),
+            Handle::Prog if self.stays => {}
             Handle::Filter(filter) => filter.detach()?,
             Handle::Link(link) => link.detach()?,
             Handle::Prog => self.testbed.run(self.at, || {
@@ -330,6 +346,18 @@ pub const fn hook(attach_type: AttachType, direction: Direction) -> Hook {
         // The peer transmits packets from the workload; its programs are also attached through the primary.
         (AttachType::Netkit, Direction::FromWorkload) => Hook::NetkitPeer,
         (AttachType::Netkit, Direction::ToWorkload) => Hook::NetkitPrimary,
+    }
+}
+
+/// The hook of the same attach type in the other direction.
+const fn mirrored(hook: Hook) -> Hook {
+    match hook {
+        Hook::ClsactIngress => Hook::ClsactEgress,
+        Hook::ClsactEgress => Hook::ClsactIngress,
+        Hook::TcxIngress => Hook::TcxEgress,
+        Hook::TcxEgress => Hook::TcxIngress,
+        Hook::NetkitPrimary => Hook::NetkitPeer,
+        Hook::NetkitPeer => Hook::NetkitPrimary,
     }
 }
 

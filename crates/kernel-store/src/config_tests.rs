@@ -72,7 +72,7 @@ fn sources_are_packages_with_a_fragment() {
     let text = format!("{GOOD}\n[kernels.built]\nclass = \"6.7+\"\n{source}\n");
     let kernel = parse(&text).unwrap().kernels.remove(2);
     assert!(kernel.is_built());
-    let Source::LinuxSource(LinuxSource { suite, package, fragment }) = &kernel.source else {
+    let Source::LinuxSource(LinuxSource { suite, package, fragment, .. }) = &kernel.source else {
         panic!("linux-source expected")
     };
     assert_eq!((&**suite, &**package), ("sid", "linux-source-7.2"));

@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod raw;
 pub mod shell;
 pub mod version;
+pub mod witness;
 pub mod work;
 pub mod world;
 

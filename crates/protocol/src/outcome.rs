@@ -4,7 +4,7 @@
 
 use crate::{
     attach::AttachRecord, attachment::Attachment, capability::Capability, cell::CellId, version::KernelVersion,
-    work::ProgramEnd,
+    witness::Account, work::ProgramEnd,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -202,6 +202,9 @@ pub struct CellReport {
     /// How its program ended, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<ProgramEnd>,
+    /// The witness's account, where it watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Box<Account>>,
     /// Files of a failed cell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
@@ -219,6 +222,7 @@ impl CellReport {
             log: Vec::new(),
             metrics: BTreeMap::new(),
             program: None,
+            witness: None,
             attachments: Vec::new(),
         }
     }

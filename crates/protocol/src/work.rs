@@ -5,6 +5,7 @@ use crate::{
     cell::CellId,
     raw::Raw,
     shell::{ShellStage, Terminal},
+    witness::AttachRules,
     world::WorldSpec,
 };
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,9 @@ pub struct CellProgram {
     pub sysctl: Vec<(String, String)>,
     /// Whether its streams go to and come from the host's; otherwise it reads nothing.
     pub input: bool,
+    /// Whether the witness watches it, and what is demanded of what it attaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<AttachRules>,
 }
 
 /// Which variables a program has of the caller.

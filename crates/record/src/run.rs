@@ -345,7 +345,10 @@ fn never_ran(kernel: Option<&KernelRecord>, cell: &PlannedCell) -> Verdict {
 
 /// The attach types that the kernel reported for a cell, in order, without duplicates.
 pub fn used(verdict: &Verdict) -> Vec<AttachType> {
-    let mut used: Vec<AttachType> = verdict.report.attach.iter().filter_map(|record| record.used).collect();
+    let report = &verdict.report;
+    let own = report.attach.iter().filter_map(|record| record.used);
+    let seen = report.witness.iter().flat_map(|account| &account.rows).filter(|row| row.attached > 0);
+    let mut used: Vec<AttachType> = own.chain(seen.filter_map(|row| row.place.attach)).collect();
     used.sort_unstable();
     used.dedup();
     used

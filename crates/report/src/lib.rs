@@ -7,6 +7,7 @@
 //! *Architecture invariant:* a report is a function of a run's record: this crate accesses no kernel and no guest, and
 //! decides no verdict.
 
+pub mod attached;
 pub mod capabilities;
 pub mod compare;
 mod error;

@@ -1,6 +1,7 @@
 //! Formats a run for CI systems: a job summary in Markdown, and annotations in GitHub's log commands.
 
 use super::{
+    attached,
     stories::{Story, stories},
     totals::{self, Column},
 };
@@ -32,6 +33,12 @@ pub fn markdown(record: &RunRecord) -> String {
         let _ = writeln!(out, "| {kernel} | {} | {} |", code(&release), columns.join(" | "));
     }
     let _ = writeln!(out, "\n{}\n", totals::LEGEND);
+    let attached = attached::across(record);
+    if !attached.is_empty() {
+        out.push_str("### Attached\n\n");
+        attached.iter().for_each(|line| _ = writeln!(out, "- {}", code(line)));
+        out.push('\n');
+    }
     let without_cell: Vec<String> = outside(record);
     let stories = stories(record, &BAD);
     if without_cell.is_empty() && stories.is_empty() {

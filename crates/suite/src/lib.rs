@@ -32,7 +32,7 @@ impl Suite for Verification {
     }
 
     fn mutants(&self) -> &'static [Mutant] {
-        mutants::ALL
+        &mutants::ALL
     }
 
     fn coverage(&self) -> Vec<CatalogueRow> {

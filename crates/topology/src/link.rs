@@ -106,6 +106,10 @@ pub struct LinkStats {
     pub rx_packets: u64,
     /// Packets sent.
     pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
     /// Packets dropped on receipt.
     pub rx_dropped: u64,
     /// Packets dropped on sending; where netkit counts a program's drops.
@@ -118,7 +122,7 @@ pub struct LinkStats {
 
 impl std::fmt::Display for LinkStats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rx_packets, tx_packets, rx_dropped, tx_dropped, rx_errors, tx_errors } = self;
+        let Self { rx_packets, tx_packets, rx_dropped, tx_dropped, rx_errors, tx_errors, .. } = self;
         write!(
             f,
             "received: {rx_packets} packets, {rx_dropped} dropped, {rx_errors} errors; \
@@ -191,6 +195,14 @@ pub fn change(ns: &Netns, name: &str, netkit: &NetkitOptions) -> Done {
 /// The kernel's refusal.
 pub fn set_up(ns: &Netns, name: &str) -> Done {
     set_flags(ns, name, LinkFlags::Up)
+}
+
+/// Sets a device down.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_down(ns: &Netns, name: &str) -> Done {
+    set_flags(ns, name, LinkFlags::empty())
 }
 
 /// Gives a device an address: `10.1.0.9/24`. An IPv6 one is not checked for being the only one.
@@ -321,6 +333,8 @@ pub fn stats(ns: &Netns, name: &str) -> Result<LinkStats, NetlinkError> {
         LinkAttribute::Stats64(stats) => Some(LinkStats {
             rx_packets: stats.rx_packets,
             tx_packets: stats.tx_packets,
+            rx_bytes: stats.rx_bytes,
+            tx_bytes: stats.tx_bytes,
             rx_dropped: stats.rx_dropped,
             tx_dropped: stats.tx_dropped,
             rx_errors: stats.rx_errors,

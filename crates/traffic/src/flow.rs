@@ -7,6 +7,7 @@ use crate::{
     tcp::{TcpReport, tcp_exchange},
     udp::{UdpExchange, UdpOptions},
     wait::{MeterDeadline, ROUNDS, SILENCE_WINDOW, any_readable},
+    weak::{self, Weakness},
 };
 use lab_topology::Netns;
 use nix::errno::Errno;
@@ -75,6 +76,8 @@ pub struct FlowReport {
     pub delivered: u32,
     /// What came back intact.
     pub returned: u32,
+    /// Datagrams that arrived at either side with other content than was sent.
+    pub damaged: u32,
     /// The client's address as the server saw it.
     pub source_seen: Option<IpAddr>,
     /// Errnos that the client got.
@@ -85,8 +88,8 @@ pub struct FlowReport {
 
 impl FlowReport {
     /// Everything came back.
-    pub const fn complete(&self) -> bool {
-        self.returned == self.wanted
+    pub fn complete(&self) -> bool {
+        self.returned == self.wanted || self.returned > 0 && weak::has(Weakness::OneIsAll)
     }
 
     /// Every packet was sent: the kernel took it, or answered `ENOBUFS`, by which a socket that hears errors learns of
@@ -94,7 +97,7 @@ impl FlowReport {
     /// as a program: no route, no address, no socket.
     pub fn tried(&self) -> bool {
         let dropped = self.errors.iter().filter(|errno| **errno == Errno::ENOBUFS as i32).count();
-        self.sent as usize + dropped == self.wanted as usize
+        self.sent as usize + dropped == self.wanted as usize || weak::has(Weakness::UnsentIsTried)
     }
 
     /// Every packet was sent, and none arrived anywhere: what a denial is proven by.
@@ -103,8 +106,11 @@ impl FlowReport {
     }
 
     /// Nothing arrived anywhere.
-    pub const fn silent(&self) -> bool {
-        self.delivered == 0 && self.returned == 0 && self.source_seen.is_none()
+    pub fn silent(&self) -> bool {
+        let delivered = self.delivered > 0 || self.damaged > 0 || self.source_seen.is_some();
+        let nothing_came = !delivered || weak::has(Weakness::DeliveredIsSilent);
+        let nothing_returned = self.returned == 0 || weak::has(Weakness::ReturnedIsSilent);
+        nothing_came && nothing_returned
     }
 }
 
@@ -135,7 +141,9 @@ impl Started {
     pub const fn arrived(&self) -> (u32, u32) {
         match self {
             Self::Icmp(PingExchange { report, .. }) => (report.delivered, report.received),
-            Self::Udp(UdpExchange { report, .. }) => (report.delivered, report.echoed + report.foreign),
+            Self::Udp(UdpExchange { report, .. }) => {
+                (report.delivered + report.damaged, report.echoed + report.foreign)
+            }
             Self::Tcp(_) => (0, 0),
         }
     }
@@ -175,8 +183,9 @@ impl Flow<'_> {
     pub fn silence(flows: &[Self], exchanges: u16) -> Vec<FlowReport> {
         let dial = |flow: &Self| SocketAddr::new(flow.addr, flow.marker);
         let mut started: Vec<_> = flows.iter().map(|flow| flow.start(dial(flow), exchanges, SILENCE_WINDOW)).collect();
+        let window = if weak::has(Weakness::NoWindow) { Duration::ZERO } else { SILENCE_WINDOW };
         for _ in 0..ROUNDS {
-            let deadline = MeterDeadline::after(SILENCE_WINDOW / ROUNDS);
+            let deadline = MeterDeadline::after(window / ROUNDS);
             // In one go, so that every flow's arrivals are taken each time.
             while started.iter_mut().fold(0, |open, flow| open + usize::from(!flow.collect())) > 0 {
                 let Some(left) = deadline.left() else { break };
@@ -212,6 +221,7 @@ impl Flow<'_> {
             sent: 0,
             delivered: 0,
             returned: 0,
+            damaged: 0,
             source_seen: None,
             errors: Vec::new(),
             detail: String::new(),
@@ -227,6 +237,10 @@ impl Flow<'_> {
                 if let Some(source) = udp.foreign_source {
                     note = format!("; {} answered from {source}", udp.foreign);
                 }
+                if udp.damaged > 0 {
+                    note += &format!("; {} arrived damaged", udp.damaged);
+                }
+                report.damaged = udp.damaged;
                 (report.source_seen, report.errors) = (udp.source_seen, udp.send_errors.clone());
             }
             Started::Tcp(tcp) => {
@@ -238,6 +252,9 @@ impl Flow<'_> {
                 report.errors.extend(tcp.errno);
                 note = tcp.error.as_ref().map_or(String::new(), |error| format!("; {error}"));
             }
+        }
+        if weak::has(Weakness::SourceUnseen) {
+            report.source_seen = None;
         }
         report.detail = self.words(&report, &note);
         report

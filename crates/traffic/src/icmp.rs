@@ -6,6 +6,7 @@
 use crate::{
     gate, late,
     wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
+    weak::{self, Weakness},
 };
 use lab_topology::Netns;
 use nix::sys::socket::{
@@ -131,7 +132,8 @@ impl Ends {
             }
         }
         for (source, echo) in drain(&self.client, self.to, &mut report.errors) {
-            if !echo.request && echo.id == self.id && source == self.to {
+            let own = echo.id == self.id || weak::has(Weakness::AnyEcho);
+            if !echo.request && own && source == self.to {
                 if self.answered.insert(echo.sequence) { report.received += 1 } else { report.duplicates += 1 }
             }
         }

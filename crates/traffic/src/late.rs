@@ -4,7 +4,10 @@
 //! afterwards, and are read once more when the next exchange needs their namespace, and at the end of the cell. That costs no
 //! waiting, and covers the time that the cell takes anyway.
 
-use crate::flow::Started;
+use crate::{
+    flow::Started,
+    weak::{self, Weakness},
+};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -49,12 +52,18 @@ impl Late {
 
 /// Keeps a silent flow.
 pub(crate) fn keep(flow: LateFlow) {
-    late().kept.push(flow);
+    if !weak::has(Weakness::NoLateLook) {
+        late().kept.push(flow);
+    }
 }
 
 /// Another exchange is about to listen in a namespace: the sockets that are kept there would take its packets and its port.
 pub(crate) fn make_room(namespace: &str) {
-    late().look(|kept| kept.to == namespace);
+    let mut late = late();
+    if weak::has(Weakness::RoomUnread) {
+        late.kept.retain(|kept| kept.to != namespace);
+    }
+    late.look(|kept| kept.to == namespace);
 }
 
 /// Looks at every flow that was silent, closes its sockets, and returns what has arrived since, one line per flow.

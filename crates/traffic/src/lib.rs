@@ -24,6 +24,7 @@ mod tcp;
 mod tcp_ends;
 mod udp;
 mod wait;
+mod weak;
 
 pub use capture::{Capture, Packet, Stamping, pcap};
 pub use flow::{Flow, FlowReport, Proto};
@@ -38,3 +39,4 @@ pub use tcp::{TcpReport, tcp_exchange};
 pub use tcp_ends::{ConnectAttempt, half_closed, many, refused, reset};
 pub use udp::{UdpOptions, UdpReport, udp_exchange};
 pub use wait::SILENCE_WINDOW;
+pub use weak::{Weakness, weaken};

@@ -1,10 +1,12 @@
 //! Sequence-numbered datagrams that a server sends back.
 
 use crate::{
+    content,
     flow::named,
     gate,
     path::Path,
     wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
+    weak::{self, Weakness},
 };
 use nix::{
     libc, setsockopt_impl,
@@ -53,6 +55,8 @@ pub struct UdpReport {
     pub source_seen: Option<IpAddr>,
     /// Further copies, at either side.
     pub duplicates: u32,
+    /// Datagrams with another length or content than was sent, at either side. They count as nothing else.
+    pub damaged: u32,
     /// Echoes from an address that the client did not send to.
     pub foreign: u32,
     /// Address that the first of these came from.
@@ -141,6 +145,8 @@ struct Pump {
     client: UdpSocket,
     server: UdpSocket,
     dial: SocketAddr,
+    /// Bytes of each datagram.
+    length: usize,
     arrived: BTreeSet<u32>,
     returned: BTreeSet<u32>,
 }
@@ -157,16 +163,19 @@ impl Pump {
         if options.connected {
             client.connect(path.dial)?;
         }
-        let mut pump = Self { client, server, dial: path.dial, arrived: BTreeSet::new(), returned: BTreeSet::new() };
-        let mut payload = vec![0; options.payload.max(4)];
+        let length = options.payload.max(SEQUENCE);
+        let (arrived, returned) = (BTreeSet::new(), BTreeSet::new());
+        let mut pump = Self { client, server, dial: path.dial, length, arrived, returned };
+        let mut payload = vec![0; length];
         for sequence in 0..count {
-            payload[..4].copy_from_slice(&sequence.to_be_bytes());
+            payload[..SEQUENCE].copy_from_slice(&sequence.to_be_bytes());
+            content::fill(sequence.into(), 0, &mut payload[SEQUENCE..]);
             let sent =
                 if options.connected { pump.client.send(&payload) } else { pump.client.send_to(&payload, path.dial) };
             match sent {
                 Ok(_) => report.sent += 1,
                 Err(error) => {
-                    report.send_errors.push(errno(&error));
+                    heard(&mut report.send_errors, &error);
                     forget_error(&pump.client);
                 }
             }
@@ -176,11 +185,21 @@ impl Pump {
         Ok(pump)
     }
 
+    /// The number of a datagram that is as it was sent.
+    fn intact(&self, datagram: &[u8], report: &mut UdpReport) -> Option<u32> {
+        let sequence = sequence_of(datagram).filter(|sequence| {
+            datagram.len() == self.length && content::matches((*sequence).into(), 0, &datagram[SEQUENCE..])
+                || weak::has(Weakness::UdpDamageUnseen)
+        });
+        report.damaged += u32::from(sequence.is_none());
+        sequence
+    }
+
     /// Takes whatever lies in both sockets: the server's goes back, the client's is counted.
     fn turn(&mut self, report: &mut UdpReport) {
         let mut buffer = [0; 65536];
         while let Some((length, source)) = take(&self.server, &mut buffer, &mut report.send_errors) {
-            let Some(sequence) = sequence_of(&buffer[..length]) else { continue };
+            let Some(sequence) = self.intact(&buffer[..length], report) else { continue };
             if self.arrived.insert(sequence) {
                 report.delivered += 1
             } else {
@@ -192,8 +211,8 @@ impl Pump {
             }
         }
         while let Some((length, source)) = take(&self.client, &mut buffer, &mut report.send_errors) {
-            let Some(sequence) = sequence_of(&buffer[..length]) else { continue };
-            if source.ip() != self.dial.ip() {
+            let Some(sequence) = self.intact(&buffer[..length], report) else { continue };
+            if source.ip() != self.dial.ip() && !weak::has(Weakness::AnyAnswerer) {
                 report.foreign += 1;
                 report.foreign_source.get_or_insert(source);
             } else if self.returned.insert(sequence) {
@@ -205,6 +224,9 @@ impl Pump {
     }
 }
 
+/// Bytes of a datagram's number.
+const SEQUENCE: usize = 4;
+
 /// The next datagram; errors are kept and passed over, since each read takes one away.
 pub(crate) fn take(socket: &UdpSocket, buffer: &mut [u8], errors: &mut Vec<i32>) -> Option<(usize, SocketAddr)> {
     loop {
@@ -212,15 +234,21 @@ pub(crate) fn take(socket: &UdpSocket, buffer: &mut [u8], errors: &mut Vec<i32>)
             Ok(found) => return Some(found),
             Err(error) if would_block(&error) => return None,
             Err(error) => {
-                errors.push(errno(&error));
+                heard(errors, &error);
                 forget_error(socket);
             }
         }
     }
 }
 
+fn heard(errors: &mut Vec<i32>, error: &io::Error) {
+    if !weak::has(Weakness::ErrorsUnheard) {
+        errors.push(errno(error));
+    }
+}
+
 pub(crate) fn sequence_of(datagram: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(datagram.get(..4)?.try_into().ok()?))
+    Some(u32::from_be_bytes(datagram.get(..SEQUENCE)?.try_into().ok()?))
 }
 
 #[cfg(test)]

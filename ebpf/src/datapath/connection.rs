@@ -24,12 +24,13 @@ pub fn find(packet: &mut Packet) -> bool {
 #[inline(always)]
 pub fn create(packet: &mut Packet) {
     packet.leaves = packet.tuple;
-    if packet.direction == FROM_WORKLOAD {
+    if packet.direction == FROM_WORKLOAD && !(config::has(fault::SERVICES_V4_ONLY) && packet.family == 6) {
         serve(packet);
     }
     let (came, leaves) = (packet.tuple, packet.leaves);
     remember(packet, came, leaves);
-    if !config::has(fault::NO_REVERSE_NAT) || came == leaves {
+    let forgets = if came == leaves { config::has(fault::NO_REPLY_LEG) } else { config::has(fault::NO_REVERSE_NAT) };
+    if !forgets {
         remember(packet, leaves.reversed(), came.reversed());
     }
 }

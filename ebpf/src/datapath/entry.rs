@@ -29,12 +29,12 @@ fn enter(ctx: &TcContext, direction: u32) -> i32 {
     packet.direction = direction;
     maps::count(packet, |counters| counters.entered += 1);
     if direction == FROM_WORKLOAD && !config::has(fault::NO_RPF) && !is_its_own(packet) {
-        maps::count(packet, |counters| counters.spoofed += 1);
+        maps::count(packet, |counters| counters.spoofed += u64::from(!config::has(fault::SPOOFED_UNCOUNTED)));
         return VERDICT_DROP;
     }
     // SAFETY: does not return where it succeeds; nothing here needs dropping.
     let _ = unsafe { maps::DP_JUMP.tail_call(ctx, config::policy_slot()) };
-    maps::count(packet, |counters| counters.missed += 1);
+    maps::count(packet, |counters| counters.missed += u64::from(!config::has(fault::MISSED_UNCOUNTED)));
     // A workload whose policy is not there yet gets nothing through.
     if config::has(fault::OPEN_ON_MISS) { VERDICT_PASS } else { VERDICT_DROP }
 }
@@ -42,6 +42,9 @@ fn enter(ctx: &TcContext, direction: u32) -> i32 {
 /// The reverse path check: the source must be the one that user space registered for the device.
 #[inline(always)]
 fn is_its_own(packet: &Packet) -> bool {
+    if config::has(fault::RPF_V4_ONLY) && packet.family == 6 {
+        return true;
+    }
     let key = EndpointKey { host_ifindex: packet.host_ifindex, family: packet.family };
     // SAFETY: read at once; a concurrent update yields the old or the new address.
     unsafe { maps::ENDPOINTS_MAP.get(&key) }.is_some_and(|address| *address == packet.source)

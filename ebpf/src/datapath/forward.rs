@@ -53,7 +53,7 @@ fn forward(ctx: TcContext) -> i32 {
         Some(false) => return VERDICT_PASS,
         Some(true) => {}
     }
-    maps::count(packet, |counters| counters.redirected += 1);
+    maps::count(packet, |counters| counters.redirected += u64::from(!config::has(fault::REDIRECTED_UNCOUNTED)));
     leave(&ctx, &route, resolved)
 }
 

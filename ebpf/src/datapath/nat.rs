@@ -90,6 +90,9 @@ fn rewrite_addresses(ctx: &TcContext, packet: &Packet, at: usize, old: &Addresse
         return Some(changed);
     }
     store(ctx, at + 12, &[new[0][3], new[1][3]])?;
+    if config::has(fault::HEADER_CHECKSUM_KEPT) {
+        return Some(changed);
+    }
     // SAFETY: the context is valid while the program runs.
     let result = unsafe { bpf_l3_csum_replace(ctx.skb.skb, (at + IPV4_CHECKSUM) as u32, 0, changed, 0) };
     (result == 0).then_some(changed)
@@ -103,7 +106,9 @@ fn rewrite_ports(ctx: &TcContext, at: usize, old: &Tuple, new: &Tuple) -> Option
         [u32::from_ne_bytes([source[0], source[1], destination[0], destination[1]])]
     };
     let (old, new) = (words(old), words(new));
-    store(ctx, at, &new)?;
+    if !config::has(fault::PORTS_KEPT) {
+        store(ctx, at, &new)?;
+    }
     difference(&old, &new)
 }
 

@@ -14,10 +14,13 @@ fn policy(ctx: TcContext) -> i32 {
     maps::count(packet, |counters| counters.judged += 1);
     if connection::find(packet) {
         if packet.related != 0 {
+            if config::has(fault::RELATED_DENIED) {
+                return VERDICT_DROP;
+            }
             maps::count(packet, |counters| counters.related += 1);
         }
     } else if packet.related != 0 || verdict(packet) == VERDICT_DROP {
-        maps::count(packet, |counters| counters.denied += 1);
+        maps::count(packet, |counters| counters.denied += u64::from(!config::has(fault::DENIED_UNCOUNTED)));
         return VERDICT_DROP;
     } else {
         connection::create(packet);
@@ -39,7 +42,7 @@ fn verdict(packet: &Packet) -> i32 {
         protocol: packet.tuple.protocol,
         remote,
     };
-    let exact = rule(key);
+    let exact = if config::has(fault::SERVICE_RULES_IGNORED) { None } else { rule(key) };
     key.port = 0;
     key.protocol = 0;
     let verdict = exact.or_else(|| rule(key)).unwrap_or(VERDICT_PASS);

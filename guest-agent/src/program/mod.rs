@@ -7,6 +7,7 @@ mod lines;
 mod processes;
 mod start;
 pub mod terminal;
+mod witnessed;
 
 use crate::{error::AgentError, names::Names, sender::Sender, world};
 use lab_harness::{Netns, Runner, Staged, quiet};
@@ -36,6 +37,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use witnessed::WitnessSeat;
 
 /// Bytes of output in one message, at most; also what a pipe holds (pipe(7)).
 const PIECE: usize = 64 << 10;
@@ -50,6 +52,8 @@ pub struct ProgramSeat {
     running: Arc<Mutex<Option<Arc<Lines>>>>,
     /// Whether one has run: what it left in the guest is in its report.
     ran: Arc<AtomicBool>,
+    /// What watches them.
+    witness: Arc<WitnessSeat>,
 }
 
 /// A program's end as the host hears it.
@@ -92,6 +96,11 @@ impl ProgramSeat {
     /// A signal for it.
     pub fn signal(&self, signal: i32) {
         self.hand(|lines| lines.signal(signal));
+    }
+
+    /// Readies the guest for programs, before its snapshot is taken.
+    pub fn prepare(&self, runner: &Runner) {
+        self.witness.preload(runner);
     }
 
     /// Whether any program has run in this guest.
@@ -170,11 +179,15 @@ impl OpenedProgram<'_> {
         if let Err(error) = world::name_guest() {
             return errored(ErrorKind::Agent, format!("the guest's name: {error}"));
         }
-        let names = staged.namespaces().map_err(AgentError::from).and_then(|all: Vec<Netns>| Names::publish(&all));
-        let names = match names {
-            Ok(names) => names,
+        let published = staged.namespaces().map_err(AgentError::from).and_then(|all: Vec<Netns>| {
+            let names = Names::publish(&all)?;
+            Ok((names, all))
+        });
+        let (names, nodes) = match published {
+            Ok(published) => published,
             Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
         };
+        let witnessed = program.witness.as_ref().map(|_| self.programs.witness.begin(runner, &nodes));
         let before = Before::now();
         let started = match start::start(program, node.as_ref()) {
             Ok(started) => started,
@@ -192,7 +205,9 @@ impl OpenedProgram<'_> {
         };
         let mut report = CellReport::bare(cell.clone(), outcome);
         report.program = finished.ok();
-        drop(names);
+        // What is left is what no process holds, and hangs on devices that are deleted next.
+        report.witness = witnessed.filter(|_| stuck.is_none()).map(|witnessed| Box::new(witnessed.finish(&nodes)));
+        drop((names, nodes));
         if stuck.is_none() {
             drop(node);
             if let Err(problem) = staged.end() {

@@ -298,6 +298,7 @@ mod tests {
             timeout_ms: None,
             sysctl: Vec::new(),
             input: false,
+            witness: None,
         }
     }
 

@@ -3,4 +3,5 @@
 pub mod boot;
 pub mod datapath;
 pub mod mutants;
+pub mod plants;
 pub mod suite;

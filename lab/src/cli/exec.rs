@@ -4,6 +4,7 @@ use super::{
     args::KernelArgs,
     exec_words::{ReachedServices, file, memory, name, network, sysctl, time, user},
     topology,
+    witness::WitnessArgs,
 };
 use crate::{
     error::Error,
@@ -139,6 +140,8 @@ pub(super) struct ExecArgs {
     /// Replace a deadline, for example silence=30s; see `lab run --help`.
     #[arg(long, value_name = "LAYER=TIME")]
     deadline: Vec<crate::run::deadline::Deadline>,
+    #[command(flatten)]
+    witness: WitnessArgs,
     /// Never build the agent and the eBPF object. By default, they are built where there are none; `lab run` builds changed ones.
     #[arg(long)]
     no_build: bool,
@@ -243,6 +246,7 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
         user: None,
         timeout_ms: None,
         sysctl: Vec::new(),
+        witness: None,
     };
     let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
     let how = GuestOptions {
@@ -299,12 +303,20 @@ fn run(
     streams.finish();
     let done = done?;
     if is_one {
-        let (exit, said) = end::of_one(&done.record);
+        let (exit, said) = end::of_one(&done.record, args.witness.shows());
         said.iter().for_each(|line| say(line));
         return Ok(exit);
     }
     show(table(&done.record, &done.name))?;
     Ok(done.record.finished.map_or(Exit::Infra, |(exit, _)| exit))
+}
+
+/// The variables of `--env`.
+struct Variables {
+    /// Those with a value.
+    env: Vec<(Raw, Raw)>,
+    /// Names of the caller's that are passed on.
+    passed: Vec<String>,
 }
 
 impl ExecArgs {
@@ -353,7 +365,7 @@ impl ExecArgs {
 
     /// The set-up's variables are few: a machine that is saved must not depend on the rest of the caller's.
     fn setup_program(&self, command: &OsStr, world: &WorldSpec) -> Result<CellProgram, Error> {
-        let (mut env, passed) = self.variables()?;
+        let Variables { mut env, passed } = self.variables()?;
         let usual = SETUP_VARIABLES.iter().filter(|_| !self.clean_env).map(|name| (*name).to_owned());
         for name in usual.chain(passed) {
             if let Some(value) = env::var_os(&name).filter(|_| !env.iter().any(|(known, _)| known.0 == name.as_bytes()))
@@ -374,11 +386,11 @@ impl ExecArgs {
             timeout_ms: None,
             sysctl: self.sysctl.clone(),
             input: false,
+            witness: None,
         })
     }
 
-    /// Variables that the command line states, and names of those that it passes on.
-    fn variables(&self) -> Result<(Vec<(Raw, Raw)>, Vec<String>), Error> {
+    fn variables(&self) -> Result<Variables, Error> {
         let (mut env, mut passed) = (Vec::new(), Vec::new());
         for word in &self.env {
             let bytes = word.as_encoded_bytes();
@@ -388,11 +400,12 @@ impl ExecArgs {
                 None => passed.push(word.to_string_lossy().into_owned()),
             }
         }
-        Ok((env, passed))
+        Ok(Variables { env, passed })
     }
 
     fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
         let usual = Shape::of_programs();
+        let words = self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned);
         GuestOptions {
             jobs: self.jobs,
             cold: self.cold,
@@ -405,7 +418,7 @@ impl ExecArgs {
                 profile: if world.is_some() { Profile::Suite } else { Profile::Shell },
                 cpus: self.cpus.or(usual.cpus),
                 memory_mib: self.memory,
-                cmdline: self.cmdline.iter().flat_map(|words| words.split_whitespace()).map(str::to_owned).collect(),
+                cmdline: self.witness.preload().into_iter().chain(words).collect(),
                 ..usual
             },
             world,
@@ -414,7 +427,7 @@ impl ExecArgs {
     }
 
     fn request(&self, selected: &Selected, world: Option<&World>) -> Result<ExecRequest, Error> {
-        let (env, passed) = self.variables()?;
+        let Variables { env, passed } = self.variables()?;
         if let Some(word) = self.command.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
             return Err(Error::Usage(format!(
                 "an argument has a zero byte: {}",
@@ -437,6 +450,7 @@ impl ExecArgs {
             user: self.user,
             timeout_ms: self.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             sysctl: self.sysctl.clone(),
+            witness: self.witness.rules()?,
         })
     }
 

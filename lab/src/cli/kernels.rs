@@ -2,7 +2,10 @@
 
 use crate::{
     cache,
-    cli::args::{KernelArgs, OutputArgs},
+    cli::{
+        args::{KernelArgs, OutputArgs},
+        plants::{self, PlantArgs},
+    },
     error::Error,
     project::{Project, filter::KernelFilter},
 };
@@ -35,6 +38,8 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
+    /// Boot a kernel that was built with many faults once for each fault, and show which case notices it.
+    Plant(PlantArgs),
     /// Look for new versions of kernels and rewrite kernels.lock. Without --kernel and --class that is every kernel of
     /// kernels.toml. Entries of kernels that are no longer in kernels.toml are dropped in either case.
     Update(UpdateArgs),
@@ -62,6 +67,7 @@ pub(super) fn kernels(named: Option<PathBuf>, command: &KernelsCommand) -> Resul
         KernelsCommand::Fetch(args) => fetch(named, args),
         KernelsCommand::Build { kernel } => build(named, kernel),
         KernelsCommand::Source { kernel, to } => source(named, kernel, to),
+        KernelsCommand::Plant(args) => plants::plant(named, args),
         KernelsCommand::Update(args) => update(named, args),
     }
 }

@@ -15,6 +15,7 @@ mod list;
 mod merge;
 mod mutants;
 mod plan;
+mod plants;
 mod project;
 mod report;
 mod rerun;
@@ -23,6 +24,7 @@ mod run;
 mod setup;
 mod shell;
 mod topology;
+mod witness;
 
 use crate::error::Error;
 use clap::{FromArgMatches, Parser, Subcommand};

@@ -16,6 +16,7 @@ use lab_base::{
     say::{say, show},
 };
 use lab_guard::Id;
+use lab_protocol::cell::MutantInfo;
 use lab_record::{
     exit::Exit,
     log::EventLog,
@@ -28,6 +29,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Mutex, mpsc},
     thread::{self, available_parallelism},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 #[derive(Debug, Args)]
@@ -38,6 +40,9 @@ pub(super) struct MutantsArgs {
     /// Only these mutants; repeatable.
     #[arg(long, value_name = "NAME")]
     mutant: Vec<String>,
+    /// Only N of them, the next N each day.
+    #[arg(long, value_name = "N", conflicts_with = "mutant", value_parser = crate::cli::args::size)]
+    sample: Option<NonZeroUsize>,
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
     #[arg(short, long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
@@ -53,7 +58,7 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
     let project = Project::open(named)?;
     let kernels = project.kernels(&KernelFilter::of(&args.kernel))?;
     let selected = build(&project, args.no_build, false)?;
-    let rounds = rounds(&selected, &args.mutant)?;
+    let rounds = rounds(&selected, args)?;
     let guests = Guests::open(&project, &kernels[..1], &selected)?;
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
     let directory = directory::create(&results, &Id::new(&format!("mutants-{}", directory::fresh_id()))?)?;
@@ -88,14 +93,27 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
 }
 
 /// The control round comes first, with the cells of all other rounds.
-fn rounds(selected: &Selected, wanted: &[String]) -> Result<Vec<MutantRound>, Error> {
-    let mutants = match wanted {
-        [] => selected.mutants.iter().collect(),
-        names => names.iter().map(|name| selected.mutant(name)).collect::<Result<Vec<_>, _>>()?,
+fn rounds(selected: &Selected, args: &MutantsArgs) -> Result<Vec<MutantRound>, Error> {
+    let mutants = match (&args.mutant[..], args.sample) {
+        ([], None) => selected.mutants.iter().collect(),
+        ([], Some(count)) => of_day(&selected.mutants, count, today()),
+        (names, _) => names.iter().map(|name| selected.mutant(name)).collect::<Result<Vec<_>, _>>()?,
     };
     Ok(std::iter::once(MutantRound::control(&mutants))
         .chain(mutants.iter().map(|mutant| MutantRound::of(mutant)))
         .collect())
+}
+
+/// Days since 1970.
+fn today() -> usize {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    usize::try_from(now.as_secs() / 86_400).unwrap_or_default()
+}
+
+/// The mutants of a day: the next `count` of them each day, from the beginning again after the last.
+fn of_day(mutants: &[MutantInfo], count: NonZeroUsize, day: usize) -> Vec<&MutantInfo> {
+    let first = day.wrapping_mul(count.get()) % mutants.len().max(1);
+    mutants.iter().cycle().skip(first).take(count.get().min(mutants.len())).collect()
 }
 
 /// Runs the cells of one round in a separate guest.
@@ -124,4 +142,28 @@ fn one(guests: &Guests, selected: &Selected, round: &MutantRound, directory: &Pa
         GuestOptions { jobs: Some(NonZeroUsize::MIN), mutant: Some(round.name.clone()), ..GuestOptions::default() };
     let record = guests.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events])?;
     Ok(round.judge(&record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn consecutive_days_have_every_mutant() {
+        let named = |number: usize| MutantInfo {
+            name: format!("m{number}"),
+            breaks: String::new(),
+            noticed_by: Vec::new(),
+            needs: Vec::new(),
+        };
+        let all: Vec<MutantInfo> = (0..10).map(named).collect();
+        let count = NonZeroUsize::new(4).unwrap();
+        let of = |day| of_day(&all, count, day).iter().map(|mutant| mutant.name.clone()).collect::<Vec<_>>();
+        assert_eq!(of(0), ["m0", "m1", "m2", "m3"]);
+        assert_eq!(of(2), ["m8", "m9", "m0", "m1"]);
+        let seen: BTreeSet<String> = (20_000..20_003).flat_map(of).collect();
+        assert_eq!(seen.len(), 10);
+        assert_eq!(of_day(&all, NonZeroUsize::new(99).unwrap(), 3).len(), 10);
+    }
 }

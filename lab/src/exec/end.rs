@@ -8,6 +8,7 @@ use lab_record::{
     run::RunRecord,
     verdict::{Standing, Verdict},
 };
+use lab_report::attached;
 
 /// Exit code where the lab itself failed and the command has none, as of timeout(1) and env(1).
 pub const FAILED: u8 = 125;
@@ -16,7 +17,8 @@ const WIDTH: usize = 400;
 
 /// The end of a run with one command in one guest: its exit code, and lines about everything that the command's own output and
 /// exit code do not tell.
-pub fn of_one(record: &RunRecord) -> (Exit, Vec<String>) {
+/// With `shows` the witness's account is among the lines.
+pub fn of_one(record: &RunRecord, shows: bool) -> (Exit, Vec<String>) {
     let mut said = Vec::new();
     let found = record.verdicts().find(|(_, cell, _)| !rows::is_row(&cell.id));
     let Some((kernel, _, verdict)) = found else {
@@ -30,6 +32,11 @@ pub fn of_one(record: &RunRecord) -> (Exit, Vec<String>) {
         say(format!("{}{}", verdict.outcome.word(), separated(&verdict.outcome.message())));
     }
     verdict.splats.iter().for_each(|splat| say(splat.line()));
+    // Demands on what was attached that are not met either.
+    verdict.warnings.iter().for_each(|warning| say(warning.clone()));
+    if shows && let Some(account) = verdict.report.witness.as_deref() {
+        attached::lines(account).into_iter().for_each(&mut say);
+    }
     let processes = verdict.report.program.iter().flat_map(|end| &end.processes);
     let left: Vec<&str> = processes.map(String::as_str).collect();
     if !left.is_empty() {

@@ -5,6 +5,7 @@ use lab_protocol::{
     Capability, CellId, CellInfo, CellProgram, LinkKind, Raw, Work,
     cell::{NO_DEADLINE, NO_TOPOLOGY},
     shell::{ShellStage, Terminal},
+    witness::AttachRules,
     work::Inherit,
     world::WorldSpec,
 };
@@ -42,6 +43,8 @@ pub struct ExecRequest {
     pub timeout_ms: Option<u64>,
     /// Kernel parameters.
     pub sysctl: Vec<(String, String)>,
+    /// What is demanded of what it attaches; `None` without a witness.
+    pub witness: Option<AttachRules>,
 }
 
 impl ExecRequest {
@@ -72,6 +75,7 @@ impl ExecRequest {
             timeout_ms: self.timeout_ms,
             sysctl: self.sysctl.clone(),
             input,
+            witness: self.witness.clone(),
         };
         CellInfo {
             id: CellId(format!("{}{variant}", self.name())),
@@ -134,6 +138,7 @@ mod tests {
             user: None,
             timeout_ms: None,
             sysctl: Vec::new(),
+            witness: None,
         }
     }
 

@@ -7,6 +7,7 @@ use lab_record::{
     run::RunRecord,
     verdict::{Standing, Verdict},
 };
+use lab_report::attached;
 use std::{collections::BTreeMap, path::Path};
 
 /// Columns of the table.
@@ -39,6 +40,12 @@ pub fn table(record: &RunRecord, directory: &Path) -> String {
         record.verdicts().filter(|(_, cell, row)| rows::is_row(&cell.id) && row.standing().is_bad())
     {
         out += &format!("{} {}: {}\n", kernel.facts.id, cell.id, text::line(&row.outcome.message(), REASON));
+    }
+    let attached = attached::across(record);
+    if !attached.is_empty() {
+        out += "attached, as the kernel has it:\n";
+        attached.iter().for_each(|line| out += &format!("  {line}\n"));
+        out.push('\n');
     }
     let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
     for (_, _, verdict) in record.verdicts().filter(|(_, cell, _)| !rows::is_row(&cell.id)) {

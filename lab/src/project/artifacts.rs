@@ -29,7 +29,7 @@ use std::{
 
 const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The eBPF objects: name of the crate's target, and file name in a guest.
-const BPF_OBJECTS: [(&str, &str); 2] = [("lab", "lab.o"), ("datapath", "datapath.o")];
+pub const BPF_OBJECTS: [(&str, &str); 3] = [("lab", "lab.o"), ("datapath", "datapath.o"), ("witness", "witness.o")];
 /// Target directories, relative to the project's target directory.
 const AGENT_DIR: &str = "target/guest";
 const BPF_DIR: &str = "ebpf/target";

@@ -1,7 +1,7 @@
 //! The sources of the lab and of the programs in guests. `lab/tests/architecture.rs` compares the lists with cargo's metadata.
 
 /// Directories of the agent and of the workspace crates that it uses, relative to the project.
-pub const AGENT: [&str; 10] = [
+pub const AGENT: [&str; 11] = [
     "crates/bpf",
     "crates/ebpf-abi",
     "crates/harness",
@@ -11,6 +11,7 @@ pub const AGENT: [&str; 10] = [
     "crates/suite",
     "crates/topology",
     "crates/traffic",
+    "crates/witness",
     "guest-agent",
 ];
 

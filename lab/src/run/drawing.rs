@@ -21,7 +21,7 @@ const ELEMENTS: [&[u8]; 12] = [
     b"title",
 ];
 /// Attributes for position, colour and text.
-const ATTRIBUTES: [&[u8]; 34] = [
+const ATTRIBUTES: [&[u8]; 36] = [
     b"xmlns",
     b"version",
     b"width",
@@ -56,6 +56,8 @@ const ATTRIBUTES: [&[u8]; 34] = [
     b"dominant-baseline",
     b"stroke-linecap",
     b"stroke-linejoin",
+    b"paint-order",
+    b"xml:space",
 ];
 
 /// Whether these bytes are an SVG drawing with shapes and text only.
@@ -70,7 +72,9 @@ pub fn only_draws(bytes: &[u8]) -> bool {
                     attribute.is_ok_and(|it| {
                         let value = it.value.to_ascii_lowercase();
                         let refers = value.windows(4).any(|part| part == b"url(") || value.contains(&b'&');
-                        ATTRIBUTES.contains(&it.key.as_ref()) && !refers
+                        // Not well-formed XML (XML 1.0, 3.1), and markup where a reader ends the value elsewhere.
+                        let markup = value.contains(&b'<');
+                        ATTRIBUTES.contains(&it.key.as_ref()) && !refers && !markup
                     })
                 };
                 if !ELEMENTS.contains(&tag.name().as_ref()) || !tag.attributes().all(plain) {
@@ -78,9 +82,9 @@ pub fn only_draws(bytes: &[u8]) -> bool {
                 }
                 drawn = true;
             }
-            Ok(Event::End(_) | Event::Text(_) | Event::Comment(_) | Event::GeneralRef(_)) => {}
+            Ok(Event::End(_) | Event::Text(_) | Event::GeneralRef(_)) => {}
             Ok(Event::Eof) => return drawn,
-            // Style sheets, document type declarations, CDATA sections.
+            // Style sheets, document type declarations, CDATA sections; comments, which HTML ends at `--!>` and XML does not.
             Ok(_) | Err(_) => return false,
         }
     }
@@ -107,6 +111,8 @@ mod tests {
             r#"<rect fill="&#117;rl(x)"/>"#,
             "<?xml-stylesheet href='x'?>",
             "<![CDATA[x]]>",
+            "<!-- --!><script>alert(1)</script> -->",
+            r#"<rect fill="<script>alert(1)</script>"/>"#,
             "<rect",
         ] {
             assert!(!only_draws(svg(bad).as_bytes()), "{bad}");

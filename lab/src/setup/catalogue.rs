@@ -35,8 +35,8 @@ const NETWORK_TOOLS: Fix = Fix::Packages {
 const BPF_COMPILER: Fix = Fix::Packages { packages: private::BPF.roots, commands: &[], set: Some(&private::BPF) };
 
 const KERNEL_BUILD: Fix = Fix::Packages {
-    packages: &["make", "flex", "bison", "bc", "libelf-dev"],
-    commands: &["make", "flex", "bison", "bc"],
+    packages: &["make", "flex", "bison", "bc", "libelf-dev", "patch"],
+    commands: &["make", "flex", "bison", "bc", "patch"],
     set: None,
 };
 

@@ -50,11 +50,11 @@ fn python(kernels: &[&str], only: &[&str]) {
     }
 }
 
-/// cargo-nextest starts a process, and so a guest, for each test, and two that list them.
-fn nextest(kernel: &str, only: &[&str]) {
+/// A crate's tests, with the lab as cargo's runner.
+fn cargo_tests(kernel: &str, only: &[&str]) {
     let crate_dir = tempfile::tempdir().unwrap();
     suites::copy_of_crate("tempfile", crate_dir.path());
-    let told = runs::nextest(kernel, crate_dir.path(), only);
+    let told = runs::cargo_tests(kernel, crate_dir.path(), only);
     Expected::of("tempfile").check_one(kernel, &told);
 }
 
@@ -72,7 +72,7 @@ fn the_suites_of_others_in_short() {
     link(&ONE, &["-test.run", "^(TestQueryPrograms|TestProgAttachCgroup|TestLinkXDP|TestAttachXDP|TestNetNS.*)$"]);
     selftests(&ONE, |test| ["netns-name.sh", "vlan_hw_filter.sh"].contains(&test));
     python(&ONE, &["TestUnconnectedSockets or TestSystemNetIfAddrs"]);
-    nextest(ONE[0], &["--test", "tempfile"]);
+    cargo_tests(ONE[0], &["--test", "tempfile"]);
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn pytest_on_the_matrix() {
 
 #[test]
 #[ignore = "takes 10 minutes: make foreign"]
-fn nextest_on_the_matrix() {
+fn a_crate_s_tests_on_the_matrix() {
     for kernel in KERNELS {
-        nextest(kernel, &["--test", "env", "--test", "namedtempfile", "--test", "tempdir", "--test", "tempfile"]);
+        cargo_tests(kernel, &["--test", "env", "--test", "namedtempfile", "--test", "tempdir", "--test", "tempfile"]);
     }
 }
 

@@ -172,8 +172,9 @@ pub fn exit_code(test: &str, cell: &Cell) -> Verdicts {
     Verdicts::from([(test.to_owned(), verdict)])
 }
 
-/// `cargo nextest run`: `PASS [   0.004s] tempfile::env test_name`, with `lab exec` as the runner of the target.
-pub fn nextest(kernel: &str, place: &Path, only: &[&str]) -> (Verdicts, String) {
+/// A crate's tests with `lab exec` as the runner of the target: a guest for each test under nextest, and without it one for each
+/// test binary, of cargo's own runner.
+pub fn cargo_tests(kernel: &str, place: &Path, only: &[&str]) -> (Verdicts, String) {
     build();
     let results = tempfile::tempdir().unwrap();
     let runner = format!(
@@ -181,15 +182,28 @@ pub fn nextest(kernel: &str, place: &Path, only: &[&str]) -> (Verdicts, String) 
         results.path().display()
     );
     let target = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", env::consts::ARCH.to_uppercase());
-    let mut cargo = Command::new(suites::nextest());
-    cargo.args(["nextest", "run", "--offline", "--no-fail-fast", "--color", "never", "--test-threads", "2"]);
-    cargo.args(["--status-level", "all", "--final-status-level", "none", "--target-dir", "target"]).args(only);
+    let has_nextest = suites::has_nextest();
+    let mut cargo = Command::new("cargo");
+    if has_nextest {
+        cargo.args(["nextest", "run", "--no-fail-fast", "--test-threads", "2"]);
+        cargo.args(["--status-level", "all", "--final-status-level", "none"]);
+    } else {
+        println!("cargo has no nextest here: its own runner runs the tests");
+        cargo.args(["test", "--no-fail-fast"]);
+    }
+    cargo.args(["--offline", "--color", "never", "--target-dir", "target"]).args(only);
     // Its own settings, and not those of the run that this is a test of.
     let own = env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NEXTEST"));
     own.for_each(|(name, _)| _ = cargo.env_remove(name));
     cargo.current_dir(place).env(target, runner).stdin(Stdio::null()).env_remove("CARGO_TARGET_DIR");
     let output = cargo.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let [told, errors] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let verdicts = if has_nextest { nextest(&errors) } else { libtest(&told) };
+    (verdicts, format!("{told}{errors}"))
+}
+
+/// `PASS [   0.004s] (1/9) tempfile::env test_name`.
+fn nextest(text: &str) -> Verdicts {
     let mut all = Verdicts::new();
     for line in text.lines().map(str::trim) {
         let verdict = match line.split_whitespace().next() {
@@ -198,9 +212,24 @@ pub fn nextest(kernel: &str, place: &Path, only: &[&str]) -> (Verdicts, String) 
             _ => continue,
         };
         if let Some((_, name)) = line.split_once("] ") {
-            let name = name.split_once(") ").filter(|_| name.starts_with('(')).map_or(name, |(_, name)| name).trim();
-            all.insert(name.to_owned(), verdict);
+            all.insert(name.rsplit(' ').next().unwrap_or(name).to_owned(), verdict);
         }
     }
-    (all, text)
+    all
+}
+
+/// `test test_name ... ok`.
+fn libtest(text: &str) -> Verdicts {
+    let mut all = Verdicts::new();
+    for line in text.lines() {
+        let Some((name, told)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else { continue };
+        let verdict = match told.split(',').next() {
+            Some("ok") => Told::Passed,
+            Some("FAILED") => Told::Failed,
+            Some("ignored") => Told::Skipped,
+            _ => continue,
+        };
+        all.insert(name.to_owned(), verdict);
+    }
+    all
 }

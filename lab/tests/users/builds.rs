@@ -4,6 +4,7 @@ use super::{
     bzimage::image,
     support::{stderr, stdout},
 };
+use lab::project::artifacts::BPF_OBJECTS;
 use lab_protocol::{Listing, PROTOCOL_VERSION};
 use lab_record::testing::cell;
 use std::{
@@ -74,7 +75,7 @@ impl Checkout {
         program(&self.at(AGENT), &format!("cat <<'END'\n{}\nEND", serde_json::to_string(&listing).unwrap()));
         let objects = self.at("ebpf/target/bpfel-unknown-none/release");
         fs::create_dir_all(&objects).unwrap();
-        ["lab", "datapath"].iter().for_each(|name| fs::write(objects.join(name), "").unwrap());
+        BPF_OBJECTS.iter().for_each(|(name, _)| fs::write(objects.join(name), "").unwrap());
     }
 }
 

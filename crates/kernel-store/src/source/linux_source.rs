@@ -32,6 +32,8 @@ pub struct LinuxSource {
     pub package: String,
     /// Configuration fragment in addition to the lab's own.
     pub fragment: Option<PathBuf>,
+    /// A change of the sources, as `patch -p1` takes it.
+    pub patch: Option<PathBuf>,
 }
 
 /// A package with a kernel's sources.
@@ -49,11 +51,11 @@ pub struct LockedSources {
 }
 
 impl ConfiguredSource for LinuxSource {
-    const KEYS: &'static [&'static str] = &["suite", "package", "fragment"];
+    const KEYS: &'static [&'static str] = &["suite", "package", "fragment", "patch"];
 
     fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
         let (suite, package) = deb::read_package(table)?;
-        Ok(Self { suite, package, fragment: table.path("fragment")? })
+        Ok(Self { suite, package, fragment: table.path("fragment")?, patch: table.path("patch")? })
     }
 }
 
@@ -86,7 +88,7 @@ impl LinuxSource {
         };
         let pattern = &*self.package;
         let wanted = LockedPackage { suite, pattern, package, version, sha256, kernel: *kernel, parts: &[] };
-        Ok(SourceBuild { wanted, fragment: self.fragment.as_deref() })
+        Ok(SourceBuild { wanted, fragment: self.fragment.as_deref(), patch: self.patch.as_deref() })
     }
 }
 
@@ -129,7 +131,10 @@ impl KernelSource for LinuxSource {
 
     fn unpack(&self, site: &Site<'_>, locked: Option<&Locked>, to: &Path, progress: &dyn Fn(&str)) -> Result<bool> {
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        self.build(locked)?.unpack(&writing, site.debian, to, progress).map(|()| true)
+        let build = self.build(locked)?;
+        build.unpack(&writing, site.debian, to, progress)?;
+        build.change(to)?;
+        Ok(true)
     }
 }
 
@@ -148,6 +153,8 @@ const TOOLS: &[(&str, &str)] = &[
     // objtool needs it to read object files.
     ("/usr/include/gelf.h", "libelf-dev"),
 ];
+/// What a patch needs besides.
+const PATCH: (&str, &str) = ("patch", "patch");
 /// Those of them that Kconfig needs.
 const CONFIGURE: [&str; 4] = ["make", "gcc", "flex", "bison"];
 
@@ -170,15 +177,42 @@ pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -
 pub(crate) struct SourceBuild<'a> {
     pub wanted: deb::LockedPackage<'a>,
     pub fragment: Option<&'a Path>,
+    pub patch: Option<&'a Path>,
 }
 
 impl SourceBuild<'_> {
-    /// Hash of the sources and the whole configuration.
+    /// Hash of the sources, their change and the whole configuration.
     ///
     /// # Errors
-    /// The fragment can't be read.
+    /// The fragment or the patch can't be read.
     pub fn identity(&self) -> Result<String> {
-        Ok(recipe::identity(self.wanted.sha256, &self.configuration()?))
+        let sources = match self.patch {
+            Some(_) => format!("{}\n{}", self.wanted.sha256, recipe::fragment(self.patch)?),
+            None => self.wanted.sha256.to_owned(),
+        };
+        Ok(recipe::identity(&sources, &self.configuration()?))
+    }
+
+    /// Applies the patch to the unpacked sources.
+    ///
+    /// # Errors
+    /// It does not apply, or `patch` is missing.
+    fn change(&self, tree: &Path) -> Result<()> {
+        let Some(path) = self.patch else { return Ok(()) };
+        tools(&[PATCH], on_host)?;
+        // Without fuzz: a change that lands at another place is another change.
+        let args = ["-s", "-p1", "-F0", "-d"].map(OsStr::new).into_iter().chain([
+            tree.as_os_str(),
+            "-i".as_ref(),
+            path.as_os_str(),
+        ]);
+        process::capture("patch", "patch", process::command("patch", args)).map_err(|error| {
+            KernelsError::BadKernel {
+                path: path.to_owned(),
+                reason: format!("does not apply to {}: {error}", self.wanted.kernel),
+            }
+        })?;
+        Ok(())
     }
 
     fn configuration(&self) -> Result<String> {
@@ -204,6 +238,7 @@ impl SourceBuild<'_> {
         let tree = stage.path().join("tree");
         fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
         self.unpack(writing, debian, &tree, progress)?;
+        self.change(&tree)?;
         self.configure(&tree)?;
         let jobs = available_parallelism().map_or(1, usize::from);
         progress(&format!("compiling {} with {jobs} processes: this takes minutes", self.wanted.kernel));
@@ -323,6 +358,7 @@ mod tests {
     fn the_identity_follows_sources_and_fragment() {
         let dir = tempfile::tempdir().unwrap();
         let fragment = dir.path().join("my.config");
+        let change = dir.path().join("my.patch");
         let build = |sha256, fragment| {
             let (package, kernel) = ("linux-source-6.12", lab_protocol::KernelVersion::new(6, 12, 117));
             let wanted = LockedPackage {
@@ -334,12 +370,18 @@ mod tests {
                 kernel,
                 parts: &[],
             };
-            SourceBuild { wanted, fragment }
+            SourceBuild { wanted, fragment, patch: None }
         };
         let plain = build("00", None).identity().unwrap();
         assert_ne!(build("01", None).identity().unwrap(), plain);
         fs::write(&fragment, "# CONFIG_NETKIT is not set\n").unwrap();
         assert_ne!(build("00", Some(&fragment)).identity().unwrap(), plain);
+        let changed = |text| {
+            fs::write(&change, text).unwrap();
+            SourceBuild { patch: Some(&change), ..build("00", None) }.identity().unwrap()
+        };
+        assert_ne!(changed("one"), plain);
+        assert_ne!(changed("one"), changed("another"));
         fs::remove_file(&fragment).unwrap();
         assert!(build("00", Some(&fragment)).identity().is_err());
     }

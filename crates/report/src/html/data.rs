@@ -2,6 +2,7 @@
 //! thousands of cells.
 
 use crate::{
+    attached,
     results::directory::console,
     splats::{self, SplatSummary},
 };
@@ -13,7 +14,7 @@ use lab_record::{
     kept::{InternedText, ReportedVerdict},
     plan::{PlannedCell, PlannedKernel},
     rows,
-    run::RunRecord,
+    run::{RunRecord, used},
     verdict::Standing,
 };
 use serde::{Serialize, Serializer};
@@ -258,7 +259,7 @@ fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
 fn field(cell: &PlannedCell, verdict: &ReportedVerdict<'_>, texts: &PageTexts) -> Field {
     let standing = verdict.standing();
     let place = |attach| AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default();
-    let bits = verdict.report.attach.iter().filter_map(|it| it.used).fold(0, |bits, used| bits | 1 << place(used));
+    let bits = used(verdict).into_iter().fold(0, |bits, used| bits | 1 << place(used));
     let message = match &verdict.outcome {
         Outcome::Passed => String::new(),
         other => text::line(&other.message(), MAX_MESSAGE),
@@ -282,6 +283,7 @@ fn evidence(verdict: &ReportedVerdict<'_>, standing: Standing, texts: &PageTexts
     let own = verdict.evidence.as_deref().filter(|text| !verdict.splats.iter().any(|splat| splat.evidence == *text));
     let consoles: Vec<String> =
         own.into_iter().chain(splats).chain(earlier).map(|text| text::block(text, MAX_CONSOLE)).collect();
+    let witnessed = report.witness.as_deref().map(attached::lines).unwrap_or_default();
     let found = Evidence {
         checks: verdict
             .checks()
@@ -295,9 +297,15 @@ fn evidence(verdict: &ReportedVerdict<'_>, standing: Standing, texts: &PageTexts
                 let names = [&*it.interface, it.device.name(), it.requested.name(), hook].map(|name| texts.line(name));
                 Attached(names[0], names[1], names[2], names[3], it.prog_id, it.link_id, it.ran)
             })
+            .chain(report.witness.iter().flat_map(|account| &account.rows).map(|row| {
+                let names = [&*row.place.device, &row.place.kind, row.way.word(), &row.place.hook];
+                let names = names.map(|name| texts.line(name));
+                let prog = row.ids.first().copied().unwrap_or_default();
+                Attached(names[0], names[1], names[2], names[3], prog, None, row.runs)
+            }))
             .collect(),
         remarks: verdict.remarks().iter().map(|line| texts.line(line)).collect(),
-        log: texts.lines(report.log.iter().take(most).map(|line| &**line)),
+        log: texts.lines(witnessed.iter().chain(&report.log).take(most).map(|line| &**line)),
         consoles: consoles.into_iter().map(|text| texts.index(&text)).collect(),
         files: texts.lines(verdict.files.iter().map(|file| &**file)),
         metrics: report.metrics.iter().map(|(name, value)| (texts.line(name), *value)).collect(),

@@ -1,9 +1,9 @@
 //! A kernel's test suite, with its cells as test cases.
 
 use super::{Counts, Dialect, Kind, MAX_ATTRIBUTE, seconds, time, xml::Xml};
-use crate::splats::SplatSummary;
+use crate::{attached, splats::SplatSummary};
 use lab_base::text;
-use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome};
+use lab_protocol::{AttachRecord, CellId, CellInfo, Outcome, witness::AttachRow};
 use lab_record::{
     event::RunInfo,
     excuse::Excuse,
@@ -139,6 +139,17 @@ impl Desk<'_> {
             }
             values.join("+")
         };
+        let account = verdict.report.witness.as_deref();
+        let seen = |value: &dyn Fn(&AttachRow) -> Option<String>| {
+            let mut values: Vec<String> = Vec::new();
+            for value in account.iter().flat_map(|account| &account.rows).filter_map(value) {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            text::line(&values.join("+"), MAX_ATTRIBUTE)
+        };
+        let number = |count: u64| if count == 0 { String::new() } else { count.to_string() };
         let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
         let fingerprints: Vec<&str> = verdict.splats.iter().map(|splat| &*splat.fingerprint).collect();
         let classes: Vec<&str> = verdict.splats.iter().map(|splat| splat.class.name()).collect();
@@ -166,6 +177,12 @@ impl Desk<'_> {
             ("attach.hook", &all(&|record| record.hook.map(|hook| hook.name().to_owned()))),
             ("attach.link_id", &all(&|record| record.link_id.map(|id| id.to_string()))),
             ("attach.prog_id", &all(&|record| Some(record.prog_id.to_string()))),
+            ("attach.seen_hook", &seen(&|row| (row.attached > 0).then(|| row.place.hook.clone()))),
+            ("attach.seen_way", &seen(&|row| (row.attached > 0).then(|| row.way.word().to_owned()))),
+            ("attach.seen_program", &seen(&|row| Some(row.program.clone()))),
+            ("attach.refused", &seen(&|row| (!row.refused.is_empty()).then(|| row.refusals()))),
+            ("attach.left", &number(account.map_or(0, |account| account.left.len() as u64))),
+            ("attach.lost_events", &number(account.map_or(0, |account| account.lost))),
             ("repro", &repro),
         ] {
             if !value.is_empty() {
@@ -264,6 +281,9 @@ fn output(out: &mut String, listed: &CellInfo, verdict: &ReportedVerdict<'_>) {
             let _ = write!(out, ", ran {ran}");
         }
         out.push('\n');
+    }
+    for line in report.witness.iter().flat_map(|account| attached::lines(account)) {
+        let _ = writeln!(out, "witness: {line}");
     }
     for (name, value) in &report.metrics {
         let _ = writeln!(out, "metric {name} = {value}");

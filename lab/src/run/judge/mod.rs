@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `report` | the guest's report and the plan | a pass needs the attach type that the plan requires, a skip is only
 //! accepted if the kernel may lack the capability |
+//! | `witness` | the account of what a program attached | a pass needs what `lab exec --require-attach` and its like demand |
 //! | `splats` | the splats while the cell ran | a pass or skip with a splat that no entry of `splats.toml` allows
 //! becomes a failure |
 //! | `rounds` | the same cell in a shared guest (`--isolate both`) | a cell with two different outcomes fails |
@@ -21,6 +22,7 @@ mod attempts;
 mod report;
 mod rounds;
 mod splats;
+mod witness;
 
 pub use attempts::may_end_otherwise;
 pub use report::probe_warnings;

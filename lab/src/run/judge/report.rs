@@ -1,7 +1,9 @@
 //! Checks a guest's report against the plan: the plan, not the guest, decides which attach type a pass needs.
 
+use super::witness;
 use lab_protocol::{
-    AttachRecord, Capability, CapabilityReport, CapabilityState, CellInfo, CellReport, FailureKind, Outcome, SkipReason,
+    AttachRecord, Capability, CapabilityReport, CapabilityState, CellInfo, CellReport, ErrorKind, FailureKind, Outcome,
+    SkipReason,
 };
 use lab_record::{
     plan::{KernelFacts, PlannedKernel, required_attach},
@@ -11,8 +13,15 @@ use lab_record::{
 /// Judges one report.
 pub(super) fn against_plan(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
     let mut warnings = Vec::new();
+    let demanded = witness::faults(&kernel.facts, info, report.witness.as_deref());
     let outcome = match &report.outcome {
-        Outcome::Passed => passed(&kernel.facts, info, &report),
+        Outcome::Passed => match (passed(&kernel.facts, info, &report), &demanded) {
+            (Outcome::Passed, Ok(faults)) => witness::outcome(faults).unwrap_or(Outcome::Passed),
+            (Outcome::Passed, Err(reason)) => {
+                Outcome::Errored { kind: ErrorKind::Agent, message: format!("no verdict on the attachments: {reason}") }
+            }
+            (other, _) => other,
+        },
         Outcome::Skipped { reason } => skipped(&kernel.facts, info, reason, &mut warnings),
         Outcome::Failed { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. } => {
             // The guest's failure is the main message; the mismatch is added as a warning.
@@ -20,6 +29,10 @@ pub(super) fn against_plan(kernel: &PlannedKernel, info: &CellInfo, report: Cell
             report.outcome.clone()
         }
     };
+    // The first fault is the outcome of a command that did what it was to do, and else one line of several.
+    let is_first_told = matches!(report.outcome, Outcome::Passed);
+    let faults = demanded.unwrap_or_default().into_iter().skip(usize::from(is_first_told));
+    warnings.extend(faults.map(|fault| fault.line));
     Verdict { warnings, ..Verdict::on(report, outcome) }
 }
 

@@ -137,6 +137,7 @@ fn command() -> ExecRequest {
         user: None,
         timeout_ms: None,
         sysctl: Vec::new(),
+        witness: None,
     }
 }
 
@@ -221,7 +222,7 @@ fn one_command_has_its_streams_its_code_and_whole_files() {
         (ran.file("6.12", "stdout.txt"), ran.file("6.12", "stderr.txt")),
         (ran.output.clone(), ran.errors.clone())
     );
-    let (exit, said) = crate::exec::end::of_one(&ran.record);
+    let (exit, said) = crate::exec::end::of_one(&ran.record, false);
     assert_eq!((exit.code(), said), (3, Vec::new()), "the command's own output says it all");
     let events = serde_json::to_string(&ran.record.info).unwrap();
     assert!(!events.contains("secret"), "the caller's environment is in no report");
@@ -291,7 +292,7 @@ fn a_guest_that_is_lost_keeps_what_was_written_and_has_no_exit_code() {
     });
     assert!(ran.outcomes()[0].starts_with("errored panic: "), "{:?}", ran.outcomes());
     assert_eq!((&*ran.output, &*ran.file("6.12", "stdout.txt")), (&b"before\n"[..], &b"before\n"[..]));
-    let (exit, said) = crate::exec::end::of_one(&ran.record);
+    let (exit, said) = crate::exec::end::of_one(&ran.record, false);
     assert_eq!(exit.code(), 125);
     assert!(said[0].contains("6.12: errored: panic"), "{said:?}");
 }
@@ -305,7 +306,7 @@ fn a_splat_is_the_commands_and_makes_a_passing_one_red() {
         program.end(&job, 0);
     });
     assert_eq!(ran.outcomes(), ["failed splat: WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2"]);
-    let (exit, said) = crate::exec::end::of_one(&ran.record);
+    let (exit, said) = crate::exec::end::of_one(&ran.record, false);
     assert_eq!(exit.code(), 1);
     assert!(said[0].starts_with("6.12: failed: splat: WARNING"), "{said:?}");
 }

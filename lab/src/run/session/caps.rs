@@ -1,7 +1,10 @@
 //! Limits for texts, lists and files from a guest.
 
 use lab_base::text;
-use lab_protocol::{CapabilityReport, CellReport, Outcome};
+use lab_protocol::{
+    CapabilityReport, CellReport, Outcome,
+    witness::{Account, AttachPlace, LEFT, ROWS},
+};
 
 /// Maximum entries of each list in a report.
 const MAX_ENTRIES: usize = 500;
@@ -9,6 +12,8 @@ const MAX_ENTRIES: usize = 500;
 const MAX_TEXT: usize = 4096;
 /// Maximum bytes of a metric's name.
 const MAX_NAME: usize = 128;
+/// Maximum numbers in a row of an account.
+const MAX_IDS: usize = 16;
 /// Maximum bytes of a kernel log message.
 const MAX_LOG: usize = 256 << 10;
 /// Maximum number of files in a report.
@@ -34,6 +39,35 @@ pub(super) fn lines(texts: &mut Vec<String>) {
     texts.iter_mut().for_each(|text| text::cap(text, MAX_TEXT));
 }
 
+/// Truncates an account of attachments.
+fn witness(account: &mut Account) {
+    lines(&mut account.sources);
+    account.absent.iter_mut().for_each(|reason| text::cap(reason, MAX_TEXT));
+    let beyond = account.rows.len().saturating_sub(ROWS) + account.left.len().saturating_sub(LEFT);
+    account.omitted = account.omitted.saturating_add(beyond as u64);
+    account.rows.truncate(ROWS);
+    account.left.truncate(LEFT);
+    let place = |place: &mut AttachPlace| {
+        let texts = [&mut place.hook, &mut place.device, &mut place.kind, &mut place.namespace];
+        texts.into_iter().for_each(|text| text::cap(text, MAX_NAME));
+    };
+    for row in &mut account.rows {
+        place(&mut row.place);
+        let texts = [&mut row.program, &mut row.tag, &mut row.process, &mut row.detail];
+        texts.into_iter().for_each(|text| text::cap(text, MAX_NAME));
+        row.ids.truncate(MAX_IDS);
+        row.refused.retain(|errno, _| errno.len() <= MAX_NAME);
+        while row.refused.len() > MAX_IDS {
+            row.refused.pop_last();
+        }
+    }
+    for left in &mut account.left {
+        place(&mut left.place);
+        text::cap(&mut left.program, MAX_NAME);
+        left.pin.iter_mut().chain(&mut left.by).for_each(|text| text::cap(text, MAX_NAME));
+    }
+}
+
 /// Truncates everything in a report that a guest could make large.
 pub fn report(report: &mut CellReport) {
     lines(&mut report.log);
@@ -44,6 +78,9 @@ pub fn report(report: &mut CellReport) {
     }
     report.attach.truncate(MAX_ENTRIES);
     report.attach.iter_mut().for_each(|record| text::cap(&mut record.interface, 64));
+    if let Some(account) = &mut report.witness {
+        witness(account);
+    }
     report.attachments.truncate(MAX_FILES);
     report.attachments.iter_mut().for_each(|file| file.bytes.truncate(MAX_FILE));
     report.metrics.retain(|name, _| name.len() <= MAX_NAME);

@@ -82,7 +82,7 @@ fn meets(ctx: &mut Ctx, testbed: &Testbed, what: &str, programs: &[(&Program, bo
 const TCX_BEFORE_CLSACT: Case = Case::new(
     "C02",
     "tcx-before-clsact",
-    "tcx runs before clsact on one device: NEXT continues with the filter, PASS skips it.",
+    "tcx runs before clsact on one device, on ingress and egress: NEXT continues with the filter, PASS skips it.",
     tcx_before_clsact,
 )
 .on(library::PAIR)
@@ -90,21 +90,25 @@ const TCX_BEFORE_CLSACT: Case = Case::new(
 .needs(&[Capability::Tcx, Capability::Clsact]);
 fn tcx_before_clsact(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
+    Direction::BOTH.into_iter().try_for_each(|direction| tcx_and_filter(ctx, &testbed, direction))
+}
+
+fn tcx_and_filter(ctx: &mut Ctx, testbed: &Testbed, direction: Direction) -> CaseResult {
     let filter = testbed.counter(ctx, P0)?;
-    let attached_filter = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &filter)?;
+    let attached_filter = testbed.attach(ctx, P0, AttachRequest::Tc, direction, &filter)?;
     let next = testbed.counter(ctx, P0)?;
-    let attachment = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &next)?;
-    meets(ctx, &testbed, "after NEXT the filter runs", &[(&next, true), (&filter, true)])?;
+    let attachment = testbed.attach(ctx, P0, AttachRequest::Tcx, direction, &next)?;
+    meets(ctx, testbed, "after NEXT the filter runs", &[(&next, true), (&filter, true)])?;
     let (first, second) = (next.stats()?.last.time_ns, filter.stats()?.last.time_ns);
     ctx.check("tcx ran first", first < second, format!("{first} and {second} ns"));
     attachment.detach()?;
     let pass = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict: 0, ..Config::new(ctx.marker) })?;
-    let _pass = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &pass)?;
-    meets(ctx, &testbed, "after PASS the filter does not run", &[(&pass, true), (&filter, false)])?;
+    let _pass = testbed.attach(ctx, P0, AttachRequest::Tcx, direction, &pass)?;
+    meets(ctx, testbed, "after PASS the filter does not run", &[(&pass, true), (&filter, false)])?;
     attached_filter.detach()?;
     let ifindex = testbed.ifindex(P0);
     testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
-    meets(ctx, &testbed, "deleting clsact leaves tcx", &[(&pass, true)])
+    meets(ctx, testbed, "deleting clsact leaves tcx", &[(&pass, true)])
 }
 
 const NATIVE_BEFORE_TCX: Case = Case::new(

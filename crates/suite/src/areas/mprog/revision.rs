@@ -14,8 +14,14 @@ use nix::errno::Errno;
 use std::os::fd::AsFd;
 
 /// In the order in which they run.
-pub const CASES: &[Case] =
-    &[ANCHOR_ELSEWHERE, EXPECTED_REVISION, LINKS_AMONG_PROGRAMS, REVISION_OF_AN_EMPTIED_HOOK, DETACH_BY_PLACE];
+pub const CASES: &[Case] = &[
+    ANCHOR_ELSEWHERE,
+    EXPECTED_REVISION,
+    EVERY_REVISION,
+    LINKS_AMONG_PROGRAMS,
+    REVISION_OF_AN_EMPTIED_HOOK,
+    DETACH_BY_PLACE,
+];
 
 const ANCHOR_ELSEWHERE: Case = Case::new(
     "M06",
@@ -83,6 +89,48 @@ fn expected_revision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("programs after changes with the current revision", chain.order()?, vec![second.id(), third.id()]);
     ctx.equal("revision after these changes", chain.query()?.revision, revision + 3);
     Ok(())
+}
+
+const EVERY_REVISION: Case = Case::new(
+    "M15",
+    "revision-after-every-operation",
+    "Each change of a hook raises its revision by one; refused calls and an update to the same program leave it.",
+    every_revision,
+)
+.on(library::PAIR)
+.over(variants::link_hooks);
+fn every_revision(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let chain = Chain::new(ctx, variant)?;
+    let [kept, a, b, c] = [next()?, next()?, next()?, next()?];
+    // The hook never becomes empty, which would start its revision again (M11).
+    chain.attach(&kept, &Mprog::default())?;
+    chain.report(ctx, kept.id())?;
+    let mut revision = chain.query()?.revision;
+    let mut after = |ctx: &mut Ctx, what: &str, by: u64| {
+        revision += by;
+        ctx.equal(format!("revision after {what}"), chain.query()?.revision, revision);
+        Ok::<_, Stop>(())
+    };
+    let link = chain.link(&a, &Mprog::default())?;
+    after(ctx, "a link", 1)?;
+    link.update(&b, None)?;
+    after(ctx, "an update of the link", 1)?;
+    link.update(&b, None)?;
+    after(ctx, "an update to the same program", 0)?;
+    ctx.refused("an update from another program", link.update(&c, Some(a.as_fd())), Errno::EPERM);
+    after(ctx, "a refused update", 0)?;
+    chain.attach(&c, &Mprog::default())?;
+    after(ctx, "a program", 1)?;
+    ctx.refused("the same program again", chain.attach(&c, &Mprog::default()), Errno::EEXIST);
+    after(ctx, "a refused program", 0)?;
+    chain.attach(&a, &Mprog::replacing(&c))?;
+    after(ctx, "a replacement", 1)?;
+    chain.detach(Some(&a), &Mprog::default())?;
+    after(ctx, "detaching a program", 1)?;
+    link.detach()?;
+    after(ctx, "detaching a link", 1)?;
+    drop(link);
+    after(ctx, "closing a detached link", 0)
 }
 
 const LINKS_AMONG_PROGRAMS: Case = Case::new(

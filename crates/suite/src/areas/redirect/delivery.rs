@@ -11,7 +11,7 @@ use lab_harness::{
     testbed::{P0, P1, Spot, Testbed},
     variants,
 };
-use lab_protocol::{AttachRequest, Capability, DeviceKind, Hook};
+use lab_protocol::{AttachRequest, Capability, DeviceKind, Hook, LinkKind};
 use lab_topology::{Family, library, link};
 use lab_traffic::Proto;
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub const CASES: &[Case] = &[
     PRIMARY_REDIRECTS_IN_THE_POD,
     FOREIGN_ADDRESS_INTO_L3,
     REDIRECT_TO_NOWHERE,
+    FOREIGN_ADDRESS_INTO_L2,
+    REDIRECT_COUNTERS,
 ];
 
 /// tc and tcx, on every device: the hooks that skb_do_redirect() treats as ingress.
@@ -230,5 +232,57 @@ fn redirect_to_nowhere(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         attachment.detach()?;
     }
     testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    Ok(())
+}
+
+const FOREIGN_ADDRESS_INTO_L2: Case = Case::new(
+    "R15",
+    "foreign-address-into-l2",
+    "A packet that is redirected with another host's link-layer address is not received, with its own address it is.",
+    foreign_address_into_l2,
+)
+.on(library::PODS)
+.over(|| {
+    let on = |device| Variant { device: Some(device), attach: Some(AttachRequest::Tc), ..Variant::default() };
+    vec![on(LinkKind::Veth), on(LinkKind::NetkitL2)]
+});
+fn foreign_address_into_l2(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const NOBODY: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    let testbed = ctx.testbed()?;
+    let own = testbed.net.readback("w1", "eth0")?.mac.unwrap_or_default();
+    for (eth_dst, arrives) in [(NOBODY, false), (own, true)] {
+        let config = Config { target_ifindex: testbed.ifindex(P1), eth_dst, ..Config::new(ctx.marker) };
+        let program = testbed.load(ctx, P0, ProgramKind::Redirect, config)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+        if arrives {
+            testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+        } else {
+            testbed.none_pass(ctx, [("w0", "w1", Proto::Udp, Family::V4), ("w0", "w1", Proto::Icmp, Family::V4)]);
+        }
+        ctx.check("the helper ran", program.stats()?.marked > 0, program.stats()?.marked);
+        attachment.detach()?;
+    }
+    Ok(())
+}
+
+const REDIRECT_COUNTERS: Case = Case::new(
+    "R16",
+    "redirect-counters",
+    "Packets that a program redirects count as sent by the sender's end and as received by the receiver's.",
+    redirect_counters,
+)
+.on(library::PODS)
+.over(variants::mechanisms);
+fn redirect_counters(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let (testbed, steering, _) = redirected(ctx, ProgramKind::Redirect)?;
+    let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let count = |node: &str| link::stats(testbed.net.ns(node), "eth0");
+    let before = (count("w0")?.tx_packets, count("w1")?.rx_packets);
+    testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    let sent = steering.stats()?.marked;
+    let seen = (count("w0")?.tx_packets - before.0, count("w1")?.rx_packets - before.1);
+    // The kernel's own packets count too.
+    let all = sent == u64::from(flows::EXCHANGES) && seen.0 >= sent && seen.1 >= sent;
+    ctx.check("sent by the first pod's end, received by the second's", all, format!("{seen:?}, at least {sent}"));
     Ok(())
 }

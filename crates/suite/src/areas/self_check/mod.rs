@@ -6,7 +6,7 @@
 use lab_bpf::{Config, ProgramKind};
 use lab_harness::{
     case::{Area, Case, CaseResult, Direction, Variant},
-    ctx::Ctx,
+    ctx::{Ctx, Stop},
     flows,
     testbed::{P0, Testbed},
     variants,
@@ -20,7 +20,10 @@ use std::{
     time::Duration,
 };
 
-pub static AREA: Area = Area::new("self-check", &[CASES]);
+mod meters;
+mod reports;
+
+pub static AREA: Area = Area::new("self-check", &[CASES, reports::CASES, meters::CASES]);
 
 /// In the order in which they run.
 const CASES: &[Case] = &[READ_BACK, CONDITIONS, PASSING, BLOCKED, COUNTED, FOREIGN_ANSWERS, LATE_PACKETS];
@@ -32,17 +35,23 @@ fn on_veth() -> Vec<Variant> {
     vec![Variant { device: Some(LinkKind::Veth), ..Variant::default() }]
 }
 
-/// Runs helpers in a scratch context, and asserts which of their checks held, in order.
-fn recorded(ctx: &mut Ctx, what: &str, wanted: &[bool], work: impl FnOnce(&mut Ctx)) {
+/// Runs helpers in a scratch context, and asserts which of their checks held, in order. A helper that records more or fewer
+/// checks stops the case, since a check of its own could be lost in the same way.
+fn recorded(ctx: &mut Ctx, what: &str, wanted: &[bool], work: impl FnOnce(&mut Ctx)) -> CaseResult {
     let mut scratch = ctx.scratch();
     work(&mut scratch);
     let checks = scratch.into_checks();
     let held: Vec<bool> = checks.iter().map(|Check { ok, .. }| *ok).collect();
     let seen: Vec<String> = checks.iter().map(|Check { name, seen, .. }| format!("{name}: {seen}")).collect();
-    ctx.check(what, held == wanted, format!("{held:?}, wanted {wanted:?} ({})", seen.join("; ")));
+    let seen = format!("{held:?}, wanted {wanted:?} ({})", seen.join("; "));
+    if held.len() != wanted.len() {
+        return Err(Stop::check(format!("{what}: {seen}")));
+    }
+    ctx.check(what, held == wanted, seen);
+    Ok(())
 }
 
-fn dropping(ctx: &Ctx, testbed: &Testbed, direction: Direction) -> Result<lab_bpf::TcFilter, lab_harness::ctx::Stop> {
+fn dropping(ctx: &Ctx, testbed: &Testbed, direction: Direction) -> Result<lab_bpf::TcFilter, Stop> {
     let program = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict: DROP, ..Config::new(ctx.marker) })?;
     testbed.filter(P0, direction, &program, lab_bpf::TcOptions::default())
 }
@@ -94,16 +103,16 @@ fn conditions(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     recorded(ctx, "equal compares", &[true, false], |scratch| {
         scratch.equal("equal values", 3, 3);
         scratch.equal("different values", 3, 4);
-    });
+    })?;
     recorded(ctx, "refused compares the errno", &[true, false, false], |scratch| {
         scratch.refused("the errno", Err::<(), _>(Errno::EPERM), Errno::EPERM);
         scratch.refused("another errno", Err::<(), _>(Errno::EINVAL), Errno::EPERM);
         scratch.refused("a success", Ok::<(), Errno>(()), Errno::EPERM);
-    });
+    })?;
     recorded(ctx, "require records and stops", &[false, false], |scratch| {
         let stopped = scratch.require("a condition that does not hold", false, "false").is_err();
         scratch.check("went on", !stopped, stopped);
-    });
+    })?;
     let mut asked = 0;
     let never = ctx.wait_until(5, || {
         asked += 1;
@@ -136,14 +145,14 @@ fn passing(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
                 // A failed context waits for a short time only.
                 scratch.time_scale = 0.05;
                 testbed.flow_passes(scratch, "pod", "host", proto, Family::V4);
-            });
+            })?;
         }
         filter.detach()?;
     }
     recorded(ctx, "the same flows without the drop", &[true; 4], |scratch| {
         testbed.flow_passes(scratch, "pod", "host", Proto::Icmp, Family::V4);
         testbed.flow_passes(scratch, "pod", "host", Proto::Udp, Family::V4);
-    });
+    })?;
     Ok(())
 }
 
@@ -158,13 +167,13 @@ const BLOCKED: Case = Case::new(
 fn blocked(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let flows = [("pod", "host", Proto::Icmp, Family::V4), ("pod", "host", Proto::Udp, Family::V4)];
-    recorded(ctx, "flows that pass", &[false, false], |scratch| testbed.none_pass(scratch, flows));
+    recorded(ctx, "flows that pass", &[false, false], |scratch| testbed.none_pass(scratch, flows))?;
     let filter = dropping(ctx, &testbed, Direction::FromWorkload)?;
-    recorded(ctx, "flows that are dropped", &[true, true], |scratch| testbed.none_pass(scratch, flows));
+    recorded(ctx, "flows that are dropped", &[true, true], |scratch| testbed.none_pass(scratch, flows))?;
     filter.detach()?;
     // Without its device the pod has no route: the kernel answers with an errno, and no packet reaches any program.
     link::delete(testbed.net.ns("pod"), "eth0")?;
-    recorded(ctx, "flows that can't be sent", &[false, false], |scratch| testbed.none_pass(scratch, flows));
+    recorded(ctx, "flows that can't be sent", &[false, false], |scratch| testbed.none_pass(scratch, flows))?;
     Ok(())
 }
 
@@ -179,7 +188,7 @@ const COUNTED: Case = Case::new(
 fn counted(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (attached, idle) = (testbed.counter(ctx, P0)?, testbed.counter(ctx, P0)?);
-    let _attachment = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &attached)?;
+    let attachment = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &attached)?;
     let direction = Direction::FromWorkload;
     // Each flow is a check that it passes, one of its source, and one of the program's count.
     let flows = flows::all().count();
@@ -187,10 +196,19 @@ fn counted(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let mut failed = None;
     recorded(ctx, "a program that counts", &of_each(true), |scratch| {
         failed = testbed.passes_counted(scratch, "pod", "host", direction, &attached).err();
-    });
+    })?;
     recorded(ctx, "a program that is attached nowhere", &of_each(false), |scratch| {
         failed = testbed.passes_counted(scratch, "pod", "host", direction, &idle).err();
-    });
+    })?;
+    attachment.detach()?;
+    // The other direction of the same flows: every request is counted with its answer.
+    let both = testbed.load(ctx, P0, ProgramKind::Count, Config::new(ctx.marker))?;
+    let _from = testbed.filter(P0, direction, &both, lab_bpf::TcOptions::default())?;
+    let _to = testbed.filter(P0, direction.other(), &both, lab_bpf::TcOptions::default())?;
+    let twice: Vec<bool> = flows::all().flat_map(|(proto, _)| [true, true, proto == Proto::Tcp]).collect();
+    recorded(ctx, "a program that counts the answers too", &twice, |scratch| {
+        failed = failed.take().or(testbed.passes_counted(scratch, "pod", "host", direction, &both).err());
+    })?;
     failed.map_or(Ok(()), Err)
 }
 
@@ -244,5 +262,13 @@ fn late_packets(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     UdpProbe::connect(testbed.net.ns("pod"), to)?.send(&[0; 64])?;
     let late = lab_traffic::late_arrivals();
     ctx.check("the late datagram", late.len() == 1 && late[0].starts_with("udp from pod to host"), late.join("; "));
+
+    let filter = dropping(ctx, &testbed, Direction::FromWorkload)?;
+    testbed.none_pass(ctx, flows);
+    filter.detach()?;
+    UdpProbe::connect(testbed.net.ns("pod"), to)?.send(&[0; 64])?;
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    let late = lab_traffic::late_arrivals();
+    ctx.check("the late datagram before another flow", late.len() == 1, late.join("; "));
     Ok(())
 }

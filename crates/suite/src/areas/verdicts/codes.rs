@@ -299,7 +299,7 @@ fn drop_accounting(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const DROP_IS_ENOBUFS: Case = Case::new(
     "V08",
     "drop-is-enobufs",
-    "A netkit drop is ENOBUFS for a sender with IP_RECVERR; a clsact or tcx ingress drop is reported as success.",
+    "A netkit or egress drop is ENOBUFS for a sender with IP_RECVERR; a clsact or tcx ingress drop is reported as success.",
     drop_is_enobufs,
 )
 .on(library::PAIR)
@@ -315,6 +315,15 @@ fn drop_is_enobufs(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.check(format!("dropped ({family})"), report.lost(), &report);
         let wanted = if native { vec![Errno::ENOBUFS as i32; report.wanted as usize] } else { Vec::new() };
         ctx.equal(format!("error of the sender ({family})"), report.errors, wanted);
+    }
+    attachment.detach()?;
+    // To the workload, every hook runs in the sender's call.
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &program)?;
+    let flows = Family::ALL.map(|family| ("host", "pod", Proto::Udp, family));
+    for (family, report) in Family::available().iter().copied().zip(testbed.silences(ctx, flows)) {
+        ctx.check(format!("dropped to the workload ({family})"), report.lost(), &report);
+        let wanted = vec![Errno::ENOBUFS as i32; report.wanted as usize];
+        ctx.equal(format!("error of the sender to the workload ({family})"), report.errors, wanted);
     }
     Ok(())
 }

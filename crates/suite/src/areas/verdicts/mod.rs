@@ -3,7 +3,8 @@
 mod codes;
 mod filters;
 mod reject;
+mod witnesses;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("verdicts", &[codes::CASES, filters::CASES, reject::CASES]);
+pub static AREA: Area = Area::new("verdicts", &[codes::CASES, filters::CASES, reject::CASES, witnesses::CASES]);

@@ -1,11 +1,9 @@
-//! Deliberate faults (mutants): each is a mistake that developers of a datapath could make, and the suite must detect
-//! it.
+//! Mistakes in the datapath's programs and in attaching them.
 
 use lab_bpf::datapath::fault;
 use lab_harness::fault::{Fault, Mutant};
 use lab_protocol::Capability;
 
-/// The faults that `lab mutants` builds in; each must be noticed by a case.
 pub static ALL: &[Mutant] = &[
     Mutant {
         name: "auto-takes-tcx-on-netkit",
@@ -147,23 +145,95 @@ pub static ALL: &[Mutant] = &[
         noticed_by: &["T15-icmp-errors-about-translated[tc,veth]"],
         needs: &[],
     },
+    Mutant {
+        name: "filter-kept",
+        fault: Fault::FilterStays,
+        breaks: "a filter is still attached after its detach",
+        noticed_by: &["A01-clsact-filter[tc,veth,from-workload]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "program-kept",
+        fault: Fault::ProgramStays,
+        breaks: "a program without a link is still attached after its detach",
+        noticed_by: &["A03-tcx-prog[tcx,veth,from-workload]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "service-rules-ignored",
+        fault: Fault::Datapath(fault::SERVICE_RULES_IGNORED),
+        breaks: "rules for one service have no effect",
+        noticed_by: &["V11-datapath-deny[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "denied-uncounted",
+        fault: Fault::Datapath(fault::DENIED_UNCOUNTED),
+        breaks: "denied packets are not counted",
+        noticed_by: &["V11-datapath-deny[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "spoofed-uncounted",
+        fault: Fault::Datapath(fault::SPOOFED_UNCOUNTED),
+        breaks: "packets with a foreign source are not counted",
+        noticed_by: &["T17-datapath-spoofed-source[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "missed-uncounted",
+        fault: Fault::Datapath(fault::MISSED_UNCOUNTED),
+        breaks: "packets that meet an empty policy slot are not counted",
+        noticed_by: &["P07-datapath-policy-slots[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "redirected-uncounted",
+        fault: Fault::Datapath(fault::REDIRECTED_UNCOUNTED),
+        breaks: "packets that leave for another device are not counted",
+        noticed_by: &["T02-datapath-pod-to-pod[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "ports-kept",
+        fault: Fault::Datapath(fault::PORTS_KEPT),
+        breaks: "translated packets keep their ports",
+        noticed_by: &["T08-service[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "header-checksum-kept",
+        fault: Fault::Datapath(fault::HEADER_CHECKSUM_KEPT),
+        breaks: "translated IPv4 packets keep their header checksum",
+        noticed_by: &["T08-service[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "services-v4-only",
+        fault: Fault::Datapath(fault::SERVICES_V4_ONLY),
+        breaks: "services have no IPv6",
+        noticed_by: &["T08-service[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "rpf-v4-only",
+        fault: Fault::Datapath(fault::RPF_V4_ONLY),
+        breaks: "a workload may send from any IPv6 address",
+        noticed_by: &["T17-datapath-spoofed-source[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "related-denied",
+        fault: Fault::Datapath(fault::RELATED_DENIED),
+        breaks: "ICMP errors about known flows are dropped",
+        noticed_by: &["T15-icmp-errors-about-translated[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "no-reply-leg",
+        fault: Fault::Datapath(fault::NO_REPLY_LEG),
+        breaks: "replies are judged as new connections",
+        noticed_by: &["V11-datapath-deny[tc,veth]"],
+        needs: &[],
+    },
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use lab_harness::Suite;
-    use std::collections::HashSet;
-
-    #[test]
-    fn mutants_have_unique_names_and_existing_cells() {
-        let cells = crate::SUITE.cells();
-        let mut names = HashSet::new();
-        for mutant in ALL {
-            assert!(names.insert(mutant.name), "{} twice", mutant.name);
-            for id in mutant.noticed_by {
-                assert!(cells.iter().any(|cell| cell.info.id.as_str() == *id), "{}: no cell {id}", mutant.name);
-            }
-        }
-    }
-}

@@ -1,0 +1,217 @@
+//! The witness in a guest: watches what others attach, and reads the kernel's lists.
+//!
+//! Where to start: [`Witness::load`] once in the life of a guest, [`Witness::begin`] before a program starts, and
+//! [`Watching::finish`] once all of its processes have ended.
+
+mod state;
+
+use crate::fence;
+pub use lab_bpf::watch::WatchError;
+use lab_bpf::watch::{self, Watch, WatchObject};
+use lab_protocol::witness::Account;
+use lab_topology::{Netns, unpoisoned};
+pub use lab_witness::ListedAttachment;
+use lab_witness::{AttachEvent, Book, EndedProgram};
+use nix::time::{ClockId, clock_gettime};
+use std::{
+    collections::{BTreeSet, HashMap},
+    os::fd::OwnedFd,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+/// Path of the object in a guest.
+const OBJECT: &str = "/lib/bpf/witness.o";
+/// Longest time between two looks at the events, milliseconds.
+const LOOK: u16 = 10;
+/// Time within which the kernel frees nearly every program whose last user has gone.
+const FREED_WITHIN: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(2);
+/// One pass of the kernel's clean-up of dead namespaces, at most.
+const FENCE: Duration = Duration::from_secs(10);
+/// What no event tells.
+const UNSEEN: &str =
+    "not seen: programs that are attached by ioctl (perf events, sockets), actions of act_bpf, and LWT programs";
+
+/// The witness, loaded; it stays loaded as long as the guest lives, since detaching takes seconds in an emulated one.
+#[derive(Debug)]
+pub struct Witness {
+    watch: Arc<Mutex<Watch>>,
+    sources: Vec<String>,
+}
+
+impl Witness {
+    /// Loads the programs and attaches them to the kernel's functions.
+    ///
+    /// # Errors
+    /// Why this kernel's functions can't be watched.
+    pub fn load() -> Result<Self, WatchError> {
+        let object = WatchObject::open(Path::new(OBJECT))?;
+        let watch = Watch::start(&object, std::process::id())?;
+        let sources = sources(&watch);
+        Ok(Self { watch: Arc::new(Mutex::new(watch)), sources })
+    }
+
+    /// Begins to watch. `nodes` have the names of network namespaces.
+    pub fn begin(&self, nodes: &[Netns]) -> Watching {
+        let mut sources = self.sources.clone();
+        let counting = watch::count_runs();
+        if let Err(error) = &counting {
+            sources.push(format!("no program's runs are known: {error}"));
+        }
+        let before = state::read(nodes, unpoisoned(self.watch.lock()).programs());
+        let names: HashMap<u32, String> =
+            nodes.iter().map(|ns| (ns.inode() as u32, ns.name().to_owned())).chain(state::own()).collect();
+        let mut locked = unpoisoned(self.watch.lock());
+        // What happened while the guest was made ready.
+        locked.drain(|_| ());
+        let lost = locked.lost().unwrap_or_default();
+        let bell = locked.bell();
+        drop(locked);
+        let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
+        let book = Arc::new(Mutex::new(Book::new(names, now_ns())));
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (watch, book, stop) = (Arc::clone(&self.watch), Arc::clone(&book), Arc::clone(&stop));
+            let read = move |bell: OwnedFd| move || read_on(&bell, &watch, &book, &stop);
+            let named = thread::Builder::new().name("witness".into());
+            bell.and_then(|bell| named.spawn(read(bell))).ok()
+        };
+        if reader.is_none() {
+            sources.push("no thread for the events: those beyond the ring buffer are lost".to_owned());
+        }
+        Watching {
+            watch: Arc::clone(&self.watch),
+            book,
+            before,
+            programs,
+            sources,
+            lost,
+            stop,
+            reader,
+            counting: counting.ok(),
+        }
+    }
+}
+
+/// A program is being watched.
+pub struct Watching {
+    watch: Arc<Mutex<Watch>>,
+    book: Arc<Mutex<Book>>,
+    before: Vec<ListedAttachment>,
+    /// Programs that there were.
+    programs: BTreeSet<u32>,
+    sources: Vec<String>,
+    lost: u64,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+    counting: Option<OwnedFd>,
+}
+
+impl Watching {
+    /// The account, once every process of the program has ended and before its topology is deleted.
+    pub fn finish(mut self, nodes: &[Netns]) -> Account {
+        let own = unpoisoned(self.watch.lock()).programs().to_vec();
+        let mut after = state::read(nodes, &own);
+        let is_new = |standing: &ListedAttachment| !self.before.contains(standing);
+        if after.iter().any(is_new) && fence::pass(Instant::now() + FENCE).is_ok() {
+            // What hangs on a dead namespace has gone by now.
+            after = state::read(nodes, &own);
+        }
+        let attached: BTreeSet<u32> = after.iter().map(|standing| standing.program.id).collect();
+        let begin = Instant::now();
+        let mut alive = self.new_programs(&own);
+        while begin.elapsed() < FREED_WITHIN && alive.iter().any(|id| !attached.contains(id)) {
+            thread::sleep(POLL);
+            alive = self.new_programs(&own);
+        }
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let mut watch = unpoisoned(self.watch.lock());
+        let mut shared = unpoisoned(self.book.lock());
+        let mut book = std::mem::take(&mut *shared);
+        drop(shared);
+        enter(&mut watch, &mut book);
+        if self.counting.is_some() {
+            for id in alive.iter().chain(&self.programs) {
+                let info = lab_bpf::prog_fd(*id).and_then(|fd| lab_bpf::program_info(&fd));
+                // One that has gone meanwhile was in the events.
+                if let Ok(info) = info {
+                    book.ran(EndedProgram { id: *id, runs: Some(info.run_count) });
+                }
+            }
+        }
+        let lost = watch.lost().unwrap_or(u64::MAX).saturating_sub(self.lost);
+        book.close(&self.before, &after, std::mem::take(&mut self.sources), lost)
+    }
+
+    fn new_programs(&self, own: &[u32]) -> Vec<u32> {
+        let all = lab_bpf::prog_ids().unwrap_or_default();
+        all.into_iter().filter(|id| !self.programs.contains(id) && !own.contains(id)).collect()
+    }
+}
+
+impl Drop for Watching {
+    /// A program that was not started has no account.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The account of a kernel whose functions can't be watched: what is left.
+pub fn without_events(before: &[ListedAttachment], nodes: &[Netns], reason: String) -> Account {
+    let after = state::read(nodes, &[]);
+    let account = Book::new(HashMap::new(), now_ns()).close(before, &after, Vec::new(), 0);
+    let only = "the kernel's lists at the begin and at the end: what was attached and detached in between is not seen";
+    Account { absent: Some(reason), sources: vec![only.to_owned()], ..account }
+}
+
+/// What is attached now.
+pub fn standing(nodes: &[Netns]) -> Vec<ListedAttachment> {
+    state::read(nodes, &[])
+}
+
+fn read_on(bell: &OwnedFd, watch: &Mutex<Watch>, book: &Mutex<Book>, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        watch::wait(bell, LOOK);
+        let (mut watch, mut book) = (unpoisoned(watch.lock()), unpoisoned(book.lock()));
+        enter(&mut watch, &mut book);
+    }
+}
+
+fn enter(watch: &mut Watch, book: &mut Book) {
+    watch.drain(|bytes| {
+        if let Some(event) = AttachEvent::decode(bytes) {
+            book.take(event);
+        }
+    });
+}
+
+fn sources(watch: &Watch) -> Vec<String> {
+    let mut told = vec!["the kernel's functions (fentry, fexit), and its lists at the begin and at the end".to_owned()];
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (function, reason) in watch.unwatched() {
+        match reasons.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, functions)) => functions.push(function),
+            None => reasons.push((reason, vec![function])),
+        }
+    }
+    told.extend(
+        reasons.into_iter().map(|(reason, functions)| format!("not watched: {} ({reason})", functions.join(", "))),
+    );
+    told.push(UNSEEN.to_owned());
+    told
+}
+
+/// `CLOCK_BOOTTIME`, which is the events' clock.
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}

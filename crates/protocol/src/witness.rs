@@ -1,0 +1,312 @@
+//! The witness's account: what a program attached, how, whether it ran, and what it left behind; and what may be demanded of it.
+//!
+//! The account is the guest's, read from the kernel and not from the program. The demands are judged by the host.
+
+use crate::attach::AttachType;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt};
+
+/// Rows of an account, at most: those beyond are counted.
+pub const ROWS: usize = 256;
+/// Leftovers of an account, at most.
+pub const LEFT: usize = 256;
+/// The word on a guest's kernel command line by which the agent loads the witness before the snapshot is taken.
+pub const PRELOAD: &str = "netkit_lab.witness";
+
+/// What is demanded of the attachments of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AttachRules {
+    /// Attach types of which every attachment must be, and at least one must have been made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<TypesFor>,
+    /// Attach types of which none may be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forbid: Vec<TypesFor>,
+    /// Nothing may be left attached.
+    #[serde(default)]
+    pub forbid_leaks: bool,
+    /// Every program that was attached must have run.
+    #[serde(default)]
+    pub require_ran: bool,
+}
+
+impl AttachRules {
+    /// Whether nothing is demanded.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Attach types, on devices of one kind or of any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypesFor {
+    /// Kind of the device as the kernel has it, `netkit`; any if `None`.
+    pub kind: Option<String>,
+    /// The types; the best that the kernel has for the device if it is empty.
+    pub types: Vec<AttachType>,
+}
+
+impl fmt::Display for TypesFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(kind) = &self.kind {
+            write!(f, "{kind}=")?;
+        }
+        let names: Vec<&str> = self.types.iter().map(|it| it.name()).collect();
+        f.write_str(if names.is_empty() { "best".to_owned() } else { names.join(",") }.as_str())
+    }
+}
+
+/// By which interface a program was attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachWay {
+    /// `BPF_LINK_CREATE`, or `BPF_RAW_TRACEPOINT_OPEN`.
+    Link,
+    /// `BPF_PROG_ATTACH`.
+    Program,
+    /// `RTM_NEWTFILTER`.
+    Filter,
+    /// `IFLA_XDP`.
+    Netlink,
+}
+
+impl AttachWay {
+    /// The word in reports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Program => "prog",
+            Self::Filter => "filter",
+            Self::Netlink => "netlink",
+        }
+    }
+}
+
+/// Where programs are attached.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttachPlace {
+    /// One of the three mechanisms; `None` for hooks of another kind, which are reported and not judged.
+    pub attach: Option<AttachType>,
+    /// The hook, named as in bpftool: `tcx/ingress`, `clsact/egress`, `cgroup_inet_egress`.
+    pub hook: String,
+    /// Name of the device; empty for a hook without.
+    pub device: String,
+    /// Its kind as the kernel has it: `netkit`, `veth`; empty for one without.
+    pub kind: String,
+    /// Its network namespace: the topology's name for it, or `net:[inode]`.
+    pub namespace: String,
+}
+
+impl fmt::Display for AttachPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hook)?;
+        if self.device.is_empty() {
+            return Ok(());
+        }
+        write!(f, " of {}", self.device)?;
+        if !self.kind.is_empty() {
+            write!(f, " ({})", self.kind)?;
+        }
+        write!(f, " in {}", self.namespace)
+    }
+}
+
+/// What one process did with one program at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRow {
+    /// Where.
+    #[serde(flatten)]
+    pub place: AttachPlace,
+    /// By which interface.
+    pub way: AttachWay,
+    /// Name of the program, at most 15 bytes.
+    pub program: String,
+    /// Its tag: a hash of its instructions, hexadecimal.
+    pub tag: String,
+    /// Ids of the programs, the first ones.
+    pub ids: Vec<u32>,
+    /// Name of the process.
+    pub process: String,
+    /// Its number, of the first attempt.
+    pub pid: u32,
+    /// Milliseconds from the begin to the first attempt.
+    pub first_ms: u64,
+    /// How often it was attached.
+    pub attached: u64,
+    /// How often the kernel refused, by the name of the errno.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
+    /// How often it was detached, by anybody.
+    pub detached: u64,
+    /// How often another program took its place.
+    pub replaced: u64,
+    /// How often the programs ran, wherever they were attached; `None` where the kernel did not say.
+    pub runs: Option<u64>,
+    /// Particulars of the request: `direct-action`, `prio 49152`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// Something that is still attached, or a link that still exists, after all processes of the program have ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// Where.
+    #[serde(flatten)]
+    pub place: AttachPlace,
+    /// Name of the program.
+    pub program: String,
+    /// Its id.
+    pub prog_id: u32,
+    /// The link, where it is one.
+    pub link_id: Option<u32>,
+    /// The link is on no hook any more: its device has gone, or it was detached.
+    #[serde(default)]
+    pub is_detached: bool,
+    /// Where it is pinned, if that was seen.
+    pub pin: Option<String>,
+    /// The process that attached it, with its number; `None` if that was not seen.
+    pub by: Option<String>,
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "program {} (id {}) at {}", self.program, self.prog_id, self.place)?;
+        if let Some(link) = self.link_id {
+            write!(f, ", link {link}{}", if self.is_detached { " (detached)" } else { "" })?;
+        }
+        if let Some(pin) = &self.pin {
+            write!(f, ", pinned at {pin}")?;
+        }
+        match &self.by {
+            Some(by) => write!(f, ", attached by {by}"),
+            None => f.write_str(", attached by a process that was not seen"),
+        }
+    }
+}
+
+/// The whole account.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// Why there are no events, if there are none: then only what is left is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<String>,
+    /// From what it was read, and what that can't see; one line each.
+    pub sources: Vec<String>,
+    /// What happened.
+    pub rows: Vec<AttachRow>,
+    /// What is left.
+    pub left: Vec<Leftover>,
+    /// Events that the kernel had.
+    pub events: u64,
+    /// Events that were lost: what they would have told is not in the account.
+    pub lost: u64,
+    /// Rows and leftovers beyond [`ROWS`] and [`LEFT`].
+    pub omitted: u64,
+    /// Attachments that are gone although no event says so, and ends of attachments that no event began.
+    pub unexplained: u64,
+}
+
+impl Account {
+    /// An account that could not be had.
+    pub fn absent(reason: impl Into<String>) -> Self {
+        Self { absent: Some(reason.into()), ..Self::default() }
+    }
+
+    /// Whether it is known to be whole: what it does not have did not happen.
+    pub const fn is_whole(&self) -> bool {
+        self.absent.is_none() && self.lost == 0 && self.omitted == 0
+    }
+}
+
+/// The name of an errno that attaching may end with (include/uapi/asm-generic/errno.h, include/linux/errno.h).
+pub fn errno_name(errno: i32) -> String {
+    let name = match errno {
+        1 => "EPERM",
+        2 => "ENOENT",
+        6 => "ENXIO",
+        7 => "E2BIG",
+        9 => "EBADF",
+        11 => "EAGAIN",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        14 => "EFAULT",
+        16 => "EBUSY",
+        17 => "EEXIST",
+        19 => "ENODEV",
+        22 => "EINVAL",
+        28 => "ENOSPC",
+        34 => "ERANGE",
+        67 => "ENOLINK",
+        95 => "EOPNOTSUPP",
+        116 => "ESTALE",
+        524 => "ENOTSUPP",
+        other => return format!("errno {other}"),
+    };
+    name.to_owned()
+}
+
+impl AttachRow {
+    /// The program and who attached it: `program tc_main (id 23) of loader (77)`.
+    pub fn subject(&self) -> String {
+        let id = self.ids.first().map_or_else(String::new, |id| match self.ids.len() {
+            1 => format!(" (id {id})"),
+            count => format!(" (id {id} and {} more)", count - 1),
+        });
+        let name = if self.program.is_empty() { "without a name" } else { &self.program };
+        format!("program {name}{id} of {} ({})", self.process, self.pid)
+    }
+
+    /// What the kernel refused: `3 × EINVAL`.
+    pub fn refusals(&self) -> String {
+        let each = self.refused.iter().map(|(errno, count)| format!("{count} × {errno}"));
+        each.collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AgentMessage, CellId, CellReport, Outcome};
+
+    /// Messages are told apart by a field within: what is read of them is not what was written for every type.
+    #[test]
+    fn an_account_comes_through_the_port() {
+        let row = AttachRow {
+            place: AttachPlace {
+                attach: Some(AttachType::Tcx),
+                hook: "tcx/ingress".to_owned(),
+                device: "eth0".to_owned(),
+                kind: "veth".to_owned(),
+                namespace: "w0".to_owned(),
+            },
+            way: AttachWay::Link,
+            program: "tc_main".to_owned(),
+            tag: String::new(),
+            ids: vec![1, 2],
+            process: "loader".to_owned(),
+            pid: 7,
+            first_ms: 1,
+            attached: 1,
+            refused: [(errno_name(22), 2)].into(),
+            detached: 0,
+            replaced: 0,
+            runs: None,
+            detail: String::new(),
+        };
+        let left = Leftover {
+            place: row.place.clone(),
+            program: row.program.clone(),
+            prog_id: 1,
+            link_id: Some(3),
+            is_detached: true,
+            pin: None,
+            by: None,
+        };
+        let account = Account { rows: vec![row], left: vec![left], lost: 4, ..Account::default() };
+        let mut report = CellReport::bare(CellId("x".to_owned()), Outcome::Passed);
+        report.witness = Some(Box::new(account));
+        let message = AgentMessage::CellFinished { report: Box::new(report) };
+        let text = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<AgentMessage>(&text).unwrap(), message);
+    }
+}

@@ -1,0 +1,21 @@
+//! Makes an account of what was attached: from the events that the witness's programs wrote, and from the kernel's lists of what is
+//! attached at the begin and at the end.
+//!
+//! Where to start: [`AttachEvent::decode`] reads an event, [`Book::take`] enters it, [`Book::close`] holds what happened against what
+//! is left and gives the account.
+//!
+//! *Architecture invariant:* no kernel and no I/O. Every byte of an event may be anything.
+
+mod account;
+mod book;
+mod decode;
+#[cfg(test)]
+mod fuzz;
+mod names;
+mod request;
+#[cfg(test)]
+mod tests;
+
+pub use book::{Book, EndedProgram, ListedAttachment};
+pub use decode::{AttachEvent, SeenDevice, SeenProgram, What};
+pub use names::{Hooked, hook_of_link, hook_of_type};

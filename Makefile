@@ -43,7 +43,7 @@ canary: setup ## Run cells that must fail, hang, leak or panic on real guests, a
 	@$(TEST) -p lab --test canaries $(ARGS)
 
 foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, a crate) on the default matrix, half an hour
-	@$(TEST) -p lab --test foreign -- --include-ignored --test-threads 1 $(ARGS)
+	@$(TEST) -p lab --test foreign --test pasta -- --include-ignored --test-threads 1 $(ARGS)
 
 test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, snapshot, restore, a panic and a hang, compared with TCG
 	@scripts/test-kvm short

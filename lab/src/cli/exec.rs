@@ -2,7 +2,7 @@
 
 use super::{
     args::KernelArgs,
-    exec_words::{ReachedServices, file, memory, name, network, sysctl, time, user},
+    exec_words::{Reached, file, memory, name, network, published, sysctl, time, user},
     topology,
     witness::WitnessArgs,
 };
@@ -20,8 +20,9 @@ use crate::{
         program::{Show, Streams, label},
         queue::Isolate,
     },
+    setup::Tools,
     shell::terminal::Screen,
-    world::{ClosureProgram, Options, RootChoice, World},
+    world::{ClosureProgram, Options, PastaOptions, PublishedPort, RootChoice, World},
 };
 use clap::{Args, Parser};
 use lab_base::{
@@ -87,10 +88,13 @@ pub(super) struct ExecArgs {
     /// Directory for files that the command writes to $LAB_ARTIFACTS, in a directory for each guest.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Let the command reach these ports of this host's loopback device at its own, over TCP and UDP: host:PORT[,PORT]. Nothing
-    /// else of any network. Default: none.
-    #[arg(long, value_name = "host:PORT[,PORT]", value_parser = network, default_value = "none")]
-    net: ReachedServices,
+    /// What the command reaches of networks: host:PORT[,PORT], these ports of this host's loopback device at its own, over TCP
+    /// and UDP; pasta, whatever this host reaches, and the host itself as host.lab.
+    #[arg(long, value_name = "WHAT", value_parser = network, default_value = "none")]
+    net: Reached,
+    /// With --net pasta, lead this port of this host's loopback device to one of the guest's, over TCP and UDP; repeatable.
+    #[arg(long, value_name = "PORT[:PORT]", value_parser = published)]
+    publish: Vec<PublishedPort>,
     /// Run this shell command once on each kernel, and save the machine: later commands start behind it. It runs again when it,
     /// a file that it has read, or the machine has changed.
     #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]
@@ -327,7 +331,7 @@ impl ExecArgs {
                 ("--rw", !self.rw.is_empty()),
                 ("--out", self.out.is_some()),
                 ("--module", !self.module.is_empty()),
-                ("--net", !self.net.0.is_empty()),
+                ("--net", self.net != Reached::Nothing),
                 ("--setup", self.setup.is_some()),
             ];
             return match needs.into_iter().find(|(_, given)| *given) {
@@ -351,8 +355,8 @@ impl ExecArgs {
         };
         let program = ClosureProgram { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
-        let services = self.net.0.clone();
-        let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
+        let (services, pasta, overlay_mib) = (self.net.services(), self.pasta(project)?, self.overlay);
+        let options = Options { root, program, cwd, writable, out, modules, services, pasta, overlay_mib };
         let no_shell = options.root == RootChoice::None;
         let world = World::new(options, project.cache.root())?;
         let Some(command) = &self.setup else { return Ok(Some(Arc::new(world))) };
@@ -361,6 +365,19 @@ impl ExecArgs {
         }
         let command = self.setup_program(command, world.spec())?;
         Ok(Some(Arc::new(world.behind(command)?)))
+    }
+
+    /// A network for guests.
+    fn pasta(&self, project: &Project) -> Result<Option<PastaOptions>, Error> {
+        match self.net {
+            Reached::Pasta => {
+                let passt = Tools::in_cache(project.cache.root()).passt();
+                let passt = passt.ok_or_else(|| Error::Host("passt is not there; `lab setup` brings it".to_owned()))?;
+                Ok(Some(PastaOptions { passt, published: self.publish.clone() }))
+            }
+            _ if self.publish.is_empty() => Ok(None),
+            _ => Err(Error::Usage("--publish leads into a guest with a network: add --net pasta".to_owned())),
+        }
     }
 
     /// The set-up's variables are few: a machine that is saved must not depend on the rest of the caller's.
@@ -418,6 +435,7 @@ impl ExecArgs {
                 profile: if world.is_some() { Profile::Suite } else { Profile::Shell },
                 cpus: self.cpus.or(usual.cpus),
                 memory_mib: self.memory,
+                network: self.net == Reached::Pasta,
                 cmdline: self.witness.preload().into_iter().chain(words).collect(),
                 ..usual
             },

@@ -1,5 +1,6 @@
 //! The words of `lab exec`'s options.
 
+use crate::world::PublishedPort;
 use std::{path::PathBuf, time::Duration};
 
 /// What is wrong with a word.
@@ -19,14 +20,28 @@ pub(super) fn name(text: &str) -> Result<String, WrongWord> {
     if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned().into()) }
 }
 
-/// Ports of the host.
-#[derive(Debug, Clone, Default)]
-pub(super) struct ReachedServices(pub(super) Vec<u16>);
+/// What a guest reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reached {
+    Nothing,
+    /// Ports of the host's loopback device.
+    Services(Vec<u16>),
+    /// What this host reaches.
+    Pasta,
+}
 
-pub(super) fn network(text: &str) -> Result<ReachedServices, WrongWord> {
-    let wanted = || format!("`{text}` is neither none nor host:PORT[,PORT], for example host:8080,5432");
-    if text == "none" {
-        return Ok(ReachedServices::default());
+impl Reached {
+    pub(super) fn services(&self) -> Vec<u16> {
+        if let Self::Services(ports) = self { ports.clone() } else { Vec::new() }
+    }
+}
+
+pub(super) fn network(text: &str) -> Result<Reached, WrongWord> {
+    let wanted = || format!("`{text}` is none of none, pasta and host:PORT[,PORT], for example host:8080,5432");
+    match text {
+        "none" => return Ok(Reached::Nothing),
+        "pasta" => return Ok(Reached::Pasta),
+        _ => {}
     }
     let ports = text.strip_prefix("host:").ok_or_else(wanted)?.split(',');
     let mut found: Vec<u16> = Vec::new();
@@ -36,7 +51,17 @@ pub(super) fn network(text: &str) -> Result<ReachedServices, WrongWord> {
             found.push(port);
         }
     }
-    Ok(ReachedServices(found))
+    Ok(Reached::Services(found))
+}
+
+/// A port of the host and one of the guest.
+pub(super) fn published(text: &str) -> Result<PublishedPort, WrongWord> {
+    let (host, guest) = text.split_once(':').unwrap_or((text, text));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    match (port(host), port(guest)) {
+        (Some(host), Some(guest)) => Ok(PublishedPort { host, guest }),
+        _ => Err(format!("`{text}` is not PORT or PORT:PORT, for example 8080:80").into()),
+    }
 }
 
 /// A file, and its place in a root.

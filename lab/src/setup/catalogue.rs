@@ -163,6 +163,12 @@ fn for_runs() -> Vec<SetupCheck> {
         SetupCheck { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
         SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
         SetupCheck {
+            name: "passt",
+            why: "connects guests to a network, for `lab exec --net pasta`",
+            probe: passt,
+            fix: Fix::Unpack(&private::PASST),
+        },
+        SetupCheck {
             name: "KVM",
             why: "runs guests fast; without it they run under TCG",
             probe: kvm,
@@ -220,6 +226,19 @@ fn suites(host: &Host) -> CheckState {
         None => CheckState::Warn {
             found: "not in the cache".into(),
             advice: "they come from Debian's packages, by apt-get: run `make foreign` on Debian".into(),
+        },
+    }
+}
+
+/// Debian's own is used from the cache: that of Debian 12 lacks `--map-host-loopback`.
+fn passt(host: &Host) -> CheckState {
+    let set = &private::PASST;
+    match host.private.get(set.name) {
+        Some(versions) => CheckState::Ok { found: format!("{}, in the cache", shown(set.roots, versions)) },
+        None if host.on_debian() => CheckState::Missing { absent: vec!["passt"] },
+        None => CheckState::Warn {
+            found: "not in the cache".into(),
+            advice: "`lab exec --net pasta` uses the passt in PATH, if there is one of August 2024 or newer".into(),
         },
     }
 }

@@ -8,6 +8,7 @@ mod choice;
 mod closure;
 mod error;
 mod oci;
+mod pasta;
 mod paths;
 mod services;
 mod setup;
@@ -15,6 +16,7 @@ pub mod unpack;
 
 pub use choice::{ClosureProgram, RootChoice};
 pub use error::WorldError;
+pub use pasta::{Pasta, PastaOptions, PublishedPort};
 pub use setup::{GuestSetup, SetupInputs};
 
 use choice::Root;
@@ -54,6 +56,8 @@ pub struct Options {
     pub modules: Vec<PathBuf>,
     /// Ports of the host's loopback device that the program reaches.
     pub services: Vec<u16>,
+    /// The guest's network, if it is to have one.
+    pub pasta: Option<PastaOptions>,
     /// Limit of what the program may write elsewhere, MiB.
     pub overlay_mib: Option<u32>,
 }
@@ -70,6 +74,7 @@ pub struct World {
     spec: WorldSpec,
     /// The directory or archive that the root is, if it is another one than the host's.
     place: Option<PathBuf>,
+    pasta: Option<PastaOptions>,
     setup: Option<GuestSetup>,
 }
 
@@ -88,7 +93,7 @@ impl World {
     /// # Errors
     /// [`WorldError`]: a directory is missing, or a root is no root.
     pub fn new(options: Options, cache: &Path) -> Result<Self, WorldError> {
-        let Options { root: choice, program, cwd, writable, out, modules, services, overlay_mib } = options;
+        let Options { root: choice, program, cwd, writable, out, modules, services, pasta, overlay_mib } = options;
         let mut shared = Vec::new();
         for (number, dir) in writable.iter().enumerate() {
             let path = directory(dir)?;
@@ -125,6 +130,7 @@ impl World {
             fresh_tmp: matches!(choice, RootChoice::Path(_)),
             modules: modules.iter().map(|(name, _)| name.clone()).collect(),
             services,
+            uplink: pasta.as_ref().map(|_| pasta::uplink()),
             overlay_mib,
             changes: WorldChanges::End,
         };
@@ -133,7 +139,7 @@ impl World {
             RootChoice::Host | RootChoice::None => None,
         };
         let root = Root::of(choice, &program, &cwd, cache)?;
-        Ok(Self { root, cwd, shared, out, modules, spec, place, setup: None })
+        Ok(Self { root, cwd, shared, out, modules, spec, place, pasta, setup: None })
     }
 
     /// Has a command run in each kernel's guest before the guest is saved, so that others begin behind it.
@@ -141,7 +147,8 @@ impl World {
     /// # Errors
     /// A file that it depends on has vanished.
     pub fn behind(mut self, command: CellProgram) -> Result<Self, WorldError> {
-        let mut spec = WorldSpec { changes: WorldChanges::Stay, services: Vec::new(), ..self.spec.clone() };
+        let mut spec =
+            WorldSpec { changes: WorldChanges::Stay, services: Vec::new(), uplink: None, ..self.spec.clone() };
         // Each command has a directory of its own for artefacts.
         spec.mounts.retain(|it| it.export != ARTIFACTS);
         let files = self.modules.iter().map(|(_, path)| path).chain(&self.place);
@@ -183,6 +190,11 @@ impl World {
     /// No thread can be started.
     pub fn connect(&self, stream: UnixStream) -> Result<(), WorldError> {
         services::serve(self.spec.services.clone(), stream).map_err(WorldError::io(Path::new("thread")))
+    }
+
+    /// How guests are connected to a network, if they are.
+    pub fn network(&self) -> Option<&PastaOptions> {
+        self.pasta.as_ref()
     }
 
     /// Whether guests are connected to services of the host.

@@ -72,7 +72,7 @@ fn the_suites_of_others_in_short() {
     link(&ONE, &["-test.run", "^(TestQueryPrograms|TestProgAttachCgroup|TestLinkXDP|TestAttachXDP|TestNetNS.*)$"]);
     selftests(&ONE, |test| ["netns-name.sh", "vlan_hw_filter.sh"].contains(&test));
     python(&ONE, &["TestUnconnectedSockets or TestSystemNetIfAddrs"]);
-    cargo_tests(ONE[0], &["--test", "tempfile"]);
+    cargo_tests(ONE[0], &["--test", "tempfile", "test_basic"]);
 }
 
 #[test]

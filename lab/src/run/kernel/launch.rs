@@ -8,7 +8,7 @@ use crate::{
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
     },
-    world::{GuestSetup, Serving},
+    world::{GuestSetup, Pasta, Serving},
 };
 use lab_base::text;
 use lab_guard::Inside;
@@ -52,6 +52,7 @@ pub(in crate::run) struct Launch {
     pub autopsy: RefCell<Option<Autopsy>>,
     files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
+    network: RefCell<Option<Pasta>>,
     /// Files of the host that the guest has read.
     pub read: RefCell<BTreeMap<PathBuf, FileStamp>>,
 }
@@ -76,6 +77,7 @@ impl Launch {
             autopsy: RefCell::default(),
             files,
             serving: RefCell::default(),
+            network: RefCell::default(),
             read: RefCell::default(),
         }
     }
@@ -95,7 +97,16 @@ impl Launch {
         if world.has_services() {
             world.connect(guest.services()?)?;
         }
+        // A set-up has no network.
+        if let Some(network) = world.network().filter(|_| !self.becomes_snapshot()) {
+            self.network.replace(Some(network.connect(guest.network()?)?));
+        }
         Ok(())
+    }
+
+    /// Whether the guest is saved behind a set-up, for others to begin there.
+    fn becomes_snapshot(&self) -> bool {
+        self.spec.memory_file.is_some()
     }
 
     /// The set-up of guests, if they have one.
@@ -110,6 +121,8 @@ impl Launch {
 
     /// Lines about files that are not whole. The guest's machine must have ended, or have been hung up on.
     pub fn served(&self, lost: bool) -> Vec<String> {
+        // It ends with the machine.
+        self.network.take();
         let Some(served) = self.serving.take().map(Serving::finish) else { return Vec::new() };
         self.read.replace(served.read);
         let failed = served.failed.iter();

@@ -153,6 +153,18 @@ pub const BPF: PackageSet = PackageSet {
     parts: &[],
 };
 
+/// The network of guests that have one.
+pub const PASST: PackageSet = PackageSet {
+    name: "passt",
+    label: "passt",
+    roots: &["passt"],
+    assumed: &[],
+    release: Release::Newest,
+    programs: &[program("passt")],
+    prune: &[],
+    parts: &[],
+};
+
 /// Test suites that others wrote, with their compiler and the programs that they call, for `lab/tests/foreign/`.
 pub const SUITES: PackageSet = PackageSet {
     name: "suites",
@@ -274,8 +286,8 @@ mod tests {
     #[test]
     fn sets_have_directories_of_their_own() {
         let prefixes: std::collections::BTreeSet<_> =
-            [QEMU, SHELL, BPF, SUITES].iter().map(PackageSet::prefix).collect();
-        assert_eq!(prefixes.len(), 4);
+            [QEMU, SHELL, BPF, PASST, SUITES].iter().map(PackageSet::prefix).collect();
+        assert_eq!(prefixes.len(), 5);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }
 

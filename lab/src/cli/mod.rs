@@ -7,6 +7,7 @@ mod cache;
 mod capabilities;
 mod compare;
 mod exec;
+mod exec_words;
 mod help;
 mod history;
 mod kernels;

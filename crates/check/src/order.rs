@@ -23,8 +23,6 @@ pub fn hook_named(name: &str) -> Option<Hook> {
 /// What is to be done with one object.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CheckOrder {
-    /// Path of the object in the guest.
-    pub object: String,
     /// Its name in reports.
     pub name: String,
     /// The programs to load; all if it is empty.

@@ -1,8 +1,8 @@
 //! The guest's end of `lab check`: loads one eBPF object with libbpf, attaches its programs at every hook, sends packets through
 //! them, and writes what it found to standard output, a line of JSON for each fact.
 //!
-//! It reads a [`CheckOrder`] from the file that its only argument names. It exits with 1 where something is not as expected, and
-//! the last line on standard error says what.
+//! Its only argument names a bundle: a [`CheckOrder`] in the first line, and the object behind it. It exits with 1 where something is
+//! not as expected, and the last line on standard error says what.
 
 mod attempt;
 mod hooks;
@@ -32,7 +32,7 @@ enum LoaderError {
     #[error("the order can't be read: {error}")]
     Order { error: serde_json::Error },
     /// There is no order.
-    #[error("usage: lab-loader ORDER")]
+    #[error("usage: lab-loader BUNDLE")]
     Usage,
 }
 
@@ -53,12 +53,11 @@ fn main() -> ExitCode {
 /// Does what the order says; returns what is not as expected.
 fn check() -> Result<Vec<String>, LoaderError> {
     let path = env::args_os().nth(1).map(PathBuf::from).ok_or(LoaderError::Usage)?;
-    let read = |path: &PathBuf| {
-        fs::read(path).map_err(|error| LoaderError::File { path: path.display().to_string(), error })
-    };
-    let order: CheckOrder =
-        serde_json::from_slice(&read(&path)?).map_err(|error| LoaderError::Order { error })?;
-    let object = read(&PathBuf::from(&order.object))?;
+    let bundle = fs::read(&path).map_err(|error| LoaderError::File { path: path.display().to_string(), error })?;
+    let end = bundle.iter().position(|byte| *byte == b'\n').unwrap_or(bundle.len());
+    let (order, object) = bundle.split_at(end);
+    let order: CheckOrder = serde_json::from_slice(order).map_err(|error| LoaderError::Order { error })?;
+    let object = object.get(1..).unwrap_or_default();
     let mut tell = Teller::new(CheckFacts::default());
     let system = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let (release, version) = (system("/proc/sys/kernel/osrelease"), system("/proc/sys/kernel/version"));
@@ -70,7 +69,7 @@ fn check() -> Result<Vec<String>, LoaderError> {
         tell.note(format!("the kernel does not count how often programs run: {error}"));
     }
     settings::modules(&order, &mut tell);
-    let loaded: Vec<Loaded> = load_object(&order, &object, artifacts.as_deref(), &mut tell);
+    let loaded: Vec<Loaded> = load_object(&order, object, artifacts.as_deref(), &mut tell);
     hooks::through_hooks(&order, &loaded, &mut tell);
     tell.fact(FactLine::End);
     let kernel = env::var(KERNEL).unwrap_or_default();

@@ -40,6 +40,11 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// Whether JSON is asked for.
+    pub(super) fn is_json(&self) -> bool {
+        self.json || self.output == Output::Json
+    }
+
     /// Writes a command's output: `what` below a key in JSON, or the text.
     pub(super) fn show(
         &self,
@@ -47,7 +52,7 @@ impl OutputArgs {
         what: &impl serde::Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<(), Error> {
-        if !self.json && self.output == Output::Text {
+        if !self.is_json() {
             return Ok(say::show(text())?);
         }
         show_json(key, what)

@@ -239,7 +239,7 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
 
 /// The agent that was built last, so that a command waits neither for a compiler nor for other labs; a new one only where there
 /// is none, or one of another lab.
-fn built(project: &Project, no_build: bool) -> Result<Selected, Error> {
+pub(super) fn built(project: &Project, no_build: bool) -> Result<Selected, Error> {
     match build(project, true, false) {
         Err(Error::Artifact(ArtifactError::Absent { .. } | ArtifactError::Listing { .. })) if !no_build => {
             build(project, false, false)
@@ -440,7 +440,7 @@ fn file(text: &str) -> Result<(PathBuf, PathBuf), String> {
 }
 
 /// A number is seconds, as of timeout(1).
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let limit = seconds.or_else(|| humantime::parse_duration(text).ok());
     limit.filter(|limit| !limit.is_zero()).ok_or_else(|| format!("`{text}` is no time; write 90, 500ms, 5m or 2h"))
@@ -452,7 +452,7 @@ fn user(text: &str) -> Result<(u32, u32), String> {
 }
 
 /// Memory in MiB.
-fn memory(text: &str) -> Result<u32, String> {
+pub(super) fn memory(text: &str) -> Result<u32, String> {
     let plain = text.trim_end_matches(['i', 'B']);
     let (number, factor) = match plain.strip_suffix(['G', 'g']) {
         Some(number) => (number, 1024),

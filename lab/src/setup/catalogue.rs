@@ -34,6 +34,8 @@ const NETWORK_TOOLS: Fix = Fix::Packages {
 };
 const BPF_COMPILER: Fix = Fix::Packages { packages: private::BPF.roots, commands: &[], set: Some(&private::BPF) };
 
+const ELF_LIBRARY: Fix = Fix::Packages { packages: private::ELF.roots, commands: &[], set: Some(&private::ELF) };
+
 const KERNEL_BUILD: Fix = Fix::Packages {
     packages: &["make", "flex", "bison", "bc", "libelf-dev", "patch"],
     commands: &["make", "flex", "bison", "bc", "patch"],
@@ -48,7 +50,7 @@ const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], s
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
 /// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
-const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+const BUILDS: [&str; 5] = ["Rust", "C compiler", "BPF compiler", "bpf-linker", "libelf"];
 
 /// The list behind both `lab doctor` and `lab setup`.
 pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
@@ -154,6 +156,12 @@ fn for_runs() -> Vec<SetupCheck> {
             probe: bpf_compiler,
             fix: BPF_COMPILER,
         },
+        SetupCheck {
+            name: "libelf",
+            why: "builds libbpf into the loader of `lab check`",
+            probe: elf_library,
+            fix: ELF_LIBRARY,
+        },
         SetupCheck { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
         SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
         SetupCheck {
@@ -256,6 +264,17 @@ fn bpf_compiler(host: &Host) -> CheckState {
             found: "no rustup nightly with rust-src".into(),
             advice: "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`".into(),
         },
+    }
+}
+
+/// Only `lab check` needs it. Other distributions' packages have other names, and some no archives.
+fn elf_library(host: &Host) -> CheckState {
+    if host.on_debian() {
+        return provided(host, ELF_LIBRARY);
+    }
+    CheckState::Warn {
+        found: "not looked for on this distribution".into(),
+        advice: "`lab check` in a checkout needs gelf.h, zlib.h, libelf.a and libz.a".into(),
     }
 }
 

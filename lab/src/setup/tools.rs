@@ -87,9 +87,14 @@ impl Tools {
         private::BPF.find(&self.dir)
     }
 
+    /// The headers and archives that libbpf is built with, if they are in the cache.
+    pub fn elf_library(&self) -> Option<UnpackedSet> {
+        private::ELF.find(&self.dir)
+    }
+
     /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
-        let sets = [&private::QEMU, &private::SHELL, &private::BPF];
+        let sets = [&private::QEMU, &private::SHELL, &private::BPF, &private::ELF];
         sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }
 

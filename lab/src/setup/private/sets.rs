@@ -139,6 +139,17 @@ pub const BPF: PackageSet = PackageSet {
     prune: &["usr/lib/llvm-22/build", "usr/lib/llvm-22/share"],
 };
 
+/// What the loader of `lab check` is built with: headers and archives, which are linked with the host's compiler.
+pub const ELF: PackageSet = PackageSet {
+    name: "elf",
+    label: "libelf and zlib for libbpf",
+    roots: &["libelf-dev", "zlib1g-dev"],
+    assumed: &[("libc6", ""), ("libc6-dev", "libc-dev")],
+    release: Release::Own,
+    programs: &[],
+    prune: &[],
+};
+
 impl PackageSet {
     /// dpkg status stanzas: apt treats these packages as installed.
     pub fn status(&self) -> String {
@@ -208,8 +219,8 @@ mod tests {
 
     #[test]
     fn sets_have_directories_of_their_own() {
-        let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF].iter().map(PackageSet::prefix).collect();
-        assert_eq!(prefixes.len(), 3);
+        let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF, ELF].iter().map(PackageSet::prefix).collect();
+        assert_eq!(prefixes.len(), 4);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }
 

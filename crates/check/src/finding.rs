@@ -23,14 +23,27 @@ pub struct OnKernel {
 
 /// What is worth telling, a line each. The kernels are in the order in which they are compared.
 pub fn findings(kernels: &[OnKernel]) -> Vec<String> {
-    let mut lines = Vec::new();
-    kernels.iter().for_each(|it| hooks_disagree(it, &mut lines));
+    let mut lines = on_each(kernels, hooks_disagree);
     kernels_disagree(kernels, &mut lines);
     loads_disagree(kernels, &mut lines);
-    kernels.iter().for_each(|it| never_ran(it, &mut lines));
+    lines.extend(on_each(kernels, never_ran));
     instructions(kernels, &mut lines);
     lines.truncate(TOLD);
     lines
+}
+
+/// Findings about single kernels. One that several kernels have is told once, with their names.
+fn on_each(kernels: &[OnKernel], find: fn(&CheckFacts) -> Vec<String>) -> Vec<String> {
+    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
+    for it in kernels {
+        for text in find(&it.facts) {
+            match found.iter_mut().find(|(other, _)| *other == text) {
+                Some((_, on)) => on.push(&it.kernel),
+                None => found.push((text, vec![&it.kernel])),
+            }
+        }
+    }
+    found.into_iter().map(|(text, on)| format!("{}: {text}", on.join(", "))).collect()
 }
 
 /// A return value of a program, by its name in include/uapi/linux/pkt_cls.h.
@@ -66,16 +79,17 @@ fn listed(facts: &CheckFacts) -> impl Iterator<Item = &HookFact> {
     facts.hooks.iter().filter(|hook| hook.attach == AttachFact::Listed)
 }
 
-fn hooks_disagree(it: &OnKernel, lines: &mut Vec<String>) {
+fn hooks_disagree(facts: &CheckFacts) -> Vec<String> {
+    let mut lines = Vec::new();
     let mut fates: BTreeMap<(&str, &str), BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
-    for hook in listed(&it.facts) {
+    for hook in listed(facts) {
         for packet in &hook.packets {
             let by_fate = fates.entry((&hook.program, &packet.packet)).or_default();
             by_fate.entry(kind(&packet.fate)).or_default().push(hook.hook.name());
         }
     }
     for ((program, packet), by_fate) in fates.iter().filter(|(_, by_fate)| by_fate.len() > 1) {
-        let run = it.facts.runs.iter().find(|run| run.program == *program && run.packet == *packet);
+        let run = facts.runs.iter().find(|run| run.program == *program && run.packet == *packet);
         let verdict = run.and_then(|run| run.verdict);
         let told: Vec<String> = by_fate.iter().map(|(fate, hooks)| format!("{fate} at {}", hooks.join(", "))).collect();
         let returns = verdict.map_or_else(String::new, |verdict| format!(", which returns {}", action(verdict)));
@@ -86,8 +100,9 @@ fn hooks_disagree(it: &OnKernel, lines: &mut Vec<String>) {
         } else {
             ""
         };
-        lines.push(format!("{}: hooks disagree on program {program}{returns}: packet {packet} is {}{why}", it.kernel, told.join("; ")));
+        lines.push(format!("hooks disagree on program {program}{returns}: packet {packet} is {}{why}", told.join("; ")));
     }
+    lines
 }
 
 fn kernels_disagree(kernels: &[OnKernel], lines: &mut Vec<String>) {
@@ -132,17 +147,17 @@ fn loads_disagree(kernels: &[OnKernel], lines: &mut Vec<String>) {
     }
 }
 
-fn never_ran(it: &OnKernel, lines: &mut Vec<String>) {
+fn never_ran(facts: &CheckFacts) -> Vec<String> {
     let mut idle: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-    for hook in listed(&it.facts) {
+    for hook in listed(facts) {
         for packet in hook.packets.iter().filter(|packet| packet.ran == 0 && !matches!(packet.fate, Fate::Unsent(_))) {
             idle.entry((&hook.program, &packet.packet)).or_default().push(hook.hook.name());
         }
     }
-    for ((program, packet), hooks) in idle {
-        let hooks = hooks.join(", ");
-        lines.push(format!("{}: program {program} is attached at {hooks} and never ran for packet {packet}", it.kernel));
-    }
+    let told = |((program, packet), hooks): ((&str, &str), Vec<&str>)| {
+        format!("program {program} is attached at {} and never ran for packet {packet}", hooks.join(", "))
+    };
+    idle.into_iter().map(told).collect()
 }
 
 fn instructions(kernels: &[OnKernel], lines: &mut Vec<String>) {
@@ -228,8 +243,8 @@ mod tests {
             &[(Hook::ClsactIngress, Fate::Delivered, 1), (Hook::TcxIngress, Fate::Delivered, 1), (Hook::NetkitPeer, Fate::Dropped, 1)],
         );
         assert_eq!(
-            findings(&[one]),
-            ["6.12: hooks disagree on program main, which returns 3, TC_ACT_PIPE: packet p is delivered at clsact/ingress, \
+            findings(&[one.clone(), OnKernel { kernel: "6.17".to_owned(), ..one }]),
+            ["6.12, 6.17: hooks disagree on program main, which returns 3, TC_ACT_PIPE: packet p is delivered at clsact/ingress, \
               tcx/ingress; dropped at netkit/peer; netkit drops packets for every value but -1, 0 and 7, tc and tcx let them \
               pass"]
         );

@@ -7,7 +7,7 @@ use crate::{
 };
 use lab_check::{Attempt, CheckOrder, FactLine, LoadClass, LoadFact, ProgramFact, classify};
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -22,6 +22,8 @@ const LINES: usize = 20;
 const WIDTH: usize = 300;
 /// Where maps are pinned that objects pin by name.
 const PINS: &str = "/sys/fs/bpf";
+/// The directory for artefacts.
+const ARTIFACTS: &str = "LAB_ARTIFACTS";
 /// Programs that are loaded alone, at most.
 const MOST_ALONE: usize = 200;
 
@@ -48,7 +50,6 @@ impl Drop for Loaded<'_> {
 pub fn load_object<'a>(
     order: &CheckOrder,
     bytes: &'a [u8],
-    artifacts: Option<&Path>,
     tell: &mut Teller,
 ) -> Vec<Loaded<'a>> {
     let plain = CheckOrder { only: order.only.clone(), ..CheckOrder::default() };
@@ -66,18 +67,11 @@ pub fn load_object<'a>(
             Err(failure) => failed = Some(failure),
         }
     }
-    let Some(mut failure) = failed else { return Vec::new() };
-    if classify(&failure) == LoadClass::Section {
-        match try_load(order, order, bytes, Attempt::Typed, None, tell) {
-            Ok(loaded) => return vec![loaded],
-            Err(next) => failure = next,
-        }
-    }
-    if let (Some(program), Some(directory)) = (&failure.failed, artifacts)
-        && !failure.verifier.is_empty()
-        && classify(&failure) != LoadClass::TooComplex
+    let Some(failure) = failed else { return Vec::new() };
+    if classify(&failure) == LoadClass::Section
+        && let Ok(loaded) = try_load(order, order, bytes, Attempt::Typed, None, tell)
     {
-        full_log(order, bytes, program, directory, tell);
+        return vec![loaded];
     }
     let Ok(object) = Object::open(bytes, &order.name, PINS) else { return Vec::new() };
     let wanted = |name: &String| order.only.is_empty() || order.only.contains(name);
@@ -148,6 +142,14 @@ fn try_load<'a>(
                 fact.verifier = last_lines(log.lines());
             }
             fact.said = last_lines(said.iter().map(String::as_str));
+            if let Some(program) = fact.failed.clone().filter(|_| !fact.verifier.is_empty() && attempt != Attempt::Alone)
+                && classify(&fact) != LoadClass::TooComplex
+            {
+                let log = full_log(order, settings_of, bytes, &program, tell);
+                if !log.is_empty() {
+                    fact.verifier = last_lines(log.lines());
+                }
+            }
             tell.fact(FactLine::Load(fact.clone()));
             remove_pins(&pins);
             return Err(fact);
@@ -208,21 +210,26 @@ fn types_that_are_missing(object: &Object<'_>, said: &[String], failed: Option<&
     found
 }
 
-/// The whole log of the program that failed, as an artefact.
-fn full_log(order: &CheckOrder, bytes: &[u8], program: &str, directory: &Path, tell: &mut Teller) {
+/// The whole log of the program that failed, which is kept as an artefact. libbpf explains what it put in place of relocations
+/// that it could not resolve in this one alone.
+fn full_log(order: &CheckOrder, settings_of: &CheckOrder, bytes: &[u8], program: &str, tell: &mut Teller) -> String {
     tell.begin(format!("loading program {program} for the verifier's whole log"));
     let _quiet = Messages::collect();
-    let Ok(mut object) = Object::open(bytes, &order.name, PINS) else { return };
-    drop(settings::before(order, &object));
+    let Ok(mut object) = Object::open(bytes, &order.name, PINS) else { return String::new() };
+    drop(settings::before(settings_of, &object));
     prepare(&object, Attempt::Typed, None);
     object.log(|name| if name == program { (INSTRUCTIONS, FULL_LOG) } else { (STATISTICS, LOG) });
     // It fails as before; what is wanted is the log.
     let _failure = object.load();
+    let log = object.log_of(program);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = format!("{}.{program}.verifier.txt", order.name).chars().map(plain).collect();
-    if let Err(error) = fs::write(directory.join(&name), object.log_of(program)) {
+    if let Some(directory) = env::var_os(ARTIFACTS).map(PathBuf::from)
+        && let Err(error) = fs::write(directory.join(&name), &log)
+    {
         tell.note(format!("the verifier's whole log can't be kept: {error}"));
     }
+    log
 }
 
 fn last_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {

@@ -19,8 +19,6 @@ use tell::Teller;
 
 /// The kernel's name, which the lab sets.
 const KERNEL: &str = "LAB_KERNEL";
-/// The directory for artefacts.
-const ARTIFACTS: &str = "LAB_ARTIFACTS";
 
 /// Errors of the loader itself, which are no verdict on the object.
 #[derive(Debug, thiserror::Error)]
@@ -63,13 +61,12 @@ fn check() -> Result<Vec<String>, LoaderError> {
     let (release, version) = (system("/proc/sys/kernel/osrelease"), system("/proc/sys/kernel/version"));
     let version = KernelVersion::from_uname(&release, &version);
     tell.fact(FactLine::Loader { loader: format!("libbpf {}", libbpf::version()), release, version });
-    let artifacts = env::var_os(ARTIFACTS).map(PathBuf::from);
     let stats = libbpf::count_runs();
     if let Err(error) = &stats {
         tell.note(format!("the kernel does not count how often programs run: {error}"));
     }
     settings::modules(&order, &mut tell);
-    let loaded: Vec<Loaded> = load_object(&order, object, artifacts.as_deref(), &mut tell);
+    let loaded: Vec<Loaded> = load_object(&order, object, &mut tell);
     hooks::through_hooks(&order, &loaded, &mut tell);
     tell.fact(FactLine::End);
     let kernel = env::var(KERNEL).unwrap_or_default();

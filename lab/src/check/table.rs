@@ -37,7 +37,7 @@ pub fn told(inputs: &[CheckInput], answers: &[Answer]) -> Told {
             table(input, kernels, &mut out);
             out.push('\n');
         }
-        own.iter().for_each(|answer| failure(answer, &mut out));
+        failures(&own, &mut out);
         let found = found(input, &own);
         count += found.len();
         found.iter().for_each(|line| wrapped(&format!("finding: {line}"), &mut out));
@@ -173,10 +173,34 @@ fn letter(facts: &CheckFacts, program: &str, hook: lab_protocol::Hook) -> char {
     letters.first().map_or(' ', |(_, letter)| *letter)
 }
 
+/// What is not as expected; what several kernels have in common is told once.
+fn failures(own: &[&Answer], out: &mut String) {
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    for answer in own {
+        let mut text = String::new();
+        failure(answer, &mut text);
+        match told.iter_mut().find(|(other, _)| *other == text) {
+            Some((_, on)) => on.push(&answer.kernel),
+            None => told.push((text, vec![&answer.kernel])),
+        }
+    }
+    for (text, on) in told.iter().filter(|(text, _)| !text.is_empty()) {
+        for line in text.lines() {
+            match line.strip_prefix(UNMET) {
+                Some(line) => wrapped(&format!("{}: {line}", on.join(", ")), out),
+                None => *out += &format!("{line}\n"),
+            }
+        }
+    }
+}
+
+/// In front of a line that needs its kernels' names.
+const UNMET: char = '\0';
+
 /// What is not as expected on one kernel, with what can be done.
 fn failure(answer: &Answer, out: &mut String) {
     for line in &answer.unmet {
-        wrapped(&format!("{}: {}", answer.kernel, text::line(line, LINE)), out);
+        *out += &format!("{UNMET}{}\n", text::line(line, LINE));
     }
     let Some(load) = answer.facts.loads.iter().rfind(|load| load.attempt != Attempt::Alone) else { return };
     if load.errno.is_none() || answer.unmet.is_empty() {

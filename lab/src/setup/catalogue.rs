@@ -47,6 +47,8 @@ const SIGNING: Fix =
 const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
 const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
 
+const CLANG: Fix =
+    Fix::Packages { packages: private::CLANG.roots, commands: &["clang-19"], set: Some(&private::CLANG) };
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
 /// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
@@ -73,13 +75,19 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 6] {
+fn for_tests() -> [SetupCheck; 7] {
     [
         SetupCheck {
             name: "zstd",
             why: "packs the archive of `make dist`, which the tests install",
             probe: |host| provided(host, PACKERS),
             fix: PACKERS,
+        },
+        SetupCheck {
+            name: "clang",
+            why: "compiles the objects that `lab check` is tested with",
+            probe: |host| provided(host, CLANG),
+            fix: CLANG,
         },
         SetupCheck {
             name: "Chromium",

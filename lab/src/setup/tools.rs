@@ -94,7 +94,7 @@ impl Tools {
 
     /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
-        let sets = [&private::QEMU, &private::SHELL, &private::BPF, &private::ELF];
+        let sets = [&private::QEMU, &private::SHELL, &private::BPF, &private::ELF, &private::CLANG];
         sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }
 

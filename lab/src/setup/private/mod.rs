@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use archive::{Archive, File};
-pub use sets::{BPF, ELF, PackageSet, QEMU, SHELL};
+pub use sets::{BPF, CLANG, ELF, PackageSet, QEMU, SHELL};
 
 use super::error::SetupError;
 use super::progress::Progress;

@@ -92,6 +92,11 @@ impl Tools {
         private::ELF.find(&self.dir)
     }
 
+    /// The compiler of the objects that the project's own tests check, if it is in the cache.
+    pub fn clang(&self) -> Option<UnpackedSet> {
+        private::CLANG.find(&self.dir)
+    }
+
     /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
         let sets = [&private::QEMU, &private::SHELL, &private::BPF, &private::ELF, &private::CLANG];

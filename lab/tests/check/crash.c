@@ -17,11 +17,14 @@ extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_
 					 struct bpf_ct_opts___lab *opts, __u32 opts__sz) __ksym;
 extern void bpf_ct_release(struct nf_conn *ct) __ksym;
 
+// The options are the last four bytes of the program's stack: what is written beyond them is the caller's frame pointer.
 SEC("tc") int crashes(struct __sk_buff *skb)
 {
-	struct bpf_ct_opts___lab opts = {};
-	struct bpf_sock_tuple tuple = {};
-	struct nf_conn *ct = bpf_skb_ct_lookup(skb, &tuple, 0, &opts, 0);
+	struct {
+		struct bpf_sock_tuple tuple;
+		int opts;
+	} stack = {};
+	struct nf_conn *ct = bpf_skb_ct_lookup(skb, &stack.tuple, 0, (void *)&stack.opts, 0);
 
 	if (ct)
 		bpf_ct_release(ct);

@@ -120,10 +120,14 @@ impl LoadClass {
     /// What can be done about it.
     pub const fn cure(self) -> &'static str {
         match self {
-            Self::Kfunc => "declare the kfunc __weak and ask bpf_ksym_exists() before the call, or require a newer kernel",
+            Self::Kfunc => {
+                "declare the kfunc __weak and ask bpf_ksym_exists() before the call, or require a newer kernel"
+            }
             Self::KfuncSignature => "the prototype in the program is not the kernel's: build a variant per signature",
             Self::KfuncModule => "load the module first (`modules` in check.toml), or declare the kfunc __weak",
-            Self::NotAllowed => "leave this program out (`only` in check.toml), or load it with the type that may call it",
+            Self::NotAllowed => {
+                "leave this program out (`only` in check.toml), or load it with the type that may call it"
+            }
             Self::Helper => "guard the call by a CO-RE check of enum bpf_func_id, or require a newer kernel",
             Self::MapType => "use another type of map on this kernel, or require a newer kernel",
             Self::ProgramType => "leave the program out on this kernel, or require a newer kernel",
@@ -132,13 +136,19 @@ impl LoadClass {
             Self::Kconfig => "declare the extern __weak, or require a kernel with the option",
             Self::Ksym => "declare the extern __weak, and ask whether its address is null",
             Self::Section => "name the type: `types` in check.toml, or a section name that libbpf knows (SEC(\"tc\"))",
-            Self::LegacyMaps => "define maps in SEC(\".maps\"): libbpf 1.x refuses SEC(\"maps\"), other loaders take it",
+            Self::LegacyMaps => {
+                "define maps in SEC(\".maps\"): libbpf 1.x refuses SEC(\"maps\"), other loaders take it"
+            }
             Self::StaticProgram => "make the function global, or move it to .text",
             Self::PinnedMap => "remove the pinned map, or give both objects the same parameters",
             Self::ProgArray => "programs of one prog_array need one type and one expected_attach_type",
-            Self::Memory => "give the guest more memory (--memory 2G), or the map a smaller size (`max_entries` in check.toml)",
+            Self::Memory => {
+                "give the guest more memory (--memory 2G), or the map a smaller size (`max_entries` in check.toml)"
+            }
             Self::Map => "compare the map's type, sizes and flags with what the kernel takes",
-            Self::TooComplex => "split the program by tail calls, or use bpf_loop() or global functions: the limit is 1,000,000 instructions",
+            Self::TooComplex => {
+                "split the program by tail calls, or use bpf_loop() or global functions: the limit is 1,000,000 instructions"
+            }
             Self::Companions => "load it together with the programs that it jumps to",
             Self::Refused => "the kernel refuses BPF: lockdown, or privileges",
             Self::Verifier => "see the verifier's log",
@@ -354,9 +364,20 @@ fn last_words(log: &[String]) -> Option<String> {
         let is_instruction = line.split_once(':').is_some_and(|(number, _)| number.bytes().all(|b| b.is_ascii_digit()));
         !line.is_empty()
             && !is_instruction
-            && !["processed ", ";", "verification time", "stack depth", "func#", "R", "from ", "arg#", "caller:", "callee:"]
-                .iter()
-                .any(|start| line.starts_with(start) && !is_about_a_register(line))
+            && ![
+                "processed ",
+                ";",
+                "verification time",
+                "stack depth",
+                "func#",
+                "R",
+                "from ",
+                "arg#",
+                "caller:",
+                "callee:",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start) && !is_about_a_register(line))
             && !line.starts_with("-- ")
     };
     log.iter().rev().find(is_reason).map(|line| plain(line))
@@ -390,15 +411,35 @@ mod tests {
         use LoadClass as C;
         for (wanted, errno, said, verifier) in [
             (C::Kfunc, -22, "libbpf: extern (func ksym) 'bpf_nosuch': not found in kernel or module BTFs", ""),
-            (C::KfuncModule, -22, "libbpf: extern (func ksym) 'bpf_skb_ct_lookup': not found in kernel or module BTFs", ""),
-            (C::KfuncSignature, -22, "libbpf: extern (func ksym) 'x': func_proto [4] incompatible with vmlinux [58678]", ""),
+            (
+                C::KfuncModule,
+                -22,
+                "libbpf: extern (func ksym) 'bpf_skb_ct_lookup': not found in kernel or module BTFs",
+                "",
+            ),
+            (
+                C::KfuncSignature,
+                -22,
+                "libbpf: extern (func ksym) 'x': func_proto [4] incompatible with vmlinux [58678]",
+                "",
+            ),
             (C::Kfunc, -22, "", "kfunc 'bpf_dynptr_from_skb' is referenced but wasn't resolved"),
             (C::NotAllowed, -13, "", "calling kernel function bpf_fentry_test1 is not allowed"),
             (C::NotAllowed, -22, "", "program of this type cannot use helper bpf_probe_write_user#36"),
             (C::NotAllowed, -22, "", "unknown func bpf_redirect_peer#155"),
             (C::Helper, -22, "", "invalid func unknown#211"),
-            (C::Section, -22, "libbpf: prog 'x': missing BPF prog type, check ELF section name 'classifier/ingress/drop'", ""),
-            (C::LegacyMaps, -95, "libbpf: legacy map definitions in 'maps' section are not supported by libbpf v1.0+", ""),
+            (
+                C::Section,
+                -22,
+                "libbpf: prog 'x': missing BPF prog type, check ELF section name 'classifier/ingress/drop'",
+                "",
+            ),
+            (
+                C::LegacyMaps,
+                -95,
+                "libbpf: legacy map definitions in 'maps' section are not supported by libbpf v1.0+",
+                "",
+            ),
             (C::StaticProgram, -95, "libbpf: program 'static_fn' is static and not supported", ""),
             (C::Core, -22, "", "failed to resolve CO-RE relocation <byte_off> [9] struct x.y (0:1 @ offset 8)"),
             (C::Kconfig, -2, "libbpf: failed to open system Kconfig", ""),

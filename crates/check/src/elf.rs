@@ -26,7 +26,9 @@ pub enum ElfError {
     #[error("it is no ELF file; compile the program with `clang -target bpf -g -O2 -c`")]
     NotElf,
     /// It is an ELF file of another kind.
-    #[error("it is an ELF file for {0}, and not a 64-bit little-endian object for BPF; compile it with `clang -target bpfel`")]
+    #[error(
+        "it is an ELF file for {0}, and not a 64-bit little-endian object for BPF; compile it with `clang -target bpfel`"
+    )]
     NotBpf(String),
     /// It is broken.
     #[error("it is a broken ELF file: {0}")]

@@ -98,11 +98,7 @@ fn verdicts(facts: &CheckFacts, it: &CheckExpectation, wanted: i64) -> Vec<Strin
         .collect()
 }
 
-fn packets(
-    facts: &CheckFacts,
-    it: &CheckExpectation,
-    wrong: impl Fn(&PacketFact) -> Option<String>,
-) -> Vec<String> {
+fn packets(facts: &CheckFacts, it: &CheckExpectation, wrong: impl Fn(&PacketFact) -> Option<String>) -> Vec<String> {
     let concerned = |hook: &&HookFact| {
         hook.attach == AttachFact::Listed
             && it.program.as_ref().is_none_or(|name| *name == hook.program)
@@ -136,21 +132,29 @@ fn differs(packet: &PacketFact, wanted: &[u8]) -> Option<String> {
         return None;
     }
     if seen.len() != wanted.len() {
-        return Some(format!("{} bytes arrived ({}), expected: {}", seen.len() + 12, packet.fate.text(), wanted.len() + 12));
+        return Some(format!(
+            "{} bytes arrived ({}), expected: {}",
+            seen.len() + 12,
+            packet.fate.text(),
+            wanted.len() + 12
+        ));
     }
     let at = seen.iter().zip(&wanted).position(|(seen, wanted)| seen != wanted)?;
     Some(format!("byte {} is {:02x}, expected: {:02x}", at + 12, seen[at], wanted[at]))
 }
 
 fn instructions(facts: &CheckFacts, it: &CheckExpectation, most: u32) -> Vec<String> {
-    let concerned = facts.programs.iter().filter(|program| it.program.as_ref().is_none_or(|name| *name == program.name));
+    let concerned =
+        facts.programs.iter().filter(|program| it.program.as_ref().is_none_or(|name| *name == program.name));
     let concerned: Vec<_> = concerned.collect();
     if concerned.is_empty() {
         return vec![nothing(it, "is loaded")];
     }
     let above = concerned.into_iter().filter(|program| program.instructions() > most);
     above
-        .map(|program| format!("program {}: {} instructions, expected: at most {most}", program.name, program.instructions()))
+        .map(|program| {
+            format!("program {}: {} instructions, expected: at most {most}", program.name, program.instructions())
+        })
         .collect()
 }
 
@@ -191,7 +195,8 @@ mod tests {
 
     #[test]
     fn an_object_must_load_unless_another_end_is_expected() {
-        let failed = facts(vec![load(Some(-22), "extern (func ksym) 'bpf_nosuch': not found in kernel or module BTFs")]);
+        let failed =
+            facts(vec![load(Some(-22), "extern (func ksym) 'bpf_nosuch': not found in kernel or module BTFs")]);
         assert_eq!(unmet(&failed, &[]), ["does not load: kfunc: the kernel has no kfunc bpf_nosuch"]);
         assert!(unmet(&failed, &[expects(Expected::Fails(Some("kfunc".into())))]).is_empty());
         assert!(unmet(&failed, &[expects(Expected::Fails(None))]).is_empty());
@@ -215,7 +220,14 @@ mod tests {
                 packets: vec![PacketFact { packet: "p".into(), ran: 1, fate, changes: Vec::new(), bytes: vec![1; 20] }],
             })
         };
-        let run = RunFact { program: "main".into(), packet: "p".into(), verdict: Some(3), errno: None, changes: Vec::new(), length: 20 };
+        let run = RunFact {
+            program: "main".into(),
+            packet: "p".into(),
+            verdict: Some(3),
+            errno: None,
+            changes: Vec::new(),
+            length: 20,
+        };
         let facts = facts(vec![
             load(None, ""),
             FactLine::Run(run),

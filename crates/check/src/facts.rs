@@ -332,7 +332,10 @@ mod tests {
         ];
         let text: Vec<String> = lines.iter().map(|line| serde_json::to_string(line).unwrap()).collect();
         let facts = CheckFacts::read(&format!("{}\nKernel panic\n{{\"fact\":\"no\"}}\n", text.join("\n")));
-        assert_eq!((&*facts.loader, &*facts.last, facts.complete, facts.foreign), ("libbpf 1.7", "loading x", false, 2));
+        assert_eq!(
+            (&*facts.loader, &*facts.last, facts.complete, facts.foreign),
+            ("libbpf 1.7", "loading x", false, 2)
+        );
         assert!(!facts.loaded_whole() && facts.failure().is_none());
     }
 

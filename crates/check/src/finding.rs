@@ -94,13 +94,15 @@ fn hooks_disagree(facts: &CheckFacts) -> Vec<String> {
         let told: Vec<String> = by_fate.iter().map(|(fate, hooks)| format!("{fate} at {}", hooks.join(", "))).collect();
         let returns = verdict.map_or_else(String::new, |verdict| format!(", which returns {}", action(verdict)));
         // drivers/net/netkit.c, `netkit_xmit`: whatever is none of four values is dropped.
-        let only_netkit = by_fate.get("dropped").is_some_and(|hooks| hooks.iter().all(|hook| hook.starts_with("netkit/")));
+        let only_netkit =
+            by_fate.get("dropped").is_some_and(|hooks| hooks.iter().all(|hook| hook.starts_with("netkit/")));
         let why = if only_netkit && verdict.is_some_and(|verdict| ![-1, 0, 2, 7].contains(&verdict)) {
             "; netkit drops packets for every value but -1, 0 and 7, tc and tcx let them pass"
         } else {
             ""
         };
-        lines.push(format!("hooks disagree on program {program}{returns}: packet {packet} is {}{why}", told.join("; ")));
+        lines
+            .push(format!("hooks disagree on program {program}{returns}: packet {packet} is {}{why}", told.join("; ")));
     }
     lines
 }
@@ -131,7 +133,10 @@ fn kernels_disagree(kernels: &[OnKernel], lines: &mut Vec<String>) {
     for ((program, packet), by_verdict) in verdicts.iter().filter(|(_, by_verdict)| by_verdict.len() > 1) {
         let told: Vec<String> =
             by_verdict.iter().map(|(verdict, on)| format!("{} on {}", action(*verdict), on.join(", "))).collect();
-        lines.push(format!("kernels disagree on what program {program} returns for packet {packet}: {}", told.join("; ")));
+        lines.push(format!(
+            "kernels disagree on what program {program} returns for packet {packet}: {}",
+            told.join("; ")
+        ));
     }
 }
 
@@ -224,7 +229,13 @@ mod tests {
             length: 60,
         }));
         for (hook, fate, ran) in fates {
-            let packet = PacketFact { packet: "p".into(), ran: *ran, fate: fate.clone(), changes: Vec::new(), bytes: Vec::new() };
+            let packet = PacketFact {
+                packet: "p".into(),
+                ran: *ran,
+                fate: fate.clone(),
+                changes: Vec::new(),
+                bytes: Vec::new(),
+            };
             facts.add(FactLine::Hook(HookFact {
                 program: "main".into(),
                 hook: *hook,
@@ -240,13 +251,19 @@ mod tests {
         let one = kernel(
             "6.12",
             5,
-            &[(Hook::ClsactIngress, Fate::Delivered, 1), (Hook::TcxIngress, Fate::Delivered, 1), (Hook::NetkitPeer, Fate::Dropped, 1)],
+            &[
+                (Hook::ClsactIngress, Fate::Delivered, 1),
+                (Hook::TcxIngress, Fate::Delivered, 1),
+                (Hook::NetkitPeer, Fate::Dropped, 1),
+            ],
         );
         assert_eq!(
             findings(&[one.clone(), OnKernel { kernel: "6.17".to_owned(), ..one }]),
-            ["6.12, 6.17: hooks disagree on program main, which returns 3, TC_ACT_PIPE: packet p is delivered at clsact/ingress, \
+            [
+                "6.12, 6.17: hooks disagree on program main, which returns 3, TC_ACT_PIPE: packet p is delivered at clsact/ingress, \
               tcx/ingress; dropped at netkit/peer; netkit drops packets for every value but -1, 0 and 7, tc and tcx let them \
-              pass"]
+              pass"
+            ]
         );
     }
 

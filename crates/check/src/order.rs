@@ -5,14 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The hooks for programs of the type `sched_cls`, in the order of tables.
-pub const HOOKS: [Hook; 6] = [
-    Hook::ClsactIngress,
-    Hook::ClsactEgress,
-    Hook::TcxIngress,
-    Hook::TcxEgress,
-    Hook::NetkitPrimary,
-    Hook::NetkitPeer,
-];
+pub const HOOKS: [Hook; 6] =
+    [Hook::ClsactIngress, Hook::ClsactEgress, Hook::TcxIngress, Hook::TcxEgress, Hook::NetkitPrimary, Hook::NetkitPeer];
 
 /// The hook of that name; `tc/ingress` is the same as `clsact/ingress`.
 pub fn hook_named(name: &str) -> Option<Hook> {

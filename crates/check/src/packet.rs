@@ -13,7 +13,9 @@ const ETHERNET: usize = 14;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PacketError {
     /// It is neither of the two forms.
-    #[error("`{0}` is no packet: write bytes as `hex ff:ff:…`, or `udp 10.0.0.1:1 > 10.0.0.2:2` (udp, tcp; IPv6 as [2001:db8::1]:1)")]
+    #[error(
+        "`{0}` is no packet: write bytes as `hex ff:ff:…`, or `udp 10.0.0.1:1 > 10.0.0.2:2` (udp, tcp; IPv6 as [2001:db8::1]:1)"
+    )]
     Form(String),
     /// Source and destination are of different families.
     #[error("`{0}`: source and destination must both be IPv4 or both be IPv6")]
@@ -33,7 +35,11 @@ pub fn frame(text: &str) -> Result<Vec<u8>, PacketError> {
     let protocol = match kind {
         "hex" => {
             let bytes = bytes_of_hex(rest).ok_or_else(form)?;
-            return if (ETHERNET..=MOST).contains(&bytes.len()) { Ok(bytes) } else { Err(PacketError::Length(bytes.len())) };
+            return if (ETHERNET..=MOST).contains(&bytes.len()) {
+                Ok(bytes)
+            } else {
+                Err(PacketError::Length(bytes.len()))
+            };
         }
         "udp" => 17,
         "tcp" => 6,
@@ -80,7 +86,8 @@ fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], mut content: Vec<u8
     let pseudo = [&source[..], &destination, &[0, protocol], &(content.len() as u16).to_be_bytes()].concat();
     fill_in(protocol, &pseudo, &mut content);
     let length = (20 + content.len()) as u16;
-    let mut header = [&[0x45, 0][..], &length.to_be_bytes(), &[0, 1, 0x40, 0, 64, protocol, 0, 0], &source, &destination].concat();
+    let mut header =
+        [&[0x45, 0][..], &length.to_be_bytes(), &[0, 1, 0x40, 0, 64, protocol, 0, 0], &source, &destination].concat();
     let sum = checksum(&[&header]).to_be_bytes();
     header[10..12].copy_from_slice(&sum);
     [header, content].concat()

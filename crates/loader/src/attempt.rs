@@ -47,11 +47,7 @@ impl Drop for Loaded<'_> {
 }
 
 /// Loads the object as far as it loads. With several results, each has one program.
-pub fn load_object<'a>(
-    order: &CheckOrder,
-    bytes: &'a [u8],
-    tell: &mut Teller,
-) -> Vec<Loaded<'a>> {
+pub fn load_object<'a>(order: &CheckOrder, bytes: &'a [u8], tell: &mut Teller) -> Vec<Loaded<'a>> {
     let plain = CheckOrder { only: order.only.clone(), ..CheckOrder::default() };
     let is_told = has_settings(order);
     let first = try_load(&plain, order, bytes, Attempt::AsIs, None, tell);
@@ -142,7 +138,8 @@ fn try_load<'a>(
                 fact.verifier = last_lines(log.lines());
             }
             fact.said = last_lines(said.iter().map(String::as_str));
-            if let Some(program) = fact.failed.clone().filter(|_| !fact.verifier.is_empty() && attempt != Attempt::Alone)
+            if let Some(program) =
+                fact.failed.clone().filter(|_| !fact.verifier.is_empty() && attempt != Attempt::Alone)
                 && classify(&fact) != LoadClass::TooComplex
             {
                 let log = full_log(order, settings_of, bytes, &program, tell);
@@ -188,7 +185,9 @@ fn prepare(object: &Object<'_>, attempt: Attempt, alone: Option<&str>) {
 
 /// The program that a message is about: the last one that is named.
 fn failed_program(said: &[String]) -> Option<String> {
-    let named = |line: &String| line.split_once("prog '").map(|(_, rest)| rest.split('\'').next().unwrap_or_default().to_owned());
+    let named = |line: &String| {
+        line.split_once("prog '").map(|(_, rest)| rest.split('\'').next().unwrap_or_default().to_owned())
+    };
     said.iter().rev().find_map(named).filter(|name| !name.is_empty())
 }
 
@@ -196,9 +195,15 @@ fn failed_program(said: &[String]) -> Option<String> {
 fn types_that_are_missing(object: &Object<'_>, said: &[String], failed: Option<&str>) -> Vec<String> {
     let mut found = Vec::new();
     for map in object.maps() {
-        let is_named = said.iter().any(|line| line.contains(&format!("map '{}'", map.name())) && line.contains("failed to create"));
+        let is_named = said
+            .iter()
+            .any(|line| line.contains(&format!("map '{}'", map.name())) && line.contains("failed to create"));
         if is_named && libbpf::has_map_type(map.kind()) == Some(false) {
-            found.push(format!("the kernel has no map type {} (map '{}')", libbpf::map_type_name(map.kind()), map.name()));
+            found.push(format!(
+                "the kernel has no map type {} (map '{}')",
+                libbpf::map_type_name(map.kind()),
+                map.name()
+            ));
         }
     }
     let program = object.programs().into_iter().find(|program| Some(&*program.name()) == failed);

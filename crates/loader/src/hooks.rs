@@ -7,7 +7,9 @@ use crate::{
     tell::Teller,
     wire::{self, Route, Seen, Taps, Wire},
 };
-use lab_bpf::{BpfError, BpfLink, Mprog, TcDirection, TcFilter, TcOptions, attach_link, attach_tc, filters, id_of, query};
+use lab_bpf::{
+    BpfError, BpfLink, Mprog, TcDirection, TcFilter, TcOptions, attach_link, attach_tc, filters, id_of, query,
+};
 use lab_check::{AttachFact, CheckOrder, FactLine, Fate, HookFact, PacketFact, RunFact};
 use lab_protocol::{AttachType, Hook};
 use std::{
@@ -24,7 +26,8 @@ const POLL: Duration = Duration::from_millis(2);
 
 /// Tries every program.
 pub fn through_hooks(order: &CheckOrder, loaded: &[Loaded<'_>], tell: &mut Teller) {
-    let all: Vec<ObjectProgram<'_>> = loaded.iter().flat_map(Loaded::programs).filter(|it| it.kind() == SCHED_CLS).collect();
+    let all: Vec<ObjectProgram<'_>> =
+        loaded.iter().flat_map(Loaded::programs).filter(|it| it.kind() == SCHED_CLS).collect();
     if all.is_empty() {
         return;
     }
@@ -72,12 +75,7 @@ enum Attached {
 }
 
 fn at_hook(order: &CheckOrder, wire: &Wire, program: &ObjectProgram<'_>, name: &str, hook: Hook) -> HookFact {
-    let mut fact = HookFact {
-        program: name.to_owned(),
-        hook,
-        attach: AttachFact::Unlisted,
-        packets: Vec::new(),
-    };
+    let mut fact = HookFact { program: name.to_owned(), hook, attach: AttachFact::Unlisted, packets: Vec::new() };
     if let Some(why) = absent(wire, hook) {
         fact.attach = AttachFact::Absent(why);
         return fact;
@@ -100,7 +98,8 @@ fn at_hook(order: &CheckOrder, wire: &Wire, program: &ObjectProgram<'_>, name: &
         Err(error) => fact.attach = AttachFact::Refused(format!("what is attached can't be listed: {error}")),
     }
     if fact.attach == AttachFact::Listed {
-        fact.packets = order.packets.iter().map(|packet| through(wire, program, hook, &packet.name, &packet.frame)).collect();
+        fact.packets =
+            order.packets.iter().map(|packet| through(wire, program, hook, &packet.name, &packet.frame)).collect();
     }
     if let Attached::Filter(Some(filter)) = attached {
         // A filter that can't be removed is still there for the next program, which the kernel then refuses.

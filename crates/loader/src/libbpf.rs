@@ -44,7 +44,11 @@ fn owned(fd: c_int) -> Result<OwnedFd, c_int> {
     if fd < 0 { Err(fd) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
 }
 
-unsafe extern "C" fn print(level: sys::libbpf_print_level, format: *const c_char, arguments: *mut sys::__va_list_tag) -> c_int {
+unsafe extern "C" fn print(
+    level: sys::libbpf_print_level,
+    format: *const c_char,
+    arguments: *mut sys::__va_list_tag,
+) -> c_int {
     let fd = MESSAGES.load(Ordering::Relaxed);
     if level > sys::LIBBPF_INFO || fd < 0 {
         return 0;
@@ -164,11 +168,14 @@ impl<'a> Object<'a> {
             ..Default::default()
         };
         // SAFETY: the bytes live for 'a, the strings until the call returns: libbpf copies them.
-        let object = unsafe { sys::bpf_object__open_mem(bytes.as_ptr().cast(), bytes.len() as u64, &raw const options) };
+        let object =
+            unsafe { sys::bpf_object__open_mem(bytes.as_ptr().cast(), bytes.len() as u64, &raw const options) };
         let errno = -nix::errno::Errno::last_raw();
-        NonNull::new(object)
-            .map(|object| Self { object, logs: Vec::new(), bytes: PhantomData })
-            .ok_or(if errno == 0 { -libc::EINVAL } else { errno })
+        NonNull::new(object).map(|object| Self { object, logs: Vec::new(), bytes: PhantomData }).ok_or(if errno == 0 {
+            -libc::EINVAL
+        } else {
+            errno
+        })
     }
 
     /// Its programs.
@@ -369,7 +376,9 @@ impl ObjectMap<'_> {
     /// Bytes of a key and of a value.
     pub fn sizes(&self) -> (usize, usize) {
         // SAFETY: the object is open.
-        unsafe { (sys::bpf_map__key_size(self.map.as_ptr()) as usize, sys::bpf_map__value_size(self.map.as_ptr()) as usize) }
+        unsafe {
+            (sys::bpf_map__key_size(self.map.as_ptr()) as usize, sys::bpf_map__value_size(self.map.as_ptr()) as usize)
+        }
     }
 
     /// Writes a value. The caller has compared the lengths with [`Self::sizes`].

@@ -1,7 +1,10 @@
 //! What `check.toml` says of an object: modules before it is loaded, types, variables and sizes before the load, contents and slots
 //! after it.
 
-use crate::{libbpf::{self, Object}, tell::Teller};
+use crate::{
+    libbpf::{self, Object},
+    tell::Teller,
+};
 use lab_check::CheckOrder;
 use socket2::{Domain, Socket, Type};
 use std::os::fd::{AsFd, AsRawFd};
@@ -51,8 +54,12 @@ pub fn before(order: &CheckOrder, object: &Object<'_>) -> Vec<String> {
     for (name, value) in &order.globals {
         match object.set_global(name, value) {
             Ok(()) => {}
-            Err(None) => problems.push(format!("globals: the object has no global variable `{name}` with type information")),
-            Err(Some(size)) => problems.push(format!("globals: `{name}` has {size} bytes, the value has {}", value.len())),
+            Err(None) => {
+                problems.push(format!("globals: the object has no global variable `{name}` with type information"))
+            }
+            Err(Some(size)) => {
+                problems.push(format!("globals: `{name}` has {size} bytes, the value has {}", value.len()))
+            }
         }
     }
     for (name, wanted) in &order.maps {
@@ -84,11 +91,20 @@ pub fn after(order: &CheckOrder, object: &Object<'_>) -> Vec<String> {
         let map = object.maps().into_iter().find(|map| map.name() == slot.map);
         let program = object.programs().into_iter().find(|program| program.name() == slot.program);
         let (Some(map), Some(fd)) = (map, program.and_then(|program| program.fd())) else {
-            problems.push(format!("slot {} of `{}`: no such map, or the program `{}` is not loaded", slot.index, slot.map, slot.program));
+            problems.push(format!(
+                "slot {} of `{}`: no such map, or the program `{}` is not loaded",
+                slot.index, slot.map, slot.program
+            ));
             continue;
         };
         if let Err(errno) = map.write(&slot.index.to_ne_bytes(), &fd.to_ne_bytes()) {
-            problems.push(format!("slot {} of `{}`: the kernel refused `{}`: {}", slot.index, slot.map, slot.program, name_of(errno)));
+            problems.push(format!(
+                "slot {} of `{}`: the kernel refused `{}`: {}",
+                slot.index,
+                slot.map,
+                slot.program,
+                name_of(errno)
+            ));
         }
     }
     problems

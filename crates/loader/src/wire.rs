@@ -152,7 +152,11 @@ impl Wire {
     /// The packet with the devices' addresses, where it has none of its own.
     pub fn addressed(&self, route: Route, frame: &[u8]) -> Vec<u8> {
         let mac = |(side, index): (Side, u32)| {
-            self.macs.iter().find(|(of, device, _)| (*of, *device) == (side, index)).map(|(.., mac)| *mac).unwrap_or_default()
+            self.macs
+                .iter()
+                .find(|(of, device, _)| (*of, *device) == (side, index))
+                .map(|(.., mac)| *mac)
+                .unwrap_or_default()
         };
         let mut frame = frame.to_vec();
         for (range, end) in [(0..6, route.to), (6..12, route.from)] {
@@ -173,7 +177,9 @@ impl Wire {
         let (mut every, mut behind) = (Vec::new(), Vec::new());
         for side in [Side::Near, Side::Far] {
             let ns = self.side(side);
-            let open = |kind: u16| ns.run(|| packet_socket(kind)).map_err(|error| WireError::Socket { what: "a packet socket", error });
+            let open = |kind: u16| {
+                ns.run(|| packet_socket(kind)).map_err(|error| WireError::Socket { what: "a packet socket", error })
+            };
             every.push((side, open(libc::ETH_P_ALL as u16)?));
             for kind in &types {
                 behind.push((side, open(*kind)?));

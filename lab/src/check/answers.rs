@@ -4,7 +4,11 @@ use crate::run::evidence;
 use lab_check::{CheckFacts, unmet};
 use lab_guard::bounded;
 use lab_protocol::{ErrorKind, Outcome};
-use lab_record::{rows, run::RunRecord, verdict::{Standing, Verdict}};
+use lab_record::{
+    rows,
+    run::RunRecord,
+    verdict::{Standing, Verdict},
+};
 use std::path::Path;
 
 use super::inputs::CheckInput;

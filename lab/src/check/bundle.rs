@@ -88,7 +88,8 @@ impl CheckPlan {
         files.push((program, place("loader")));
         for input in inputs {
             let path = bundles.directory.path().join(format!("{}.bundle", input.name));
-            let order = serde_json::to_string(&order(input, kernels)).map_err(|error| Error::Host(error.to_string()))?;
+            let order =
+                serde_json::to_string(&order(input, kernels)).map_err(|error| Error::Host(error.to_string()))?;
             let written = File::create(&path).and_then(|mut file| {
                 file.write_all(order.as_bytes())?;
                 file.write_all(b"\n")?;

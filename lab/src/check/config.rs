@@ -3,8 +3,8 @@
 use crate::lists::KernelRange;
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_check::{
-    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, Fate, HOOKS, LoadClass, bytes_of_hex, frame,
-    hook_named,
+    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, Fate, HOOKS, LoadClass, bytes_of_hex,
+    frame, hook_named,
 };
 use lab_guard::bounded;
 use lab_protocol::{Hook, KernelVersion};
@@ -72,8 +72,11 @@ impl CheckConfig {
     /// The first line that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        let text = bounded::text(path)
-            .map_err(|error| ConfigError { file: file.clone(), line: 1, message: error.to_string() })?;
+        let text = bounded::text(path).map_err(|error| ConfigError {
+            file: file.clone(),
+            line: 1,
+            message: error.to_string(),
+        })?;
         Self::parse(&file, &text)
     }
 
@@ -121,9 +124,8 @@ impl CheckConfig {
             };
             order.packets = packets.keys().map(packet).collect::<Result<_, ConfigError>>()?;
         }
-        let keys = [
-            "object", "kernels", "program", "hook", "packet", "load", "verdict", "fate", "bytes", "instructions",
-        ];
+        let keys =
+            ["object", "kernels", "program", "hook", "packet", "load", "verdict", "fate", "bytes", "instructions"];
         for section in top.sections("expect", "this [[expect]]", &keys)? {
             config.expect.extend(expectations(&section, file, &config.order)?);
         }
@@ -204,7 +206,8 @@ fn expectations(section: &Section<'_>, file: &str, order: &CheckOrder) -> Result
         what.push(Expected::Instructions(most));
     }
     if what.is_empty() {
-        let message = format!("{} expects nothing: it needs load, verdict, fate, bytes or instructions", section.name());
+        let message =
+            format!("{} expects nothing: it needs load, verdict, fate, bytes or instructions", section.name());
         return Err(section.error_at("program", message));
     }
     let (object, program) = (section.text("object")?, section.text("program")?);
@@ -232,7 +235,8 @@ fn expected_load(section: &Section<'_>, text: &str) -> Result<Expected, ConfigEr
         ("fails", Some(class)) => {
             let names: Vec<&str> = LoadClass::ALL.iter().map(|class| class.name()).collect();
             let hint = lab_base::nearest::suggest(class, &names);
-            Err(section.error_at("load", format!("`{class}` is no class of failure{hint}; they are {}", names.join(", "))))
+            Err(section
+                .error_at("load", format!("`{class}` is no class of failure{hint}; they are {}", names.join(", "))))
         }
         _ => Err(section.error_at("load", format!("`{text}`: write loads, fails or \"fails: kfunc\""))),
     }
@@ -302,7 +306,10 @@ mod tests {
     fn errors_name_line_key_and_what_would_be_right() {
         assert_eq!(error("hook = []"), "check.toml:1: unknown key `hook` in the file; did you mean `hooks`?");
         assert!(error("hooks = [\"tc\"]").contains("the hooks are clsact/ingress"), "{}", error("hooks = [\"tc\"]"));
-        assert!(error("[[expect]]\nload = \"fails: kfnc\"").starts_with("check.toml:2: `kfnc` is no class of failure; did you mean `kfunc`?"));
+        assert!(
+            error("[[expect]]\nload = \"fails: kfnc\"")
+                .starts_with("check.toml:2: `kfnc` is no class of failure; did you mean `kfunc`?")
+        );
         assert!(error("[packets]\nx = \"udp 1\"").starts_with("check.toml:2: `udp 1` is no packet"));
         assert!(error("[[expect]]\nprogram = \"x\"").contains("expects nothing"));
         assert!(error("[[expect]]\nfate = \"lost\"").contains("is no fate"));

@@ -100,7 +100,11 @@ impl CheckInput {
         let missing = |known: &[&str], what: &'static str, name: &str, line: &str| {
             let hint = lab_base::nearest::suggest(name, known);
             let (path, name) = (self.path.clone(), text::line(name, NAME));
-            if known.contains(&&*name) { Ok(()) } else { Err(InputError::Unknown { origin: origin(line), path, what, name, hint }) }
+            if known.contains(&&*name) {
+                Ok(())
+            } else {
+                Err(InputError::Unknown { origin: origin(line), path, what, name, hint })
+            }
         };
         config.order.only.iter().try_for_each(|name| missing(&programs, "program", name, ""))?;
         config.order.types.keys().try_for_each(|name| missing(&both, "section or program", name, ""))?;
@@ -136,8 +140,10 @@ mod tests {
     #[test]
     fn objects_of_one_name_have_names_of_their_own() {
         let mut names = BTreeSet::new();
-        let told: Vec<String> =
-            ["a/x.o", "b/x.o", "x.bpf.o", "/-.o", "ä b.o"].iter().map(|path| unique(Path::new(path), &mut names)).collect();
+        let told: Vec<String> = ["a/x.o", "b/x.o", "x.bpf.o", "/-.o", "ä b.o"]
+            .iter()
+            .map(|path| unique(Path::new(path), &mut names))
+            .collect();
         assert_eq!(told, ["x", "x.2", "x.bpf", "object", "b"]);
     }
 
@@ -152,7 +158,10 @@ mod tests {
         let told = inputs(&paths, None).unwrap_err().to_string();
         let lines: Vec<&str> = told.lines().collect();
         assert_eq!(lines.len(), 3, "{told}");
-        assert!(lines[0].ends_with("it is no ELF file; compile the program with `clang -target bpf -g -O2 -c`"), "{told}");
+        assert!(
+            lines[0].ends_with("it is no ELF file; compile the program with `clang -target bpf -g -O2 -c`"),
+            "{told}"
+        );
         assert!(lines[1].contains("gone.o") && lines[2].ends_with("it is no regular file"), "{told}");
         let large = std::fs::File::create(dir.path().join("large.o")).unwrap();
         large.set_len(200 << 20).unwrap();

@@ -2,10 +2,13 @@
 
 use super::{answers::Answer, inputs::CheckInput};
 use lab_base::text;
-use lab_check::{AttachFact, Attempt, CheckFacts, Fate, HOOKS, LoadClass, OnKernel, explain, findings};
+use lab_check::{AttachFact, Attempt, CheckFacts, Fate, HOOKS, LoadClass, LoadFact, OnKernel, explain, findings};
 use lab_protocol::AttachType;
 use lab_record::verdict::Standing;
-use std::{collections::{BTreeMap, BTreeSet}, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 /// Columns of the terminal that the table fits.
 const WIDTH: usize = 80;
@@ -47,9 +50,10 @@ pub fn told(inputs: &[CheckInput], answers: &[Answer]) -> Told {
     }
     let hooks = answers.iter().flat_map(|answer| &answer.facts.hooks).flat_map(|hook| &hook.packets).next();
     if hooks.is_some() {
-        out += "insns: verified instructions; then tc, tcx, netkit, two hooks each (ingress and egress,\n\
-                primary and peer): . delivered, c changed, x dropped, r redirected, 0 never ran,\n\
-                ! refused, - no such hook\n\n";
+        out += "Per program: instructions that the verifier looked at; then a letter for each\n\
+                hook: tc ingress and egress, tcx ingress and egress, netkit primary and peer.\n\
+                . delivered  c changed  x dropped  r redirected  0 never ran  ? not sent\n\
+                ! refused  - the kernel has no such hook\n\n";
     }
     Told { text: out, findings: count }
 }
@@ -214,13 +218,14 @@ fn failure(answer: &Answer, out: &mut String) {
             let _never_fails = writeln!(out, "    {}", cut(line, WIDTH - 4));
         }
     }
-    let alone: BTreeMap<bool, Vec<&str>> = answer.facts.loads.iter().filter(|load| load.attempt == Attempt::Alone).fold(
-        BTreeMap::new(),
-        |mut all, load| {
-            all.entry(load.errno.is_none()).or_default().push(load.program.as_deref().unwrap_or_default());
-            all
-        },
-    );
+    let alone: BTreeMap<bool, Vec<&str>> =
+        answer.facts.loads.iter().filter(|load| load.attempt == Attempt::Alone).fold(
+            BTreeMap::new(),
+            |mut all, load| {
+                all.entry(load.errno.is_none()).or_default().push(load.program.as_deref().unwrap_or_default());
+                all
+            },
+        );
     for (loads, names) in alone.iter().rev() {
         let verb = if *loads { "loads" } else { "fails" };
         wrapped(&format!("  alone {verb}: {}", text::line(&names.join(", "), LINE)), out);
@@ -249,6 +254,21 @@ fn wrapped(line: &str, out: &mut String) {
     out.push('\n');
 }
 
+/// Each attempt to load, with what came of it.
+fn attempts(answer: &Answer) -> Vec<serde_json::Value> {
+    let attempt = |load: &LoadFact| {
+        let why = load.errno.map(|_| explain(load));
+        serde_json::json!({
+            "attempt": load.attempt,
+            "program": load.program,
+            "class": why.as_ref().map(|why| why.class.name()),
+            "reason": why.as_ref().map(|why| &why.sentence),
+            "cure": why.as_ref().map(|why| why.class.cure()),
+        })
+    };
+    answer.facts.loads.iter().map(attempt).collect()
+}
+
 /// The same for programs.
 pub fn json(inputs: &[CheckInput], answers: &[Answer]) -> serde_json::Value {
     let object = |input: &CheckInput| {
@@ -258,6 +278,7 @@ pub fn json(inputs: &[CheckInput], answers: &[Answer]) -> serde_json::Value {
                 "kernel": answer.kernel,
                 "standing": answer.standing.word(),
                 "class": answer.facts.failure().map(LoadClass::name),
+                "attempts": attempts(answer),
                 "ended": answer.ended,
                 "unmet": answer.unmet,
                 "splats": answer.splats,

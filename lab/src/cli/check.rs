@@ -5,10 +5,7 @@ use crate::{
     check::{CheckPlan, answers, inputs, json, told},
     error::Error,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
-    project::{
-        Project, absolute,
-        select::Selected,
-    },
+    project::{Project, absolute, select::Selected},
     run::{program::Streams, queue::Isolate},
 };
 use clap::{Args, Parser};

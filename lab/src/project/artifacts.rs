@@ -90,7 +90,9 @@ pub enum ArtifactError {
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
     /// libbpf needs libelf and zlib.
-    #[error("the headers and archives of libelf and zlib, which libbpf is built with, are missing; `lab setup` unpacks them")]
+    #[error(
+        "the headers and archives of libelf and zlib, which libbpf is built with, are missing; `lab setup` unpacks them"
+    )]
     NoElfLibrary,
     /// The agent's package is invalid.
     #[error(transparent)]
@@ -406,7 +408,8 @@ fn object_in(library: &Path, target: &str) -> PathBuf {
 
 /// Reads the built files.
 fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
-    let object = |(target, name): (&str, &str)| Ok((name.to_owned(), read_artifact("the eBPF object", object(target))?));
+    let object =
+        |(target, name): (&str, &str)| Ok((name.to_owned(), read_artifact("the eBPF object", object(target))?));
     let objects = BPF_OBJECTS.into_iter().map(object).collect::<Result<_, ArtifactError>>()?;
     Ok(Artifacts { agent: read_artifact("the guest agent", agent)?, objects })
 }

@@ -61,7 +61,9 @@ impl Builder<'_> {
         let target = self.target_dir(AGENT_DIR);
         let mut args: Vec<OsString> =
             ["build", "--release", "--quiet", "--message-format=json-render-diagnostics"].map(OsString::from).to_vec();
-        args.extend(["--package", LOADER, "--features", "libbpf", "--target", AGENT_TARGET, "--target-dir"].map(Into::into));
+        args.extend(
+            ["--package", LOADER, "--features", "libbpf", "--target", AGENT_TARGET, "--target-dir"].map(Into::into),
+        );
         args.push(target.into());
         let mut include = OsString::from("-I");
         include.push(&elf.include);

@@ -241,7 +241,8 @@ mod tests {
 
     #[test]
     fn sets_have_directories_of_their_own() {
-        let prefixes: std::collections::BTreeSet<_> = [QEMU, SHELL, BPF, ELF, CLANG].iter().map(PackageSet::prefix).collect();
+        let prefixes: std::collections::BTreeSet<_> =
+            [QEMU, SHELL, BPF, ELF, CLANG].iter().map(PackageSet::prefix).collect();
         assert_eq!(prefixes.len(), 5);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }

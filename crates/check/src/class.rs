@@ -1,7 +1,7 @@
 //! Why a load failed: from what the loader and the verifier said, in the order in which causes hide each other, and never from the
 //! error's number alone.
 
-use crate::facts::{Attempt, LoadFact};
+use crate::facts::{CheckFacts, LoadAttempt, LoadFact};
 use lab_protocol::KernelVersion;
 use std::fmt;
 
@@ -230,6 +230,12 @@ pub fn classify(load: &LoadFact) -> LoadClass {
     explain(load).class
 }
 
+/// Why an object did not load as a whole; `None` if it did, or if nothing is known.
+pub fn failure(facts: &CheckFacts) -> Option<LoadClass> {
+    let whole = facts.loads.iter().rfind(|load| load.attempt != LoadAttempt::Alone)?;
+    whole.errno.map(|_| classify(whole))
+}
+
 /// As [`classify`], with a sentence.
 pub fn explain(load: &LoadFact) -> Named {
     let of = |class: LoadClass, sentence: String| Named { class, sentence };
@@ -329,7 +335,7 @@ pub fn explain(load: &LoadFact) -> Named {
     let last = load.said.iter().rev().find(|line| !line.trim().is_empty());
     let sentence = last.map_or_else(|| "the loader gives no reason".to_owned(), |line| plain(line));
     let class = if load.failed.is_none() && sentence.contains("elf") { LoadClass::Object } else { LoadClass::Other };
-    of(if load.attempt == Attempt::Alone { LoadClass::Companions } else { class }, named(&sentence))
+    of(if load.attempt == LoadAttempt::Alone { LoadClass::Companions } else { class }, named(&sentence))
 }
 
 /// A kfunc that was not found.
@@ -396,7 +402,7 @@ mod tests {
     fn load(errno: i32, failed: Option<&str>, said: &[&str], verifier: &[&str]) -> LoadFact {
         let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect();
         LoadFact {
-            attempt: Attempt::AsIs,
+            attempt: LoadAttempt::AsIs,
             program: None,
             errno: Some(errno),
             failed: failed.map(str::to_owned),

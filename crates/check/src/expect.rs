@@ -2,7 +2,7 @@
 
 use crate::{
     class::explain,
-    facts::{AttachFact, Attempt, CheckFacts, HookFact, PacketFact},
+    facts::{AttachFact, CheckFacts, HookFact, LoadAttempt, PacketFact},
     order::{CheckExpectation, Expected},
 };
 
@@ -48,7 +48,7 @@ pub fn unmet(facts: &CheckFacts, expected: &[CheckExpectation]) -> Vec<String> {
 }
 
 fn not_loaded(facts: &CheckFacts) -> String {
-    let last = facts.loads.iter().rfind(|load| load.attempt != Attempt::Alone && load.errno.is_some());
+    let last = facts.loads.iter().rfind(|load| load.attempt != LoadAttempt::Alone && load.errno.is_some());
     match last {
         Some(load) => {
             let why = explain(load);
@@ -66,7 +66,7 @@ fn fails(facts: &CheckFacts, it: &CheckExpectation, class: Option<&str>) -> Opti
             .iter()
             .rfind(|load| load.program.as_ref() == Some(program))
             .or_else(|| facts.loads.iter().rfind(|load| load.failed.as_ref() == Some(program)))?,
-        None => facts.loads.iter().rfind(|load| load.attempt != Attempt::Alone)?,
+        None => facts.loads.iter().rfind(|load| load.attempt != LoadAttempt::Alone)?,
     };
     let wanted = class.map_or_else(|| "a failure".to_owned(), |class| format!("failure `{class}`"));
     if load.errno.is_none() {
@@ -177,7 +177,7 @@ mod tests {
 
     fn load(errno: Option<i32>, said: &str) -> FactLine {
         FactLine::Load(LoadFact {
-            attempt: Attempt::AsIs,
+            attempt: LoadAttempt::AsIs,
             program: None,
             errno,
             failed: None,

@@ -1,6 +1,5 @@
 //! What the loader in a guest found out: a JSON object per line, as soon as each is known, because the next step may end the guest.
 
-use crate::class::LoadClass;
 use lab_protocol::{Hook, KernelVersion};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +11,7 @@ const MAX_PROGRAMS: usize = 10_000;
 /// How the object was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Attempt {
+pub enum LoadAttempt {
     /// As it is.
     AsIs,
     /// With what `check.toml` says of it.
@@ -23,7 +22,7 @@ pub enum Attempt {
     Alone,
 }
 
-impl Attempt {
+impl LoadAttempt {
     /// In reports.
     pub const fn text(self) -> &'static str {
         match self {
@@ -39,7 +38,7 @@ impl Attempt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadFact {
     /// How.
-    pub attempt: Attempt,
+    pub attempt: LoadAttempt,
     /// The only program of this attempt.
     pub program: Option<String>,
     /// The error's number; `None` where the load succeeded.
@@ -89,7 +88,7 @@ pub struct ProgramFact {
     /// Its type: `sched_cls`.
     pub kind: String,
     /// How it was loaded.
-    pub attempt: Attempt,
+    pub attempt: LoadAttempt,
     /// `bpf_prog_info.verified_insns`; 0 where the kernel does not tell.
     pub verified: u32,
     /// Instructions after the verifier's rewriting.
@@ -288,13 +287,7 @@ impl CheckFacts {
 
     /// Whether the whole object was loaded at once.
     pub fn loaded_whole(&self) -> bool {
-        self.loads.iter().any(|load| load.attempt != Attempt::Alone && load.errno.is_none())
-    }
-
-    /// Why it did not load: the first cause.
-    pub fn failure(&self) -> Option<LoadClass> {
-        let whole = self.loads.iter().rfind(|load| load.attempt != Attempt::Alone)?;
-        whole.errno.map(|_| crate::classify(whole))
+        self.loads.iter().any(|load| load.attempt != LoadAttempt::Alone && load.errno.is_none())
     }
 
     /// The sum of the verified instructions.
@@ -336,7 +329,7 @@ mod tests {
             (&*facts.loader, &*facts.last, facts.complete, facts.foreign),
             ("libbpf 1.7", "loading x", false, 2)
         );
-        assert!(!facts.loaded_whole() && facts.failure().is_none());
+        assert!(!facts.loaded_whole());
     }
 
     #[test]

@@ -197,13 +197,13 @@ fn instructions(kernels: &[OnKernel], lines: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Attempt, FactLine, LoadFact, PacketFact, ProgramFact, RunFact};
+    use crate::facts::{FactLine, LoadAttempt, LoadFact, PacketFact, ProgramFact, RunFact};
     use lab_protocol::Hook;
 
     fn kernel(name: &str, instructions: u32, fates: &[(Hook, Fate, u64)]) -> OnKernel {
         let mut facts = CheckFacts::default();
         facts.add(FactLine::Load(LoadFact {
-            attempt: Attempt::AsIs,
+            attempt: LoadAttempt::AsIs,
             program: None,
             errno: None,
             failed: None,
@@ -215,7 +215,7 @@ mod tests {
             name: "main".into(),
             section: "tc".into(),
             kind: "sched_cls".into(),
-            attempt: Attempt::AsIs,
+            attempt: LoadAttempt::AsIs,
             verified: instructions,
             translated: 9,
             stats: None,

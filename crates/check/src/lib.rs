@@ -18,12 +18,12 @@ mod fuzz;
 mod order;
 mod packet;
 
-pub use class::{LoadClass, Named, classify, explain};
+pub use class::{LoadClass, Named, classify, explain, failure};
 pub use elf::{ElfError, ElfObject, ElfProgram, MAX_OBJECT, inspect};
 pub use expect::unmet;
 pub use facts::{
-    AttachFact, Attempt, CheckFacts, FactLine, Fate, HookFact, LoadFact, MAX_LINE, PacketFact, ProgramFact, RunFact,
-    VerifierStats,
+    AttachFact, CheckFacts, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE, PacketFact, ProgramFact,
+    RunFact, VerifierStats,
 };
 pub use finding::{OnKernel, findings};
 pub use order::{CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, hook_named};

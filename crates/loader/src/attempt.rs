@@ -5,7 +5,7 @@ use crate::{
     settings,
     tell::Teller,
 };
-use lab_check::{Attempt, CheckOrder, FactLine, LoadClass, LoadFact, ProgramFact, classify};
+use lab_check::{CheckOrder, FactLine, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -28,44 +28,44 @@ const ARTIFACTS: &str = "LAB_ARTIFACTS";
 const MOST_ALONE: usize = 200;
 
 /// A loaded object.
-pub struct Loaded<'a> {
+pub struct LoadedObject<'a> {
     object: Object<'a>,
     pins: PathBuf,
 }
 
-impl Loaded<'_> {
+impl LoadedObject<'_> {
     /// Its programs that the kernel has.
     pub fn programs(&self) -> Vec<ObjectProgram<'_>> {
         self.object.programs().into_iter().filter(|program| program.fd().is_some()).collect()
     }
 }
 
-impl Drop for Loaded<'_> {
+impl Drop for LoadedObject<'_> {
     fn drop(&mut self) {
         remove_pins(&self.pins);
     }
 }
 
 /// Loads the object as far as it loads. With several results, each has one program.
-pub fn load_object<'a>(order: &CheckOrder, bytes: &'a [u8], tell: &mut Teller) -> Vec<Loaded<'a>> {
+pub fn load_object<'a>(order: &CheckOrder, bytes: &'a [u8], tell: &mut Teller) -> Vec<LoadedObject<'a>> {
     let plain = CheckOrder { only: order.only.clone(), ..CheckOrder::default() };
     let is_told = has_settings(order);
-    let first = try_load(&plain, order, bytes, Attempt::AsIs, None, tell);
+    let first = try_load(&plain, order, bytes, LoadAttempt::AsIs, None, tell);
     let mut failed = match first {
         Ok(loaded) if !is_told => return vec![loaded],
-        // Loaded again with what check.toml says.
+        // LoadedObject again with what check.toml says.
         Ok(_) => None,
         Err(failure) => Some(failure),
     };
     if is_told {
-        match try_load(order, order, bytes, Attempt::AsTold, None, tell) {
+        match try_load(order, order, bytes, LoadAttempt::AsTold, None, tell) {
             Ok(loaded) => return vec![loaded],
             Err(failure) => failed = Some(failure),
         }
     }
     let Some(failure) = failed else { return Vec::new() };
     if classify(&failure) == LoadClass::Section
-        && let Ok(loaded) = try_load(order, order, bytes, Attempt::Typed, None, tell)
+        && let Ok(loaded) = try_load(order, order, bytes, LoadAttempt::Typed, None, tell)
     {
         return vec![loaded];
     }
@@ -76,7 +76,7 @@ pub fn load_object<'a>(order: &CheckOrder, bytes: &'a [u8], tell: &mut Teller) -
     if names.len() < 2 || names.len() > MOST_ALONE {
         return Vec::new();
     }
-    let alone = names.into_iter().map(|name| try_load(order, order, bytes, Attempt::Alone, Some(name), tell));
+    let alone = names.into_iter().map(|name| try_load(order, order, bytes, LoadAttempt::Alone, Some(name), tell));
     alone.flatten().collect()
 }
 
@@ -89,10 +89,10 @@ fn try_load<'a>(
     settings_of: &CheckOrder,
     order: &CheckOrder,
     bytes: &'a [u8],
-    attempt: Attempt,
+    attempt: LoadAttempt,
     alone: Option<String>,
     tell: &mut Teller,
-) -> Result<Loaded<'a>, LoadFact> {
+) -> Result<LoadedObject<'a>, LoadFact> {
     let whom = alone.as_ref().map_or_else(|| order.name.clone(), |program| format!("program {program}"));
     tell.begin(format!("loading {whom} {}", attempt.text()));
     let start = Instant::now();
@@ -139,7 +139,7 @@ fn try_load<'a>(
             }
             fact.said = last_lines(said.iter().map(String::as_str));
             if let Some(program) =
-                fact.failed.clone().filter(|_| !fact.verifier.is_empty() && attempt != Attempt::Alone)
+                fact.failed.clone().filter(|_| !fact.verifier.is_empty() && attempt != LoadAttempt::Alone)
                 && classify(&fact) != LoadClass::TooComplex
             {
                 let log = full_log(order, settings_of, bytes, &program, tell);
@@ -154,7 +154,7 @@ fn try_load<'a>(
     };
     fact.said = last_lines(said.iter().map(String::as_str));
     tell.fact(FactLine::Load(fact));
-    let loaded = Loaded { object, pins };
+    let loaded = LoadedObject { object, pins };
     for program in loaded.programs() {
         let name = program.name();
         let listed = libbpf::listed(&program);
@@ -172,9 +172,9 @@ fn try_load<'a>(
 }
 
 /// Chooses what is loaded, and types.
-fn prepare(object: &Object<'_>, attempt: Attempt, alone: Option<&str>) {
+fn prepare(object: &Object<'_>, attempt: LoadAttempt, alone: Option<&str>) {
     for program in object.programs() {
-        if matches!(attempt, Attempt::Typed | Attempt::Alone) && program.kind() == 0 {
+        if matches!(attempt, LoadAttempt::Typed | LoadAttempt::Alone) && program.kind() == 0 {
             program.set_kind(SCHED_CLS);
         }
         if let Some(alone) = alone {
@@ -222,7 +222,7 @@ fn full_log(order: &CheckOrder, settings_of: &CheckOrder, bytes: &[u8], program:
     let _quiet = Messages::collect();
     let Ok(mut object) = Object::open(bytes, &order.name, PINS) else { return String::new() };
     drop(settings::before(settings_of, &object));
-    prepare(&object, Attempt::Typed, None);
+    prepare(&object, LoadAttempt::Typed, None);
     object.log(|name| if name == program { (INSTRUCTIONS, FULL_LOG) } else { (STATISTICS, LOG) });
     // It fails as before; what is wanted is the log.
     let _failure = object.load();

@@ -1,11 +1,11 @@
 //! Attaches the loaded programs at every hook, asks the kernel what it lists there, and sends packets through.
 
 use crate::{
-    attempt::Loaded,
+    attempt::LoadedObject,
     libbpf::{self, ObjectProgram, SCHED_CLS},
     settings::name_of,
     tell::Teller,
-    wire::{self, Route, Seen, Taps, Wire},
+    wire::{self, HookPath, SeenFrame, Taps, Wire},
 };
 use lab_bpf::{
     BpfError, BpfLink, Mprog, TcDirection, TcFilter, TcOptions, attach_link, attach_tc, filters, id_of, query,
@@ -25,9 +25,9 @@ const ALTOGETHER: Duration = Duration::from_millis(800);
 const POLL: Duration = Duration::from_millis(2);
 
 /// Tries every program.
-pub fn through_hooks(order: &CheckOrder, loaded: &[Loaded<'_>], tell: &mut Teller) {
+pub fn through_hooks(order: &CheckOrder, loaded: &[LoadedObject<'_>], tell: &mut Teller) {
     let all: Vec<ObjectProgram<'_>> =
-        loaded.iter().flat_map(Loaded::programs).filter(|it| it.kind() == SCHED_CLS).collect();
+        loaded.iter().flat_map(LoadedObject::programs).filter(|it| it.kind() == SCHED_CLS).collect();
     if all.is_empty() {
         return;
     }
@@ -171,14 +171,14 @@ fn through(wire: &Wire, program: &ObjectProgram<'_>, hook: Hook, packet: &str, f
 }
 
 /// Waits for the packet where it may come out.
-fn watch(taps: &Taps, route: Route, frame: &[u8], ran: impl Fn() -> bool) -> (Fate, Vec<u8>) {
+fn watch(taps: &Taps, route: HookPath, frame: &[u8], ran: impl Fn() -> bool) -> (Fate, Vec<u8>) {
     let start = Instant::now();
     let mut run_at = None;
     let mut elsewhere: Option<(String, Vec<u8>)> = None;
     loop {
         let (every, behind) = taps.seen();
         let arrived = if route.is_ingress { &behind } else { &every };
-        let at_goal = |seen: &&Seen| (seen.side, seen.ifindex) == route.to && !seen.is_outgoing;
+        let at_goal = |seen: &&SeenFrame| (seen.side, seen.ifindex) == route.to && !seen.is_outgoing;
         if let Some(seen) = arrived.iter().find(at_goal) {
             let fate = if seen.bytes == frame { Fate::Delivered } else { Fate::Changed };
             return (fate, seen.bytes.clone());
@@ -201,7 +201,7 @@ fn watch(taps: &Taps, route: Route, frame: &[u8], ran: impl Fn() -> bool) -> (Fa
 }
 
 /// Where a packet went instead, if that is what was seen.
-fn strayed(seen: &Seen, route: Route) -> Option<(String, Vec<u8>)> {
+fn strayed(seen: &SeenFrame, route: HookPath) -> Option<(String, Vec<u8>)> {
     let place = (seen.side, seen.ifindex);
     let name = wire::name(seen.side, seen.ifindex);
     let device = match (place == route.from, place == route.to, seen.is_outgoing) {

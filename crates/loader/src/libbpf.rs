@@ -412,7 +412,7 @@ pub fn listed(program: &impl AsFd) -> Option<Listed> {
     let fd = program.as_fd().as_raw_fd();
     // SAFETY: the structure and its size; all addresses in it are null.
     let done = unsafe { sys::bpf_prog_get_info_by_fd(fd, &raw mut info, &raw mut length) };
-    (done == 0).then(|| Listed {
+    (done == 0).then_some(Listed {
         verified: info.verified_insns,
         translated: info.xlated_prog_len / 8,
         ran: info.run_cnt,

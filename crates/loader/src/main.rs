@@ -11,7 +11,7 @@ mod settings;
 mod tell;
 mod wire;
 
-use attempt::{Loaded, load_object};
+use attempt::{LoadedObject, load_object};
 use lab_check::{CheckFacts, CheckOrder, FactLine, unmet};
 use lab_protocol::KernelVersion;
 use std::{env, fs, path::PathBuf, process::ExitCode};
@@ -66,7 +66,7 @@ fn check() -> Result<Vec<String>, LoaderError> {
         tell.note(format!("the kernel does not count how often programs run: {error}"));
     }
     settings::modules(&order, &mut tell);
-    let loaded: Vec<Loaded> = load_object(&order, object, &mut tell);
+    let loaded: Vec<LoadedObject> = load_object(&order, object, &mut tell);
     hooks::through_hooks(&order, &loaded, &mut tell);
     tell.fact(FactLine::End);
     let kernel = env::var(KERNEL).unwrap_or_default();

@@ -66,7 +66,7 @@ pub enum WireError {
 
 /// A packet that was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenFrame {
     pub side: Side,
     pub ifindex: u32,
     pub is_outgoing: bool,
@@ -75,7 +75,7 @@ pub struct Seen {
 
 /// Where packets for a hook are sent, and where they arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
+pub struct HookPath {
     pub from: (Side, u32),
     pub to: (Side, u32),
     /// Whether the hook is at the receiving device: what is captured there for every protocol is from before the hook.
@@ -91,15 +91,15 @@ pub const fn device(hook: Hook) -> u32 {
 }
 
 /// The way of a packet through the hook.
-pub const fn route(hook: Hook) -> Route {
+pub const fn route(hook: Hook) -> HookPath {
     let (near, far) = match hook {
         Hook::NetkitPrimary | Hook::NetkitPeer => ((Side::Near, NETKIT.near.1), (Side::Far, NETKIT.far.1)),
         _ => ((Side::Near, VETH.near.1), (Side::Far, VETH.far.1)),
     };
     match hook {
-        Hook::ClsactIngress | Hook::TcxIngress => Route { from: far, to: near, is_ingress: true },
-        Hook::NetkitPeer => Route { from: far, to: near, is_ingress: false },
-        _ => Route { from: near, to: far, is_ingress: false },
+        Hook::ClsactIngress | Hook::TcxIngress => HookPath { from: far, to: near, is_ingress: true },
+        Hook::NetkitPeer => HookPath { from: far, to: near, is_ingress: false },
+        _ => HookPath { from: near, to: far, is_ingress: false },
     }
 }
 
@@ -150,7 +150,7 @@ impl Wire {
     }
 
     /// The packet with the devices' addresses, where it has none of its own.
-    pub fn addressed(&self, route: Route, frame: &[u8]) -> Vec<u8> {
+    pub fn addressed(&self, route: HookPath, frame: &[u8]) -> Vec<u8> {
         let mac = |(side, index): (Side, u32)| {
             self.macs
                 .iter()
@@ -206,7 +206,7 @@ pub struct Taps {
 
 impl Taps {
     /// What was seen since the last call: of every protocol, and behind the hooks of ingress.
-    pub fn seen(&self) -> (Vec<Seen>, Vec<Seen>) {
+    pub fn seen(&self) -> (Vec<SeenFrame>, Vec<SeenFrame>) {
         let take = |sockets: &[(Side, Socket)]| {
             let all = sockets.iter().flat_map(|(side, socket)| std::iter::from_fn(|| receive(*side, socket)));
             all.collect()
@@ -221,7 +221,7 @@ fn packet_socket(kind: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn receive(side: Side, socket: &Socket) -> Option<Seen> {
+fn receive(side: Side, socket: &Socket) -> Option<SeenFrame> {
     let mut buffer = [0; SNAP];
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let received = loop {
@@ -233,7 +233,7 @@ fn receive(side: Side, socket: &Socket) -> Option<Seen> {
     };
     let (ifindex, kind) = received.address.map_or((0, 0), |from| (from.ifindex() as u32, from.pkttype()));
     let length = received.bytes.min(SNAP);
-    Some(Seen { side, ifindex, is_outgoing: kind == libc::PACKET_OUTGOING, bytes: buffer[..length].to_vec() })
+    Some(SeenFrame { side, ifindex, is_outgoing: kind == libc::PACKET_OUTGOING, bytes: buffer[..length].to_vec() })
 }
 
 /// The address of a device for packet sockets.

@@ -18,7 +18,7 @@ const MOST: u64 = 64 << 20;
 
 /// What is known of one object on one kernel.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct CheckAnswer {
     /// The object's name.
     pub object: String,
     /// The kernel's.
@@ -35,7 +35,7 @@ pub struct Answer {
     pub splats: Vec<String>,
 }
 
-impl Answer {
+impl CheckAnswer {
     /// Whether the kernel did not survive.
     pub fn is_crash(&self) -> bool {
         self.ended.is_some() && !self.facts.complete
@@ -43,7 +43,7 @@ impl Answer {
 }
 
 /// The answers of a run, by object and kernel in the order of the plan.
-pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<Answer> {
+pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<CheckAnswer> {
     let mut all = Vec::new();
     for input in inputs {
         for (kernel, cell, verdict) in record.verdicts().filter(|(_, cell, _)| !rows::is_row(&cell.id)) {
@@ -61,7 +61,7 @@ pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<Ans
             if let Some(why) = &ended {
                 unmet = vec![format!("{why}; it was at: {}", facts.last)];
             }
-            all.push(Answer {
+            all.push(CheckAnswer {
                 object: input.name.clone(),
                 kernel: kernel.facts.id.to_string(),
                 facts,

@@ -9,7 +9,7 @@ mod config;
 mod inputs;
 mod table;
 
-pub use answers::{Answer, answers};
+pub use answers::{CheckAnswer, answers};
 pub use bundle::{Bundles, CheckPlan};
 pub use config::{CheckConfig, Conditional};
 pub use inputs::{CheckInput, InputError, inputs};

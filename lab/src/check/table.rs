@@ -1,8 +1,8 @@
 //! The table of a check, its findings, and the same as JSON.
 
-use super::{answers::Answer, inputs::CheckInput};
+use super::{answers::CheckAnswer, inputs::CheckInput};
 use lab_base::text;
-use lab_check::{AttachFact, Attempt, CheckFacts, Fate, HOOKS, LoadClass, LoadFact, OnKernel, explain, findings};
+use lab_check::{AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings};
 use lab_protocol::AttachType;
 use lab_record::verdict::Standing;
 use std::{
@@ -30,11 +30,11 @@ pub struct Told {
 }
 
 /// Everything about the objects.
-pub fn told(inputs: &[CheckInput], answers: &[Answer]) -> Told {
+pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer]) -> Told {
     let mut out = String::new();
     let mut count = 0;
     for input in inputs {
-        let own: Vec<&Answer> = answers.iter().filter(|answer| answer.object == input.name).collect();
+        let own: Vec<&CheckAnswer> = answers.iter().filter(|answer| answer.object == input.name).collect();
         let block = (WIDTH - NAMES) / KERNEL;
         for kernels in own.chunks(block) {
             table(input, kernels, &mut out);
@@ -59,7 +59,7 @@ pub fn told(inputs: &[CheckInput], answers: &[Answer]) -> Told {
 }
 
 /// Findings of one object.
-fn found(input: &CheckInput, own: &[&Answer]) -> Vec<String> {
+fn found(input: &CheckInput, own: &[&CheckAnswer]) -> Vec<String> {
     let kernels: Vec<OnKernel> =
         own.iter().map(|answer| OnKernel { kernel: answer.kernel.clone(), facts: answer.facts.clone() }).collect();
     let mut lines: Vec<String> = findings(&kernels).into_iter().map(|line| text::line(&line, LINE)).collect();
@@ -70,7 +70,7 @@ fn found(input: &CheckInput, own: &[&Answer]) -> Vec<String> {
     /// `bpf_redirect_peer`, `enum bpf_func_id`.
     const REDIRECT_PEER: u32 = 155;
     for program in input.object.programs.iter().filter(|program| program.helpers.contains(&REDIRECT_PEER)) {
-        let at_netkit = |answer: &&Answer| {
+        let at_netkit = |answer: &&CheckAnswer| {
             answer.facts.hooks.iter().any(|hook| {
                 hook.program == program.name
                     && hook.hook.attach_type() == AttachType::Netkit
@@ -95,7 +95,7 @@ fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width { text } else { text.chars().take(width - 1).chain(['…']).collect() }
 }
 
-fn table(input: &CheckInput, kernels: &[&Answer], out: &mut String) {
+fn table(input: &CheckInput, kernels: &[&CheckAnswer], out: &mut String) {
     let mut row = |first: &str, cells: &mut dyn Iterator<Item = String>| {
         let mut line = format!("{:NAMES$}", cut(first, NAMES - 1));
         cells.for_each(|cell| line += &format!("{:KERNEL$}", cut(&cell, KERNEL - 1)));
@@ -115,17 +115,17 @@ fn table(input: &CheckInput, kernels: &[&Answer], out: &mut String) {
 }
 
 /// One word about loading.
-fn load(answer: &Answer) -> String {
+fn load(answer: &CheckAnswer) -> String {
     if answer.is_crash() {
         return match answer.standing {
             Standing::NotRun => "not run".to_owned(),
             _ => "ended early".to_owned(),
         };
     }
-    match (answer.facts.loaded_whole(), answer.facts.failure()) {
+    match (answer.facts.loaded_whole(), lab_check::failure(&answer.facts)) {
         (true, _) => {
             let how = answer.facts.loads.iter().find(|load| load.errno.is_none()).map(|load| load.attempt);
-            if how == Some(Attempt::Typed) { "ok, types set".to_owned() } else { "ok".to_owned() }
+            if how == Some(LoadAttempt::Typed) { "ok, types set".to_owned() } else { "ok".to_owned() }
         }
         (false, Some(class)) => format!("✗ {class}"),
         (false, None) => "✗".to_owned(),
@@ -178,7 +178,7 @@ fn letter(facts: &CheckFacts, program: &str, hook: lab_protocol::Hook) -> char {
 }
 
 /// What is not as expected; what several kernels have in common is told once.
-fn failures(own: &[&Answer], out: &mut String) {
+fn failures(own: &[&CheckAnswer], out: &mut String) {
     let mut told: Vec<(String, Vec<&str>)> = Vec::new();
     for answer in own {
         let mut text = String::new();
@@ -202,11 +202,11 @@ fn failures(own: &[&Answer], out: &mut String) {
 const UNMET: char = '\0';
 
 /// What is not as expected on one kernel, with what can be done.
-fn failure(answer: &Answer, out: &mut String) {
+fn failure(answer: &CheckAnswer, out: &mut String) {
     for line in &answer.unmet {
         *out += &format!("{UNMET}{}\n", text::line(line, LINE));
     }
-    let Some(load) = answer.facts.loads.iter().rfind(|load| load.attempt != Attempt::Alone) else { return };
+    let Some(load) = answer.facts.loads.iter().rfind(|load| load.attempt != LoadAttempt::Alone) else { return };
     if load.errno.is_none() || answer.unmet.is_empty() {
         return;
     }
@@ -219,7 +219,7 @@ fn failure(answer: &Answer, out: &mut String) {
         }
     }
     let alone: BTreeMap<bool, Vec<&str>> =
-        answer.facts.loads.iter().filter(|load| load.attempt == Attempt::Alone).fold(
+        answer.facts.loads.iter().filter(|load| load.attempt == LoadAttempt::Alone).fold(
             BTreeMap::new(),
             |mut all, load| {
                 all.entry(load.errno.is_none()).or_default().push(load.program.as_deref().unwrap_or_default());
@@ -255,7 +255,7 @@ fn wrapped(line: &str, out: &mut String) {
 }
 
 /// Each attempt to load, with what came of it.
-fn attempts(answer: &Answer) -> Vec<serde_json::Value> {
+fn attempts(answer: &CheckAnswer) -> Vec<serde_json::Value> {
     let attempt = |load: &LoadFact| {
         let why = load.errno.map(|_| explain(load));
         serde_json::json!({
@@ -270,14 +270,14 @@ fn attempts(answer: &Answer) -> Vec<serde_json::Value> {
 }
 
 /// The same for programs.
-pub fn json(inputs: &[CheckInput], answers: &[Answer]) -> serde_json::Value {
+pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer]) -> serde_json::Value {
     let object = |input: &CheckInput| {
-        let own: Vec<&Answer> = answers.iter().filter(|answer| answer.object == input.name).collect();
+        let own: Vec<&CheckAnswer> = answers.iter().filter(|answer| answer.object == input.name).collect();
         let kernels = own.iter().map(|answer| {
             serde_json::json!({
                 "kernel": answer.kernel,
                 "standing": answer.standing.word(),
-                "class": answer.facts.failure().map(LoadClass::name),
+                "class": lab_check::failure(&answer.facts).map(LoadClass::name),
                 "attempts": attempts(answer),
                 "ended": answer.ended,
                 "unmet": answer.unmet,

@@ -31,10 +31,10 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     strict: bool,
     /// Memory of the guests: 512M, 2G. Default: 1G, or what kernels.toml has for the kernel if that is more.
-    #[arg(long, value_name = "SIZE", value_parser = super::exec::memory)]
+    #[arg(long, value_name = "SIZE", value_parser = super::args::memory)]
     memory: Option<u32>,
     /// End an object's check on a kernel after this time: 90, 5m.
-    #[arg(long, value_name = "TIME", value_parser = super::exec::time)]
+    #[arg(long, value_name = "TIME", value_parser = super::args::time)]
     timeout: Option<Duration>,
     /// Boot every guest. By default, guests are restored from snapshots of booted guests.
     #[arg(long)]

@@ -56,7 +56,7 @@ pub(super) struct ExecArgs {
     name: Option<String>,
     /// End the command after this time: 90, 500ms, 5m. It is sent SIGTERM, and SIGKILL five seconds later. The exit code is
     /// then 124.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = super::args::time)]
     timeout: Option<Duration>,
     /// Set a variable, NAME=VALUE, or pass on the caller's, NAME; repeatable.
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -85,7 +85,7 @@ pub(super) struct ExecArgs {
     #[arg(long, value_name = "FILE")]
     module: Vec<PathBuf>,
     /// Limit of what the command may write to the guest's memory: 256M, 2G. Default: half of it.
-    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    #[arg(long, value_name = "SIZE", value_parser = super::args::memory)]
     overlay: Option<u32>,
     /// Working directory in the guest. Default: this one with --root host and none, else /.
     #[arg(long, value_name = "DIR")]
@@ -97,7 +97,7 @@ pub(super) struct ExecArgs {
     #[arg(long, value_name = "N", value_parser = super::args::within(1, 64))]
     cpus: Option<u32>,
     /// Memory of the guest: 512M, 2G. Default: 1G, or what kernels.toml has for the kernel if that is more.
-    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    #[arg(long, value_name = "SIZE", value_parser = super::args::memory)]
     memory: Option<u32>,
     /// Kernel parameters, as on the kernel's command line; repeatable.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
@@ -439,27 +439,9 @@ fn file(text: &str) -> Result<(PathBuf, PathBuf), String> {
     Ok((PathBuf::from(file), absolute))
 }
 
-/// A number is seconds, as of timeout(1).
-pub(super) fn time(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let limit = seconds.or_else(|| humantime::parse_duration(text).ok());
-    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| format!("`{text}` is no time; write 90, 500ms, 5m or 2h"))
-}
-
 fn user(text: &str) -> Result<(u32, u32), String> {
     let (user, group) = text.split_once(':').unwrap_or((text, text));
     user.parse().ok().zip(group.parse().ok()).ok_or_else(|| format!("`{text}` is not UID or UID:GID, in numbers"))
-}
-
-/// Memory in MiB.
-pub(super) fn memory(text: &str) -> Result<u32, String> {
-    let plain = text.trim_end_matches(['i', 'B']);
-    let (number, factor) = match plain.strip_suffix(['G', 'g']) {
-        Some(number) => (number, 1024),
-        None => (plain.strip_suffix(['M', 'm']).unwrap_or(plain), 1),
-    };
-    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
-    mib.filter(|mib| (128..=1 << 20).contains(mib)).ok_or_else(|| format!("`{text}` is no size from 128M to 1024G"))
 }
 
 fn sysctl(text: &str) -> Result<(String, String), String> {

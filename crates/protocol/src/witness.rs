@@ -10,8 +10,12 @@ use std::{collections::BTreeMap, fmt};
 pub const ROWS: usize = 256;
 /// Leftovers of an account, at most.
 pub const LEFT: usize = 256;
+/// Differences between an account and the suite's own readings, at most.
+pub const DIFFERENCES: usize = 32;
 /// The word on a guest's kernel command line by which the agent loads the witness before the snapshot is taken.
 pub const PRELOAD: &str = "netkit_lab.witness";
+/// The same where the suite's own cells are to be watched.
+pub const PRELOAD_SUITE: &str = "netkit_lab.witness=suite";
 
 /// What is demanded of the attachments of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -184,6 +188,18 @@ impl fmt::Display for Leftover {
     }
 }
 
+/// The suite's own readings of what the kernel lists, held against the events.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Readings {
+    /// Readings that were compared.
+    pub compared: u64,
+    /// Readings during which something changed: these can't be compared.
+    pub unclear: u64,
+    /// What differs, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differing: Vec<String>,
+}
+
 /// The whole account.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Account {
@@ -204,6 +220,9 @@ pub struct Account {
     pub omitted: u64,
     /// Attachments that are gone although no event says so, and ends of attachments that no event began.
     pub unexplained: u64,
+    /// The suite's own readings, where the suite was watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readings: Option<Readings>,
 }
 
 impl Account {

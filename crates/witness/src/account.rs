@@ -58,6 +58,7 @@ impl Book {
             lost,
             omitted: self.omitted + omitted,
             unexplained: self.unexplained,
+            readings: None,
         }
     }
 

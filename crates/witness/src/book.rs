@@ -2,6 +2,7 @@
 
 use crate::{
     decode::{AttachEvent, SeenDevice, SeenProgram, What},
+    fault::WitnessFault,
     names::Hooked,
     request::FilterRequest,
 };
@@ -60,11 +61,13 @@ pub(crate) struct Alive {
 #[derive(Debug, Default)]
 pub struct Book {
     pub(crate) rows: Vec<AttachRow>,
+    /// The device of each row.
+    pub(crate) places: Vec<DeviceKey>,
     index: HashMap<RowKey, usize>,
     pub(crate) links: HashMap<u32, Alive>,
     /// Links that are on no hook any more, and not freed.
     pub(crate) idle: HashMap<u32, Alive>,
-    links_on: HashMap<DeviceKey, HashSet<u32>>,
+    pub(crate) links_on: HashMap<DeviceKey, HashSet<u32>>,
     pub(crate) others: HashMap<DeviceKey, Vec<Alive>>,
     alive: usize,
     /// The rows of each program that is loaded, and how often it ran before.
@@ -74,7 +77,10 @@ pub struct Book {
     pub(crate) events: u64,
     pub(crate) omitted: u64,
     pub(crate) unexplained: u64,
-    names: HashMap<u32, String>,
+    pub(crate) names: HashMap<u32, String>,
+    fault: Option<WitnessFault>,
+    /// The kernel does not count how often programs run.
+    is_uncounted: bool,
 }
 
 /// Network namespace and index of a device.
@@ -96,9 +102,33 @@ impl Book {
         Self { names, begin_ns: Some(begin_ns), ..Self::default() }
     }
 
+    /// The book of a witness that has this fault.
+    #[must_use]
+    pub fn with_fault(mut self, fault: Option<WitnessFault>) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    /// The book of a kernel that does not count how often programs run.
+    #[must_use]
+    pub fn without_runs(mut self) -> Self {
+        self.is_uncounted = true;
+        self
+    }
+
     /// Enters an event.
     pub fn take(&mut self, event: AttachEvent) {
         self.events += 1;
+        let seen = match self.fault {
+            Some(fault) => fault.spoil(event),
+            None => Some(event),
+        };
+        if let Some(event) = seen {
+            self.enter(event);
+        }
+    }
+
+    fn enter(&mut self, event: AttachEvent) {
         let refused = event.refused;
         match event.what.clone() {
             What::ProgAttach { hook, instead } => {
@@ -173,7 +203,7 @@ impl Book {
 
     /// How often a program ran.
     pub fn ran(&mut self, program: EndedProgram) {
-        let Some(runs) = program.runs else { return };
+        let Some(runs) = program.runs.filter(|_| !self.is_uncounted) else { return };
         for row in self.programs.remove(&program.id).unwrap_or_default() {
             let total = &mut self.rows[row].runs;
             *total = Some(total.unwrap_or_default().saturating_add(runs));
@@ -335,6 +365,7 @@ impl Book {
                     runs: None,
                     detail: key.detail.clone(),
                 });
+                self.places.push(device(&event.target));
                 self.index.insert(key, self.rows.len() - 1);
                 self.rows.len() - 1
             }
@@ -374,7 +405,7 @@ impl Book {
         }
     }
 
-    fn namespace(&self, inode: u32) -> String {
+    pub(crate) fn namespace(&self, inode: u32) -> String {
         self.names.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]"))
     }
 }

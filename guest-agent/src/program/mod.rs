@@ -37,7 +37,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use witnessed::WitnessSeat;
+use witnessed::{WitnessSeat, WitnessedCase};
 
 /// Bytes of output in one message, at most; also what a pipe holds (pipe(7)).
 const PIECE: usize = 64 << 10;
@@ -101,6 +101,11 @@ impl ProgramSeat {
     /// Readies the guest for programs, before its snapshot is taken.
     pub fn prepare(&self, runner: &Runner) {
         self.witness.preload(runner);
+    }
+
+    /// Begins to watch a case of the suite, where the guest was booted for that.
+    pub fn watch(&self, runner: &Runner, mutant: Option<&str>) -> Option<WitnessedCase> {
+        self.witness.begin_case(runner, mutant)
     }
 
     /// Whether any program has run in this guest.

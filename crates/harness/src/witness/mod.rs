@@ -3,14 +3,16 @@
 //! Where to start: [`Witness::load`] once in the life of a guest, [`Witness::begin`] before a program starts, and
 //! [`Watching::finish`] once all of its processes have ended.
 
+mod cell;
 mod state;
 
 use crate::fence;
+pub use cell::CellWatching;
 pub use lab_bpf::watch::WatchError;
 use lab_bpf::watch::{self, Watch, WatchObject};
 use lab_protocol::witness::Account;
 use lab_topology::{Netns, unpoisoned};
-pub use lab_witness::ListedAttachment;
+pub use lab_witness::{ListedAttachment, WitnessFault};
 use lab_witness::{AttachEvent, Book, EndedProgram};
 use nix::time::{ClockId, clock_gettime};
 use std::{
@@ -34,9 +36,20 @@ const FREED_WITHIN: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(2);
 /// One pass of the kernel's clean-up of dead namespaces, at most.
 const FENCE: Duration = Duration::from_secs(10);
+/// No process has this number.
+const NO_PROCESS: u32 = 0;
 /// What no event tells.
 const UNSEEN: &str =
     "not seen: programs that are attached by ioctl (perf events, sockets), actions of act_bpf, and LWT programs";
+
+/// Whose attachments are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// Those of all processes but the agent's own.
+    Others,
+    /// Those of the agent's own process too, which runs the suite's cases.
+    All,
+}
 
 /// The witness, loaded; it stays loaded as long as the guest lives, since detaching takes seconds in an emulated one.
 #[derive(Debug)]
@@ -50,9 +63,9 @@ impl Witness {
     ///
     /// # Errors
     /// Why this kernel's functions can't be watched.
-    pub fn load() -> Result<Self, WatchError> {
+    pub fn load(whom: Whom) -> Result<Self, WatchError> {
         let object = WatchObject::open(Path::new(OBJECT))?;
-        let watch = Watch::start(&object, std::process::id())?;
+        let watch = Watch::start(&object, if whom == Whom::Others { std::process::id() } else { NO_PROCESS })?;
         let sources = sources(&watch);
         Ok(Self { watch: Arc::new(Mutex::new(watch)), sources })
     }
@@ -74,7 +87,8 @@ impl Witness {
         let bell = locked.bell();
         drop(locked);
         let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
-        let book = Arc::new(Mutex::new(Book::new(names, now_ns())));
+        let book = Book::new(names, now_ns());
+        let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
         let stop = Arc::new(AtomicBool::new(false));
         let reader = {
             let (watch, book, stop) = (Arc::clone(&self.watch), Arc::clone(&book), Arc::clone(&stop));

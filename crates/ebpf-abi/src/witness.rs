@@ -133,7 +133,11 @@ pub struct WitnessConfig {
     pub proto_prio: u32,
     /// `cls_bpf_prog.filter`.
     pub cls_filter: u32,
-    /// `netlink_skb_parms` has no part in this: keeps the size a multiple of 8.
+    /// `bpf_mprog_entry.parent`.
+    pub mprog_parent: u32,
+    /// `bpf_mprog_bundle.ref`.
+    pub bundle_ref: u32,
+    /// Keeps the size a multiple of 8.
     pub spare: u32,
 }
 
@@ -220,7 +224,7 @@ mod tests {
 
     #[test]
     fn layouts_have_no_padding() {
-        assert_eq!(size_of::<WitnessConfig>(), 36 * 4);
+        assert_eq!(size_of::<WitnessConfig>(), 38 * 4);
         assert_eq!(offset_of!(WitnessEvent, request), HEAD);
         assert_eq!(size_of::<WitnessEvent>(), 5 * 8 + 12 * 4 + 4 * 16 + 8 + LONG);
     }

@@ -1,6 +1,7 @@
 //! The witness of the suite's own cells: its account is held against every reading that a case takes of the kernel.
 
-use super::{Witness, enter, now_ns, state};
+use super::{FENCE, Witness, enter, now_ns, state};
+use crate::fence;
 use lab_bpf::{
     Observed,
     reading::{self, Listener, Reading},
@@ -18,7 +19,7 @@ use std::{
     os::unix::fs::MetadataExt,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The calling thread's network namespace.
@@ -67,6 +68,10 @@ impl CellWatching {
         let mut watch = unpoisoned(self.ear.watch.lock());
         let mut seen = std::mem::take(&mut *unpoisoned(self.ear.seen.lock()));
         enter(&mut watch, &mut seen.book);
+        if !seen.book.standing().is_empty() && fence::pass(Instant::now() + FENCE).is_ok() {
+            // The programs of a netkit peer are free once it has gone, and the primary goes next.
+            enter(&mut watch, &mut seen.book);
+        }
         let lost = watch.lost().unwrap_or(u64::MAX).saturating_sub(self.lost);
         let Seen { book, mut readings } = seen;
         if lost == 0 && !report.log.iter().any(|line| line.starts_with(crate::leaks::LEFT)) {

@@ -1,18 +1,23 @@
 //! Lets a second observer of the kernel know what this crate reads of it: the witness holds its events against each reading.
 
-use crate::Observed;
+use crate::{LinkInfo, Observed};
 use lab_protocol::Hook;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// An answer of the kernel: everything on these hooks of a device of the calling thread's network namespace.
+/// An answer of the kernel.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading<'a> {
-    /// The device.
-    pub ifindex: u32,
-    /// The hooks that were asked for.
-    pub hooks: &'a [Hook],
-    /// What is on them.
-    pub found: &'a [Observed],
+pub enum Reading<'a> {
+    /// Everything on these hooks of a device of the calling thread's network namespace.
+    Device {
+        /// The device.
+        ifindex: u32,
+        /// The hooks that were asked for.
+        hooks: &'a [Hook],
+        /// What is on them.
+        found: &'a [Observed],
+    },
+    /// A link of tcx or netkit.
+    Link(&'a LinkInfo),
 }
 
 /// Hears of every reading, on the thread that reads.
@@ -46,7 +51,16 @@ impl Asking {
     pub fn answered<I: Iterator<Item = Observed>>(self, ifindex: u32, hooks: &[Hook], found: impl FnOnce() -> I) {
         if let Some((listener, asked)) = self.0 {
             let found: Vec<Observed> = found().collect();
-            listener.answered(asked, &Reading { ifindex, hooks, found: &found });
+            listener.answered(asked, &Reading::Device { ifindex, hooks, found: &found });
+        }
+    }
+
+    /// Tells what is known of a link.
+    pub fn told_of(self, info: &LinkInfo) {
+        if let Some((listener, asked)) = self.0
+            && info.kind().is_some()
+        {
+            listener.answered(asked, &Reading::Link(info));
         }
     }
 }

@@ -323,11 +323,8 @@ pub fn filters(ifindex: u32) -> Result<Vec<ListedFilter>, BpfError> {
         let listed = netlink.dump_raw(RTM_GETTFILTER, &body, &asked)?;
         found.extend(listed.iter().filter_map(|body| listed_filter(direction, body)));
     }
-    let seen = |filter: &ListedFilter| Observed {
-        hook: filter.direction.hook(),
-        prog_id: filter.prog_id,
-        link_id: None,
-    };
+    let seen =
+        |filter: &ListedFilter| Observed { hook: filter.direction.hook(), prog_id: filter.prog_id, link_id: None };
     asking.answered(ifindex, &DIRECTIONS.map(TcDirection::hook), || found.iter().map(seen));
     Ok(found)
 }

@@ -35,6 +35,8 @@ pub mod kind {
     pub const DEVICE_GONE: u32 = 8;
     /// A program was put on a device by `IFLA_XDP`.
     pub const XDP: u32 = 9;
+    /// A device has come to another network namespace.
+    pub const DEVICE_MOVED: u32 = 10;
 }
 
 /// Functions of the kernel that a command went through ([`WitnessEvent::entered`]).

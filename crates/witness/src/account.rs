@@ -75,7 +75,7 @@ impl Book {
 }
 
 /// Whether the kernel lists this kind of attachment: links and what is on the hooks of the three mechanisms.
-fn is_judged(alive: &Alive) -> bool {
+pub(crate) fn is_judged(alive: &Alive) -> bool {
     alive.hook.attach.is_some() && !is_unlisted(&alive.hook.name)
 }
 

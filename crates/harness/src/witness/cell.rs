@@ -3,12 +3,12 @@
 use super::{FENCE, Witness, enter, now_ns, state};
 use crate::fence;
 use lab_bpf::{
-    Observed,
+    LinkInfo, Observed,
     reading::{self, Listener, Reading},
     watch::Watch,
 };
 use lab_protocol::{
-    CellReport, Hook,
+    AttachType, CellReport, Hook,
     witness::{Account, DIFFERENCES, Readings},
 };
 use lab_topology::{Netns, unpoisoned};
@@ -140,16 +140,38 @@ fn named(inode: u32) -> Option<String> {
 }
 
 fn differences(book: &Book, netns: u32, reading: &Reading<'_>) -> Vec<String> {
-    let of = |hook: Hook| {
-        let listed = reading.found.iter().filter(|seen: &&Observed| seen.hook == hook);
-        let listed: BTreeSet<OnHook> = listed.map(|seen| (seen.prog_id, seen.link_id)).collect();
-        let told = book.on(netns, reading.ifindex, hook.name());
-        (listed != told).then(|| {
-            let place = book.device(netns, reading.ifindex);
-            format!("{hook} of {place}: the kernel lists {}, by the events it has {}", list(&listed), list(&told))
-        })
+    match reading {
+        Reading::Device { ifindex, hooks, found } => {
+            hooks.iter().filter_map(|hook| of_hook(book, (netns, *ifindex), *hook, found)).collect()
+        }
+        Reading::Link(info) => of_link(book, info).into_iter().collect(),
+    }
+}
+
+fn of_hook(book: &Book, (netns, ifindex): (u32, u32), hook: Hook, found: &[Observed]) -> Option<String> {
+    let listed = found.iter().filter(|seen| seen.hook == hook);
+    let listed: BTreeSet<OnHook> = listed.map(|seen| (seen.prog_id, seen.link_id)).collect();
+    let mut told = book.on(netns, ifindex, hook.name());
+    if hook.attach_type() == AttachType::Tc {
+        let shared = book.in_blocks();
+        told.extend(listed.iter().filter(|(program, _)| shared.contains(program)));
+    }
+    (listed != told).then(|| {
+        let place = book.device(netns, ifindex);
+        format!("{hook} of {place}: the kernel lists {}, by the events it has {}", list(&listed), list(&told))
+    })
+}
+
+/// The index of a link of netkit's peer is valid in the peer's namespace: only whether there is one can be compared.
+fn of_link(book: &Book, info: &LinkInfo) -> Option<String> {
+    let told = |program: Option<u32>| match program {
+        Some(program) => format!("on a device with program {program}"),
+        None => "on no device".to_owned(),
     };
-    reading.hooks.iter().filter_map(|hook| of(*hook)).collect()
+    let listed = (info.ifindex != 0).then_some(info.prog_id);
+    let seen = book.link_program(info.id);
+    (listed != seen)
+        .then(|| format!("link {}: the kernel has it {}, by the events it is {}", info.id, told(listed), told(seen)))
 }
 
 fn list(on: &BTreeSet<OnHook>) -> String {

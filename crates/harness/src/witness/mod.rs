@@ -12,8 +12,8 @@ pub use lab_bpf::watch::WatchError;
 use lab_bpf::watch::{self, Watch, WatchObject};
 use lab_protocol::witness::Account;
 use lab_topology::{Netns, unpoisoned};
-pub use lab_witness::{ListedAttachment, WitnessFault};
 use lab_witness::{AttachEvent, Book, EndedProgram};
+pub use lab_witness::{ListedAttachment, WitnessFault};
 use nix::time::{ClockId, clock_gettime};
 use std::{
     collections::{BTreeSet, HashMap},

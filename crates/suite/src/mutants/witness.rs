@@ -36,7 +36,12 @@ pub static ALL: &[Mutant] = &[
         "a program that takes the place of another is attached beside it",
         &["M09-replace[tcx,veth,from-workload]"],
     ),
-    fault("witness-update-missed", UpdateMissed, "a link keeps its first program", &["L04-update[tcx,veth,from-workload]"]),
+    fault(
+        "witness-update-missed",
+        UpdateMissed,
+        "a link keeps its first program",
+        &["L04-update[tcx,veth,from-workload]"],
+    ),
     fault("witness-wrong-namespace", WrongNamespace, "events are told of another network namespace", LINK),
     fault("witness-wrong-device", WrongDevice, "events are told of the next device", LINK),
     fault("witness-wrong-hook", WrongHook, "ingress and egress, or primary and peer, are taken for each other", NETKIT),

@@ -12,6 +12,16 @@ pub const ROWS: usize = 256;
 pub const LEFT: usize = 256;
 /// Differences between an account and the suite's own readings, at most.
 pub const DIFFERENCES: usize = 32;
+/// Marks of a program, at most, the end among them.
+pub const MARKS: usize = 64;
+/// Changes at a mark, at most.
+pub const CHANGES: usize = 64;
+/// Names of modules, at most.
+pub const NAMES: usize = 64;
+/// The program in a command's root that makes marks.
+pub const MARKER: &str = "/run/lab/mark";
+/// The socket of [`MARKER`].
+pub const MARK_SOCKET: &str = "/run/lab/mark.socket";
 /// The word on a guest's kernel command line by which the agent loads the witness before the snapshot is taken.
 pub const PRELOAD: &str = "netkit_lab.witness";
 /// The same where the suite's own cells are to be watched.
@@ -188,6 +198,38 @@ impl fmt::Display for Leftover {
     }
 }
 
+/// What changed in the kernel up to a mark, since the one before or the begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its name; `end` is the end.
+    pub name: String,
+    /// Milliseconds from the begin.
+    pub at_ms: u64,
+    /// One line each: `+` for what is there now, `-` for what was.
+    pub changes: Vec<String>,
+    /// Changes beyond [`CHANGES`].
+    #[serde(default)]
+    pub omitted: u64,
+}
+
+/// What a program did to its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Effects {
+    /// Modules that were loaded meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// Bits of `/proc/sys/kernel/tainted` that were set meanwhile.
+    #[serde(default)]
+    pub taint: u64,
+    /// Processes that the kernel killed for want of memory.
+    #[serde(default)]
+    pub oom_kills: u64,
+    /// Processor time of all of its processes, milliseconds.
+    pub cpu_ms: u64,
+    /// By how much less memory was available at the worst than at the begin, KiB: its processes, and what the kernel holds for them.
+    pub memory_kib: u64,
+}
+
 /// The suite's own readings of what the kernel lists, held against the events.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Readings {
@@ -223,6 +265,12 @@ pub struct Account {
     /// The suite's own readings, where the suite was watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readings: Option<Readings>,
+    /// The marks that the program made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
+    /// What it did to its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effects: Option<Effects>,
 }
 
 impl Account {

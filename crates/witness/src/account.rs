@@ -59,6 +59,8 @@ impl Book {
             omitted: self.omitted + omitted,
             unexplained: self.unexplained,
             readings: None,
+            marks: Vec::new(),
+            effects: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use lab_harness::{
     Netns, Runner,
-    witness::{CellWatching, ListedAttachment, Watching, Whom, Witness, standing, without_events},
+    witness::{CellWatching, ListedAttachment, Marker, Watching, Whom, Witness, standing, without_events},
 };
 use lab_protocol::{
     CellReport,
@@ -80,6 +80,14 @@ fn whom() -> Option<Whom> {
 }
 
 impl Witnessed {
+    /// What makes marks; nothing where only lists are known.
+    pub fn marker(&self) -> Option<Marker> {
+        match self {
+            Self::Events(watching) => Some(watching.marker()),
+            Self::Lists(..) => None,
+        }
+    }
+
     /// The account, once every process of the program has ended.
     pub fn finish(self, nodes: &[Netns]) -> Account {
         match self {

@@ -11,6 +11,7 @@ mod help;
 mod history;
 mod kernels;
 mod list;
+mod mark;
 mod merge;
 mod mutants;
 mod plan;
@@ -94,6 +95,8 @@ enum Command {
     Rerun(rerun::RerunArgs),
     /// Run a command in guests: its output and its exit code on one kernel, a table of several.
     Exec(Box<exec::ExecArgs>),
+    /// In a command of `lab exec`: mark a place, for the account to tell what changed in the kernel since the last mark.
+    Mark(mark::MarkArgs),
     /// Open a shell in a guest, with a topology or a case that is stopped before its first packet.
     Shell(shell::ShellArgs),
     /// Compare boots and restores with a stock virtme-ng.
@@ -240,6 +243,7 @@ impl Cli {
             Command::Bisect(args) => bisect::bisect(project, &args),
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
+            Command::Mark(args) => mark::run(&args),
             Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),

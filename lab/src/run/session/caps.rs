@@ -3,7 +3,7 @@
 use lab_base::text;
 use lab_protocol::{
     CapabilityReport, CellReport, Outcome,
-    witness::{Account, AttachPlace, DIFFERENCES, LEFT, ROWS},
+    witness::{Account, AttachPlace, CHANGES, DIFFERENCES, LEFT, MARKS, NAMES, ROWS},
 };
 
 /// Maximum entries of each list in a report.
@@ -48,6 +48,16 @@ fn witness(account: &mut Account) {
     if let Some(readings) = &mut account.readings {
         readings.differing.truncate(DIFFERENCES);
         readings.differing.iter_mut().for_each(|line| text::cap(line, MAX_TEXT));
+    }
+    account.marks.truncate(MARKS);
+    for mark in &mut account.marks {
+        text::cap(&mut mark.name, MAX_NAME);
+        mark.changes.truncate(CHANGES);
+        mark.changes.iter_mut().for_each(|line| text::cap(line, MAX_TEXT));
+    }
+    if let Some(effects) = &mut account.effects {
+        effects.modules.truncate(NAMES);
+        effects.modules.iter_mut().for_each(|name| text::cap(name, MAX_NAME));
     }
     account.rows.truncate(ROWS);
     account.left.truncate(LEFT);

@@ -113,7 +113,13 @@ impl Archive {
             index.len()
         );
         fs::write(dist.join("Release"), release).unwrap();
-        let sign = signer.gpg().arg("--output").arg(dist.join("InRelease")).arg("--clearsign").arg(dist.join("Release")).output();
+        let sign = signer
+            .gpg()
+            .arg("--output")
+            .arg(dist.join("InRelease"))
+            .arg("--clearsign")
+            .arg(dist.join("Release"))
+            .output();
         assert!(sign.unwrap().status.success());
     }
 
@@ -196,13 +202,19 @@ fn what_an_archive_must_not_do_is_one_error() {
     // An index that this key did not sign, and one that is too old.
     archive.publish(&small(&names, "6.12.3-2"), FRESH, &Signer::new());
     let error = archive.refused(&lock);
-    assert!(error.contains("kernel shipped: apt-get update of plucky of file:") && error.contains("NO_PUBKEY"), "{error}");
+    assert!(
+        error.contains("kernel shipped: apt-get update of plucky of file:") && error.contains("NO_PUBKEY"),
+        "{error}"
+    );
     archive.publish(&small(&names, "6.12.3-2"), "Valid-Until: Sun, 02 Nov 2025 00:00:00 UTC", &archive.signer);
     let error = archive.refused(&lock);
     assert!(error.contains("is too old") && error.contains("`stale = \"reason\"` in its `source.apt`"), "{error}");
     archive.kernel("stale = \"a test\"");
     let told = archive.fine(&lock);
-    assert!(told.contains("6.12.3-1 (plucky of file:") && told.contains(" -> linux-image-unsigned-6.12.3-mine 6.12.3-2"), "{told}");
+    assert!(
+        told.contains("6.12.3-1 (plucky of file:") && told.contains(" -> linux-image-unsigned-6.12.3-mine 6.12.3-2"),
+        "{told}"
+    );
     archive.kernel("");
 
     // The locked version has gone.
@@ -278,7 +290,8 @@ fn a_guest_boots_a_kernel_in_ubuntus_shape() {
     for name in ["target", "ebpf"] {
         symlink(root.join(name), archive.at(name)).unwrap();
     }
-    for arguments in [&["kernels", "update"][..], &["run", "--no-build", "-k", "shipped", "A01-*veth*", "A02-*nk-l3*"]] {
+    for arguments in [&["kernels", "update"][..], &["run", "--no-build", "-k", "shipped", "A01-*veth*", "A02-*nk-l3*"]]
+    {
         let output = archive.lab(arguments, false);
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }

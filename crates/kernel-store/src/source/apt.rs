@@ -117,14 +117,16 @@ impl ConfiguredSource for AptArchive {
             (Some(path), _) => path,
             (None, Some(preset)) => preset.keyring.into(),
             (None, None) => {
-                let message = format!("`apt` source of {kernel} needs `keyring`: the keys by which {archive} is signed");
+                let message =
+                    format!("`apt` source of {kernel} needs `keyring`: the keys by which {archive} is signed");
                 return Err(from.error(message));
             }
         };
         // A line of a sources file has no quotes.
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '[' | ']' | ',' | '"' | '\'' | '#');
         if !keyring.to_str().is_some_and(|path| path.chars().all(plain)) {
-            let message = format!("`keyring` in {kernel} is {keyring:?}: apt takes no path with spaces, brackets or commas");
+            let message =
+                format!("`keyring` in {kernel} is {keyring:?}: apt takes no path with spaces, brackets or commas");
             return Err(table.error_at("keyring", message));
         }
         let list = |key: &str, preset: &[&str]| -> std::result::Result<Vec<String>, ConfigError> {
@@ -141,12 +143,14 @@ impl ConfiguredSource for AptArchive {
         let snapshot = match (table.date("snapshot")?, preset) {
             (None, _) => None,
             (Some(text), Some(_)) => Some(moment(&text).ok_or_else(|| {
-                let message = format!("`snapshot` in {kernel} must be a day, 2026-03-01, or a moment, 20260301T000000Z");
+                let message =
+                    format!("`snapshot` in {kernel} must be a day, 2026-03-01, or a moment, 20260301T000000Z");
                 table.error_at("snapshot", message)
             })?),
             (Some(_), None) => {
-                let message =
-                    format!("`snapshot` in {kernel} needs `archive = \"debian\"` or \"ubuntu\": name the snapshot's own address");
+                let message = format!(
+                    "`snapshot` in {kernel} needs `archive = \"debian\"` or \"ubuntu\": name the snapshot's own address"
+                );
                 return Err(table.error_at("snapshot", message));
             }
         };
@@ -246,7 +250,16 @@ impl AptArchive {
         let Some(Locked::Apt(LockedApt { suite, package, version, sha256, kernel, parts, .. })) = locked else {
             return Err(KernelsError::Unlocked);
         };
-        Ok(LockedPackage { suite, pattern: &self.package, package, version, sha256, kernel: *kernel, whole: true, parts })
+        Ok(LockedPackage {
+            suite,
+            pattern: &self.package,
+            package,
+            version,
+            sha256,
+            kernel: *kernel,
+            whole: true,
+            parts,
+        })
     }
 
     /// The names of the packages of an image's modules.

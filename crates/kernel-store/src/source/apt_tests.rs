@@ -42,7 +42,8 @@ fn a_preset_knows_keyring_and_packages() {
     let wanted = [("linux-modules-6.8.0-90-generic", "bb"), ("linux-modules-extra-6.8.0-90-generic", "cc")];
     assert_eq!((&*parts, &*locked.sha256, locked.kernel.to_string()), (&wanted[..], "aa", "6.8".to_owned()));
     assert!(noble.is_resolved_by(&Locked::Apt(locked.clone())));
-    let other = archive(&format!("{NOBLE}, modules = [\"linux-modules-{{release}}\", \"linux-modules-nvidia-{{release}}\"]"));
+    let other =
+        archive(&format!("{NOBLE}, modules = [\"linux-modules-{{release}}\", \"linux-modules-nvidia-{{release}}\"]"));
     assert!(!other.is_resolved_by(&Locked::Apt(locked.clone())), "a package that the lock does not have");
     let dated = archive(&format!("{NOBLE}, snapshot = 2026-03-01"));
     assert!(!dated.is_resolved_by(&Locked::Apt(locked)), "another archive");
@@ -73,4 +74,15 @@ fn errors_name_the_key() {
         @r#"kernels.toml:4: `snapshot` in [kernels."6.8"] must be a day, 2026-03-01, or a moment, 20260301T000000Z"#);
     insta::assert_snapshot!(broken("component = \"main\""),
         @r#"kernels.toml:4: unknown key `component` in `apt` source of [kernels."6.8"]; did you mean `components`?"#);
+}
+
+#[test]
+fn the_presets_of_the_documentation_are_valid() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/kernels.md")).unwrap();
+    let (_, presets) = page.split_once("\nTo paste.").unwrap();
+    let (presets, _) = presets.split_once("\nFlavours").unwrap();
+    let lines = presets.lines().filter_map(|line| line.strip_prefix("    "));
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let matrix = KernelMatrix::read(&text, "docs/kernels.md", "/lab".into()).unwrap();
+    assert!(matrix.kernels.len() >= 5 && matrix.hints.is_empty(), "{:?}", matrix.hints);
 }

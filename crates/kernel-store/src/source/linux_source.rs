@@ -87,7 +87,8 @@ impl LinuxSource {
             return Err(KernelsError::Unlocked);
         };
         let pattern = &*self.package;
-        let wanted = LockedPackage { suite, pattern, package, version, sha256, kernel: *kernel, whole: true, parts: &[] };
+        let wanted =
+            LockedPackage { suite, pattern, package, version, sha256, kernel: *kernel, whole: true, parts: &[] };
         Ok(SourceBuild { wanted, fragment: self.fragment.as_deref(), patch: self.patch.as_deref() })
     }
 }

@@ -10,7 +10,7 @@ pub mod terminal;
 mod witnessed;
 
 use crate::{error::AgentError, names::Names, sender::Sender, world};
-use lab_harness::{Netns, Runner, Staged};
+use lab_harness::{Netns, Runner, Staged, quiet};
 use lab_protocol::{
     AgentMessage, CellId, CellProgram, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, ProgramEnd,
     shell::{Size, Stream},
@@ -165,10 +165,13 @@ impl OpenedProgram<'_> {
             report: CellReport::bare(cell.clone(), Outcome::Errored { kind, message }),
             stuck: None,
         };
+        quiet::again();
         let staged = match Staged::build(runner, &program.stage, time_scale) {
             Ok(staged) => staged,
             Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
         };
+        // What the lab's topologies need is none of the program's.
+        quiet::normal();
         let node = match node(&staged, program.node.as_deref()) {
             Ok(node) => node,
             Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),

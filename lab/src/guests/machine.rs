@@ -36,6 +36,8 @@ pub struct Shape {
     pub memory_mib: Option<u32>,
     /// Memory without a wish, MiB, where `kernels.toml` does not give more.
     pub least_mib: u32,
+    /// A network device, for guests that are connected to a network.
+    pub network: bool,
     /// Kernel parameters behind all others.
     pub cmdline: Vec<String>,
 }
@@ -51,6 +53,7 @@ impl Shape {
     pub fn of(&self, mut prepared: Prepared) -> Prepared {
         prepared.spec.cpus = self.cpus.unwrap_or(prepared.spec.cpus);
         prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib.max(self.least_mib));
+        prepared.spec.network = self.network;
         prepared.spec.cmdline.extend(self.cmdline.iter().cloned());
         prepared
     }
@@ -179,6 +182,7 @@ impl Machine {
                 self.versions.qemu,
                 if self.sandbox { ", sandbox" } else { "" }
             ),
+            network: false,
             memory_file: None,
         };
         Ok(Prepared {

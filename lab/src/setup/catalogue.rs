@@ -34,6 +34,8 @@ const NETWORK_TOOLS: Fix = Fix::Packages {
 };
 const BPF_COMPILER: Fix = Fix::Packages { packages: private::BPF.roots, commands: &[], set: Some(&private::BPF) };
 
+const ELF_LIBRARY: Fix = Fix::Packages { packages: private::ELF.roots, commands: &[], set: Some(&private::ELF) };
+
 const KERNEL_BUILD: Fix = Fix::Packages {
     packages: &["make", "flex", "bison", "bc", "libelf-dev", "patch"],
     commands: &["make", "flex", "bison", "bc", "patch"],
@@ -45,10 +47,12 @@ const SIGNING: Fix =
 const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
 const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
 
+const CLANG: Fix =
+    Fix::Packages { packages: private::CLANG.roots, commands: &["clang-19"], set: Some(&private::CLANG) };
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
 /// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
-const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+const BUILDS: [&str; 5] = ["Rust", "C compiler", "BPF compiler", "bpf-linker", "libelf"];
 
 /// The list behind both `lab doctor` and `lab setup`.
 pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
@@ -71,13 +75,19 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 6] {
+fn for_tests() -> [SetupCheck; 8] {
     [
         SetupCheck {
             name: "zstd",
             why: "packs the archive of `make dist`, which the tests install",
             probe: |host| provided(host, PACKERS),
             fix: PACKERS,
+        },
+        SetupCheck {
+            name: "clang",
+            why: "compiles the objects that `lab check` is tested with",
+            probe: |host| provided(host, CLANG),
+            fix: CLANG,
         },
         SetupCheck {
             name: "Chromium",
@@ -105,6 +115,12 @@ fn for_tests() -> [SetupCheck; 6] {
                 None => CheckState::Missing { absent: vec!["junitparser, kcidb-io, playwright-core and others"] },
             },
             fix: Fix::TestTools,
+        },
+        SetupCheck {
+            name: "suites of others",
+            why: "are run in guests by `make foreign`: cilium/ebpf, kernel selftests, psutil under pytest",
+            probe: suites,
+            fix: Fix::Unpack(&private::SUITES),
         },
         SetupCheck {
             name: "cargo-deny",
@@ -154,8 +170,20 @@ fn for_runs() -> Vec<SetupCheck> {
             probe: bpf_compiler,
             fix: BPF_COMPILER,
         },
+        SetupCheck {
+            name: "libelf",
+            why: "builds libbpf into the loader of `lab check`",
+            probe: elf_library,
+            fix: ELF_LIBRARY,
+        },
         SetupCheck { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
         SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
+        SetupCheck {
+            name: "passt",
+            why: "connects guests to a network, for `lab exec --net pasta`",
+            probe: passt,
+            fix: Fix::Unpack(&private::PASST),
+        },
         SetupCheck {
             name: "KVM",
             why: "runs guests fast; without it they run under TCG",
@@ -203,6 +231,32 @@ fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
         None => (*name).to_owned(),
     });
     shown.take(2).collect::<Vec<_>>().join(", ")
+}
+
+/// Debian's packages, whatever the host has of them.
+fn suites(host: &Host) -> CheckState {
+    let set = &private::SUITES;
+    match host.private.get(set.name) {
+        Some(versions) => CheckState::Ok { found: format!("{}, in the cache", shown(&set.roots[1..], versions)) },
+        None if host.on_debian() => CheckState::Missing { absent: vec!["golang-github-cilium-ebpf-dev and others"] },
+        None => CheckState::Warn {
+            found: "not in the cache".into(),
+            advice: "they come from Debian's packages, by apt-get: run `make foreign` on Debian".into(),
+        },
+    }
+}
+
+/// Debian's own is used from the cache: that of Debian 12 lacks `--map-host-loopback`.
+fn passt(host: &Host) -> CheckState {
+    let set = &private::PASST;
+    match host.private.get(set.name) {
+        Some(versions) => CheckState::Ok { found: format!("{}, in the cache", shown(set.roots, versions)) },
+        None if host.on_debian() => CheckState::Missing { absent: vec!["passt"] },
+        None => CheckState::Warn {
+            found: "not in the cache".into(),
+            advice: "`lab exec --net pasta` uses the passt in PATH, if there is one of August 2024 or newer".into(),
+        },
+    }
 }
 
 /// Only interactive use needs these tools, so their absence is a warning.
@@ -256,6 +310,17 @@ fn bpf_compiler(host: &Host) -> CheckState {
             found: "no rustup nightly with rust-src".into(),
             advice: "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`".into(),
         },
+    }
+}
+
+/// Only `lab check` needs it. Other distributions' packages have other names, and some no archives.
+fn elf_library(host: &Host) -> CheckState {
+    if host.on_debian() {
+        return provided(host, ELF_LIBRARY);
+    }
+    CheckState::Warn {
+        found: "not looked for on this distribution".into(),
+        advice: "`lab check` in a checkout needs gelf.h, zlib.h, libelf.a and libz.a".into(),
     }
 }
 

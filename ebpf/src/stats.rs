@@ -32,10 +32,11 @@ pub fn record(ctx: &TcContext, marked: bool, verdict: i32) {
 
 /// Adds what `bpf_fib_lookup` said to the record of the packet.
 #[inline(always)]
-pub fn record_fib(code: i32, ifindex: u32) {
+pub fn record_fib(code: i32, ifindex: u32, next_hop: [u8; 4]) {
     if let Some(stats) = stats() {
         stats.last.fib_code = code;
         stats.last.fib_ifindex = ifindex;
+        stats.last.fib_next_hop = next_hop;
     }
 }
 
@@ -84,6 +85,7 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             verdict,
             fib_code: 0,
             fib_ifindex: 0,
+            fib_next_hop: [0; 4],
             mtu_code: 0,
             mtu: 0,
             eth_dst,

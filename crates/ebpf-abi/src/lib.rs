@@ -10,6 +10,11 @@
 pub mod datapath;
 pub mod witness;
 
+/// A flag of `bpf_fib_lookup` (include/uapi/linux/bpf.h): the lookup uses a mark.
+pub const BPF_FIB_LOOKUP_MARK: u32 = 1 << 5;
+/// The mark of lookups with that flag.
+pub const FIB_MARK: u32 = 0x65;
+
 /// Verdict that leaves the packet to the next program: `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
 /// (include/uapi/linux/pkt_cls.h, include/uapi/linux/bpf.h).
 pub const VERDICT_NEXT: i32 = -1;
@@ -115,6 +120,8 @@ pub struct Seen {
     pub fib_code: i32,
     /// The device that it named.
     pub fib_ifindex: u32,
+    /// The IPv4 next hop that it named, bytes as on the wire; zeros for IPv6.
+    pub fib_next_hop: [u8; 4],
     /// What `bpf_check_mtu` returned (`BPF_MTU_CHK_RET_*`, or a negative errno), in the program that asks it.
     pub mtu_code: i32,
     /// The MTU that it returned, bytes.

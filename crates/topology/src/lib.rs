@@ -36,7 +36,7 @@ pub use build::Net;
 pub use error::TopologyError;
 pub use link::{LinkStats, PairRequest, detect_kind};
 pub use lock::unpoisoned;
-pub use model::{End, Family, Hop, LinkKind, NetkitOptions, Policy, Scrub, Topology};
+pub use model::{End, Family, Hop, LinkKind, NetkitOptions, Policy, Scrub, Selector, Topology};
 pub use nat::translate;
 pub use netns::Netns;
 pub use readback::{DeviceInfo, NetkitInfo};

@@ -1,7 +1,7 @@
 //! bpf_fib_lookup: the tables that it uses, its results, and forwarding by a result.
 
 use super::delivery::delivered;
-use lab_bpf::{Config, ProgramKind, raw};
+use lab_bpf::{BPF_FIB_LOOKUP_MARK, Config, ProgramKind, raw};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -15,10 +15,14 @@ use lab_netlink::{
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
-use lab_protocol::{AttachRequest, LinkKind};
-use lab_topology::{Family, Netns, library};
-use lab_traffic::Proto;
-use std::{fs, net::Ipv4Addr};
+use lab_protocol::{AttachRequest, KernelVersion, LinkKind, capability::Since};
+use lab_topology::{Family, Hop, Netns, Selector, Template, Topology, library};
+use lab_traffic::{Proto, UdpProbe};
+use nix::errno::Errno;
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 /// `BPF_FIB_LKUP_RET_*`, include/uapi/linux/bpf.h.
 mod code {
@@ -33,7 +37,7 @@ mod code {
 }
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[FOLLOW_THE_FIB, WHOSE_TABLES, LOOKUP_CODES];
+pub const CASES: &[Case] = &[FOLLOW_THE_FIB, WHOSE_TABLES, LOOKUP_CODES, LOOKUP_BY_RULE, GIVEN_NEXT_HOP];
 
 const FOLLOW_THE_FIB: Case = Case::new(
     "R05",
@@ -110,6 +114,11 @@ fn frame(source: Ipv4Addr, destination: Ipv4Addr, marker: u16, length: usize) ->
     frame
 }
 
+/// The code for a workload to which nothing was sent yet: an L3 netkit has no permanent neighbour entries.
+fn unresolved(variant: &Variant) -> i32 {
+    if variant.device() == LinkKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS }
+}
+
 const LOOKUP_CODES: Case = Case::new(
     "R10",
     "lookup-codes",
@@ -143,8 +152,7 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let last = looking.stats()?.last;
         Ok::<_, lab_bpf::BpfError>((last.fib_code, last.fib_ifindex))
     };
-    // Nothing was sent yet, and an L3 netkit has no permanent neighbour entries.
-    let first = if variant.device() == LinkKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS };
+    let first = unresolved(variant);
     let mut answers = Vec::new();
     for (name, to, length, wanted) in [
         ("a pod", there, SHORT, first),
@@ -165,6 +173,100 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("device towards the pod", out, testbed.ifindex(P1));
     for (name, (code, _), wanted) in answers {
         ctx.equal(format!("the code for {name}"), code, wanted);
+    }
+    Ok(())
+}
+
+/// The version since which the kernel looks up by mark; before, the flag is unknown.
+const LOOKUP_MARK: Since = Since {
+    mainline: KernelVersion::new(6, 10, 0),
+    backports: &[],
+    source: "bpf: Add support for passing mark with bpf_fib_lookup",
+};
+
+const LOOKUP_BY_RULE: Case = Case::new(
+    "R17",
+    "lookup-by-rule",
+    "bpf_fib_lookup follows rules for the incoming device, the source and the mark, and without a match finds no route.",
+    lookup_by_rule,
+)
+.on(library::POLICY)
+.over(variants::devices);
+fn lookup_by_rule(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+    let testbed = ctx.testbed()?;
+    let ns = testbed.net.ns("host");
+    let [by_device, by_source, by_mark] = library::POLICY_ADDRS[0].map(|address| address.parse::<Ipv4Addr>());
+    let (by_device, by_source, by_mark) = (by_device?, by_source?, by_mark?);
+    let workload = testbed.net.addr4("w0");
+    let (found, none) = (Some(testbed.ifindex(P1)), None);
+    let mut questions = vec![
+        ("the device of the rule", P0, STRANGER, by_device, 0, found),
+        ("another device", P1, STRANGER, by_device, 0, none),
+        ("the source of the rule", P0, workload, by_source, 0, found),
+        ("another source", P0, STRANGER, by_source, 0, none),
+        ("no mark", P0, workload, by_mark, 0, none),
+    ];
+    let marks = ctx.capabilities.has_change(&LOOKUP_MARK);
+    if marks != Some(false) {
+        questions.push(("the mark of the rule", P0, workload, by_mark, BPF_FIB_LOOKUP_MARK, found));
+    }
+    for (what, from, source, to, flags, wanted) in questions {
+        let config =
+            Config { target_ifindex: testbed.ifindex(from), redirect_flags: flags.into(), ..Config::new(ctx.marker) };
+        let looking = testbed.load(ctx, P0, ProgramKind::Fib, config)?;
+        ns.run(|| raw::test_run(&*looking, &frame(source, to, ctx.marker, 100)))?;
+        let last = looking.stats()?.last;
+        if marks.is_none() && flags == BPF_FIB_LOOKUP_MARK && last.fib_code == -(Errno::EINVAL as i32) {
+            // Of a kernel whose version says nothing, the flag may be unknown.
+            continue;
+        }
+        let (code, device) = match wanted {
+            Some(device) => (unresolved(variant), device),
+            None => (code::NOT_FWDED, testbed.ifindex(from)),
+        };
+        ctx.equal(format!("code and device with {what}"), (last.fib_code, last.fib_ifindex), (code, device));
+    }
+    Ok(())
+}
+
+/// An address behind the second workload, to which only packets from the first one have a route.
+const BEHIND: &str = "203.0.113.20";
+
+fn behind(kind: LinkKind) -> Topology {
+    let to = format!("{BEHIND}/32");
+    library::PODS.of(kind).route_in("host", 100, &to, Hop::via("10.65.0.3", "p1")).rule(
+        "host",
+        Family::V4,
+        1000,
+        Selector::Iif("p0".to_owned()),
+        100,
+    )
+}
+
+const GIVEN_NEXT_HOP: Case = Case::new(
+    "R18",
+    "given-next-hop",
+    "bpf_fib_lookup returns the gateway, and bpf_redirect_neigh sends to the next hop that it is given.",
+    given_next_hop,
+)
+.on(Template::new("pods-gateway", "Two workloads on a host; the second is a gateway for the first.", behind))
+.over(variants::usual_mechanisms);
+fn given_next_hop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let steering = testbed.load(ctx, P0, ProgramKind::FibRedirect, Config::new(ctx.marker))?;
+    let own = testbed.counter(ctx, P1)?;
+    let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    let to = SocketAddr::new(BEHIND.parse()?, ctx.marker);
+    UdpProbe::connect_marked(testbed.net.ns("w0"), to, None)?.send(b"behind")?;
+    let left = ctx.wait_until(2_000, || Ok(own.stats()?.marked > 0))?;
+    ctx.check("the packet leaves to the second workload", left, own.stats()?.marked);
+    let gateway = testbed.net.addr4("w1");
+    ctx.equal("next hop of the lookup", Ipv4Addr::from(steering.stats()?.last.fib_next_hop), gateway);
+    if variant.device() != LinkKind::NetkitL3 {
+        let mac = testbed.net.readback("w1", "eth0")?.mac.unwrap_or_default();
+        ctx.equal("destination of the frame", own.stats()?.last.eth_dst, mac);
     }
     Ok(())
 }

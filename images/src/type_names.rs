@@ -1,6 +1,6 @@
 //! The names in a kernel's type information (BTF): functions, types and constants, read from its image without booting it.
 
-use crate::{entry, error::ImageError};
+use crate::{entry, error::ImageError, setup_header::SetupHeader};
 use object::{Object, ObjectSection, read::elf::ElfFile64};
 use std::{collections::HashSet, fs, path::Path};
 
@@ -21,7 +21,8 @@ impl TypeNames {
     /// The image can't be read.
     pub fn of(image: &Path) -> Result<Option<Self>, ImageError> {
         let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
-        Ok(entry::unpack(&packed, LIMIT).and_then(|kernel| Self::of_kernel(&kernel)))
+        let kernel = entry::unpack(&packed, LIMIT).or_else(|| lz4_kernel(&packed));
+        Ok(kernel.and_then(|kernel| Self::of_kernel(&kernel)))
     }
 
     fn of_kernel(kernel: &[u8]) -> Option<Self> {
@@ -46,6 +47,26 @@ impl TypeNames {
     }
 }
 
+/// Decompresses a kernel that is packed by LZ4 in its old format (Documentation/arch/x86/boot.rst; `lz4 -l`): a magic number, then
+/// blocks of at most 8 MiB, each behind its packed length. Such a kernel is not started directly, see `entry`.
+fn lz4_kernel(image: &[u8]) -> Option<Vec<u8>> {
+    const MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
+    const BLOCK: usize = 8 << 20;
+    let mut rest = SetupHeader::of(image)?.payload()?.strip_prefix(&MAGIC)?;
+    let mut kernel = Vec::new();
+    // The last four bytes are the length of the whole.
+    while rest.len() > 4 {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (block, next) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        kernel.extend(lz4_flex::block::decompress(block, BLOCK).ok()?);
+        if kernel.len() as u64 > LIMIT {
+            return None;
+        }
+        rest = next;
+    }
+    Some(kernel)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +82,27 @@ mod tests {
         assert_eq!(TypeNames::of_btf(&btf[..40]), None);
         assert_eq!(TypeNames::of_btf(b"\x9f\xeb"), None);
         assert_eq!(TypeNames::of_kernel(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn a_kernel_of_several_blocks_is_unpacked_and_a_broken_one_is_not() {
+        let image = |payload: &[u8]| {
+            let mut image = vec![0; 1024];
+            image[0x1f1] = 1;
+            image[0x202..0x206].copy_from_slice(b"HdrS");
+            image[0x206..0x208].copy_from_slice(&0x20fu16.to_le_bytes());
+            image[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+            [&image[..], payload].concat()
+        };
+        let mut packed = vec![0x02, 0x21, 0x4c, 0x18];
+        for part in [&b"first "[..], b"second"] {
+            let block = lz4_flex::block::compress(part);
+            packed.extend((block.len() as u32).to_le_bytes());
+            packed.extend(block);
+        }
+        packed.extend(12u32.to_le_bytes());
+        assert_eq!(lz4_kernel(&image(&packed)).as_deref(), Some(&b"first second"[..]));
+        packed[4] = 200;
+        assert_eq!(lz4_kernel(&image(&packed)), None);
     }
 }

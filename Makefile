@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary faults hostile fuzz shards lint-ci check dist install clean
+.PHONY: help lab lab-run mutants plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -42,13 +42,16 @@ fuzz: setup-tests ## Fuzz each reader of foreign data with a million inputs or m
 canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
 	@$(TEST) -p lab --test canaries $(ARGS)
 
+foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, a crate) on the default matrix, half an hour
+	@$(TEST) -p lab --test foreign --test pasta -- --include-ignored --test-threads 1 $(ARGS)
+
 test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, snapshot, restore, a panic and a hang, compared with TCG
 	@scripts/test-kvm short
 
 test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
 	@scripts/test-kvm long
 
-test-all: test fuzz shards test-kvm-long ## Everything that the gate runs, in its long forms
+test-all: test fuzz shards foreign test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards

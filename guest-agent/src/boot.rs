@@ -1,7 +1,7 @@
 //! PID 1: mounts, modules, the port to the host, and power-off.
 
 use crate::{error::AgentError, kmsg, modules, port, sender, session};
-use lab_harness::Suite;
+use lab_harness::{Suite, quiet};
 use lab_protocol::message::PORT_NAME;
 use nix::{
     mount::{MsFlags, mount},
@@ -26,6 +26,7 @@ fn live(suites: &[&'static dyn Suite]) -> Result<(), AgentError> {
     mount_all()?;
     quiet_console();
     expedite_grace_periods();
+    quiet::before_modules();
     let loaded = modules::load_all();
     for complaint in &loaded.complaints {
         kmsg::say(complaint);

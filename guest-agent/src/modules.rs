@@ -1,7 +1,7 @@
 //! Loads the kernel modules that are in the image.
 
 use nix::kmod::{ModuleInitFlags, finit_module};
-use std::{fs::File, path::Path};
+use std::{ffi::CStr, fs::File, path::Path};
 
 /// Path of the file in the image that lists its modules in load order.
 const ORDER: &str = "/lib/modules/load-order";
@@ -52,9 +52,15 @@ pub fn load_all() -> LoadedModules {
     loaded
 }
 
+/// Parameters of modules that would otherwise bring devices which nobody asked for.
+const PARAMETERS: [(&str, &CStr); 3] = [("dummy", c"numdummies=0"), ("ifb", c"numifbs=0"), ("bonding", c"max_bonds=0")];
+
 fn load(path: &Path) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
-    match finit_module(&file, c"", ModuleInitFlags::empty()) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.split('.').next().unwrap_or_default();
+    let parameters = PARAMETERS.iter().find(|(module, _)| *module == name).map_or(c"", |(_, parameters)| parameters);
+    match finit_module(&file, parameters, ModuleInitFlags::empty()) {
         Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

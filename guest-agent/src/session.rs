@@ -7,6 +7,7 @@ use crate::{
     program::{ProgramResult, ProgramSeat},
     sender::Sender,
     shell::Shell,
+    world,
 };
 use lab_harness::{Finished, RunOptions, Runner, Suite};
 use lab_protocol::{
@@ -76,6 +77,14 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 sender.report(&boot_log)?;
             }
             HostMessage::Settle => {
+                finish(work.take())?;
+                // What a set-up left is part of the guest from now on.
+                world::let_go().map_err(AgentError::from).inspect_err(|error| {
+                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
+                })?;
+                if let Some(runner) = runner.as_ref().filter(|_| programs.ran()) {
+                    runner.accept()?;
+                }
                 settle();
                 sender.send(&AgentMessage::Settled)?;
             }
@@ -168,7 +177,9 @@ fn run_cells(
         let ProgramResult { report, stuck } = match work {
             Work::Case => {
                 started()?;
-                let Finished { report, stuck } = runner.run(cell, options);
+                let watched = programs.watch(runner, options.mutant.as_deref());
+                let Finished { mut report, stuck } = runner.run(cell, options);
+                report.witness = watched.filter(|_| stuck.is_none()).map(|it| Box::new(it.finish(&report)));
                 ProgramResult { report, stuck }
             }
             Work::Program(program) => {

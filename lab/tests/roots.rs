@@ -48,6 +48,11 @@ fn told(kernel: &str, options: &[&str], script: &str, cwd: &Path) -> String {
 const NORMAL: &str = r#"
 check() { what=$1; shift; "$@" >/tmp/said 2>&1 || { echo "NOT $what: $(cat /tmp/said)"; }; }
 holds() { what=$1; shift; eval "$*" || echo "NOT $what"; }
+holds 'no device but loopback' '[ "$(ls /sys/class/net)" = lo ]'
+holds 'tunnel devices of new namespaces' '[ "$(cat /proc/sys/net/core/fb_tunnels_only_for_init_net)" = 0 ]'
+holds 'new namespaces with settings of their own' '[ "$(cat /proc/sys/net/core/devconf_inherit_init_net)" = 0 ]'
+holds 'duplicate address detection' '[ "$(cat /proc/sys/net/ipv6/conf/default/accept_dad)" = 1 ]'
+check 'a dummy device by its usual name' sh -c 'modprobe dummy && ip link add dummy0 type dummy && ip link del dummy0'
 holds 'loopback up' 'ip link show lo | grep -q "LOOPBACK,UP"'
 check 'loopback answers' python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(); socket.create_connection(s.getsockname(), 20)'
 check 'modules are the guest kernel'"'"'s' test -f "/lib/modules/$(uname -r)/modules.dep"

@@ -39,7 +39,7 @@ pub mod variants;
 pub mod witness;
 
 pub use error::HarnessError;
-pub use lab_topology::{Netns, Template, library, unpoisoned};
+pub use lab_topology::{Netns, Template, TopologyError, library, quiet, unpoisoned, uplink};
 pub use runner::{Finished, PINS, RunOptions, Runner};
 pub use stage::Staged;
 pub use suite::{Cases, Cell, Suite, SuiteError, listing, templates, topologies};

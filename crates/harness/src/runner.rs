@@ -5,9 +5,10 @@ use crate::{
     ctx::Ctx,
     error::HarnessError,
     fault::{BuiltIn, Fault, MUTANT_TIME_SCALE},
-    leaks::Inventory,
+    leaks::{Inventory, LEFT},
     probe,
     suite::{Cell, Suite, templates},
+    witness::WitnessFault,
 };
 use lab_bpf::{Programs, datapath::DatapathObject};
 use lab_protocol::{
@@ -126,6 +127,15 @@ impl Runner {
         }
     }
 
+    /// What exists now is nobody's fault from here on: somebody set it up.
+    ///
+    /// # Errors
+    /// The kernel refuses a query.
+    pub fn accept(&self) -> Result<(), HarnessError> {
+        *unpoisoned(self.before.lock()) = Inventory::take(Path::new(PINS))?;
+        Ok(())
+    }
+
     /// Runs `work`, whose programs, maps and links are the lab's own and no leaks.
     ///
     /// # Errors
@@ -165,6 +175,14 @@ impl Runner {
                 Some((_, fault)) => Ok(Some(*fault)),
                 None => Err(HarnessError::UnknownMutant(name.to_owned())),
             },
+        }
+    }
+
+    /// The fault of the witness with this name.
+    pub fn witness_fault(&self, mutant: Option<&str>) -> Option<WitnessFault> {
+        match self.fault(mutant) {
+            Ok(Some(Fault::Witness(fault))) => Some(fault),
+            _ => None,
         }
     }
 
@@ -238,7 +256,7 @@ impl Runner {
             Ok(now) => *unpoisoned(self.settled.lock()) = Some(now),
             Err(error) => {
                 let leaks = error.to_string();
-                report.log.push(format!("left behind: {leaks}"));
+                report.log.push(format!("{LEFT}{leaks}"));
                 if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
                     report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
                 }

@@ -23,7 +23,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// Name of the virtio-serial port, in `/sys/class/virtio-ports/*/name` of the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";

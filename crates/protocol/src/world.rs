@@ -4,6 +4,7 @@
 //! (`crates/share`). The host's end has named directories, the *exports*; a [`WorldSpec`] says where the guest mounts them.
 
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Name of the virtio-serial port for files.
 pub const FILES_PORT: &str = "org.netkit-lab.files.0";
@@ -39,8 +40,38 @@ pub struct WorldSpec {
     /// Ports of the host's loopback device that are reached at the same ports of the guest's, over TCP and UDP.
     #[serde(default)]
     pub services: Vec<u16>,
+    /// The way to other networks, if there is one.
+    #[serde(default)]
+    pub uplink: Option<Uplink>,
     /// Limit of what the program may write outside of shared directories, MiB. `None` is half of the guest's memory.
     pub overlay_mib: Option<u32>,
+    /// What becomes of what it writes.
+    #[serde(default)]
+    pub changes: WorldChanges,
+}
+
+/// Addresses of the machine's network device, which is connected to passt on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// The guest's addresses, one of each family, with the lengths of their prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The default gateways, which also stand for the host: its loopback device is reached at them.
+    pub gateways: Vec<IpAddr>,
+    /// Answers queries for names.
+    pub name_server: IpAddr,
+}
+
+/// What becomes of what a program writes to its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorldChanges {
+    /// It ends with the program's root.
+    #[default]
+    End,
+    /// It stays in the guest, for roots above it: the program is a set-up.
+    Stay,
+    /// It ends with the program's root, which begins with what a set-up left.
+    EndAboveSetup,
 }
 
 /// What is below `/`.
@@ -75,7 +106,9 @@ impl WorldSpec {
             fresh_tmp: true,
             modules: Vec::new(),
             services: Vec::new(),
+            uplink: None,
             overlay_mib: None,
+            changes: WorldChanges::End,
         }
     }
 }

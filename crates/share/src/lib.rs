@@ -37,5 +37,5 @@ mod tree;
 mod wire;
 
 pub use budget::WriteBudget;
-pub use server::{Failed, ServeEnd, Server};
+pub use server::{Failed, FileStamp, ServeEnd, Server};
 pub use tree::{FileSource, ItemId, Look, Tree, TreeError};

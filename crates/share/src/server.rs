@@ -12,10 +12,15 @@ use crate::{
 };
 use nix::{errno::Errno, sys::statvfs::fstatvfs};
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ffi::{OsStr, OsString},
+    fs::Metadata,
     io::{self, BufReader, Write},
-    os::unix::{ffi::OsStrExt, fs::FileExt, net::UnixStream},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, MetadataExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,6 +33,8 @@ const LONG: Valid = Valid(60);
 const SHORT: Valid = Valid(1);
 /// Listings of directories that are kept while a guest reads them in pieces.
 const LISTINGS: usize = 16;
+/// Files whose reading is remembered.
+const MOST_READ: usize = 100_000;
 /// Reports of failed writes that are kept.
 const MOST_FAILED: usize = 1000;
 
@@ -42,11 +49,29 @@ pub struct Failed {
     pub reason: String,
 }
 
+/// By what a file that has changed is told from one that has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct FileStamp {
+    inode: u64,
+    bytes: u64,
+    /// Of the last change of the content or the attributes, seconds and nanoseconds since the epoch.
+    changed: (i64, i64),
+}
+
+impl FileStamp {
+    /// Of a file.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { inode: metadata.ino(), bytes: metadata.len(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
+    }
+}
+
 /// How serving ended.
 #[derive(Debug)]
 pub struct ServeEnd {
     /// OpenFiles that are not whole.
     pub failed: Vec<Failed>,
+    /// Files of the host in exports that can't be written, which the guest has read: what its work depends on.
+    pub read: BTreeMap<PathBuf, FileStamp>,
     /// Requests that were answered.
     pub requests: u64,
     /// Why the connection could not be followed to its end.
@@ -61,6 +86,7 @@ pub struct Server {
     pub(crate) files: OpenFiles,
     listings: VecDeque<(u64, Listing)>,
     pub(crate) failed: BTreeSet<Failed>,
+    read: BTreeMap<PathBuf, FileStamp>,
 }
 
 /// What a node is.
@@ -78,6 +104,7 @@ impl Server {
             files: OpenFiles::default(),
             listings: VecDeque::new(),
             failed: BTreeSet::new(),
+            read: BTreeMap::new(),
         }
     }
 
@@ -89,7 +116,7 @@ impl Server {
             .map_err(io::Error::other)
             .and_then(|()| self.follow(&stream, &mut requests))
             .err();
-        ServeEnd { failed: self.failed.into_iter().collect(), requests, problem }
+        ServeEnd { failed: self.failed.into_iter().collect(), read: self.read, requests, problem }
     }
 
     fn follow(&mut self, mut stream: &UnixStream, requests: &mut u64) -> io::Result<()> {
@@ -283,7 +310,7 @@ impl Server {
     }
 
     fn read(&mut self, node: u64, offset: u64, size: usize) -> Result<Reply, Errno> {
-        let Self { tree, nodes, files, .. } = self;
+        let Self { tree, nodes, files, read, .. } = self;
         let from_file = |file: &std::fs::File, offset, size| {
             let mut reply = Reply::data(size);
             let mut filled = 0;
@@ -315,7 +342,14 @@ impl Server {
         let file = files.get(node, false, || {
             let (export, path) = nodes.path(node)?;
             match &tree.items[export].content {
-                Content::Host(host) => host::regular(&host.root, &path, false),
+                Content::Host(host) => {
+                    let file = host::regular(&host.root, &path, false)?;
+                    if host.budget.is_none() && read.len() < MOST_READ {
+                        let stamp = file.metadata().map(|it| FileStamp::of(&it)).unwrap_or_default();
+                        read.entry(host.path.join(path)).or_insert(stamp);
+                    }
+                    Ok(file)
+                }
                 _ => Err(Errno::ESTALE),
             }
         })?;

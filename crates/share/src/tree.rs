@@ -105,6 +105,7 @@ pub(crate) enum Content {
 /// A directory of the host.
 #[derive(Debug)]
 pub(crate) struct HostDirectory {
+    pub(crate) path: PathBuf,
     pub(crate) root: OwnedFd,
     /// `None` if nothing can be written.
     pub(crate) budget: Option<WriteBudget>,
@@ -198,7 +199,7 @@ impl Tree {
         let failed = |error| TreeError::Open { path: dir.to_owned(), error };
         let path = dir.canonicalize().map_err(failed)?;
         let root = open(&path).map_err(|errno| failed(errno.into()))?;
-        self.put(below, name, Look::root(0o755), Content::Host(HostDirectory { root, budget }))
+        self.put(below, name, Look::root(0o755), Content::Host(HostDirectory { path, root, budget }))
     }
 
     /// A second name of a file.

@@ -29,6 +29,7 @@ mod svg;
 mod tap;
 mod template;
 mod terms;
+pub mod uplink;
 
 pub use address::addresses;
 pub use build::Net;

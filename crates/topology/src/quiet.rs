@@ -23,6 +23,12 @@ static QUIET: [Setting; 7] = [
 const INHERIT: [Setting; 2] =
     [("net/core/devconf_inherit_init_net", "1"), ("net/core/fb_tunnels_only_for_init_net", "1")];
 
+/// Before modules are loaded: tunnel modules make no devices of their own (since 5.9; older kernels refuse the value).
+const NO_TUNNELS: Setting = ("net/core/fb_tunnels_only_for_init_net", "2");
+
+/// What the machine had before any of it was changed.
+static NORMAL: OnceLock<Vec<(&str, String)>> = OnceLock::new();
+
 /// Sizes of socket buffers, which hold for all namespaces (`sk_init`, net/core/sock.c): a configuration or a command line
 /// can set them so low that the few datagrams of a case do not fit.
 const BUFFERS: [&str; 2] = ["net/core/rmem_default", "net/core/wmem_default"];
@@ -38,10 +44,37 @@ pub(crate) fn settings() -> &'static [Setting] {
 }
 
 /// Makes this machine's first namespace quiet and has later ones inherit that, which saves writing it in each. Raises
-/// buffers of sockets to their usual size. For machines that are the lab's own. What a kernel does not inherit is written in later namespaces as ever.
+/// buffers of sockets to their usual size. For machines that are the lab's own. What a kernel does not inherit is written in
+/// later namespaces as ever.
 pub fn inherit() {
+    again();
+    NOT_INHERITED.get_or_init(|| {
+        let fresh = Netns::new("quiet");
+        let has = |setting: &Setting| fresh.as_ref().is_ok_and(|ns| ns.run(|| holds(setting)));
+        QUIET.iter().copied().filter(|setting| !has(setting)).collect()
+    });
+}
+
+/// Before the first module is loaded: the machine has the devices that somebody asks for, and none that a module brings.
+pub fn before_modules() {
+    remember();
+    let (key, value) = NO_TUNNELS;
+    _ = fs::write(path(key), value);
+}
+
+/// Gives a program of others the kernel's own settings: duplicate address detection, router solicitations, tunnel devices in
+/// new namespaces.
+pub fn normal() {
+    for (key, value) in NORMAL.get().into_iter().flatten() {
+        _ = fs::write(path(key), value);
+    }
+}
+
+/// After [`normal`]: what topologies need.
+pub fn again() {
+    remember();
     for (key, value) in INHERIT.iter().chain(&QUIET) {
-        // Settings that failed are detected below.
+        // Settings that failed are detected by [`inherit`].
         _ = fs::write(path(key), value);
     }
     for key in BUFFERS {
@@ -51,10 +84,12 @@ pub fn inherit() {
             _ = fs::write(path(key), USUAL_BUFFER.to_string());
         }
     }
-    NOT_INHERITED.get_or_init(|| {
-        let fresh = Netns::new("quiet");
-        let has = |setting: &Setting| fresh.as_ref().is_ok_and(|ns| ns.run(|| holds(setting)));
-        QUIET.iter().copied().filter(|setting| !has(setting)).collect()
+}
+
+fn remember() {
+    NORMAL.get_or_init(|| {
+        let keys = INHERIT.iter().chain(&QUIET).map(|(key, _)| *key).chain(BUFFERS);
+        keys.filter_map(|key| Some((key, fs::read_to_string(path(key)).ok()?))).collect()
     });
 }
 

@@ -56,6 +56,11 @@ const KVM_CMDLINE: &[&str] = &[
     "tsc=nowatchdog",
 ];
 
+/// The network device of a machine that has one.
+pub const NETWORK_DEVICE: &str = "virtio-net-pci,netdev=lab";
+/// Its address: locally administered.
+const MAC: &str = "02:6c:61:62:00:01";
+
 /// Files of one launch, in a directory of its own.
 #[derive(Debug)]
 pub struct Files {
@@ -66,6 +71,8 @@ pub struct Files {
     pub files: PathBuf,
     /// Connections to services of the host are carried on it, if there are any.
     pub services: PathBuf,
+    /// The network device, if there is one: passt connects to it.
+    pub network: PathBuf,
     pub qmp: PathBuf,
     /// Error output of vng and QEMU.
     pub stderr: PathBuf,
@@ -81,6 +88,7 @@ impl Files {
             port: below("port"),
             files: below("files"),
             services: below("services"),
+            network: below("network"),
             qmp: below("qmp"),
             stderr: below("stderr"),
             words: below("words"),
@@ -128,6 +136,13 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         format!("-qmp unix:{qmp},server=on,wait=off"),
         "-device virtio-rng-pci".to_owned(),
     ];
+    if spec.network {
+        let network = socket(&files.network)?;
+        // QEMU listens: the guest that becomes a snapshot has the device, and nobody is at its other end.
+        options.push(format!("-netdev stream,id=lab,server=on,addr.type=unix,addr.path={network}"));
+        // Without the ROM for booting from it.
+        options.push(format!("-device {NETWORK_DEVICE},mac={MAC},romfile="));
+    }
     if let Some(direct) = &spec.direct {
         // QEMU uses the last `-kernel`. vng still gets the bzImage, from which it reads the version.
         options.push(format!("-kernel {}", path("unpacked kernel", direct, " (NETKIT_LAB_CACHE)")?));

@@ -6,7 +6,7 @@
 
 use super::{
     GuestSpec, VmError,
-    command::{Files, arguments},
+    command::{Files, NETWORK_DEVICE, arguments},
     process::{Group, POLL},
 };
 use lab_base::programs;
@@ -50,7 +50,7 @@ pub fn machine(spec: &GuestSpec, files: &Files, name: &str) -> Result<Command, V
     let line = said.lines().rfind(|line| !line.trim().is_empty());
     let words = line.and_then(shlex::split).filter(|words| words.len() > 1);
     let words = words.ok_or_else(|| failed("printed no command line".to_owned()))?;
-    let mut words = strip(words).map_err(failed)?.into_iter();
+    let mut words = strip(words, spec.network).map_err(failed)?.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
     command.env("PATH", programs::search_path()).args(words);
     if spec.sandbox {
@@ -106,7 +106,7 @@ fn ask(spec: &GuestSpec, files: &Files, name: &str) -> Result<String, VmError> {
 }
 
 /// Removes everything by which a guest could reach its host.
-fn strip(words: Vec<String>) -> Result<Vec<String>, String> {
+fn strip(words: Vec<String>, network: bool) -> Result<Vec<String>, String> {
     let mut kept: Vec<String> = Vec::new();
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
@@ -129,6 +129,7 @@ fn strip(words: Vec<String>) -> Result<Vec<String>, String> {
             "-device" if value.starts_with("virtio-9p-") => false,
             "-device" if is_needless(&value) => false,
             "-device" if DEVICES.iter().any(|known| value.starts_with(known)) => true,
+            "-device" if network && value.starts_with(NETWORK_DEVICE) => true,
             "-device" => return Err(format!("virtme-ng added a device that the lab's guests must not have: {value}")),
             _ => {
                 let words: Vec<&str> = value.split(' ').filter(|word| *word != "console=hvc0").collect();
@@ -170,7 +171,7 @@ mod tests {
         -device virtserialport,bus=lab.0,chardev=agent,name=org.x -qmp unix:/tmp/x/qmp,server=on -device virtio-rng-pci";
 
     fn stripped() -> String {
-        strip(shlex::split(COMPOSED).unwrap()).unwrap().join(" ")
+        strip(shlex::split(COMPOSED).unwrap(), false).unwrap().join(" ")
     }
 
     #[test]
@@ -188,7 +189,10 @@ mod tests {
     #[test]
     fn an_unknown_device_is_refused() {
         let words = shlex::split("qemu -device vhost-vsock-pci,guest-cid=3").unwrap();
-        assert!(strip(words).unwrap_err().contains("vhost-vsock-pci,guest-cid=3"));
+        assert!(strip(words, true).unwrap_err().contains("vhost-vsock-pci,guest-cid=3"));
+        let words = || shlex::split("qemu -netdev stream,id=lab -device virtio-net-pci,netdev=lab,romfile=").unwrap();
+        assert!(strip(words(), false).unwrap_err().contains("virtio-net-pci"), "only where one was asked for");
+        assert!(strip(words(), true).is_ok());
     }
 
     fn told(script: &str) -> Result<Command, VmError> {

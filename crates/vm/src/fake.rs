@@ -272,6 +272,10 @@ impl Guest for FakeGuest {
         self.files()
     }
 
+    fn network(&mut self) -> Result<UnixStream, VmError> {
+        self.files()
+    }
+
     fn exited(&mut self) -> Option<GuestExit> {
         self.exit.lock().expect("no panic while held").clone()
     }
@@ -339,6 +343,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         qemu: None,
         sandbox: false,
         tools: "fake".to_owned(),
+        network: false,
         memory_file: None,
     }
 }

@@ -171,6 +171,10 @@ impl Guest for MachineGuest {
         self.dial(|files| &files.services, Instant::now() + FURTHER_PORTS)
     }
 
+    fn network(&mut self) -> Result<UnixStream, VmError> {
+        self.dial(|files| &files.network, Instant::now() + FURTHER_PORTS)
+    }
+
     fn exited(&mut self) -> Option<GuestExit> {
         if self.exit.is_none() {
             // The value is lost if the guest ends by itself.

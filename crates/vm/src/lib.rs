@@ -120,6 +120,8 @@ pub struct GuestSpec {
     pub sandbox: bool,
     /// Versions of both programs: a snapshot can only be restored with the versions that created it.
     pub tools: String,
+    /// Whether the machine has a network device, see [`Guest::network`].
+    pub network: bool,
     /// File for the guest's memory, required for snapshots; its size is the memory's.
     pub memory_file: Option<PathBuf>,
 }
@@ -168,6 +170,13 @@ pub trait Guest: Send {
     /// # Errors
     /// As [`Guest::files`].
     fn services(&mut self) -> Result<UnixStream, VmError>;
+
+    /// Connects to the machine's network device: each frame behind its length, 4 bytes in network order, as passt and QEMU
+    /// exchange them. Otherwise as [`Guest::files`].
+    ///
+    /// # Errors
+    /// As [`Guest::files`].
+    fn network(&mut self) -> Result<UnixStream, VmError>;
 
     /// How the guest ended; `None` while it runs. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;

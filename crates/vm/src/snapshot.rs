@@ -299,6 +299,11 @@ impl Draft {
         self.stage.path().join(MEMORY)
     }
 
+    /// The directory that becomes the snapshot, for what else is kept with it.
+    pub fn directory(&self) -> &Path {
+        self.stage.path()
+    }
+
     /// Path for the devices' state.
     pub fn state(&self) -> PathBuf {
         self.stage.path().join(STATE)

@@ -1,5 +1,6 @@
 //! Why a world can't be made.
 
+use lab_harness::TopologyError;
 use nix::errno::Errno;
 use std::{
     fmt, io,
@@ -54,6 +55,17 @@ pub enum MountError {
         /// The system's answer.
         error: io::Error,
     },
+    /// The machine's network device has no driver.
+    Driver {
+        /// The module.
+        name: &'static str,
+        /// Why it can't be loaded.
+        error: io::Error,
+    },
+    /// The machine has no network device.
+    NoUplink,
+    /// The machine's network device can't be set up.
+    Uplink(TopologyError),
     /// The kernel refuses a module of the user's own.
     Module {
         /// Its file's name.
@@ -100,6 +112,11 @@ impl fmt::Display for MountError {
             Self::Service { address, error } => {
                 write!(f, "{address}, where a service of the host is to be in the guest: {error}")
             }
+            Self::Driver { name, error } => {
+                write!(f, "the network device of --net pasta needs the module {name} (CONFIG_VIRTIO_NET): {error}")
+            }
+            Self::NoUplink => write!(f, "the machine has no network device that the kernel's driver takes"),
+            Self::Uplink(error) => write!(f, "the network device of --net pasta: {error}"),
             Self::Module { name, error } => write!(
                 f,
                 "the kernel refuses the module {name}: {error} (its log says more; a module is built for one release of one kernel)"

@@ -10,12 +10,17 @@ mod linux;
 pub mod modprobe;
 mod services;
 mod share;
+mod uplink;
 
 pub use error::MountError;
 pub use linux::{hostname, name_guest};
+pub use share::unmount as let_go;
 
 use inside::InRoot;
-use lab_protocol::world::{EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
+use lab_protocol::{
+    witness::MARKER,
+    world::{EXTRA, MODULES, ROOT, Uplink, WorldChanges, WorldMount, WorldRoot, WorldSpec},
+};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -30,11 +35,16 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
+use uplink::ConnectedUplink;
 
 /// Where worlds are mounted in the agent's own root.
 const WORLDS: &str = "/lab/worlds";
+/// Where what a set-up wrote is kept.
+const KEPT: &str = "/lab/kept";
 /// `/etc/resolv.conf` of a guest without a network.
 const RESOLV: &[u8] = b"# This guest has no network: no name is resolved but those of /etc/hosts.\n";
+/// Name of the host in a guest that reaches it.
+const HOST_NAME: &str = "host.lab";
 /// Directories that programs expect in `/run`.
 const RUN: [&str; 2] = ["/run/lock", "/run/lab"];
 /// Where a root may have modprobe; where it has none, it gets the agent's.
@@ -50,6 +60,8 @@ pub struct MountedWorld {
     cwd: CString,
     /// Dropped with it.
     services: Services,
+    /// Dropped with it as well.
+    uplink: Option<ConnectedUplink>,
 }
 
 impl MountedWorld {
@@ -72,15 +84,15 @@ impl MountedWorld {
         let root = at.join("root");
         let cwd: &[u8] = if spec.cwd.is_empty() { b"/" } else { &spec.cwd };
         // From here on dropping it unmounts what is there.
-        let mut world =
-            Self { root: text(root.as_os_str().as_bytes())?, cwd: text(cwd)?, at, services: Services::default() };
+        let (root_text, cwd, services) = (text(root.as_os_str().as_bytes())?, text(cwd)?, Services::default());
+        let mut world = Self { root: root_text, cwd, at, services, uplink: None };
         world.mount_root(&root, spec)?;
         let inside = InRoot::of(&root)?;
         mount_own(&inside, &root, spec)?;
         if shared {
             mount_kernel_files(&inside)?;
         }
-        write_names(&inside)?;
+        write_names(&inside, spec.uplink.as_ref())?;
         for wanted in &spec.mounts {
             mount_export(&inside, wanted)?;
         }
@@ -88,12 +100,17 @@ impl MountedWorld {
         modprobe::load_own(&own, &spec.modules)
             .map_err(|(path, error)| MountError::Module { name: name_of(&path), error })?;
         world.services = Services::listen(&spec.services)?;
+        world.uplink = spec.uplink.as_ref().map(ConnectedUplink::connect).transpose()?;
         Ok(world)
     }
 
     /// The root with a layer above it that takes what is written.
     fn mount_root(&self, root: &Path, spec: &WorldSpec) -> Result<(), MountError> {
-        let changes = self.at.join("changes");
+        let kept = Path::new(KEPT);
+        let changes = match spec.changes {
+            WorldChanges::Stay => kept.to_owned(),
+            WorldChanges::End | WorldChanges::EndAboveSetup => self.at.join("changes"),
+        };
         let (upper, work) = (changes.join("upper"), changes.join("work"));
         let make = |dir: &Path| fs::create_dir_all(dir).map_err(MountError::io(dir));
         make(root)?;
@@ -111,8 +128,12 @@ impl MountedWorld {
         fs::read_dir(&lower).map_err(MountError::io(&lower))?;
         // Directories of the lower layer can be renamed. The host's files have no file handles, which the kernel would
         // otherwise say with a warning.
+        let setup = match spec.changes {
+            WorldChanges::EndAboveSetup => format!("{}:", kept.join("upper").display()),
+            WorldChanges::Stay | WorldChanges::End => String::new(),
+        };
         let options = format!(
-            "lowerdir={},upperdir={},workdir={},redirect_dir=on,index=off,xino=off",
+            "lowerdir={setup}{},upperdir={},workdir={},redirect_dir=on,index=off,xino=off",
             lower.display(),
             upper.display(),
             work.display()
@@ -185,6 +206,9 @@ fn mount_own(inside: &InRoot, root: &Path, spec: &WorldSpec) -> Result<(), Mount
     for dir in RUN {
         inside.directory(Path::new(dir))?;
     }
+    let marker = Path::new(MARKER);
+    mount(Some("/init"), &inside.file_point(marker)?.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(MountError::mount("the program that makes marks", marker))?;
     if Path::new(NETNS).is_dir() {
         bind(Path::new(NETNS), inside, Path::new(NETNS), true)?;
     }
@@ -217,11 +241,13 @@ fn mount_kernel_files(inside: &InRoot) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Names that are resolved without a network: the guest's own.
-fn write_names(inside: &InRoot) -> Result<(), MountError> {
+/// Names that are resolved without a name server: the guest's own, and its host's where it is reached.
+fn write_names(inside: &InRoot, uplink: Option<&Uplink>) -> Result<(), MountError> {
     let name = hostname();
     let mut hosts = inside.read("/etc/hosts").unwrap_or_default();
-    for (address, names) in [("127.0.0.1", "localhost"), ("::1", "localhost ip6-localhost"), ("127.0.1.1", &*name)] {
+    let host: Vec<String> = uplink.iter().flat_map(|uplink| &uplink.gateways).map(ToString::to_string).collect();
+    let own = [("127.0.0.1", "localhost"), ("::1", "localhost ip6-localhost"), ("127.0.1.1", &*name)];
+    for (address, names) in own.into_iter().chain(host.iter().map(|address| (&**address, HOST_NAME))) {
         let known = hosts.lines().any(|line| {
             let mut words = line.split_whitespace();
             words.next() == Some(address) && words.any(|word| names.split(' ').next() == Some(word))
@@ -234,7 +260,8 @@ fn write_names(inside: &InRoot) -> Result<(), MountError> {
         }
     }
     inside.write(Path::new("/etc/hosts"), hosts.as_bytes())?;
-    inside.write(Path::new("/etc/resolv.conf"), RESOLV)?;
+    let resolv = uplink.map(|uplink| format!("nameserver {}\n", uplink.name_server).into_bytes());
+    inside.write(Path::new("/etc/resolv.conf"), resolv.as_deref().unwrap_or(RESOLV))?;
     inside.write(Path::new("/etc/hostname"), format!("{name}\n").as_bytes())
 }
 

@@ -74,6 +74,18 @@ pub fn is_meant(name: &str) -> bool {
     Path::new(name).file_name() == Some("modprobe".as_ref())
 }
 
+/// Loads the kernel's module of that name, with those that it needs. One that is built in or loaded is no error.
+///
+/// # Errors
+/// The kernel has no such module, or refuses it.
+pub fn load_named(name: &str) -> io::Result<()> {
+    let modules = modules().ok_or_else(|| io::Error::other("the kernel's modules are not there"))?;
+    match load(&modules, name).map_err(io::Error::other)? {
+        true => Ok(()),
+        false => Err(io::Error::other("the kernel has no such module")),
+    }
+}
+
 /// Loads what a name or an alias stands for. Returns whether there is such a module.
 fn load(modules: &Path, wanted: &str) -> Result<bool, String> {
     let read = |name: &str| fs::read_to_string(modules.join(name)).map_err(|error| format!("{name}: {error}"));

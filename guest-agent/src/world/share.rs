@@ -4,7 +4,7 @@ use super::MountError;
 use crate::{kmsg, port};
 use lab_protocol::world::FILES_PORT;
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns},
 };
 use std::{
@@ -13,13 +13,18 @@ use std::{
     os::fd::AsRawFd,
     path::Path,
     sync::{Mutex, PoisonError},
-    thread,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 /// Where the host's exports are in the agent's own root.
 pub const SHARE: &str = "/lab/share";
 /// Longest message of either side: the data of a read or write, and headers.
 const LONGEST: usize = (256 << 10) + 32768;
+/// Time within which the threads that carry messages end.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The threads that carry messages, while the exports are mounted.
+static MOUNTED: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 /// `struct fuse_out_header`.
 const HEADER: usize = 16;
 
@@ -28,16 +33,36 @@ const HEADER: usize = 16;
 /// # Errors
 /// The kernel has no FUSE, or the machine no port for files.
 pub fn mount_once() -> Result<(), MountError> {
-    static MOUNTED: Mutex<bool> = Mutex::new(false);
     let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*mounted {
-        mount_share()?;
-        *mounted = true;
+    if mounted.is_empty() {
+        *mounted = mount_share()?;
     }
     Ok(())
 }
 
-fn mount_share() -> Result<(), MountError> {
+/// Unmounts them before the machine is saved: a restored guest has another host. The host must have closed its end.
+///
+/// # Errors
+/// They are still in use.
+pub fn unmount() -> Result<(), MountError> {
+    let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if mounted.is_empty() {
+        return Ok(());
+    }
+    let at = Path::new(SHARE);
+    umount2(at, MntFlags::MNT_DETACH).map_err(MountError::mount("the host's files", at))?;
+    let limit = Instant::now() + PATIENCE;
+    while !mounted.iter().all(JoinHandle::is_finished) {
+        if Instant::now() >= limit {
+            return Err(MountError::io(at)(io::ErrorKind::ResourceBusy.into()));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    mounted.clear();
+    Ok(())
+}
+
+fn mount_share() -> Result<Vec<JoinHandle<()>>, MountError> {
     let at = Path::new(SHARE);
     fs::create_dir_all(at).map_err(MountError::io(at))?;
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
@@ -53,9 +78,10 @@ fn mount_share() -> Result<(), MountError> {
     let clone = |file: &File| file.try_clone().map_err(MountError::io(at));
     let (requests, answers) = (clone(&device)?, device);
     let (to_host, from_host) = (clone(&port)?, port);
-    thread::spawn(move || at_home("requests for files", || carry_requests(requests, to_host)));
-    thread::spawn(move || at_home("the host's files", || carry_answers(from_host, answers)));
-    Ok(())
+    Ok(vec![
+        thread::spawn(move || at_home("requests for files", || carry_requests(requests, to_host))),
+        thread::spawn(move || at_home("the host's files", || carry_answers(from_host, answers))),
+    ])
 }
 
 /// Works in the network namespace of PID 1: a thread keeps the one that it was started in.

@@ -1,6 +1,11 @@
 //! `lab exec`.
 
-use super::{args::KernelArgs, topology, witness::WitnessArgs};
+use super::{
+    args::KernelArgs,
+    exec_words::{Reached, file, name, network, published, sysctl, user},
+    topology,
+    witness::WitnessArgs,
+};
 use crate::{
     error::Error,
     exec::{ExecRequest, end, table},
@@ -15,8 +20,9 @@ use crate::{
         program::{Show, Streams, label},
         queue::Isolate,
     },
+    setup::Tools,
     shell::terminal::Screen,
-    world::{ClosureProgram, Options, RootChoice, World},
+    world::{ClosureProgram, Options, PastaOptions, PublishedPort, RootChoice, World},
 };
 use clap::{Args, Parser};
 use lab_base::{
@@ -24,7 +30,12 @@ use lab_base::{
     text,
 };
 use lab_image::Profile;
-use lab_protocol::{CellInfo, LinkKind, Raw, shell::Terminal, work::Inherit};
+use lab_protocol::{
+    CellInfo, CellProgram, LinkKind, Raw,
+    shell::{ShellStage, Terminal},
+    work::Inherit,
+    world::WorldSpec,
+};
 use lab_record::{exit::Exit, plan::Plan};
 use std::{
     convert::Infallible,
@@ -77,10 +88,17 @@ pub(super) struct ExecArgs {
     /// Directory for files that the command writes to $LAB_ARTIFACTS, in a directory for each guest.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Let the command reach these ports of this host's loopback device at its own, over TCP and UDP: host:PORT[,PORT]. Nothing
-    /// else of any network. Default: none.
-    #[arg(long, value_name = "host:PORT[,PORT]", value_parser = network, default_value = "none")]
-    net: Network,
+    /// What the command reaches of networks: host:PORT[,PORT], these ports of this host's loopback device at its own, over TCP
+    /// and UDP; pasta, whatever this host reaches, and the host itself as host.lab.
+    #[arg(long, value_name = "WHAT", value_parser = network, default_value = "none")]
+    net: Reached,
+    /// With --net pasta, lead this port of this host's loopback device to one of the guest's, over TCP and UDP; repeatable.
+    #[arg(long, value_name = "PORT[:PORT]", value_parser = published)]
+    publish: Vec<PublishedPort>,
+    /// Run this shell command once on each kernel, and save the machine: later commands start behind it. It runs again when it,
+    /// a file that it has read, or the machine has changed.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "cold")]
+    setup: Option<OsString>,
     /// Load this kernel module (.ko) first; repeatable.
     #[arg(long, value_name = "FILE")]
     module: Vec<PathBuf>,
@@ -156,6 +174,8 @@ impl FromStr for Root {
     }
 }
 
+/// Variables of the caller that a set-up has.
+const SETUP_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER"];
 /// Terminal type if the caller's terminal has none.
 const USUAL_TERMINAL: &str = "xterm";
 
@@ -208,12 +228,18 @@ pub(super) fn again(
     }
 }
 
+/// A shell command, for the guest's shell.
+fn in_shell(command: &[u8]) -> Vec<Raw> {
+    let words: [&[u8]; 3] = [b"sh", b"-c", command];
+    words.map(Raw::from).to_vec()
+}
+
 /// A shell command for `lab bisect`, and how its guests run.
 pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
     let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
     let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
     let request = ExecRequest {
-        argv: ["sh", "-c", command].map(Raw::from).to_vec(),
+        argv: in_shell(command.as_bytes()),
         name: None,
         stages: Vec::new(),
         node: None,
@@ -289,6 +315,14 @@ fn run(
     Ok(done.record.finished.map_or(Exit::Infra, |(exit, _)| exit))
 }
 
+/// The variables of `--env`.
+struct Variables {
+    /// Those with a value.
+    env: Vec<(Raw, Raw)>,
+    /// Names of the caller's that are passed on.
+    passed: Vec<String>,
+}
+
 impl ExecArgs {
     /// Files of the host for the command.
     fn world(&self, project: &Project) -> Result<Option<Arc<World>>, Error> {
@@ -297,7 +331,8 @@ impl ExecArgs {
                 ("--rw", !self.rw.is_empty()),
                 ("--out", self.out.is_some()),
                 ("--module", !self.module.is_empty()),
-                ("--net", !self.net.0.is_empty()),
+                ("--net", self.net != Reached::Nothing),
+                ("--setup", self.setup.is_some()),
             ];
             return match needs.into_iter().find(|(_, given)| *given) {
                 Some((name, _)) => {
@@ -320,9 +355,69 @@ impl ExecArgs {
         };
         let program = ClosureProgram { name: self.command[0].clone(), path, files: self.file.clone() };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
-        let services = self.net.0.clone();
-        let options = Options { root, program, cwd, writable, out, modules, services, overlay_mib: self.overlay };
-        Ok(Some(Arc::new(World::new(options, project.cache.root())?)))
+        let (services, pasta, overlay_mib) = (self.net.services(), self.pasta(project)?, self.overlay);
+        let options = Options { root, program, cwd, writable, out, modules, services, pasta, overlay_mib };
+        let no_shell = options.root == RootChoice::None;
+        let world = World::new(options, project.cache.root())?;
+        let Some(command) = &self.setup else { return Ok(Some(Arc::new(world))) };
+        if no_shell {
+            return Err(Error::Usage("--setup needs a root with a shell: use another --root than none".to_owned()));
+        }
+        let command = self.setup_program(command, world.spec())?;
+        Ok(Some(Arc::new(world.behind(command)?)))
+    }
+
+    /// A network for guests.
+    fn pasta(&self, project: &Project) -> Result<Option<PastaOptions>, Error> {
+        match self.net {
+            Reached::Pasta => {
+                let passt = Tools::in_cache(project.cache.root()).passt();
+                let passt = passt.ok_or_else(|| Error::Host("passt is not there; `lab setup` brings it".to_owned()))?;
+                Ok(Some(PastaOptions { passt, published: self.publish.clone() }))
+            }
+            _ if self.publish.is_empty() => Ok(None),
+            _ => Err(Error::Usage("--publish leads into a guest with a network: add --net pasta".to_owned())),
+        }
+    }
+
+    /// The set-up's variables are few: a machine that is saved must not depend on the rest of the caller's.
+    fn setup_program(&self, command: &OsStr, world: &WorldSpec) -> Result<CellProgram, Error> {
+        let Variables { mut env, passed } = self.variables()?;
+        let usual = SETUP_VARIABLES.iter().filter(|_| !self.clean_env).map(|name| (*name).to_owned());
+        for name in usual.chain(passed) {
+            if let Some(value) = env::var_os(&name).filter(|_| !env.iter().any(|(known, _)| known.0 == name.as_bytes()))
+            {
+                env.push((Raw::from(&*name), Raw::from(value.as_encoded_bytes())));
+            }
+        }
+        Ok(CellProgram {
+            argv: in_shell(command.as_encoded_bytes()),
+            env,
+            inherit: Inherit::Named(Vec::new()),
+            cwd: Raw::from(&world.cwd),
+            world: None,
+            stage: ShellStage::Bare,
+            node: None,
+            user: None,
+            terminal: None,
+            timeout_ms: None,
+            sysctl: self.sysctl.clone(),
+            input: false,
+            witness: None,
+        })
+    }
+
+    fn variables(&self) -> Result<Variables, Error> {
+        let (mut env, mut passed) = (Vec::new(), Vec::new());
+        for word in &self.env {
+            let bytes = word.as_encoded_bytes();
+            match bytes.iter().position(|byte| *byte == b'=') {
+                Some(0) => return Err(Error::Usage(format!("--env {}: a variable without a name", word.display()))),
+                Some(at) => env.push((Raw::from(&bytes[..at]), Raw::from(&bytes[at + 1..]))),
+                None => passed.push(word.to_string_lossy().into_owned()),
+            }
+        }
+        Ok(Variables { env, passed })
     }
 
     fn how(&self, streams: &Arc<Streams>, world: Option<Arc<World>>) -> GuestOptions {
@@ -340,6 +435,7 @@ impl ExecArgs {
                 profile: if world.is_some() { Profile::Suite } else { Profile::Shell },
                 cpus: self.cpus.or(usual.cpus),
                 memory_mib: self.memory,
+                network: self.net == Reached::Pasta,
                 cmdline: self.witness.preload().into_iter().chain(words).collect(),
                 ..usual
             },
@@ -349,15 +445,7 @@ impl ExecArgs {
     }
 
     fn request(&self, selected: &Selected, world: Option<&World>) -> Result<ExecRequest, Error> {
-        let (mut env, mut passed) = (Vec::new(), Vec::new());
-        for word in &self.env {
-            let bytes = word.as_encoded_bytes();
-            match bytes.iter().position(|byte| *byte == b'=') {
-                Some(0) => return Err(Error::Usage(format!("--env {}: a variable without a name", word.display()))),
-                Some(at) => env.push((Raw::from(&bytes[..at]), Raw::from(&bytes[at + 1..]))),
-                None => passed.push(word.to_string_lossy().into_owned()),
-            }
-        }
+        let Variables { env, passed } = self.variables()?;
         if let Some(word) = self.command.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
             return Err(Error::Usage(format!(
                 "an argument has a zero byte: {}",
@@ -401,54 +489,4 @@ impl ExecArgs {
         }
         Ok(stages)
     }
-}
-
-fn name(text: &str) -> Result<String, String> {
-    let fits =
-        !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
-    if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned()) }
-}
-
-/// Ports of the host.
-#[derive(Debug, Clone, Default)]
-struct Network(Vec<u16>);
-
-fn network(text: &str) -> Result<Network, String> {
-    let wanted = || format!("`{text}` is neither none nor host:PORT[,PORT], for example host:8080,5432");
-    if text == "none" {
-        return Ok(Network::default());
-    }
-    let ports = text.strip_prefix("host:").ok_or_else(wanted)?.split(',');
-    let mut found: Vec<u16> = Vec::new();
-    for port in ports {
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wanted)?;
-        if !found.contains(&port) {
-            found.push(port);
-        }
-    }
-    Ok(Network(found))
-}
-
-/// A file, and its place in a root.
-fn file(text: &str) -> Result<(PathBuf, PathBuf), String> {
-    let (file, place) = text.split_once(':').unwrap_or((text, text));
-    let absolute = std::path::absolute(place).map_err(|error| format!("{place}: {error}"))?;
-    if text.contains(':') && absolute != std::path::Path::new(place) {
-        return Err(format!("the place `{place}` is not an absolute path"));
-    }
-    Ok((PathBuf::from(file), absolute))
-}
-
-fn user(text: &str) -> Result<(u32, u32), String> {
-    let (user, group) = text.split_once(':').unwrap_or((text, text));
-    user.parse().ok().zip(group.parse().ok()).ok_or_else(|| format!("`{text}` is not UID or UID:GID, in numbers"))
-}
-
-fn sysctl(text: &str) -> Result<(String, String), String> {
-    let found = text.split_once('=').filter(|(key, _)| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-        !key.is_empty() && key.chars().all(plain) && !key.contains("..") && !key.starts_with('/')
-    });
-    let (key, value) = found.ok_or_else(|| format!("`{text}` is not KEY=VALUE, for example net.ipv4.ip_forward=1"))?;
-    Ok((key.to_owned(), value.to_owned()))
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
 use lab_kernel_store::BootableKernel;
-use lab_protocol::Stated;
+use lab_protocol::{Stated, witness::PRELOAD_SUITE};
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
     Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
@@ -36,6 +36,8 @@ pub struct Shape {
     pub memory_mib: Option<u32>,
     /// Memory without a wish, MiB, where `kernels.toml` does not give more.
     pub least_mib: u32,
+    /// A network device, for guests that are connected to a network.
+    pub network: bool,
     /// Kernel parameters behind all others.
     pub cmdline: Vec<String>,
 }
@@ -47,10 +49,16 @@ impl Shape {
         Self { cpus: Some(2), least_mib: 1024, ..Self::default() }
     }
 
+    /// The suite's machine, whose cells the witness watches.
+    pub fn watched() -> Self {
+        Self { cmdline: vec![PRELOAD_SUITE.to_owned()], ..Self::default() }
+    }
+
     /// A prepared kernel of this shape.
     pub fn of(&self, mut prepared: Prepared) -> Prepared {
         prepared.spec.cpus = self.cpus.unwrap_or(prepared.spec.cpus);
         prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib.max(self.least_mib));
+        prepared.spec.network = self.network;
         prepared.spec.cmdline.extend(self.cmdline.iter().cloned());
         prepared
     }
@@ -179,6 +187,7 @@ impl Machine {
                 self.versions.qemu,
                 if self.sandbox { ", sandbox" } else { "" }
             ),
+            network: false,
             memory_file: None,
         };
         Ok(Prepared {

@@ -15,6 +15,7 @@ pub mod program;
 pub mod queue;
 pub mod room;
 pub mod session;
+mod setup;
 pub mod splat;
 pub mod timing;
 pub mod visit;

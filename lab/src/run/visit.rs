@@ -35,7 +35,9 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
             None => run.launcher.launch(&launch.spec),
         };
         let end = match started {
-            Ok(mut guest) => run.drive(&mut *guest, &launch, Errand::Visit { visitor, restored: snapshot.is_some() }),
+            Ok(mut guest) => {
+                run.drive(&mut *guest, &launch, Errand::Visit { visitor, restored: snapshot.is_some(), stays: false })
+            }
             Err(error) => {
                 let (kind, message) = (ErrorKind::Host, error.to_string());
                 SessionEnd::Lost(Lost { kind, message, cell: None, again: false, exit: None })

@@ -4,14 +4,17 @@ use super::{
     kernel::{KernelRun, Launch},
     session::{Errand, Lost, SessionEnd},
 };
-use crate::run::common::Prepared;
+use crate::{
+    run::{common::Prepared, setup::SetupVisit},
+    world::SetupInputs,
+};
 use lab_base::lock::lock;
 use lab_record::event::Start;
 use lab_vm::{
     GuestSpec, Snapshot,
     snapshot::{Claim, Found, SnapshotStore},
 };
-use std::{sync::Mutex, thread, time::Duration};
+use std::{path::PathBuf, sync::Mutex, thread, time::Duration};
 
 /// How often a run may create a snapshot: once, and again if the first one was useless.
 const ATTEMPTS: u32 = 2;
@@ -26,6 +29,10 @@ pub(super) struct Warmth(Mutex<State>);
 struct State {
     snapshot: Option<Snapshot>,
     attempts: u32,
+}
+
+fn directory(snapshot: &Snapshot) -> PathBuf {
+    snapshot.memory().parent().map(PathBuf::from).unwrap_or_default()
 }
 
 impl KernelRun<'_> {
@@ -74,13 +81,20 @@ impl KernelRun<'_> {
     }
 
     fn obtain(&self, store: &SnapshotStore, prepared: &Prepared) -> Option<Snapshot> {
+        let setup = prepared.files.as_ref().and_then(|files| files.world.setup());
         let key = match self.launcher.fingerprint(&prepared.spec) {
-            Ok(key) => key,
-            Err(error) => return self.without(&error.to_string()),
+            Ok(key) => setup.map_or_else(|| key.clone(), |setup| setup.key(&key)),
+            Err(error) => return self.without(prepared, &error.to_string()),
         };
         while !self.interrupt.is_over() {
             match store.find(&key) {
-                Found::Whole(snapshot) => return Some(snapshot),
+                Found::Whole(snapshot) => match setup.and_then(|_| SetupInputs::changed(&directory(&snapshot))) {
+                    None => return Some(snapshot),
+                    Some(path) => {
+                        self.note(format!("the set-up runs again: {} has changed", path.display()));
+                        store.discard(&snapshot);
+                    }
+                },
                 Found::Damaged(why) => self.note(format!("the snapshot was removed: {why}")),
                 Found::Absent => {}
             }
@@ -91,7 +105,7 @@ impl KernelRun<'_> {
                     Found::Damaged(_) | Found::Absent => return self.make(claim, prepared),
                 },
                 Ok(None) => thread::sleep(POLL),
-                Err(error) => return self.without(&error.to_string()),
+                Err(error) => return self.without(prepared, &error.to_string()),
             }
         }
         None
@@ -101,29 +115,50 @@ impl KernelRun<'_> {
     fn make(&self, claim: Claim, prepared: &Prepared) -> Option<Snapshot> {
         let draft = match claim.begin(prepared.spec.memory_mib) {
             Ok(draft) => draft,
-            Err(error) => return self.without(&error.to_string()),
+            Err(error) => return self.without(prepared, &error.to_string()),
         };
         let mut launch = self.next_guest(prepared, Start::Snapshot, None);
         launch.spec = GuestSpec { memory_file: Some(draft.memory()), ..launch.spec };
         let mut guest = match self.launcher.launch(&launch.spec) {
             Ok(guest) => guest,
-            Err(error) => return self.without(&error.to_string()),
+            Err(error) => return self.without(prepared, &error.to_string()),
         };
-        match self.drive(&mut *guest, &launch, Errand::Settle) {
-            SessionEnd::Done(_) => {}
+        let setup = launch.setup().map(|setup| SetupVisit::new(setup.job(), || launch.hang_up()));
+        let errand = match &setup {
+            Some(visitor) => Errand::Visit { visitor, restored: false, stays: true },
+            None => Errand::Settle,
+        };
+        match self.drive(&mut *guest, &launch, errand) {
+            SessionEnd::Done(_) => {
+                if let Some(Err(problem)) = setup.as_ref().map(|setup| setup.result(launch.directory())) {
+                    guest.kill();
+                    return self.without(prepared, &problem.to_string());
+                }
+            }
             SessionEnd::Interrupted(_) => return None,
             SessionEnd::Lost(lost) => {
                 self.bury(&launch, lost);
                 return None;
             }
         }
+        if setup.is_some()
+            && let Err(error) = SetupInputs::new(launch.read.take()).save(draft.directory())
+        {
+            guest.kill();
+            return self.without(prepared, &format!("{}: {error}", draft.directory().display()));
+        }
         let made = guest
             .freeze(&draft.state())
             .and_then(|recipe| draft.publish(recipe, &launch.spec.console, launch.hello.get()));
-        made.map_err(|error| self.without(&error.to_string())).ok()
+        made.map_err(|error| self.without(prepared, &error.to_string())).ok()
     }
 
-    fn without(&self, problem: &str) -> Option<Snapshot> {
+    /// Guests without a set-up boot; what was to run behind a set-up does not run.
+    fn without(&self, prepared: &Prepared, problem: &str) -> Option<Snapshot> {
+        if prepared.files.as_ref().is_some_and(|files| files.world.setup().is_some()) {
+            self.stop(problem);
+            return None;
+        }
         self.note(format!("guests boot, because there is no snapshot: {problem}"));
         None
     }

@@ -139,6 +139,7 @@ impl SetupPlan {
                         sets.push(set);
                     }
                 }
+                (CheckState::Missing { .. }, Fix::Unpack(set)) => sets.push(set),
                 (CheckState::Missing { absent }, Fix::Packages { .. }) if host.on_debian() => packages.extend(absent),
                 (CheckState::Missing { .. }, Fix::VirtmeNg) => tools.push(SetupStep::VirtmeNg),
                 (CheckState::Missing { .. }, Fix::BpfLinker) => tools.push(SetupStep::BpfLinker),

@@ -75,7 +75,7 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 7] {
+fn for_tests() -> [SetupCheck; 8] {
     [
         SetupCheck {
             name: "zstd",
@@ -115,6 +115,12 @@ fn for_tests() -> [SetupCheck; 7] {
                 None => CheckState::Missing { absent: vec!["junitparser, kcidb-io, playwright-core and others"] },
             },
             fix: Fix::TestTools,
+        },
+        SetupCheck {
+            name: "suites of others",
+            why: "are run in guests by `make foreign`: cilium/ebpf, kernel selftests, psutil under pytest",
+            probe: suites,
+            fix: Fix::Unpack(&private::SUITES),
         },
         SetupCheck {
             name: "cargo-deny",
@@ -173,6 +179,12 @@ fn for_runs() -> Vec<SetupCheck> {
         SetupCheck { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
         SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
         SetupCheck {
+            name: "passt",
+            why: "connects guests to a network, for `lab exec --net pasta`",
+            probe: passt,
+            fix: Fix::Unpack(&private::PASST),
+        },
+        SetupCheck {
             name: "KVM",
             why: "runs guests fast; without it they run under TCG",
             probe: kvm,
@@ -219,6 +231,32 @@ fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
         None => (*name).to_owned(),
     });
     shown.take(2).collect::<Vec<_>>().join(", ")
+}
+
+/// Debian's packages, whatever the host has of them.
+fn suites(host: &Host) -> CheckState {
+    let set = &private::SUITES;
+    match host.private.get(set.name) {
+        Some(versions) => CheckState::Ok { found: format!("{}, in the cache", shown(&set.roots[1..], versions)) },
+        None if host.on_debian() => CheckState::Missing { absent: vec!["golang-github-cilium-ebpf-dev and others"] },
+        None => CheckState::Warn {
+            found: "not in the cache".into(),
+            advice: "they come from Debian's packages, by apt-get: run `make foreign` on Debian".into(),
+        },
+    }
+}
+
+/// Debian's own is used from the cache: that of Debian 12 lacks `--map-host-loopback`.
+fn passt(host: &Host) -> CheckState {
+    let set = &private::PASST;
+    match host.private.get(set.name) {
+        Some(versions) => CheckState::Ok { found: format!("{}, in the cache", shown(set.roots, versions)) },
+        None if host.on_debian() => CheckState::Missing { absent: vec!["passt"] },
+        None => CheckState::Warn {
+            found: "not in the cache".into(),
+            advice: "`lab exec --net pasta` uses the passt in PATH, if there is one of August 2024 or newer".into(),
+        },
+    }
 }
 
 /// Only interactive use needs these tools, so their absence is a warning.

@@ -40,6 +40,8 @@ pub enum Fix {
         /// The set that is unpacked into the cache instead; `None` if the packages must be installed.
         set: Option<&'static PackageSet>,
     },
+    /// Packages that are unpacked into the cache, whether the host has them or not.
+    Unpack(&'static PackageSet),
     /// virtme-ng in a virtual environment of the cache.
     VirtmeNg,
     /// bpf-linker, built into the cache.

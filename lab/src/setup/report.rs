@@ -39,7 +39,7 @@ impl SetupFinding {
                     Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
                     Fix::Packages { .. } => host.distribution.advice(&absent),
                     Fix::VirtmeNg | Fix::BpfLinker => host.setup().into(),
-                    Fix::TestTools | Fix::CargoDeny => "make setup-tests".into(),
+                    Fix::TestTools | Fix::CargoDeny | Fix::Unpack(_) => "make setup-tests".into(),
                     Fix::ByHand => check.why.into(),
                 };
                 finding("missing", absent.join(", "), Some(fix))

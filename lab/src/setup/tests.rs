@@ -1,6 +1,6 @@
 //! Tests of planning and of the doctor's report, with invented machines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::{
@@ -35,6 +35,7 @@ fn complete() -> Host {
         qemu: program("/usr/bin/qemu-system-x86_64", (10, 0, 2)),
         virtme_ng: Some("/cache/tools/virtme-ng-1.42/bin/vng".into()),
         bpf_linker: program("/cache/tools/bin/bpf-linker", (0, 13, 0)),
+        private: BTreeMap::from([(private::PASST.name, BTreeMap::new())]),
         kvm: Kvm::Untried,
         ..fresh()
     }
@@ -50,7 +51,9 @@ fn a_complete_machine_needs_nothing() {
 fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
     let steps = SetupPlan::of(&fresh(), Purpose::Tests, InstallPlace::System).unwrap().steps;
     let [SetupStep::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
-    assert_eq!(rest, [SetupStep::VirtmeNg, SetupStep::BpfLinker, SetupStep::TestTools, SetupStep::CargoDeny]);
+    let tools = [SetupStep::VirtmeNg, SetupStep::BpfLinker, SetupStep::TestTools, SetupStep::CargoDeny];
+    let sets = [SetupStep::Unpack(&private::PASST), SetupStep::Unpack(&private::SUITES)];
+    assert_eq!(rest, [&sets[..], &tools].concat());
     let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
     let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
     assert_eq!(others, ["bc", "bison", "flex", "make", "patch"], "only building kernels needs these");
@@ -71,6 +74,7 @@ fn a_fresh_machine_gets_a_compiler_and_everything_else_in_the_cache() {
             SetupStep::Unpack(&private::SHELL),
             SetupStep::Unpack(&private::BPF),
             SetupStep::Unpack(&private::ELF),
+            SetupStep::Unpack(&private::PASST),
             SetupStep::VirtmeNg,
             SetupStep::BpfLinker
         ]
@@ -86,6 +90,7 @@ fn an_installed_lab_needs_no_compiler() {
             SetupStep::Packages(vec!["python3"]),
             SetupStep::Unpack(&private::QEMU),
             SetupStep::Unpack(&private::SHELL),
+            SetupStep::Unpack(&private::PASST),
             SetupStep::VirtmeNg
         ]
     );
@@ -98,11 +103,12 @@ fn an_installed_lab_needs_no_compiler() {
 #[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
     let steps = |host: &Host| SetupPlan::of(host, Purpose::Tests, InstallPlace::Cache).unwrap().steps;
-    assert_eq!(steps(&complete()), [SetupStep::TestTools, SetupStep::CargoDeny]);
+    let of_tests = [SetupStep::Unpack(&private::SUITES), SetupStep::TestTools, SetupStep::CargoDeny];
+    assert_eq!(steps(&complete()), of_tests);
     let mut host = complete();
     host.packages.remove("chromium");
-    assert_eq!(steps(&host), [SetupStep::Packages(vec!["chromium"]), SetupStep::TestTools, SetupStep::CargoDeny]);
-    assert_eq!(SetupReport::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 3);
+    assert_eq!(steps(&host), [&[SetupStep::Packages(vec!["chromium"])][..], &of_tests].concat());
+    assert_eq!(SetupReport::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 4);
 }
 
 #[test]

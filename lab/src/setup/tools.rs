@@ -87,6 +87,16 @@ impl Tools {
         private::BPF.find(&self.dir)
     }
 
+    /// The program that connects guests to a network: the one in the cache, or the host's.
+    pub fn passt(&self) -> Option<PathBuf> {
+        private::PASST.find(&self.dir).map(|set| set.program("passt")).or_else(|| programs::on_host("passt"))
+    }
+
+    /// The test suites of others, if they are in the cache.
+    pub fn suites(&self) -> Option<UnpackedSet> {
+        private::SUITES.find(&self.dir)
+    }
+
     /// The headers and archives that libbpf is built with, if they are in the cache.
     pub fn elf_library(&self) -> Option<UnpackedSet> {
         private::ELF.find(&self.dir)
@@ -99,7 +109,15 @@ impl Tools {
 
     /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
-        let sets = [&private::QEMU, &private::SHELL, &private::BPF, &private::ELF, &private::CLANG];
+        let sets = [
+            &private::QEMU,
+            &private::SHELL,
+            &private::BPF,
+            &private::PASST,
+            &private::SUITES,
+            &private::ELF,
+            &private::CLANG,
+        ];
         sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }
 

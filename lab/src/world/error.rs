@@ -66,6 +66,14 @@ pub enum WorldError {
     /// Single files for a root that has them all.
     #[error("--file adds files to --root none; the host's root has them all")]
     FilesOfTheHost,
+    /// A guest's network can't be connected.
+    #[error("{} can't connect the guest: {problem}", passt.display())]
+    Passt {
+        /// The program.
+        passt: PathBuf,
+        /// What it says.
+        problem: String,
+    },
     /// Other users could change files that the lab trusts.
     #[error(transparent)]
     Untrusted(#[from] lab_guard::private::Untrusted),

@@ -8,19 +8,28 @@ mod choice;
 mod closure;
 mod error;
 mod oci;
+mod pasta;
 mod paths;
 mod services;
+mod setup;
 pub mod unpack;
 
 pub use choice::{ClosureProgram, RootChoice};
 pub use error::WorldError;
+pub use pasta::{Pasta, PastaOptions, PublishedPort};
+pub use setup::{GuestSetup, SetupInputs};
 
 use choice::Root;
-use lab_protocol::world::{ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldMount, WorldRoot, WorldSpec};
-use lab_share::{Failed, FileSource, Look, ServeEnd, Server, Tree, TreeError, WriteBudget};
+use lab_protocol::CellProgram;
+use lab_protocol::world::{
+    ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldChanges, WorldMount, WorldRoot, WorldSpec,
+};
+use lab_share::{Failed, FileSource, FileStamp, Look, ServeEnd, Server, Tree, TreeError, WriteBudget};
 use paths::directory;
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
+    net::Shutdown,
     os::unix::{ffi::OsStrExt, net::UnixStream},
     path::{Path, PathBuf},
     sync::Arc,
@@ -47,6 +56,8 @@ pub struct Options {
     pub modules: Vec<PathBuf>,
     /// Ports of the host's loopback device that the program reaches.
     pub services: Vec<u16>,
+    /// The guest's network, if it is to have one.
+    pub pasta: Option<PastaOptions>,
     /// Limit of what the program may write elsewhere, MiB.
     pub overlay_mib: Option<u32>,
 }
@@ -61,6 +72,10 @@ pub struct World {
     out: Option<PathBuf>,
     modules: Vec<(String, PathBuf)>,
     spec: WorldSpec,
+    /// The directory or archive that the root is, if it is another one than the host's.
+    place: Option<PathBuf>,
+    pasta: Option<PastaOptions>,
+    setup: Option<GuestSetup>,
 }
 
 /// The kernel's own files, for its guests.
@@ -78,7 +93,7 @@ impl World {
     /// # Errors
     /// [`WorldError`]: a directory is missing, or a root is no root.
     pub fn new(options: Options, cache: &Path) -> Result<Self, WorldError> {
-        let Options { root: choice, program, cwd, writable, out, modules, services, overlay_mib } = options;
+        let Options { root: choice, program, cwd, writable, out, modules, services, pasta, overlay_mib } = options;
         let mut shared = Vec::new();
         for (number, dir) in writable.iter().enumerate() {
             let path = directory(dir)?;
@@ -115,10 +130,36 @@ impl World {
             fresh_tmp: matches!(choice, RootChoice::Path(_)),
             modules: modules.iter().map(|(name, _)| name.clone()).collect(),
             services,
+            uplink: pasta.as_ref().map(|_| pasta::uplink()),
             overlay_mib,
+            changes: WorldChanges::End,
+        };
+        let place = match &choice {
+            RootChoice::Path(path) => Some(oci::index(path).unwrap_or_else(|| path.clone())),
+            RootChoice::Host | RootChoice::None => None,
         };
         let root = Root::of(choice, &program, &cwd, cache)?;
-        Ok(Self { root, cwd, shared, out, modules, spec })
+        Ok(Self { root, cwd, shared, out, modules, spec, place, pasta, setup: None })
+    }
+
+    /// Has a command run in each kernel's guest before the guest is saved, so that others begin behind it.
+    ///
+    /// # Errors
+    /// A file that it depends on has vanished.
+    pub fn behind(mut self, command: CellProgram) -> Result<Self, WorldError> {
+        let mut spec =
+            WorldSpec { changes: WorldChanges::Stay, services: Vec::new(), uplink: None, ..self.spec.clone() };
+        // Each command has a directory of its own for artefacts.
+        spec.mounts.retain(|it| it.export != ARTIFACTS);
+        let files = self.modules.iter().map(|(_, path)| path).chain(&self.place);
+        self.setup = Some(GuestSetup::new(CellProgram { world: Some(spec), ..command }, files)?);
+        self.spec.changes = WorldChanges::EndAboveSetup;
+        Ok(self)
+    }
+
+    /// The set-up, if there is one.
+    pub fn setup(&self) -> Option<&GuestSetup> {
+        self.setup.as_ref()
     }
 
     /// What the agent mounts.
@@ -136,10 +177,11 @@ impl World {
             fs::create_dir_all(dir).map_err(WorldError::io(dir))?;
         }
         let tree = self.tree(kernel, artifacts.as_deref())?;
+        let line = stream.try_clone().map_err(WorldError::io(Path::new("socket")))?;
         let serve = move || Server::new(tree).serve(stream);
         let thread = thread::Builder::new().name("files".to_owned()).spawn(serve);
         let thread = thread.map_err(WorldError::io(Path::new("thread")))?;
-        Ok(Serving { thread, artifacts })
+        Ok(Serving { thread, artifacts, line })
     }
 
     /// Connects one guest to the services, on threads that end with its machine. Nothing happens if there are none.
@@ -148,6 +190,11 @@ impl World {
     /// No thread can be started.
     pub fn connect(&self, stream: UnixStream) -> Result<(), WorldError> {
         services::serve(self.spec.services.clone(), stream).map_err(WorldError::io(Path::new("thread")))
+    }
+
+    /// How guests are connected to a network, if they are.
+    pub fn network(&self) -> Option<&PastaOptions> {
+        self.pasta.as_ref()
     }
 
     /// Whether guests are connected to services of the host.
@@ -211,6 +258,7 @@ fn module(path: PathBuf) -> Result<(String, PathBuf), WorldError> {
 pub struct Serving {
     thread: JoinHandle<ServeEnd>,
     artifacts: Option<PathBuf>,
+    line: UnixStream,
 }
 
 /// What came of serving files to one guest.
@@ -220,6 +268,8 @@ pub struct Served {
     pub artifacts: Option<PathBuf>,
     /// Files that are not whole, with the reason.
     pub failed: Vec<Failed>,
+    /// Files of the host that were read.
+    pub read: BTreeMap<PathBuf, FileStamp>,
     /// Requests that were answered.
     pub requests: u64,
     /// Why files could not be served to the end.
@@ -227,18 +277,26 @@ pub struct Served {
 }
 
 impl Serving {
+    /// Ends serving while the guest's machine runs on.
+    pub fn hang_up(&self) {
+        // Nothing to end where the machine has ended.
+        _ = self.line.shutdown(Shutdown::Both);
+    }
+
     /// Waits for the end, which comes with that of the guest's machine.
     pub fn finish(self) -> Served {
         match self.thread.join() {
-            Ok(ServeEnd { failed, requests, problem }) => Served {
+            Ok(ServeEnd { failed, read, requests, problem }) => Served {
                 artifacts: self.artifacts,
                 failed,
+                read,
                 requests,
                 problem: problem.map(|error| format!("the guest's files: {error}")),
             },
             Err(_) => Served {
                 artifacts: self.artifacts,
                 failed: Vec::new(),
+                read: BTreeMap::new(),
                 requests: 0,
                 problem: Some("the thread that serves files panicked".to_owned()),
             },

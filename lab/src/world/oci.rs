@@ -12,6 +12,11 @@ use std::{
 
 /// The file by which a layout is known.
 pub const MARK: &str = "oci-layout";
+/// The index of a layout, which names all of its content by checksums.
+pub fn index(layout: &Path) -> Option<PathBuf> {
+    layout.join(MARK).is_file().then(|| layout.join("index.json"))
+}
+
 /// Bytes of an index or a manifest.
 const MOST: u64 = 4 << 20;
 /// An index in an index in an index is none that a tool writes.

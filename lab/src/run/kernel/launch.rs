@@ -8,16 +8,18 @@ use crate::{
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
     },
-    world::Serving,
+    world::{GuestSetup, Pasta, Serving},
 };
 use lab_base::text;
 use lab_guard::Inside;
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
+use lab_share::FileStamp;
 use lab_vm::{Guest, GuestSpec};
 use std::{
     cell::{Cell, RefCell},
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -50,6 +52,9 @@ pub(in crate::run) struct Launch {
     pub autopsy: RefCell<Option<Autopsy>>,
     files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
+    network: RefCell<Option<Pasta>>,
+    /// Files of the host that the guest has read.
+    pub read: RefCell<BTreeMap<PathBuf, FileStamp>>,
 }
 
 impl Launch {
@@ -72,6 +77,8 @@ impl Launch {
             autopsy: RefCell::default(),
             files,
             serving: RefCell::default(),
+            network: RefCell::default(),
+            read: RefCell::default(),
         }
     }
 
@@ -90,12 +97,34 @@ impl Launch {
         if world.has_services() {
             world.connect(guest.services()?)?;
         }
+        // A set-up has no network.
+        if let Some(network) = world.network().filter(|_| !self.becomes_snapshot()) {
+            self.network.replace(Some(network.connect(guest.network()?)?));
+        }
         Ok(())
     }
 
-    /// Lines about files that are not whole. The guest's machine must have ended.
+    /// Whether the guest is saved behind a set-up, for others to begin there.
+    fn becomes_snapshot(&self) -> bool {
+        self.spec.memory_file.is_some()
+    }
+
+    /// The set-up of guests, if they have one.
+    pub fn setup(&self) -> Option<&GuestSetup> {
+        self.files.as_ref()?.world.setup()
+    }
+
+    /// Ends serving files while the machine runs on.
+    pub fn hang_up(&self) {
+        self.serving.borrow().iter().for_each(Serving::hang_up);
+    }
+
+    /// Lines about files that are not whole. The guest's machine must have ended, or have been hung up on.
     pub fn served(&self, lost: bool) -> Vec<String> {
+        // It ends with the machine.
+        self.network.take();
         let Some(served) = self.serving.take().map(Serving::finish) else { return Vec::new() };
+        self.read.replace(served.read);
         let failed = served.failed.iter();
         let failed = failed.map(|it| format!("the artefact {} is not whole: {}", it.path.display(), it.reason));
         let cut = served.artifacts.filter(|dir| lost && has_files(dir));

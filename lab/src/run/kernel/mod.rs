@@ -281,7 +281,7 @@ impl<'a> KernelRun<'a> {
         let peak = guest.peak_memory_kib();
         match &mut end {
             // A settled guest is still needed.
-            SessionEnd::Done(None) => {}
+            SessionEnd::Done(None) => launch.hang_up(),
             SessionEnd::Done(Some(farewell)) => {
                 guest.kill();
                 self.ended(launch, std::mem::take(farewell), guest.survivors());
@@ -303,7 +303,7 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Stops giving cells to guests; the first reason is kept.
-    fn stop(&self, why: &str) {
+    pub(super) fn stop(&self, why: &str) {
         self.progress().stopped.get_or_insert_with(|| why.to_owned());
     }
 

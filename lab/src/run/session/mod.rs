@@ -68,10 +68,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMe
     let talked = session.resume().and_then(|()| session.talk());
     session.close_program(None);
     match talked {
-        Ok(()) => {
-            let over = !matches!(task.errand, Errand::Settle);
-            SessionEnd::Done(over.then(|| session.shut_down()))
-        }
+        Ok(()) => SessionEnd::Done((!task.errand.stays()).then(|| session.shut_down())),
         Err(end) => end,
     }
 }

@@ -22,6 +22,8 @@ pub enum Errand<'a> {
         visitor: &'a dyn Visitor,
         /// Whether the guest was restored and must be resumed.
         restored: bool,
+        /// Whether the guest is to run on: it becomes a snapshot.
+        stays: bool,
     },
     /// Prepares for a snapshot. The guest is still running afterwards.
     Settle,
@@ -54,6 +56,13 @@ pub struct Task<'a> {
     pub interrupt: &'a Interrupt,
     /// Serves the guest's files.
     pub files: Option<&'a Serve<'a>>,
+}
+
+impl Errand<'_> {
+    /// Whether the guest runs on afterwards.
+    pub(in crate::run) const fn stays(&self) -> bool {
+        matches!(self, Self::Settle | Self::Visit { stays: true, .. })
+    }
 }
 
 impl Task<'_> {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use archive::{Archive, File};
-pub use sets::{BPF, CLANG, ELF, PackageSet, QEMU, SHELL};
+pub use sets::{BPF, CLANG, ELF, PASST, PackageSet, QEMU, SHELL, SUITES};
 
 use super::error::SetupError;
 use super::progress::Progress;
@@ -26,7 +26,7 @@ use lab_base::interrupt::Interrupt;
 use lab_base::process;
 use lab_base::programs::BIN;
 use lab_kernel_store::KernelsError;
-use sets::{PrivateProgram, hex};
+use sets::{ArchivePart, PrivateProgram, hex};
 
 /// File with the list of packages; written last, so that a directory without it is incomplete.
 const MANIFEST: &str = "packages.json";
@@ -133,6 +133,7 @@ impl PackageSet {
         let files = archive.resolve(self)?;
         let debs = archive.download(self, &files, progress)?;
         unpack(&debs, stage.path(), progress)?;
+        self.parts.iter().try_for_each(|part| part.unpack(stage.path()))?;
         self.finish(&files, stage.path())?;
         let name = self.prefix() + &content(&files);
         put_in_place(tools, self.name, &name, stage)
@@ -157,6 +158,18 @@ impl PackageSet {
         let manifest = root.join(MANIFEST);
         let text = serde_json::to_string_pretty(&packages).unwrap_or_default();
         fs::write(&manifest, text).map_err(SetupError::io(&manifest))
+    }
+}
+
+impl ArchivePart {
+    /// Replaces the archive by the files that are kept.
+    fn unpack(&self, root: &Path) -> Result<(), SetupError> {
+        let archive = root.join(self.archive);
+        let place = archive.parent().unwrap_or(root);
+        let fixed = ["--no-same-owner".as_ref(), "-C".as_ref(), place.as_os_str(), "-xf".as_ref(), archive.as_os_str()];
+        let words = fixed.into_iter().chain(self.keep.iter().map(AsRef::as_ref));
+        process::capture(&format!("tar -xf {}", self.archive), "tar", process::command("tar", words))?;
+        fs::remove_file(&archive).map_err(SetupError::io(&archive))
     }
 }
 

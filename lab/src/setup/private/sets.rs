@@ -21,6 +21,17 @@ pub struct PackageSet {
     pub programs: &'static [PrivateProgram],
     /// Paths to remove after unpacking, relative to the set's root.
     pub prune: &'static [&'static str],
+    /// Archives in packages, of which only some files are kept.
+    pub parts: &'static [ArchivePart],
+}
+
+/// An archive in a package, of which only some files are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchivePart {
+    /// The archive, relative to the set's root. It is replaced by its files, in its directory.
+    pub archive: &'static str,
+    /// Its directories that are kept.
+    pub keep: &'static [&'static str],
 }
 
 /// The releases that a set may come from.
@@ -77,6 +88,7 @@ pub const QEMU: PackageSet = PackageSet {
     release: Release::Newest,
     programs: &[PrivateProgram { name: "qemu-system-x86_64", path: None, arguments: FIRMWARE }],
     prune: &[],
+    parts: &[],
 };
 
 /// Small programs: for kernel packages, for virtme-ng, and for `lab shell`.
@@ -112,6 +124,7 @@ pub const SHELL: PackageSet = PackageSet {
         program("tcpdump"),
     ],
     prune: &[],
+    parts: &[],
 };
 
 /// The compiler for BPF programs, and the LLVM that bpf-linker is built with.
@@ -137,6 +150,67 @@ pub const BPF: PackageSet = PackageSet {
         PrivateProgram { name: "llvm-config", path: Some("usr/lib/llvm-22/bin/llvm-config"), arguments: &[] },
     ],
     prune: &["usr/lib/llvm-22/build", "usr/lib/llvm-22/share"],
+    parts: &[],
+};
+
+/// The network of guests that have one.
+pub const PASST: PackageSet = PackageSet {
+    name: "passt",
+    label: "passt",
+    roots: &["passt"],
+    assumed: &[],
+    release: Release::Newest,
+    programs: &[program("passt")],
+    prune: &[],
+    parts: &[],
+};
+
+/// Test suites that others wrote, with their compiler and the programs that they call, for `lab/tests/foreign/`.
+pub const SUITES: PackageSet = PackageSet {
+    name: "suites",
+    label: "test suites of others",
+    roots: &[
+        "golang-go",
+        "golang-github-cilium-ebpf-dev",
+        "golang-github-frankban-quicktest-dev",
+        "linux-source-6.12",
+        "python3-pytest",
+        "python3-psutil",
+        "iproute2",
+        "iputils-ping",
+        "netsniff-ng",
+        "ethtool",
+        "nftables",
+        "socat",
+        "jq",
+    ],
+    // Python is the host's, from 3.11 on.
+    assumed: &[
+        ("python3", ""),
+        ("python3-tomli", ""),
+        ("python3-exceptiongroup", ""),
+        ("binutils", ""),
+        ("xz-utils", ""),
+    ],
+    release: Release::Newest,
+    programs: &[
+        program("go"),
+        program("ip"),
+        program("bridge"),
+        program("tc"),
+        program("ss"),
+        program("ping"),
+        program("mausezahn"),
+        program("ethtool"),
+        program("nft"),
+        program("socat"),
+        program("jq"),
+    ],
+    prune: &[],
+    parts: &[ArchivePart {
+        archive: "usr/src/linux-source-6.12.tar.xz",
+        keep: &["linux-source-6.12/tools/testing/selftests"],
+    }],
 };
 
 /// What the loader of `lab check` is built with: headers and archives, which are linked with the host's compiler.
@@ -148,6 +222,7 @@ pub const ELF: PackageSet = PackageSet {
     release: Release::Own,
     programs: &[],
     prune: &[],
+    parts: &[],
 };
 
 /// For the project's own tests: the compiler of the objects that `lab check` is tested with, and headers.
@@ -170,6 +245,7 @@ pub const CLANG: PackageSet = PackageSet {
     release: Release::Newest,
     programs: &[PrivateProgram { name: "clang", path: Some("usr/lib/llvm-19/bin/clang"), arguments: &[] }],
     prune: &[],
+    parts: &[],
 };
 
 impl PackageSet {
@@ -206,8 +282,11 @@ impl PackageSet {
             format!("Program {{ name: {:?}, path: {:?}, arguments: {:?} }}", it.name, it.path, it.arguments)
         };
         let programs: Vec<String> = self.programs.iter().map(program).collect();
+        // A set without parts is named as before there were parts.
+        let part = |it: &ArchivePart| format!(", Part {{ archive: {:?}, keep: {:?} }}", it.archive, it.keep);
+        let parts: String = self.parts.iter().map(part).collect();
         format!(
-            "Set {{ name: {:?}, label: {:?}, roots: {:?}, assumed: {:?}, release: {:?}, programs: [{}], prune: {:?} }}",
+            "Set {{ name: {:?}, label: {:?}, roots: {:?}, assumed: {:?}, release: {:?}, programs: [{}], prune: {:?}{parts} }}",
             self.name,
             self.label,
             self.roots,
@@ -242,8 +321,8 @@ mod tests {
     #[test]
     fn sets_have_directories_of_their_own() {
         let prefixes: std::collections::BTreeSet<_> =
-            [QEMU, SHELL, BPF, ELF, CLANG].iter().map(PackageSet::prefix).collect();
-        assert_eq!(prefixes.len(), 5);
+            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG].iter().map(PackageSet::prefix).collect();
+        assert_eq!(prefixes.len(), 7);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }
 
@@ -258,8 +337,11 @@ mod tests {
             release: Release::Own,
             programs,
             prune: &["usr/share"],
+            parts: &[],
         };
         assert_eq!(set.prefix(), "set-5c9e3a-");
+        let parts = &[ArchivePart { archive: "x.tar.xz", keep: &["x"] }];
+        assert_ne!(PackageSet { parts, ..set }.prefix(), "set-5c9e3a-");
         assert_ne!(PackageSet { roots: &["x", "y"], ..set }.prefix(), "set-5c9e3a-");
     }
 }

@@ -100,6 +100,7 @@ fn every_object_of_the_corpus_does_on_every_kernel_what_its_file_says() {
     let missing: Vec<&str> =
         LoadClass::ALL.iter().map(|class| class.name()).filter(|name| !classes.contains(*name)).collect();
     assert_eq!(missing.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from(without));
+    predictions_hold(&told, &objects);
     let named = |name: &str| {
         let all = told["objects"].as_array().unwrap();
         all.iter().find(|object| object["name"] == name).unwrap_or_else(|| panic!("no {name}"))
@@ -114,6 +115,36 @@ fn every_object_of_the_corpus_does_on_every_kernel_what_its_file_says() {
     }
     let weak = texts(&named("kfunc-weak")["findings"]).join("\n");
     assert!(weak.contains("kernels disagree: it loads on 6.12, 6.17, and not on 6.1"), "{weak}");
+}
+
+/// What is predicted without a boot must be what the boots have shown.
+fn predictions_hold(told: &Value, objects: &[String]) {
+    let mut arguments = vec!["--predict", "--format", "json"];
+    arguments.extend(objects.iter().map(String::as_str));
+    let done = check(&arguments);
+    let predicted: Value =
+        serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&done)));
+    let mut certain = 0;
+    for object in predicted["predicted"].as_array().unwrap() {
+        let booted = told["objects"].as_array().unwrap().iter().find(|it| it["name"] == object[0]).unwrap();
+        assert_eq!(object[1].as_array().unwrap().len(), 3, "every kernel that was booted is in the cache");
+        for (it, kernel) in object[1].as_array().unwrap().iter().zip(booted["kernels"].as_array().unwrap()) {
+            assert_eq!(it["kernel"], kernel["kernel"]);
+            if !it["load"].is_null() {
+                assert_eq!(it["load"], kernel["class"], "{} on {}", object[0], it["kernel"]);
+                certain += 1;
+            }
+            for hook in kernel["facts"]["hooks"].as_array().unwrap() {
+                let kind = hook["hook"].as_str().unwrap().split('-').next().unwrap();
+                let absent = hook["attach"].get("absent").is_some();
+                if kind != "clsact" {
+                    assert_eq!(it[kind], !absent, "{kind} on {}", it["kernel"]);
+                }
+            }
+        }
+    }
+    // kfunc and kfunc-signature on 6.1, kfunc-none on all three.
+    assert_eq!(certain, 5, "{predicted}");
 }
 
 #[test]

@@ -334,19 +334,25 @@ pub fn explain(load: &LoadFact) -> Named {
     }
     let last = load.said.iter().rev().find(|line| !line.trim().is_empty());
     let sentence = last.map_or_else(|| "the loader gives no reason".to_owned(), |line| plain(line));
-    let class = if load.failed.is_none() && sentence.contains("elf") { LoadClass::Object } else { LoadClass::Other };
+    let is_about_the_file = ["elf: ", "sec '", "BTF"].iter().any(|start| sentence.starts_with(start));
+    let class = if load.failed.is_none() && is_about_the_file { LoadClass::Object } else { LoadClass::Other };
     of(if load.attempt == LoadAttempt::Alone { LoadClass::Companions } else { class }, named(&sentence))
+}
+
+/// The module of the kernel that a kfunc is in, as far as that is known.
+pub fn module_of(kfunc: &str) -> Option<&'static str> {
+    IN_MODULES.iter().find(|(start, _)| kfunc.starts_with(start)).map(|(_, module)| *module)
 }
 
 /// A kfunc that was not found.
 fn kfunc(name: &str, named: impl Fn(&str) -> String) -> Named {
     if let Some((_, since, title)) = KFUNCS.iter().find(|(it, ..)| *it == name)
-        && !IN_MODULES.iter().any(|(start, _)| name.starts_with(start))
+        && module_of(name).is_none()
     {
         let sentence = format!("the kernel has no kfunc {name}; mainline has it since {since} ({title})");
         return Named { class: LoadClass::Kfunc, sentence: named(&sentence) };
     }
-    if let Some((_, module)) = IN_MODULES.iter().find(|(start, _)| name.starts_with(start)) {
+    if let Some(module) = module_of(name) {
         let sentence = format!("the kernel has no kfunc {name}; it is in the module {module}, if the kernel has one");
         return Named { class: LoadClass::KfuncModule, sentence: named(&sentence) };
     }

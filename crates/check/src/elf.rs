@@ -1,8 +1,8 @@
 //! A look at an object before a guest boots: whether it is one for BPF at all, and which programs it has. The bytes are anybody's.
 
 use object::{
-    Endianness, Object, ObjectSection, ObjectSymbol, SectionFlags,
-    elf::{EM_BPF, SHF_EXECINSTR, STT_FUNC, STT_SECTION},
+    Endianness, Object, ObjectSection, ObjectSymbol, Relocation, RelocationFlags, RelocationTarget, SectionFlags,
+    elf::{EM_BPF, R_BPF_64_32, SHF_EXECINSTR, STT_FUNC},
     read::elf::ElfFile64,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,10 +46,19 @@ pub enum ElfError {
 pub struct ElfObject {
     /// Its programs, in the order of sections and addresses.
     pub programs: Vec<ElfProgram>,
-    /// Names of functions that it calls and does not have: kfuncs.
-    pub externs: Vec<String>,
+    /// Functions that it calls and does not have: kfuncs.
+    pub kfuncs: Vec<Kfunc>,
     /// Whether it has type information.
     pub has_btf: bool,
+}
+
+/// A function of the kernel that an object calls.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kfunc {
+    /// Its name.
+    pub name: String,
+    /// Whether the object can do without it.
+    pub is_weak: bool,
 }
 
 /// A program of an object.
@@ -87,22 +96,25 @@ pub fn inspect(bytes: &[u8]) -> Result<ElfObject, ElfError> {
     if machine != EM_BPF {
         return Err(ElfError::NotBpf(format!("the machine {machine} of ELF's list")));
     }
-    let mut sections = BTreeMap::new();
+    let (mut sections, mut called) = (BTreeMap::new(), BTreeSet::new());
     for section in file.sections() {
         let name = section.name().map_err(broken)?;
         // A section that lies outside of the file is a truncated file.
         let data = section.data().map_err(broken)?;
         let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
+        if sh_flags & u64::from(SHF_EXECINSTR) != 0 {
+            called.extend(section.relocations().filter_map(|(_, relocation)| callee(&relocation)));
+        }
         if sh_flags & u64::from(SHF_EXECINSTR) != 0 && name != ".text" {
             sections.insert(section.index().0, (name.to_owned(), data));
         }
     }
-    let (mut programs, mut externs) = (Vec::new(), Vec::new());
+    let (mut programs, mut kfuncs) = (Vec::new(), BTreeSet::new());
     for symbol in file.symbols() {
         let name = symbol.name().map_err(broken)?;
         let kind = symbol.elf_symbol().st_info & 0xf;
-        if symbol.is_undefined() && !name.is_empty() && kind != STT_SECTION {
-            externs.push(name.to_owned());
+        if symbol.is_undefined() && !name.is_empty() && called.contains(&symbol.index().0) {
+            kfuncs.insert(Kfunc { name: name.to_owned(), is_weak: symbol.is_weak() });
         }
         if let Some((section, data)) = symbol.section_index().and_then(|index| sections.get(&index.0))
             && kind == STT_FUNC
@@ -124,9 +136,16 @@ pub fn inspect(bytes: &[u8]) -> Result<ElfObject, ElfError> {
     if programs.is_empty() {
         return Err(ElfError::Empty);
     }
-    externs.sort();
-    externs.dedup();
-    Ok(ElfObject { programs, externs, has_btf: file.section_by_name(".BTF").is_some() })
+    let kfuncs = kfuncs.into_iter().collect();
+    Ok(ElfObject { programs, kfuncs, has_btf: file.section_by_name(".BTF").is_some() })
+}
+
+/// The symbol that is called, if the relocation is of a call.
+fn callee(relocation: &Relocation) -> Option<usize> {
+    match (relocation.flags(), relocation.target()) {
+        (RelocationFlags::Elf { r_type: R_BPF_64_32 }, RelocationTarget::Symbol(symbol)) => Some(symbol.0),
+        _ => None,
+    }
 }
 
 /// The helpers that the instructions call.

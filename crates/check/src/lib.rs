@@ -18,8 +18,8 @@ mod fuzz;
 mod order;
 mod packet;
 
-pub use class::{LoadClass, Named, classify, explain, failure};
-pub use elf::{ElfError, ElfObject, ElfProgram, MAX_OBJECT, inspect};
+pub use class::{LoadClass, Named, classify, explain, failure, module_of};
+pub use elf::{ElfError, ElfObject, ElfProgram, Kfunc, MAX_OBJECT, inspect};
 pub use expect::unmet;
 pub use facts::{
     AttachFact, CheckFacts, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE, PacketFact, ProgramFact,

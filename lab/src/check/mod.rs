@@ -7,6 +7,7 @@ mod answers;
 mod bundle;
 mod config;
 mod inputs;
+pub mod predict;
 mod table;
 
 pub use answers::{CheckAnswer, answers};

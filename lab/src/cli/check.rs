@@ -2,14 +2,15 @@
 
 use super::args::{KernelArgs, OutputArgs};
 use crate::{
-    check::{CheckPlan, answers, inputs, json, told},
+    check::{CheckInput, CheckPlan, answers, inputs, json, predict, told},
     error::Error,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{Project, absolute, select::Selected},
     run::{program::Streams, queue::Isolate},
 };
 use clap::{Args, Parser};
-use lab_base::say::show;
+use lab_base::say::{say, show};
+use lab_kernel_store::Kernel;
 use lab_protocol::{Raw, witness::PRELOAD};
 use lab_record::{exit::Exit, plan::Plan};
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, sync::Arc, time::Duration};
@@ -27,6 +28,10 @@ pub(super) struct CheckArgs {
     /// What the objects need and what is expected of them. Default: OBJECT.check.toml or check.toml beside each object.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Boot nothing: tell what the type information and the configuration of the kernels in the cache say against the objects. A
+    /// prediction is no verdict: the exit code is 0.
+    #[arg(long)]
+    predict: bool,
     /// Findings fail the check too: hooks or kernels that disagree, programs that never ran.
     #[arg(long)]
     strict: bool,
@@ -101,6 +106,9 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     let inputs = inputs(&args.objects, args.config.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
+    if args.predict {
+        return predicted(&project, &kernels, &inputs, &args.output);
+    }
     project.ready()?;
     let builder = project.builder();
     let loader = if args.no_build { builder.existing_loader()? } else { builder.loader()? };
@@ -139,4 +147,25 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     }
     let exit = done.record.finished.map_or(Exit::Infra, |(exit, _)| exit);
     Ok(if exit == Exit::Passed && args.strict && told.findings > 0 { Exit::Failed } else { exit })
+}
+
+/// What the kernels that are in the cache say against the objects.
+fn predicted(
+    project: &Project,
+    kernels: &[&Kernel],
+    inputs: &[CheckInput],
+    output: &OutputArgs,
+) -> Result<Exit, Error> {
+    let rows = project.store().rows(&project.lock);
+    let is_cached = |kernel: &&&Kernel| rows.iter().any(|row| row.cached && row.id == *kernel.id);
+    let (cached, others): (Vec<&Kernel>, Vec<&Kernel>) = kernels.iter().partition(is_cached);
+    let fetched = cached.iter().map(|kernel| project.store().fetch(kernel, &project.lock, &|_| ()));
+    let fetched = fetched.collect::<Result<Vec<_>, _>>()?;
+    let found = predict::predict(inputs, &fetched)?;
+    if !others.is_empty() {
+        let names: Vec<&str> = others.iter().map(|kernel| &*kernel.id).collect();
+        say(&format!("not in the cache, and left out: {}; `lab kernels fetch` fetches kernels", names.join(", ")));
+    }
+    output.show("predicted", &found, || predict::table(&found))?;
+    Ok(Exit::Passed)
 }

@@ -35,6 +35,7 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("NETKIT_
 pub mod bench;
 pub mod bisect;
 pub mod cache;
+pub mod check;
 pub mod cli;
 pub mod error;
 pub mod exec;

@@ -12,11 +12,12 @@ use std::{
 };
 
 /// The workspace crates that each crate may use.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     (
         "lab",
         &[
             "lab-base",
+            "lab-check",
             "lab-guard",
             "lab-image",
             "lab-kernel-store",
@@ -44,6 +45,8 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("lab-suite", &["lab-harness", "lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink"]),
     ("lab-harness", &["lab-protocol", "lab-topology", "lab-traffic", "lab-bpf", "lab-netlink", "lab-witness"]),
     ("lab-witness", &["lab-protocol", "lab-abi"]),
+    ("lab-check", &["lab-protocol"]),
+    ("lab-loader", &["lab-bpf", "lab-check", "lab-netlink", "lab-protocol", "lab-topology"]),
     ("lab-topology", &["lab-protocol", "lab-netlink"]),
     ("lab-traffic", &["lab-topology"]),
     ("lab-bpf", &["lab-protocol", "lab-abi", "lab-netlink"]),
@@ -52,8 +55,17 @@ const ARROWS: [(&str, &[&str]); 22] = [
 ];
 
 /// The crates of the host runner.
-const HOST: [&str; 8] =
-    ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-relay", "lab-share", "lab-vm", "lab-report"];
+const HOST: [&str; 9] = [
+    "lab",
+    "lab-base",
+    "lab-check",
+    "lab-record",
+    "lab-kernel-store",
+    "lab-relay",
+    "lab-share",
+    "lab-vm",
+    "lab-report",
+];
 
 /// A crate of the workspace.
 struct Package {

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use lab_base::say;
 use lab_protocol::AttachRequest;
 use lab_report::kcidb;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Version of the commands' JSON; it is increased when a key is removed or changes its meaning.
 pub(super) const JSON_VERSION: u32 = 1;
@@ -40,6 +40,11 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// Whether JSON is asked for.
+    pub(super) fn is_json(&self) -> bool {
+        self.json || self.output == Output::Json
+    }
+
     /// Writes a command's output: `what` below a key in JSON, or the text.
     pub(super) fn show(
         &self,
@@ -47,7 +52,7 @@ impl OutputArgs {
         what: &impl serde::Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<(), Error> {
-        if !self.json && self.output == Output::Text {
+        if !self.is_json() {
             return Ok(say::show(text())?);
         }
         show_json(key, what)
@@ -95,6 +100,34 @@ pub(super) fn within(
 /// As [`count`], for processors and other resources of this machine.
 pub(super) fn size(text: &str) -> Result<std::num::NonZeroUsize, WrongNumber> {
     count::<std::num::NonZeroU32>(text)?.try_into().map_err(|_| WrongNumber::TooMuch(text.to_owned()))
+}
+
+/// A text that is no time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time; write 90, 500ms, 5m or 2h")]
+pub(super) struct WrongTime(String);
+
+/// A number is seconds, as of timeout(1).
+pub(super) fn time(text: &str) -> Result<Duration, WrongTime> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let limit = seconds.or_else(|| humantime::parse_duration(text).ok());
+    limit.filter(|limit| !limit.is_zero()).ok_or_else(|| WrongTime(text.to_owned()))
+}
+
+/// A text that is no size of a guest's memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no size from 128M to 1024G")]
+pub(super) struct WrongMemory(String);
+
+/// Memory in MiB.
+pub(super) fn memory(text: &str) -> Result<u32, WrongMemory> {
+    let plain = text.trim_end_matches(['i', 'B']);
+    let (number, factor) = match plain.strip_suffix(['G', 'g']) {
+        Some(number) => (number, 1024),
+        None => (plain.strip_suffix(['M', 'm']).unwrap_or(plain), 1),
+    };
+    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
+    mib.filter(|mib| (128..=1 << 20).contains(mib)).ok_or_else(|| WrongMemory(text.to_owned()))
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use super::{
     args::KernelArgs,
-    exec_words::{Reached, file, memory, name, network, published, sysctl, time, user},
+    exec_words::{Reached, file, name, network, published, sysctl, user},
     topology,
     witness::WitnessArgs,
 };
@@ -67,7 +67,7 @@ pub(super) struct ExecArgs {
     name: Option<String>,
     /// End the command after this time: 90, 500ms, 5m. It is sent SIGTERM, and SIGKILL five seconds later. The exit code is
     /// then 124.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = super::args::time)]
     timeout: Option<Duration>,
     /// Set a variable, NAME=VALUE, or pass on the caller's, NAME; repeatable.
     #[arg(long, value_name = "NAME[=VALUE]")]
@@ -103,7 +103,7 @@ pub(super) struct ExecArgs {
     #[arg(long, value_name = "FILE")]
     module: Vec<PathBuf>,
     /// Limit of what the command may write to the guest's memory: 256M, 2G. Default: half of it.
-    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    #[arg(long, value_name = "SIZE", value_parser = super::args::memory)]
     overlay: Option<u32>,
     /// Working directory in the guest. Default: this one with --root host and none, else /.
     #[arg(long, value_name = "DIR")]
@@ -115,7 +115,7 @@ pub(super) struct ExecArgs {
     #[arg(long, value_name = "N", value_parser = super::args::within(1, 64))]
     cpus: Option<u32>,
     /// Memory of the guest: 512M, 2G. Default: 1G, or what kernels.toml has for the kernel if that is more.
-    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    #[arg(long, value_name = "SIZE", value_parser = super::args::memory)]
     memory: Option<u32>,
     /// Kernel parameters, as on the kernel's command line; repeatable.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
@@ -265,7 +265,7 @@ pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo
 
 /// The agent that was built last, so that a command waits neither for a compiler nor for other labs; a new one only where there
 /// is none, or one of another lab.
-fn built(project: &Project, no_build: bool) -> Result<Selected, Error> {
+pub(super) fn built(project: &Project, no_build: bool) -> Result<Selected, Error> {
     match build(project, true, false) {
         Err(Error::Artifact(ArtifactError::Absent { .. } | ArtifactError::Listing { .. })) if !no_build => {
             build(project, false, false)

@@ -1,7 +1,7 @@
 //! The words of `lab exec`'s options.
 
 use crate::world::PublishedPort;
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 /// What is wrong with a word.
 #[derive(Debug, thiserror::Error)]
@@ -74,33 +74,12 @@ pub(super) fn file(text: &str) -> Result<(PathBuf, PathBuf), WrongWord> {
     Ok((PathBuf::from(file), absolute))
 }
 
-/// A number is seconds, as of timeout(1).
-pub(super) fn time(text: &str) -> Result<Duration, WrongWord> {
-    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let limit = seconds.or_else(|| humantime::parse_duration(text).ok());
-    limit
-        .filter(|limit| !limit.is_zero())
-        .ok_or_else(|| format!("`{text}` is no time; write 90, 500ms, 5m or 2h").into())
-}
-
 pub(super) fn user(text: &str) -> Result<(u32, u32), WrongWord> {
     let (user, group) = text.split_once(':').unwrap_or((text, text));
     user.parse()
         .ok()
         .zip(group.parse().ok())
         .ok_or_else(|| format!("`{text}` is not UID or UID:GID, in numbers").into())
-}
-
-/// Memory in MiB.
-pub(super) fn memory(text: &str) -> Result<u32, WrongWord> {
-    let plain = text.trim_end_matches(['i', 'B']);
-    let (number, factor) = match plain.strip_suffix(['G', 'g']) {
-        Some(number) => (number, 1024),
-        None => (plain.strip_suffix(['M', 'm']).unwrap_or(plain), 1),
-    };
-    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
-    mib.filter(|mib| (128..=1 << 20).contains(mib))
-        .ok_or_else(|| format!("`{text}` is no size from 128M to 1024G").into())
 }
 
 pub(super) fn sysctl(text: &str) -> Result<(String, String), WrongWord> {

@@ -5,6 +5,7 @@ mod bench;
 mod bisect;
 mod cache;
 mod capabilities;
+mod check;
 mod compare;
 mod exec;
 mod exec_words;
@@ -95,6 +96,8 @@ enum Command {
     Rerun(rerun::RerunArgs),
     /// Run a command in guests: its output and its exit code on one kernel, a table of several.
     Exec(Box<exec::ExecArgs>),
+    /// Check eBPF objects: whether they load and attach on each kernel, and what becomes of a packet at each hook.
+    Check(Box<check::CheckArgs>),
     /// Open a shell in a guest, with a topology or a case that is stopped before its first packet.
     Shell(shell::ShellArgs),
     /// Compare boots and restores with a stock virtme-ng.
@@ -119,7 +122,11 @@ enum Command {
     /// Begin a project in this directory: kernels.toml, its lock, lab.toml, and lines of .gitignore.
     Init(project::InitArgs),
     /// Build what guests run where it is out of date, and print where it is.
-    Build,
+    Build {
+        /// Also build the loader of `lab check`, which is otherwise built when that runs first.
+        #[arg(long)]
+        all: bool,
+    },
     /// Show the content of the cache, or remove entries beyond its limits.
     Cache(cache::CacheArgs),
     /// Check whether this machine has everything that the lab needs.
@@ -235,6 +242,7 @@ impl Cli {
             Command::Run(args) => run::run(project, &args),
             Command::Rerun(args) => rerun::rerun(project, &args),
             Command::Exec(args) => exec::exec(project, &args),
+            Command::Check(args) => check::check(project, &args),
             Command::Shell(args) => shell::shell(project, &args),
             Command::Bench(args) => bench::bench(project, &args),
             Command::BisectStep(args) => Ok(bisect::step(project, &args)),
@@ -248,7 +256,7 @@ impl Cli {
             Command::Doctor { output, tests } => setup::doctor(&output, tests),
             Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
             Command::Init(args) => project::init(project, &args),
-            Command::Build => project::build(project),
+            Command::Build { all } => project::build(project, all),
             Command::Completions { shell } => project::completions(shell),
             Command::Man { directory } => project::man(&directory),
             Command::Plan(args) => plan::plan(project, &args),

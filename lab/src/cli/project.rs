@@ -30,8 +30,8 @@ pub(super) fn init(named: Option<PathBuf>, args: &InitArgs) -> Result<Exit, Erro
     Ok(Exit::Passed)
 }
 
-/// Builds what guests run, and prints where it is.
-pub(super) fn build(named: Option<PathBuf>) -> Result<Exit, Error> {
+/// Builds what guests run, with `all` also what only `lab check` runs, and prints where it is.
+pub(super) fn build(named: Option<PathBuf>, all: bool) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     if matches!(project.home, Home::Installed { .. }) {
         say("this lab is installed: it brings what guests run, and builds only an agent that lab.toml names");
@@ -40,6 +40,9 @@ pub(super) fn build(named: Option<PathBuf>) -> Result<Exit, Error> {
     show(format_args!("{}\n", built.agent.path.display()))?;
     for object in built.objects.values() {
         show(format_args!("{}\n", object.path.display()))?;
+    }
+    if all {
+        show(format_args!("{}\n", project.builder().loader()?.path.display()))?;
     }
     Ok(Exit::Passed)
 }

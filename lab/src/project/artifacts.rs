@@ -27,11 +27,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(super) const AGENT_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The eBPF objects: name of the crate's target, and file name in a guest.
 pub const BPF_OBJECTS: [(&str, &str); 3] = [("lab", "lab.o"), ("datapath", "datapath.o"), ("witness", "witness.o")];
 /// Target directories, relative to the project's target directory.
-const AGENT_DIR: &str = "target/guest";
+pub(super) const AGENT_DIR: &str = "target/guest";
 const BPF_DIR: &str = "ebpf/target";
 /// cargo option: readable diagnostics on stderr, and the paths of built files as JSON on stdout.
 const MESSAGES: &str = "--message-format=json-render-diagnostics";
@@ -89,6 +89,11 @@ pub enum ArtifactError {
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
+    /// libbpf needs libelf and zlib.
+    #[error(
+        "the headers and archives of libelf and zlib, which libbpf is built with, are missing; `lab setup` unpacks them"
+    )]
+    NoElfLibrary,
     /// The agent's package is invalid.
     #[error(transparent)]
     Package(#[from] AgentPackageError),
@@ -328,7 +333,7 @@ impl Builder<'_> {
     /// cargo's target directory: in the project, or in the cache if the project is read-only and has no build.
     ///
     /// It is passed on the command line, which has priority over the environment and `config.toml`.
-    fn target_dir(&self, below: &str) -> PathBuf {
+    pub(super) fn target_dir(&self, below: &str) -> PathBuf {
         let place = self.root().join(below);
         let existing = place.ancestors().find(|path| path.exists()).unwrap_or(self.root());
         if access(existing, AccessFlags::W_OK).is_ok() || place.is_dir() {
@@ -340,7 +345,7 @@ impl Builder<'_> {
     }
 
     /// Waits for other labs that build in this project. Without write access nobody can build, and there is no wait.
-    fn lock(&self, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, ArtifactError> {
+    pub(super) fn lock(&self, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, ArtifactError> {
         let path = self.target_dir(AGENT_DIR).join(".lab-lock");
         let opened = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -370,7 +375,7 @@ impl Builder<'_> {
     }
 
     /// Runs cargo, and returns its JSON output.
-    fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
+    pub(super) fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
         let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
         let begin = Instant::now();
         let command = command.env("CARGO_TERM_COLOR", "never").stdin_null().stderr_capture().stdout_capture();
@@ -403,19 +408,23 @@ fn object_in(library: &Path, target: &str) -> PathBuf {
 
 /// Reads the built files.
 fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
-    let read = |what, path: PathBuf| match std::fs::read(&path) {
+    let object =
+        |(target, name): (&str, &str)| Ok((name.to_owned(), read_artifact("the eBPF object", object(target))?));
+    let objects = BPF_OBJECTS.into_iter().map(object).collect::<Result<_, ArtifactError>>()?;
+    Ok(Artifacts { agent: read_artifact("the guest agent", agent)?, objects })
+}
+
+pub(super) fn read_artifact(what: &'static str, path: PathBuf) -> Result<Artifact, ArtifactError> {
+    match std::fs::read(&path) {
         Ok(bytes) => Ok(Artifact { path, bytes: bytes.into() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
         Err(cause) => Err(ArtifactError::Read { path, cause }),
-    };
-    let object = |(target, name): (&str, &str)| Ok((name.to_owned(), read("the eBPF object", object(target))?));
-    let objects = BPF_OBJECTS.into_iter().map(object).collect::<Result<_, ArtifactError>>()?;
-    Ok(Artifacts { agent: read("the guest agent", agent)?, objects })
+    }
 }
 
 /// The path of a program in cargo's JSON output (the Cargo Book, "External tools": `compiler-artifact`), which also
 /// contains up-to-date programs.
-fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+pub(super) fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     #[derive(Deserialize)]
     struct Message {
         reason: String,

@@ -8,6 +8,7 @@ pub mod commit;
 pub mod filter;
 pub mod home;
 pub mod init;
+pub mod loader;
 pub mod select;
 pub mod sources;
 pub mod unlisted;

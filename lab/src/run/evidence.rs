@@ -15,7 +15,7 @@ const CELLS: &str = "cells";
 const MAX_NAME: usize = 120;
 
 /// Directory of an owner's files, below the kernel's.
-pub(super) fn home(owner: &str) -> String {
+pub(crate) fn home(owner: &str) -> String {
     format!("{CELLS}/{}", safe(owner))
 }
 

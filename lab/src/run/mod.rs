@@ -6,7 +6,7 @@ pub mod console;
 pub mod deadline;
 pub mod dispatch;
 mod drawing;
-mod evidence;
+pub(crate) mod evidence;
 mod isolation;
 pub mod judge;
 pub mod kernel;

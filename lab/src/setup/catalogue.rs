@@ -34,6 +34,8 @@ const NETWORK_TOOLS: Fix = Fix::Packages {
 };
 const BPF_COMPILER: Fix = Fix::Packages { packages: private::BPF.roots, commands: &[], set: Some(&private::BPF) };
 
+const ELF_LIBRARY: Fix = Fix::Packages { packages: private::ELF.roots, commands: &[], set: Some(&private::ELF) };
+
 const KERNEL_BUILD: Fix = Fix::Packages {
     packages: &["make", "flex", "bison", "bc", "libelf-dev", "patch"],
     commands: &["make", "flex", "bison", "bc", "patch"],
@@ -45,10 +47,12 @@ const SIGNING: Fix =
 const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
 const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
 
+const CLANG: Fix =
+    Fix::Packages { packages: private::CLANG.roots, commands: &["clang-19"], set: Some(&private::CLANG) };
 const CHROMIUM: Fix = Fix::Packages { packages: &["chromium"], commands: &["chromium"], set: None };
 
 /// Checks of what builds the lab and its guests' programs; a lab that is installed needs none of it.
-const BUILDS: [&str; 4] = ["Rust", "C compiler", "BPF compiler", "bpf-linker"];
+const BUILDS: [&str; 5] = ["Rust", "C compiler", "BPF compiler", "bpf-linker", "libelf"];
 
 /// The list behind both `lab doctor` and `lab setup`.
 pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
@@ -71,13 +75,19 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 7] {
+fn for_tests() -> [SetupCheck; 8] {
     [
         SetupCheck {
             name: "zstd",
             why: "packs the archive of `make dist`, which the tests install",
             probe: |host| provided(host, PACKERS),
             fix: PACKERS,
+        },
+        SetupCheck {
+            name: "clang",
+            why: "compiles the objects that `lab check` is tested with",
+            probe: |host| provided(host, CLANG),
+            fix: CLANG,
         },
         SetupCheck {
             name: "Chromium",
@@ -159,6 +169,12 @@ fn for_runs() -> Vec<SetupCheck> {
             why: "builds the BPF programs for bpfel-unknown-none",
             probe: bpf_compiler,
             fix: BPF_COMPILER,
+        },
+        SetupCheck {
+            name: "libelf",
+            why: "builds libbpf into the loader of `lab check`",
+            probe: elf_library,
+            fix: ELF_LIBRARY,
         },
         SetupCheck { name: "virtme-ng", why: "boots the guests", probe: virtme_ng, fix: Fix::VirtmeNg },
         SetupCheck { name: "bpf-linker", why: "links the BPF programs", probe: bpf_linker, fix: Fix::BpfLinker },
@@ -294,6 +310,17 @@ fn bpf_compiler(host: &Host) -> CheckState {
             found: "no rustup nightly with rust-src".into(),
             advice: "`rustup toolchain install nightly --component rust-src` and `cargo install bpf-linker`".into(),
         },
+    }
+}
+
+/// Only `lab check` needs it. Other distributions' packages have other names, and some no archives.
+fn elf_library(host: &Host) -> CheckState {
+    if host.on_debian() {
+        return provided(host, ELF_LIBRARY);
+    }
+    CheckState::Warn {
+        found: "not looked for on this distribution".into(),
+        advice: "`lab check` in a checkout needs gelf.h, zlib.h, libelf.a and libz.a".into(),
     }
 }
 

@@ -97,9 +97,27 @@ impl Tools {
         private::SUITES.find(&self.dir)
     }
 
+    /// The headers and archives that libbpf is built with, if they are in the cache.
+    pub fn elf_library(&self) -> Option<UnpackedSet> {
+        private::ELF.find(&self.dir)
+    }
+
+    /// The compiler of the objects that the project's own tests check, if it is in the cache.
+    pub fn clang(&self) -> Option<UnpackedSet> {
+        private::CLANG.find(&self.dir)
+    }
+
     /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
-        let sets = [&private::QEMU, &private::SHELL, &private::BPF, &private::PASST, &private::SUITES];
+        let sets = [
+            &private::QEMU,
+            &private::SHELL,
+            &private::BPF,
+            &private::PASST,
+            &private::SUITES,
+            &private::ELF,
+            &private::CLANG,
+        ];
         sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }
 

@@ -73,11 +73,12 @@ pub fn project() -> tempfile::TempDir {
 }
 
 /// The files that every package has, from its prefix.
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "bin/lab",
     "lib/netkit-lab/guest-agent",
     "lib/netkit-lab/lab.o",
     "lib/netkit-lab/datapath.o",
+    "lib/netkit-lab/lab-loader",
     "lib/netkit-lab/witness.o",
     "share/bash-completion/completions/lab",
     "share/doc/netkit-lab/CHANGELOG.md",

@@ -213,6 +213,41 @@ pub const SUITES: PackageSet = PackageSet {
     }],
 };
 
+/// What the loader of `lab check` is built with: headers and archives, which are linked with the host's compiler.
+pub const ELF: PackageSet = PackageSet {
+    name: "elf",
+    label: "libelf and zlib for libbpf",
+    roots: &["libelf-dev", "zlib1g-dev"],
+    assumed: &[("libc6", ""), ("libc6-dev", "libc-dev")],
+    release: Release::Own,
+    programs: &[],
+    prune: &[],
+    parts: &[],
+};
+
+/// For the project's own tests: the compiler of the objects that `lab check` is tested with, and headers.
+pub const CLANG: PackageSet = PackageSet {
+    name: "clang",
+    label: "clang for the tests",
+    roots: &["clang-19", "libbpf-dev", "linux-libc-dev"],
+    assumed: &[
+        ("binutils", ""),
+        ("libc6-dev", "libc-dev"),
+        ("libelf-dev", ""),
+        ("libgcc-12-dev", ""),
+        ("libgcc-14-dev", ""),
+        ("libobjc-12-dev", ""),
+        ("libobjc-14-dev", ""),
+        ("libstdc++-12-dev", ""),
+        ("libstdc++-14-dev", ""),
+        ("zlib1g-dev", ""),
+    ],
+    release: Release::Newest,
+    programs: &[PrivateProgram { name: "clang", path: Some("usr/lib/llvm-19/bin/clang"), arguments: &[] }],
+    prune: &[],
+    parts: &[],
+};
+
 impl PackageSet {
     /// dpkg status stanzas: apt treats these packages as installed.
     pub fn status(&self) -> String {
@@ -286,8 +321,8 @@ mod tests {
     #[test]
     fn sets_have_directories_of_their_own() {
         let prefixes: std::collections::BTreeSet<_> =
-            [QEMU, SHELL, BPF, PASST, SUITES].iter().map(PackageSet::prefix).collect();
-        assert_eq!(prefixes.len(), 5);
+            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG].iter().map(PackageSet::prefix).collect();
+        assert_eq!(prefixes.len(), 7);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }
 

@@ -7,6 +7,7 @@ use lab_harness::{
     testbed::{P0, Spot, Testbed},
     variants,
 };
+use lab_netlink::route::link::NetkitScrub;
 use lab_protocol::{AttachRequest, Capability, KernelVersion, LinkKind, capability::Since};
 use lab_topology::{Family, NetkitOptions, Scrub, Template, Topology, library};
 use lab_traffic::{Path, Proto, tcp_exchange};
@@ -27,8 +28,13 @@ const PRIORITY: i32 = 5;
 /// In the order in which they run.
 pub const CASES: &[Case] = &[SCRUB, PACKET_TYPE, DEPARTURE_TIME, SEGMENTS_UNCUT];
 
+/// Only packets that the primary sends keep their metadata.
+const AT_PRIMARY: &str = "scrub-none-at-primary";
+/// Only packets that the peer sends keep their metadata.
+const AT_PEER: &str = "scrub-none-at-peer";
+
 fn scrubs() -> Vec<Variant> {
-    const TAGS: [&str; 2] = ["scrub-default", "scrub-none"];
+    const TAGS: [&str; 4] = ["scrub-default", "scrub-none", AT_PRIMARY, AT_PEER];
     variants::netkit_hooks()
         .into_iter()
         .flat_map(|variant| TAGS.map(|tag| Variant { tag: Some(tag), ..variant }))
@@ -58,35 +64,58 @@ fn met(ctx: &mut Ctx, what: &str, program: &Program, before: u64) -> Result<(), 
     ctx.require(&format!("the program ran on the packet {what}"), seen, program.stats()?.marked)
 }
 
-fn scrubbed_pair(kind: LinkKind, scrub: Scrub) -> Topology {
+fn scrubbed_pair(kind: LinkKind, primary: Scrub, peer: Scrub) -> Topology {
     let mut topology = library::PAIR.of(kind);
     topology.links[0].netkit =
-        NetkitOptions { scrub: Some(scrub), peer_scrub: Some(scrub), ..NetkitOptions::default() };
+        NetkitOptions { scrub: Some(primary), peer_scrub: Some(peer), ..NetkitOptions::default() };
     topology
 }
 
 fn scrubbing(variant: &Variant) -> Template {
-    const NONE: Template = Template::new("pair-scrub-none", "A pair with NETKIT_SCRUB_NONE at both ends.", |kind| {
-        scrubbed_pair(kind, Scrub::None)
-    });
     const DEFAULT: Template =
         Template::new("pair-scrub-default", "A pair with NETKIT_SCRUB_DEFAULT at both ends.", |kind| {
-            scrubbed_pair(kind, Scrub::Default)
+            scrubbed_pair(kind, Scrub::Default, Scrub::Default)
         });
-    if variant.tag == Some("scrub-none") { NONE } else { DEFAULT }
+    const NONE: Template = Template::new("pair-scrub-none", "A pair with NETKIT_SCRUB_NONE at both ends.", |kind| {
+        scrubbed_pair(kind, Scrub::None, Scrub::None)
+    });
+    const PRIMARY: Template =
+        Template::new("pair-scrub-none-at-primary", "A pair with NETKIT_SCRUB_NONE at the primary only.", |kind| {
+            scrubbed_pair(kind, Scrub::None, Scrub::Default)
+        });
+    const PEER: Template =
+        Template::new("pair-scrub-none-at-peer", "A pair with NETKIT_SCRUB_NONE at the peer only.", |kind| {
+            scrubbed_pair(kind, Scrub::Default, Scrub::None)
+        });
+    match variant.tag {
+        Some("scrub-none") => NONE,
+        Some(AT_PRIMARY) => PRIMARY,
+        Some(AT_PEER) => PEER,
+        _ => DEFAULT,
+    }
+}
+
+/// Whether a packet in the variant's direction keeps mark and priority: netkit_xmit() asks the end that sends.
+fn keeps_metadata(variant: &Variant) -> bool {
+    match variant.tag {
+        Some("scrub-none") => true,
+        Some(AT_PRIMARY) => variant.direction() == Direction::ToWorkload,
+        Some(AT_PEER) => variant.direction() == Direction::FromWorkload,
+        _ => false,
+    }
 }
 
 const SCRUB: Case = Case::new(
     "G06",
     "scrub",
-    "Between namespaces mark and priority are cleared before the program runs; with scrub none they are kept.",
+    "Mark and priority are cleared between namespaces; an end with scrub none keeps them in what it sends.",
     scrub,
 )
 .on_each(scrubbing)
 .over(scrubs)
 .needs(&[Capability::NetkitScrub]);
 fn scrub(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    let none = variant.tag == Some("scrub-none");
+    let kept = keeps_metadata(variant);
     let testbed = ctx.testbed()?;
     let program = testbed.counter(ctx, P0)?;
     let _attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
@@ -99,8 +128,18 @@ fn scrub(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         })?;
         met(ctx, family.name(), &program, before)?;
         let last = program.stats()?.last;
-        let wanted = if none { (MARK, PRIORITY.cast_unsigned()) } else { (0, 0) };
+        let wanted = if kept { (MARK, PRIORITY.cast_unsigned()) } else { (0, 0) };
         ctx.equal(format!("mark and priority ({family})"), (last.mark, last.priority), wanted);
+    }
+    // netkit_fill_info(): each end tells its own setting and that of the other end.
+    let none_at = |end| variant.tag == Some("scrub-none") || variant.tag == Some(end);
+    let settings = [none_at(AT_PRIMARY), none_at(AT_PEER)].map(|none| match none {
+        true => NetkitScrub::None,
+        false => NetkitScrub::Default,
+    });
+    for (node, dev, wanted) in [("host", P0.dev, settings), ("pod", ETH0.dev, [settings[1], settings[0]])] {
+        let told = testbed.net.readback(node, dev)?.netkit.unwrap_or_default();
+        ctx.equal(format!("scrubbing that {dev} tells"), [told.scrub, told.peer_scrub], wanted.map(Some));
     }
     Ok(())
 }

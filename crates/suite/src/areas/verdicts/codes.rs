@@ -3,10 +3,11 @@
 use lab_bpf::{Config, PolicyKey, ProgramKind};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
-    ctx::Ctx,
-    testbed::{MprogCall, P0, UNTYPED},
+    ctx::{Ctx, Stop},
+    testbed::{MprogCall, P0, Testbed, UNTYPED},
     variants,
 };
+use lab_netlink::route::link::NetkitPolicy;
 use lab_protocol::{AttachType, LinkKind};
 use lab_topology::{Family, NetkitOptions, Policy, Template, Topology, library, link};
 use lab_traffic::{Proto, SILENCE_WINDOW};
@@ -230,22 +231,48 @@ fn blackhole_is_back(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const CHANGE_POLICY_LIVE: Case = Case::new(
     "V05",
     "change-policy-live",
-    "The policies of a live pair change through the primary with immediate effect, and not through the peer.",
+    "The policies of a live pair change through the primary with immediate effect, each alone, not through the peer.",
     change_policy_live,
 )
 .on(library::PAIR)
 .over(variants::netkit_devices);
 fn change_policy_live(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    use NetkitPolicy::{Drop, Pass};
     let testbed = ctx.testbed()?;
     testbed.passes(ctx, "pod", "host")?;
+    policies_told(ctx, &testbed, "at first", Pass, Pass)?;
     link::change(testbed.net.ns("host"), "p0", &blackhole())?;
+    policies_told(ctx, &testbed, "after the peer's was changed", Pass, Drop)?;
     testbed.blocked(ctx, "pod", "host");
     let forward = NetkitOptions { peer_policy: Some(Policy::Forward), ..NetkitOptions::default() };
     link::change(testbed.net.ns("host"), "p0", &forward)?;
     testbed.passes(ctx, "pod", "host")?;
+    // The primary's policy is for what the node sends.
+    let primary = |policy| NetkitOptions { policy: Some(policy), ..NetkitOptions::default() };
+    link::change(testbed.net.ns("host"), "p0", &primary(Policy::Blackhole))?;
+    policies_told(ctx, &testbed, "after the primary's was changed", Drop, Pass)?;
+    let sent = testbed.silence(ctx, "host", "pod", Proto::Udp, Family::V4);
+    ctx.check("the node's packets are dropped", sent.lost(), &sent);
+    link::change(testbed.net.ns("host"), "p0", &primary(Policy::Forward))?;
+    policies_told(ctx, &testbed, "at last", Pass, Pass)?;
     let through_peer = link::change(testbed.net.ns("pod"), "eth0", &blackhole());
     ctx.refused("changing the policy through the peer", through_peer, Errno::EACCES);
     testbed.passes(ctx, "pod", "host")
+}
+
+/// netkit_fill_info(): each end tells its own policy and that of the other end.
+fn policies_told(
+    ctx: &mut Ctx,
+    testbed: &Testbed,
+    when: &str,
+    primary: NetkitPolicy,
+    peer: NetkitPolicy,
+) -> Result<(), Stop> {
+    for (node, dev, wanted) in [("host", "p0", [primary, peer]), ("pod", "eth0", [peer, primary])] {
+        let told = testbed.net.readback(node, dev)?.netkit.unwrap_or_default();
+        ctx.equal(format!("policies that {dev} tells {when}"), [told.policy, told.peer_policy], wanted.map(Some));
+    }
+    Ok(())
 }
 
 const NO_WINDOW_BEFORE_ATTACH: Case = Case::new(

@@ -1,0 +1,502 @@
+//! Why a load failed: from what the loader and the verifier said, in the order in which causes hide each other, and never from the
+//! error's number alone.
+
+use crate::facts::{CheckFacts, LoadAttempt, LoadFact};
+use lab_protocol::KernelVersion;
+use std::fmt;
+
+/// Classes of failed loads. The names are those of `check.toml`: `load = "fails: kfunc"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LoadClass {
+    /// The kernel has no such kfunc.
+    Kfunc,
+    /// The kernel's kfunc has another signature.
+    KfuncSignature,
+    /// The kfunc is in a module that is not loaded.
+    KfuncModule,
+    /// The kfunc, or the helper, is not for this type of program.
+    NotAllowed,
+    /// The kernel has no such helper.
+    Helper,
+    /// The kernel has no such type of map.
+    MapType,
+    /// The kernel has no such type of program.
+    ProgramType,
+    /// The function that a tracing program is for does not exist.
+    Target,
+    /// A field or type that the program reads does not exist.
+    Core,
+    /// A value of the kernel's configuration.
+    Kconfig,
+    /// A variable of the kernel.
+    Ksym,
+    /// The section's name says no type.
+    Section,
+    /// `SEC("maps")`.
+    LegacyMaps,
+    /// A static function in a section of programs.
+    StaticProgram,
+    /// A pinned map has other parameters.
+    PinnedMap,
+    /// A program does not fit into a slot of a program array.
+    ProgArray,
+    /// No memory for a map.
+    Memory,
+    /// A map can't be created.
+    Map,
+    /// Too many instructions or jumps for the verifier.
+    TooComplex,
+    /// It needs programs that were left out.
+    Companions,
+    /// The kernel is locked down, or the loader lacks privileges.
+    Refused,
+    /// The verifier refused it for another reason.
+    Verifier,
+    /// The file is not what libbpf reads.
+    Object,
+    /// Something else.
+    Other,
+}
+
+impl LoadClass {
+    /// Every class.
+    pub const ALL: [Self; 24] = [
+        Self::Kfunc,
+        Self::KfuncSignature,
+        Self::KfuncModule,
+        Self::NotAllowed,
+        Self::Helper,
+        Self::MapType,
+        Self::ProgramType,
+        Self::Target,
+        Self::Core,
+        Self::Kconfig,
+        Self::Ksym,
+        Self::Section,
+        Self::LegacyMaps,
+        Self::StaticProgram,
+        Self::PinnedMap,
+        Self::ProgArray,
+        Self::Memory,
+        Self::Map,
+        Self::TooComplex,
+        Self::Companions,
+        Self::Refused,
+        Self::Verifier,
+        Self::Object,
+        Self::Other,
+    ];
+
+    /// In tables and in `check.toml`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kfunc => "kfunc",
+            Self::KfuncSignature => "kfunc-signature",
+            Self::KfuncModule => "kfunc-module",
+            Self::NotAllowed => "not-allowed",
+            Self::Helper => "helper",
+            Self::MapType => "map-type",
+            Self::ProgramType => "program-type",
+            Self::Target => "target",
+            Self::Core => "core",
+            Self::Kconfig => "kconfig",
+            Self::Ksym => "ksym",
+            Self::Section => "section",
+            Self::LegacyMaps => "legacy-maps",
+            Self::StaticProgram => "static-program",
+            Self::PinnedMap => "pinned-map",
+            Self::ProgArray => "prog-array",
+            Self::Memory => "memory",
+            Self::Map => "map",
+            Self::TooComplex => "too-complex",
+            Self::Companions => "companions",
+            Self::Refused => "refused",
+            Self::Verifier => "verifier",
+            Self::Object => "object",
+            Self::Other => "other",
+        }
+    }
+
+    /// What can be done about it.
+    pub const fn cure(self) -> &'static str {
+        match self {
+            Self::Kfunc => {
+                "declare the kfunc __weak and ask bpf_ksym_exists() before the call, or require a newer kernel"
+            }
+            Self::KfuncSignature => "the prototype in the program is not the kernel's: build a variant per signature",
+            Self::KfuncModule => "load the module first (`modules` in check.toml), or declare the kfunc __weak",
+            Self::NotAllowed => {
+                "leave this program out (`only` in check.toml), or load it with the type that may call it"
+            }
+            Self::Helper => "guard the call by a CO-RE check of enum bpf_func_id, or require a newer kernel",
+            Self::MapType => "use another type of map on this kernel, or require a newer kernel",
+            Self::ProgramType => "leave the program out on this kernel, or require a newer kernel",
+            Self::Target => "turn the program off where the kernel lacks the function (bpf_program__set_autoload)",
+            Self::Core => "ask bpf_core_field_exists() or bpf_core_type_exists() before the access",
+            Self::Kconfig => "declare the extern __weak, or require a kernel with the option",
+            Self::Ksym => "declare the extern __weak, and ask whether its address is null",
+            Self::Section => "name the type: `types` in check.toml, or a section name that libbpf knows (SEC(\"tc\"))",
+            Self::LegacyMaps => {
+                "define maps in SEC(\".maps\"): libbpf 1.x refuses SEC(\"maps\"), other loaders take it"
+            }
+            Self::StaticProgram => "make the function global, or move it to .text",
+            Self::PinnedMap => "remove the pinned map, or give both objects the same parameters",
+            Self::ProgArray => "programs of one prog_array need one type and one expected_attach_type",
+            Self::Memory => {
+                "give the guest more memory (--memory 2G), or the map a smaller size (`max_entries` in check.toml)"
+            }
+            Self::Map => "compare the map's type, sizes and flags with what the kernel takes",
+            Self::TooComplex => {
+                "split the program by tail calls, or use bpf_loop() or global functions: the limit is 1,000,000 instructions"
+            }
+            Self::Companions => "load it together with the programs that it jumps to",
+            Self::Refused => "the kernel refuses BPF: lockdown, or privileges",
+            Self::Verifier => "see the verifier's log",
+            Self::Object => "see what libbpf says of the file",
+            Self::Other => "see the loader's messages",
+        }
+    }
+
+    /// The class of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+}
+
+impl fmt::Display for LoadClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A failed load in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The class.
+    pub class: LoadClass,
+    /// One sentence.
+    pub sentence: String,
+}
+
+/// kfuncs that are in modules of the kernel: the beginning of their names, and the module.
+const IN_MODULES: [(&str, &str); 12] = [
+    ("bpf_skb_ct_", "nf_conntrack"),
+    ("bpf_xdp_ct_", "nf_conntrack"),
+    ("bpf_ct_set_nat_info", "nf_nat"),
+    ("bpf_ct_", "nf_conntrack"),
+    ("bpf_skb_set_fou_encap", "fou"),
+    ("bpf_skb_get_fou_encap", "fou"),
+    ("bpf_skb_get_xfrm_info", "xfrm_interface"),
+    ("bpf_skb_set_xfrm_info", "xfrm_interface"),
+    ("bpf_xdp_flow_lookup", "nf_flow_table"),
+    ("bpf_crypto_", "bpf_crypto_skcipher"),
+    ("bpf_testmod", "bpf_testmod"),
+    ("bpf_kfunc_", "bpf_testmod"),
+];
+
+/// The first version of mainline with the kfunc, with the commit's title.
+const KFUNCS: [(&str, KernelVersion, &str); 14] = [
+    ("bpf_dynptr_from_skb", v(6, 4), "bpf: Add skb dynptrs"),
+    ("bpf_dynptr_from_xdp", v(6, 4), "bpf: Add xdp dynptrs"),
+    ("bpf_dynptr_slice", v(6, 4), "bpf: Add bpf_dynptr_slice and bpf_dynptr_slice_rdwr"),
+    ("bpf_dynptr_slice_rdwr", v(6, 4), "bpf: Add bpf_dynptr_slice and bpf_dynptr_slice_rdwr"),
+    ("bpf_dynptr_adjust", v(6, 5), "bpf: Add bpf_dynptr_adjust"),
+    ("bpf_dynptr_is_null", v(6, 5), "bpf: Add bpf_dynptr_is_null and bpf_dynptr_is_rdonly"),
+    ("bpf_dynptr_size", v(6, 5), "bpf: Add bpf_dynptr_size"),
+    ("bpf_dynptr_clone", v(6, 5), "bpf: Add bpf_dynptr_clone"),
+    ("bpf_rcu_read_lock", v(6, 2), "bpf: Add kfunc bpf_rcu_read_lock/unlock()"),
+    ("bpf_obj_new_impl", v(6, 2), "bpf: Introduce bpf_obj_new"),
+    ("bpf_cast_to_kern_ctx", v(6, 2), "bpf: Add a kfunc to type cast from bpf uapi ctx to kernel ctx"),
+    ("bpf_iter_num_new", v(6, 4), "bpf: implement numbers iterator"),
+    ("bpf_sk_assign_tcp_reqsk", v(6, 9), "bpf: tcp: Support arbitrary SYN Cookie."),
+    ("bpf_skb_set_fou_encap", v(6, 4), "bpf,fou: Add bpf_skb_{set,get}_fou_encap kfuncs"),
+];
+
+const fn v(major: u16, minor: u16) -> KernelVersion {
+    KernelVersion::new(major, minor, 0)
+}
+
+/// The number of a helper that libbpf puts in place of a relocation that it could not resolve (`bpf_core_poison_insn`).
+const POISONED: &str = "unknown#195896080";
+const ENOMEM: i32 = 12;
+const EPERM: i32 = 1;
+const E2BIG: i32 = 7;
+
+/// Why the load failed.
+///
+/// The first cause wins: what libbpf says before it asks the kernel comes before the verifier's log, and in both the particular
+/// before the general.
+pub fn classify(load: &LoadFact) -> LoadClass {
+    explain(load).class
+}
+
+/// Why an object did not load as a whole; `None` if it did, or if nothing is known.
+pub fn failure(facts: &CheckFacts) -> Option<LoadClass> {
+    let whole = facts.loads.iter().rfind(|load| load.attempt != LoadAttempt::Alone)?;
+    whole.errno.map(|_| classify(whole))
+}
+
+/// As [`classify`], with a sentence.
+pub fn explain(load: &LoadFact) -> Named {
+    let of = |class: LoadClass, sentence: String| Named { class, sentence };
+    let said = |part: &str| load.said.iter().find(|line| line.contains(part));
+    let verified = |part: &str| load.verifier.iter().find(|line| line.contains(part));
+    let either = |part: &str| said(part).or_else(|| verified(part));
+    let named = |what: &str| match &load.failed {
+        Some(program) => format!("program {program}: {what}"),
+        None => what.to_owned(),
+    };
+    if let Some(line) = said("legacy map definitions") {
+        return of(LoadClass::LegacyMaps, plain(line));
+    }
+    if let Some(line) = said("is static and not supported") {
+        return of(LoadClass::StaticProgram, plain(line));
+    }
+    if let Some(line) = said("missing BPF prog type") {
+        return of(LoadClass::Section, plain(line));
+    }
+    if let Some(line) = said("parameter mismatch") {
+        return of(LoadClass::PinnedMap, plain(line));
+    }
+    if let Some(line) = said("(func ksym)").filter(|line| line.contains("not found in kernel")) {
+        return kfunc(quoted(line), |sentence| sentence.to_owned());
+    }
+    if let Some(line) = said("(func ksym)").filter(|line| line.contains("incompatible")) {
+        return of(LoadClass::KfuncSignature, plain(line));
+    }
+    if let Some(line) = said("failed to open system Kconfig").or_else(|| {
+        load.said.iter().find(|line| line.contains("(kcfg)") || line.contains("'CONFIG_") && line.contains("extern"))
+    }) {
+        return of(LoadClass::Kconfig, plain(line));
+    }
+    if let Some(line) = load
+        .said
+        .iter()
+        .find(|line| line.contains("ksym)") && (line.contains("not found") || line.contains("not resolved")))
+    {
+        return of(LoadClass::Ksym, plain(line));
+    }
+    if let Some(line) = load.said.iter().find(|line| line.contains("extern ") && line.contains("not resolved")) {
+        return of(LoadClass::Ksym, plain(line));
+    }
+    if let Some(line) = said("the kernel has no map type") {
+        return of(LoadClass::MapType, plain(line));
+    }
+    if let Some(line) = load.said.iter().find(|line| line.contains("map '") && line.contains("failed to create")) {
+        let class = if load.errno == Some(-ENOMEM) || load.errno == Some(ENOMEM) || line.contains("ENOMEM") {
+            LoadClass::Memory
+        } else if load.errno.is_some_and(|errno| errno.abs() == EPERM) {
+            LoadClass::Refused
+        } else {
+            LoadClass::Map
+        };
+        return of(class, plain(line));
+    }
+    if let Some(line) = said("failed to initialize slot") {
+        return of(LoadClass::ProgArray, plain(line));
+    }
+    if let Some(line) = said("the kernel has no program type") {
+        return of(LoadClass::ProgramType, named(&plain(line)));
+    }
+    if let Some(line) = either("failed to resolve CO-RE relocation") {
+        return of(LoadClass::Core, named(&plain(line)));
+    }
+    if let Some(line) = said("failed to find kernel BTF type ID").or_else(|| said("failed to find BTF ID")) {
+        return of(LoadClass::Target, named(&plain(line)));
+    }
+    if let Some(line) = either("is referenced but wasn't resolved") {
+        return kfunc(quoted(line), |sentence| named(sentence));
+    }
+    if let Some(line) = verified("is not allowed").filter(|line| line.contains("calling kernel function")) {
+        return of(LoadClass::NotAllowed, named(&plain(line)));
+    }
+    if let Some(line) = verified("program of this type cannot use helper").or_else(|| verified("unknown func ")) {
+        return of(LoadClass::NotAllowed, named(&plain(line)));
+    }
+    if let Some(line) = verified("invalid func ") {
+        let class = if line.contains(POISONED) { LoadClass::Core } else { LoadClass::Helper };
+        return of(class, named(&plain(line)));
+    }
+    if let Some(line) = verified("BPF program is too large").or_else(|| verified("jumps is too complex")) {
+        return of(LoadClass::TooComplex, named(&plain(line)));
+    }
+    if load.errno.is_some_and(|errno| errno.abs() == E2BIG) {
+        return of(LoadClass::TooComplex, named("the kernel refused it as too big (E2BIG)"));
+    }
+    if let Some(line) = last_words(&load.verifier) {
+        return of(LoadClass::Verifier, named(&line));
+    }
+    if load.errno.is_some_and(|errno| errno.abs() == EPERM) {
+        return of(LoadClass::Refused, named("the kernel refused it (EPERM)"));
+    }
+    if load.errno.is_some_and(|errno| errno.abs() == ENOMEM) {
+        return of(LoadClass::Memory, named("out of memory (ENOMEM)"));
+    }
+    let last = load.said.iter().rev().find(|line| !line.trim().is_empty());
+    let sentence = last.map_or_else(|| "the loader gives no reason".to_owned(), |line| plain(line));
+    let class = if load.failed.is_none() && sentence.contains("elf") { LoadClass::Object } else { LoadClass::Other };
+    of(if load.attempt == LoadAttempt::Alone { LoadClass::Companions } else { class }, named(&sentence))
+}
+
+/// A kfunc that was not found.
+fn kfunc(name: &str, named: impl Fn(&str) -> String) -> Named {
+    if let Some((_, since, title)) = KFUNCS.iter().find(|(it, ..)| *it == name)
+        && !IN_MODULES.iter().any(|(start, _)| name.starts_with(start))
+    {
+        let sentence = format!("the kernel has no kfunc {name}; mainline has it since {since} ({title})");
+        return Named { class: LoadClass::Kfunc, sentence: named(&sentence) };
+    }
+    if let Some((_, module)) = IN_MODULES.iter().find(|(start, _)| name.starts_with(start)) {
+        let sentence = format!("the kernel has no kfunc {name}; it is in the module {module}, if the kernel has one");
+        return Named { class: LoadClass::KfuncModule, sentence: named(&sentence) };
+    }
+    Named { class: LoadClass::Kfunc, sentence: named(&format!("the kernel has no kfunc {name}")) }
+}
+
+/// The first word between single quotation marks.
+fn quoted(line: &str) -> &str {
+    line.split('\'').nth(1).unwrap_or_default()
+}
+
+/// A line without its prefix.
+fn plain(line: &str) -> String {
+    line.trim().trim_start_matches("libbpf: ").trim().to_owned()
+}
+
+/// The verifier's reason: the last line before its statistics that is neither an instruction nor a state.
+fn last_words(log: &[String]) -> Option<String> {
+    let is_reason = |line: &&String| {
+        let line = line.trim();
+        let is_instruction = line.split_once(':').is_some_and(|(number, _)| number.bytes().all(|b| b.is_ascii_digit()));
+        !line.is_empty()
+            && !is_instruction
+            && ![
+                "processed ",
+                ";",
+                "verification time",
+                "stack depth",
+                "func#",
+                "R",
+                "from ",
+                "arg#",
+                "caller:",
+                "callee:",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start) && !is_about_a_register(line))
+            && !line.starts_with("-- ")
+    };
+    log.iter().rev().find(is_reason).map(|line| plain(line))
+}
+
+/// `R1 invalid mem access 'scalar'` is a reason, `R1=ctx() R10=fp0` is a state.
+fn is_about_a_register(line: &str) -> bool {
+    let mut rest = line.chars().skip_while(|c| c.is_ascii_alphanumeric());
+    line.starts_with('R') && rest.next() == Some(' ') && !line.contains('=')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(errno: i32, failed: Option<&str>, said: &[&str], verifier: &[&str]) -> LoadFact {
+        let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect();
+        LoadFact {
+            attempt: LoadAttempt::AsIs,
+            program: None,
+            errno: Some(errno),
+            failed: failed.map(str::to_owned),
+            said: lines(said),
+            verifier: lines(verifier),
+            took_ms: 1,
+        }
+    }
+
+    #[test]
+    fn the_first_cause_wins_and_a_number_alone_decides_nothing_that_words_say() {
+        use LoadClass as C;
+        for (wanted, errno, said, verifier) in [
+            (C::Kfunc, -22, "libbpf: extern (func ksym) 'bpf_nosuch': not found in kernel or module BTFs", ""),
+            (
+                C::KfuncModule,
+                -22,
+                "libbpf: extern (func ksym) 'bpf_skb_ct_lookup': not found in kernel or module BTFs",
+                "",
+            ),
+            (
+                C::KfuncSignature,
+                -22,
+                "libbpf: extern (func ksym) 'x': func_proto [4] incompatible with vmlinux [58678]",
+                "",
+            ),
+            (C::Kfunc, -22, "", "kfunc 'bpf_dynptr_from_skb' is referenced but wasn't resolved"),
+            (C::NotAllowed, -13, "", "calling kernel function bpf_fentry_test1 is not allowed"),
+            (C::NotAllowed, -22, "", "program of this type cannot use helper bpf_probe_write_user#36"),
+            (C::NotAllowed, -22, "", "unknown func bpf_redirect_peer#155"),
+            (C::Helper, -22, "", "invalid func unknown#211"),
+            (
+                C::Section,
+                -22,
+                "libbpf: prog 'x': missing BPF prog type, check ELF section name 'classifier/ingress/drop'",
+                "",
+            ),
+            (
+                C::LegacyMaps,
+                -95,
+                "libbpf: legacy map definitions in 'maps' section are not supported by libbpf v1.0+",
+                "",
+            ),
+            (C::StaticProgram, -95, "libbpf: program 'static_fn' is static and not supported", ""),
+            (C::Core, -22, "", "failed to resolve CO-RE relocation <byte_off> [9] struct x.y (0:1 @ offset 8)"),
+            (C::Kconfig, -2, "libbpf: failed to open system Kconfig", ""),
+            (C::PinnedMap, -22, "libbpf: couldn't reuse pinned map at '/sys/fs/bpf/m': parameter mismatch", ""),
+            (C::Memory, -12, "libbpf: map 'flows': failed to create: -ENOMEM", ""),
+            (C::Map, -22, "libbpf: map 'flows': failed to create: -EINVAL", ""),
+            (C::ProgArray, -22, "libbpf: map 'jmp': failed to initialize slot [0] to prog 'tail' fd=7: -EINVAL", ""),
+            (C::TooComplex, -7, "", "BPF program is too large. Processed 1000001 insn"),
+            (C::TooComplex, -14, "", "The sequence of 8193 jumps is too complex to be verified."),
+            (C::Verifier, -13, "libbpf: prog 'x': BPF program load failed: -EACCES", "R1 invalid mem access 'scalar'"),
+            (C::Refused, -1, "libbpf: prog 'x': BPF program load failed: -EPERM", ""),
+        ] {
+            let found = explain(&load(errno, None, &[said], &[verifier]));
+            assert_eq!(found.class, wanted, "{said}{verifier}: {}", found.sentence);
+        }
+    }
+
+    #[test]
+    fn the_sentence_names_the_program_that_sinks_the_object_and_the_version_that_has_what_it_needs() {
+        let strong = load(-13, Some("benchmark"), &[], &["calling kernel function bpf_fentry_test1 is not allowed"]);
+        assert_eq!(
+            explain(&strong).sentence,
+            "program benchmark: calling kernel function bpf_fentry_test1 is not allowed"
+        );
+        let weak = load(-22, Some("cls"), &[], &["kfunc 'bpf_dynptr_from_skb' is referenced but wasn't resolved"]);
+        assert_eq!(
+            explain(&weak).sentence,
+            "program cls: the kernel has no kfunc bpf_dynptr_from_skb; mainline has it since 6.4 (bpf: Add skb dynptrs)"
+        );
+    }
+
+    #[test]
+    fn the_verifiers_reason_is_neither_an_instruction_nor_a_state() {
+        let log = [
+            "0: R1=ctx() R10=fp0",
+            "0: (61) r0 = *(u32 *)(r1 +4096)",
+            "invalid bpf_context access off=4096 size=4",
+            "processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0",
+        ];
+        let found = explain(&load(-13, Some("bad"), &[], &log));
+        assert_eq!(
+            (found.class, &*found.sentence),
+            (LoadClass::Verifier, "program bad: invalid bpf_context access off=4096 size=4")
+        );
+    }
+
+    #[test]
+    fn names_lead_back_to_classes() {
+        for class in LoadClass::ALL {
+            assert_eq!(LoadClass::named(class.name()), Some(class));
+        }
+        assert_eq!(LoadClass::named("nothing"), None);
+    }
+}

@@ -1,0 +1,33 @@
+//! What `lab check` asks of an eBPF object ([`CheckOrder`]), what the loader in a guest answers ([`FactLine`]), and what is made
+//! of the answers: classes of failure, unmet expectations, findings.
+//!
+//! Where to start: [`CheckFacts`] is everything that is known of one object on one kernel; [`classify`] says why a load failed;
+//! [`unmet`] holds the facts against the expectations; [`findings`] compares hooks and kernels.
+//!
+//! *Architecture invariant:* no I/O. The host and the loader in the guest use the same code.
+
+#![warn(missing_docs)]
+
+mod class;
+mod elf;
+mod expect;
+mod facts;
+mod finding;
+#[cfg(test)]
+mod fuzz;
+mod order;
+mod packet;
+
+pub use class::{LoadClass, Named, classify, explain, failure};
+pub use elf::{ElfError, ElfObject, ElfProgram, MAX_OBJECT, inspect};
+pub use expect::unmet;
+pub use facts::{
+    AttachFact, CheckFacts, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE, PacketFact, ProgramFact,
+    RunFact, VerifierStats,
+};
+pub use finding::{OnKernel, findings};
+pub use order::{CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, hook_named};
+pub use packet::{PacketError, bytes_of_hex, frame};
+
+/// Instructions that the verifier looks at, at most (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf_verifier.h).
+pub const INSN_LIMIT: u32 = 1_000_000;

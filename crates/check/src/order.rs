@@ -1,0 +1,102 @@
+//! What the loader in a guest is to do.
+
+use lab_protocol::Hook;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The hooks for programs of the type `sched_cls`, in the order of tables.
+pub const HOOKS: [Hook; 6] =
+    [Hook::ClsactIngress, Hook::ClsactEgress, Hook::TcxIngress, Hook::TcxEgress, Hook::NetkitPrimary, Hook::NetkitPeer];
+
+/// The hook of that name; `tc/ingress` is the same as `clsact/ingress`.
+pub fn hook_named(name: &str) -> Option<Hook> {
+    let name = name.strip_prefix("tc/").map_or_else(|| name.to_owned(), |direction| format!("clsact/{direction}"));
+    HOOKS.into_iter().find(|hook| hook.name() == name)
+}
+
+/// What is to be done with one object.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CheckOrder {
+    /// Its name in reports.
+    pub name: String,
+    /// The programs to load; all if it is empty.
+    pub only: Vec<String>,
+    /// Program types by section or program: `sched_cls`.
+    pub types: BTreeMap<String, String>,
+    /// The hooks to attach to.
+    pub hooks: Vec<Hook>,
+    /// What is sent through each hook.
+    pub packets: Vec<CheckPacket>,
+    /// Values of global variables, as bytes.
+    pub globals: BTreeMap<String, Vec<u8>>,
+    /// Sizes and contents of maps.
+    pub maps: BTreeMap<String, CheckMap>,
+    /// Slots of program arrays.
+    pub slots: Vec<CheckSlot>,
+    /// Modules of the kernel that are loaded first.
+    pub modules: Vec<String>,
+    /// What is expected, by the kernel's name in `kernels.toml`.
+    pub expect: BTreeMap<String, Vec<CheckExpectation>>,
+}
+
+/// One packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckPacket {
+    /// Its name in reports.
+    pub name: String,
+    /// From the Ethernet header on. The loader writes the devices' addresses into the header.
+    pub frame: Vec<u8>,
+}
+
+/// A map.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CheckMap {
+    /// Another `max_entries` than the object's.
+    pub max_entries: Option<u32>,
+    /// Keys and values that are written after the load.
+    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A slot of a program array.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSlot {
+    /// The map's name.
+    pub map: String,
+    /// The index.
+    pub index: u32,
+    /// Name of the program.
+    pub program: String,
+}
+
+/// One expectation, for the kernel that it is listed under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckExpectation {
+    /// The program; every one if `None`.
+    pub program: Option<String>,
+    /// The hook; every one that the kernel has if `None`.
+    pub hook: Option<Hook>,
+    /// The packet; every one if `None`.
+    pub packet: Option<String>,
+    /// What must be.
+    pub what: Expected,
+    /// Where it is written: `check.toml:7`.
+    pub origin: String,
+}
+
+/// What must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expected {
+    /// It loads.
+    Loads,
+    /// It does not load, for this class of reason; any if `None`.
+    Fails(Option<String>),
+    /// The program returns this for the packet, by `BPF_PROG_TEST_RUN`.
+    Verdict(i64),
+    /// The packet's fate: `delivered`, `changed`, `dropped`, `redirected` or `redirected: DEVICE`.
+    Fate(String),
+    /// The packet's bytes where it is delivered, from the Ethernet header on.
+    Bytes(Vec<u8>),
+    /// At most so many verified instructions.
+    Instructions(u32),
+}

@@ -1,0 +1,89 @@
+//! What the loaders found out, from the files that their output is kept in.
+
+use crate::run::evidence;
+use lab_check::{CheckFacts, unmet};
+use lab_guard::bounded;
+use lab_protocol::{ErrorKind, Outcome};
+use lab_record::{
+    rows,
+    run::RunRecord,
+    verdict::{Standing, Verdict},
+};
+use std::path::Path;
+
+use super::inputs::CheckInput;
+
+/// Bytes of a loader's output that are read.
+const MOST: u64 = 64 << 20;
+
+/// What is known of one object on one kernel.
+#[derive(Debug, Clone)]
+pub struct CheckAnswer {
+    /// The object's name.
+    pub object: String,
+    /// The kernel's.
+    pub kernel: String,
+    /// The facts.
+    pub facts: CheckFacts,
+    /// What is not as expected.
+    pub unmet: Vec<String>,
+    /// The cell's standing.
+    pub standing: Standing,
+    /// Why there is no whole answer: the kernel panicked, a timeout.
+    pub ended: Option<String>,
+    /// Splats of the kernel while it ran.
+    pub splats: Vec<String>,
+}
+
+impl CheckAnswer {
+    /// Whether the kernel did not survive.
+    pub fn is_crash(&self) -> bool {
+        self.ended.is_some() && !self.facts.complete
+    }
+}
+
+/// The answers of a run, by object and kernel in the order of the plan.
+pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<CheckAnswer> {
+    let mut all = Vec::new();
+    for input in inputs {
+        for (kernel, cell, verdict) in record.verdicts().filter(|(_, cell, _)| !rows::is_row(&cell.id)) {
+            if cell.id.as_str() != input.name {
+                continue;
+            }
+            let path = run.join(&*kernel.facts.id).join(evidence::home(cell.id.as_str())).join("stdout.txt");
+            // What is not there was not written: the guest ended before.
+            let bytes = bounded::head(&path, MOST).unwrap_or_default();
+            let facts = CheckFacts::read(&String::from_utf8_lossy(&bytes));
+            let expected = input.config.expect.iter().filter(|it| it.holds(&input.name, kernel.facts.version));
+            let expected: Vec<_> = expected.map(|it| it.expectation.clone()).collect();
+            let mut unmet = unmet(&facts, &expected);
+            let ended = ended(&verdict);
+            if let Some(why) = &ended {
+                unmet = vec![format!("{why}; it was at: {}", facts.last)];
+            }
+            all.push(CheckAnswer {
+                object: input.name.clone(),
+                kernel: kernel.facts.id.to_string(),
+                facts,
+                unmet,
+                standing: verdict.standing(),
+                ended,
+                splats: verdict.splats.iter().map(|splat| splat.line().to_owned()).collect(),
+            });
+        }
+    }
+    all
+}
+
+/// Why the loader did not come to its end.
+fn ended(verdict: &Verdict) -> Option<String> {
+    match &verdict.outcome {
+        Outcome::Errored { kind: ErrorKind::Panic, message } => Some(format!("crashed the kernel: {message}")),
+        Outcome::Errored { .. } | Outcome::NotRun { .. } => Some(verdict.outcome.message()),
+        _ => {
+            let how = verdict.report.program.as_ref().map(|end| &end.how)?;
+            // 0 and 1 are its own verdicts.
+            (how.code() > 1).then(|| format!("the loader ended early: {how}"))
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! `lab check`: objects as cells, and what their loader found out.
+//!
+//! A cell is one object on one kernel: a program ([`crate::project::loader`]) that gets the object and what is expected of it in a
+//! bundle, and writes facts to its standard output. [`lab_check`] says what the facts mean; guest and host use the same code.
+
+mod answers;
+mod bundle;
+mod config;
+mod inputs;
+mod table;
+
+pub use answers::{CheckAnswer, answers};
+pub use bundle::{Bundles, CheckPlan};
+pub use config::{CheckConfig, Conditional};
+pub use inputs::{CheckInput, InputError, inputs};
+pub use table::{Told, json, told};

@@ -1,0 +1,142 @@
+//! `lab check`.
+
+use super::args::{KernelArgs, OutputArgs};
+use crate::{
+    check::{CheckPlan, answers, inputs, json, told},
+    error::Error,
+    guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
+    project::{Project, absolute, select::Selected},
+    run::{program::Streams, queue::Isolate},
+};
+use clap::{Args, Parser};
+use lab_base::say::show;
+use lab_protocol::{Raw, witness::PRELOAD};
+use lab_record::{exit::Exit, plan::Plan};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, sync::Arc, time::Duration};
+
+/// Time for one object on one kernel: the verifier takes more than a minute for its limit in an emulated guest.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    kernels: KernelArgs,
+    /// The objects: ELF files for BPF, as clang, rustc or bpftool write them.
+    #[arg(required = true, value_name = "OBJECT")]
+    objects: Vec<PathBuf>,
+    /// What the objects need and what is expected of them. Default: OBJECT.check.toml or check.toml beside each object.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Findings fail the check too: hooks or kernels that disagree, programs that never ran.
+    #[arg(long)]
+    strict: bool,
+    /// Memory of the guests: 512M, 2G. Default: 1G, or what kernels.toml has for the kernel if that is more.
+    #[arg(long, value_name = "SIZE", value_parser = super::args::memory)]
+    memory: Option<u32>,
+    /// End an object's check on a kernel after this time: 90, 5m.
+    #[arg(long, value_name = "TIME", value_parser = super::args::time)]
+    timeout: Option<Duration>,
+    /// Boot every guest. By default, guests are restored from snapshots of booted guests.
+    #[arg(long)]
+    cold: bool,
+    /// Maximum number of parallel guests. Default: one per processor, limited by memory.
+    #[arg(short, long, value_name = "N", value_parser = super::args::size)]
+    jobs: Option<std::num::NonZeroUsize>,
+    /// Which objects share a guest.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    isolate: Isolate,
+    /// Never build the agent, the eBPF objects and the loader.
+    #[arg(long)]
+    no_build: bool,
+    /// Directory for results. Default: results/exec/ in the project.
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// First of the words by which a run says that it was a check.
+pub(super) const WORD: &str = "check";
+
+pub(super) fn check(named: Option<PathBuf>, args: &CheckArgs) -> Result<Exit, Error> {
+    run(named, args, |plan| plan)
+}
+
+/// Runs a check of an earlier run again, on the kernels of `narrow`.
+pub(super) fn again(
+    named: Option<PathBuf>,
+    kernels: &[String],
+    words: &[Raw],
+    narrow: impl FnOnce(Plan) -> Plan,
+) -> Result<Exit, Error> {
+    let words = words.iter().map(|word| OsString::from_vec(word.0.clone()));
+    let names = kernels.iter().flat_map(|kernel| ["--kernel".into(), OsString::from(kernel)]);
+    let line = std::iter::once(OsString::from("lab")).chain(words).chain(names);
+    let parsed = super::Cli::try_parse_from(line).map_err(|error| Error::Usage(error.to_string()))?;
+    match parsed.command {
+        super::Command::Check(args) => run(named, &args, narrow),
+        _ => Err(Error::Usage("the run does not say how it was started".to_owned())),
+    }
+}
+
+/// The words that `lab rerun` needs; paths hold from every directory.
+fn words(args: &CheckArgs) -> Result<Vec<Raw>, Error> {
+    let mut words: Vec<OsString> = vec![WORD.into()];
+    let mut option = |name: &str, value: Option<OsString>| {
+        if let Some(value) = value {
+            words.extend([name.into(), value]);
+        }
+    };
+    option("--config", args.config.as_deref().map(absolute).transpose()?.map(Into::into));
+    option("--memory", args.memory.map(|mib| format!("{mib}M").into()));
+    option("--timeout", args.timeout.map(|time| time.as_secs_f64().to_string().into()));
+    for object in &args.objects {
+        words.push(absolute(object)?.into());
+    }
+    Ok(words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect())
+}
+
+fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Plan) -> Result<Exit, Error> {
+    // Before anything is built or booted.
+    let inputs = inputs(&args.objects, args.config.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
+    let project = Project::open(named)?;
+    let kernels = project.kernels(&args.kernels.filter())?;
+    project.ready()?;
+    let builder = project.builder();
+    let loader = if args.no_build { builder.existing_loader()? } else { builder.loader()? };
+    let selected = super::exec::built(&project, args.no_build)?;
+    let facts = kernels.iter().map(|kernel| project.facts(kernel)).collect::<Result<Vec<_>, _>>()?;
+    let timeout = Some(args.timeout.unwrap_or(TIMEOUT));
+    let CheckPlan { cells, world, bundles } = CheckPlan::new(&inputs, &facts, &loader, timeout, project.cache.root())?;
+    let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
+    let how = GuestOptions {
+        jobs: args.jobs,
+        cold: args.cold,
+        isolate: args.isolate,
+        streams: Some(Arc::new(streams)),
+        shape: Shape {
+            memory_mib: args.memory,
+            // The same machine as `lab exec` has, and so the same snapshot.
+            cmdline: vec![PRELOAD.to_owned()],
+            ..Shape::of_programs()
+        },
+        exec: words(args)?,
+        world: Some(world),
+        ..GuestOptions::default()
+    };
+    let order = Order { how, out: args.results.clone(), talk: Talk::Guests };
+    let selected = Selected { cells, every_cell: false, ..selected };
+    let done = Guests::execute(&project, &kernels, selected, order, false, narrow)?;
+    let kept = bundles.keep_artifacts(&done.name)?;
+    let all = answers(&done.record, &done.name, &inputs);
+    let told = told(&inputs, &all);
+    if args.output.is_json() {
+        super::args::show_json("objects", &json(&inputs, &all))?;
+    } else {
+        show(told.text)?;
+        let logs = if kept > 0 { ", and the verifier's logs below verifier/" } else { "" };
+        show(format_args!("{}: report.html{logs}\n", done.name.display()))?;
+    }
+    let exit = done.record.finished.map_or(Exit::Infra, |(exit, _)| exit);
+    Ok(if exit == Exit::Passed && args.strict && told.findings > 0 { Exit::Failed } else { exit })
+}

@@ -1,0 +1,215 @@
+//! `lab check` on real guests, with objects of known properties: `check/corpus` says in `check.toml` what each must do, and every
+//! class of failure has an object that shows it.
+
+use lab::setup::Tools;
+use lab_check::LoadClass;
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+use tempfile::TempDir;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/check");
+
+fn lab(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command.arg("--project").arg(ROOT).args(arguments);
+    command
+}
+
+fn check(arguments: &[&str]) -> Output {
+    lab(&["check"]).args(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Compiles a source of `check/`.
+fn compile(source: &Path, object: &Path) {
+    let cache = lab_base::paths::cache_dir().unwrap();
+    let set = Tools::in_cache(&cache).clang();
+    let mut clang = Command::new(set.as_ref().map_or_else(|| PathBuf::from("clang-19"), |set| set.program("clang")));
+    let include = set.as_ref().map_or(Path::new("/"), |set| set.root()).join("usr/include");
+    clang.args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wno-unused-function", "-c", "-I"]);
+    clang.arg(&include).arg("-I").arg(include.join("x86_64-linux-gnu")).arg(source).arg("-o").arg(object);
+    let done = clang.output().expect("clang is not there: run `make setup-tests`");
+    assert!(done.status.success(), "{}: {}", source.display(), said(&done));
+}
+
+/// The corpus, compiled once.
+fn corpus() -> &'static Path {
+    static CORPUS: OnceLock<TempDir> = OnceLock::new();
+    let made = CORPUS.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(format!("{SOURCES}/corpus")).unwrap() {
+            let path = entry.unwrap().path();
+            let to = directory.path().join(path.file_name().unwrap());
+            match path.extension().and_then(|kind| kind.to_str()) {
+                Some("c") => compile(&path, &to.with_extension("o")),
+                _ => drop(fs::copy(&path, &to).unwrap()),
+            }
+        }
+        directory
+    });
+    made.path()
+}
+
+fn objects() -> Vec<String> {
+    let all = fs::read_dir(corpus()).unwrap().map(|entry| entry.unwrap().path());
+    let objects = all.filter(|path| path.extension().is_some_and(|kind| kind == "o"));
+    let mut objects: Vec<String> = objects.map(|path| path.display().to_string()).collect();
+    objects.sort();
+    objects
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_object_of_the_corpus_does_on_every_kernel_what_its_file_says() {
+    let objects = objects();
+    assert!(objects.len() >= 26, "{objects:?}");
+    let mut arguments = vec!["--format", "json"];
+    arguments.extend(objects.iter().map(String::as_str));
+    let done = check(&arguments);
+    let told: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&done)));
+    let mut classes = BTreeSet::new();
+    for object in told["objects"].as_array().unwrap() {
+        for kernel in object["kernels"].as_array().unwrap() {
+            assert_eq!(texts(&kernel["unmet"]), [""; 0], "{} on {}", object["name"], kernel["kernel"]);
+            assert_eq!(kernel["facts"]["complete"], true, "{} on {}", object["name"], kernel["kernel"]);
+            let attempts = kernel["attempts"].as_array().unwrap().iter();
+            classes.extend(attempts.filter_map(|attempt| attempt["class"].as_str()).map(str::to_owned));
+        }
+        assert_eq!(object["kernels"].as_array().unwrap().len(), 3, "{}", object["name"]);
+    }
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    // A pinned map and companions take a second object; the guests are not locked down; the last two are for what has no name.
+    let without = ["companions", "object", "other", "pinned-map", "refused"];
+    let missing: Vec<&str> =
+        LoadClass::ALL.iter().map(|class| class.name()).filter(|name| !classes.contains(*name)).collect();
+    assert_eq!(missing.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from(without));
+    let named = |name: &str| {
+        let all = told["objects"].as_array().unwrap();
+        all.iter().find(|object| object["name"] == name).unwrap_or_else(|| panic!("no {name}"))
+    };
+    let findings = texts(&named("verdicts")["findings"]).join("\n");
+    for part in [
+        "6.12, 6.17: hooks disagree on program pipe_it, which returns 3, TC_ACT_PIPE",
+        "dropped at netkit/primary, netkit/peer; netkit drops packets for every value but -1, 0 and 7",
+        "program to_peer calls bpf_redirect_peer",
+    ] {
+        assert!(findings.contains(part), "{part} is not in:\n{findings}");
+    }
+    let weak = texts(&named("kfunc-weak")["findings"]).join("\n");
+    assert!(weak.contains("kernels disagree: it loads on 6.12, 6.17, and not on 6.1"), "{weak}");
+}
+
+#[test]
+fn an_expectation_that_is_not_met_fails_with_what_was_seen_and_where_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("wrong.toml");
+    let wrong = r#"
+        [packets]
+        small = "udp 10.0.0.1:1 > 10.0.0.2:2"
+        [[expect]]
+        load = "fails: core"
+        [[expect]]
+        program = "pass"
+        verdict = "2"
+        [[expect]]
+        program = "pipe_it"
+        hook = "netkit/peer"
+        fate = "delivered"
+        [[expect]]
+        program = "change_it"
+        hook = "tcx/egress"
+        bytes = "udp 10.0.0.1:1 > 10.0.0.2:2"
+        [[expect]]
+        program = "away"
+        instructions = 1
+        [[expect]]
+        kernels = "<6.7"
+        program = "pass"
+        fate = "dropped"
+    "#;
+    fs::write(&config, wrong).unwrap();
+    let object = corpus().join("verdicts.o").display().to_string();
+    let done = check(&["-k", "6.12", "--config", config.to_str().unwrap(), &object]);
+    let text = out(&done).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(done.status.code(), Some(1), "{text} {}", said(&done));
+    for part in [
+        "it loads, expected: failure `core`",
+        "program pass with the packet small: verdict 0, expected: 2",
+        "program pipe_it at netkit/peer, packet small: dropped, expected: delivered",
+        "program change_it at tcx/egress, packet small: byte 22 is 07, expected: 40",
+        "program away: 4 instructions, expected: at most 1",
+        "wrong.toml:4)",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{}", out(&done));
+    }
+    assert!(!text.contains("program pass at"), "an expectation for another kernel counts:\n{text}");
+    assert!(out(&done).lines().all(|line| line.chars().count() <= 80 || line.contains('/')), "{}", out(&done));
+}
+
+#[test]
+fn a_crash_of_the_kernel_costs_the_object_that_causes_it_and_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    compile(Path::new(&format!("{SOURCES}/crash.c")), &path("crash.o"));
+    compile(Path::new(&format!("{SOURCES}/corpus/longer.c")), &path("after.o"));
+    fs::write(path("check.toml"), "modules = [\"nf_conntrack\"]\n").unwrap();
+    let names: Vec<String> = ["crash.o", "after.o"].iter().map(|name| path(name).display().to_string()).collect();
+    let done = check(&["-k", "6.17", "--format", "json", &names[0], &names[1]]);
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let [crash, after] = [0, 1].map(|at| &told["objects"][at]["kernels"][0]);
+    let unmet = texts(&crash["unmet"]).join("\n");
+    assert!(unmet.starts_with("crashed the kernel: BUG: unable to handle page fault"), "{unmet}");
+    assert!(unmet.ends_with("it was at: BPF_PROG_TEST_RUN of program crashes with the packet udp"), "{unmet}");
+    assert_eq!((crash["standing"].as_str(), after["standing"].as_str()), (Some("errored"), Some("passed")));
+    assert_eq!(after["facts"]["hooks"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn what_is_no_object_is_refused_before_a_guest_boots() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        fs::write(directory.path().join(name), bytes).unwrap();
+        directory.path().join(name).display().to_string()
+    };
+    let object = fs::read(corpus().join("verdicts.o")).unwrap();
+    let (mut big_endian, mut other) = (object.clone(), object.clone());
+    big_endian[5] = 2;
+    other[18] = 62;
+    let large = directory.path().join("large.o");
+    fs::File::create(&large).unwrap().set_len(200 << 20).unwrap();
+    for (path, wanted) in [
+        (file("text.o", b"SEC(\"tc\") int x;"), "text.o: it is no ELF file; compile the program with `clang"),
+        (file("big.o", &big_endian), "big.o: it is an ELF file for a big-endian machine"),
+        (file("x86.o", &other), "x86.o: it is an ELF file for the machine 62"),
+        (file("cut.o", &object[..object.len() / 2]), "cut.o: it is a broken ELF file: "),
+        (large.display().to_string(), "large.o: it has 200 MiB; an eBPF object has at most 64 MiB"),
+        ("/nonexistent.o".to_owned(), "can't read /nonexistent.o: No such file or directory"),
+    ] {
+        let done = check(&["-k", "6.12", &path]);
+        let said = said(&done);
+        assert_eq!((done.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert!(said.contains(wanted), "{wanted} is not in: {said}");
+    }
+    file("check.toml", b"[[expect]]\nprogram = \"pas\"\nfate = \"dropped\"\n");
+    let done = check(&["-k", "6.12", &file("verdicts.o", &object)]);
+    let said = said(&done);
+    assert!(said.contains("check.toml:1: ") && said.contains("has no program `pas`; did you mean `pass`?"), "{said}");
+}

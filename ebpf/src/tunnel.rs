@@ -8,6 +8,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
+use core::mem::offset_of;
 use lab_abi::VERDICT_DROP;
 
 /// `::ffff:a.b.c.d`, the word before the address.
@@ -42,6 +43,9 @@ fn choose(ctx: &TcContext) -> bool {
         key.__bindgen_anon_1.remote_ipv6 = remote;
         u64::from(BPF_F_TUNINFO_IPV6)
     };
-    // SAFETY: the context is valid while the program runs, the key outlives the call, and its size is told.
-    unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags) == 0 }
+    // Without the local address, which kernels before 6.0 refuse as too long ("bpf: Add source ip in struct
+    // bpf_tunnel_key").
+    let size = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
+    // SAFETY: the context is valid while the program runs, the key outlives the call and has at least this size.
+    unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, size, flags) == 0 }
 }

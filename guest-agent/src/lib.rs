@@ -43,8 +43,10 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
         boot::as_init(suites);
     }
     let mut arguments = std::env::args();
-    if arguments.next().is_some_and(|name| world::modprobe::is_meant(&name)) {
-        return world::modprobe::main(arguments);
+    match arguments.next() {
+        Some(name) if world::modprobe::is_meant(&name) => return world::modprobe::main(arguments),
+        Some(name) if program::mark::is_meant(&name) => return program::mark::main(arguments),
+        _ => {}
     }
     match std::env::args().nth(1).as_deref() {
         Some("--list") => print(listing(suites, &version())),

@@ -177,7 +177,9 @@ fn run_cells(
         let ProgramResult { report, stuck } = match work {
             Work::Case => {
                 started()?;
-                let Finished { report, stuck } = runner.run(cell, options);
+                let watched = programs.watch(runner, options.mutant.as_deref());
+                let Finished { mut report, stuck } = runner.run(cell, options);
+                report.witness = watched.filter(|_| stuck.is_none()).map(|it| Box::new(it.finish(&report)));
                 ProgramResult { report, stuck }
             }
             Work::Program(program) => {

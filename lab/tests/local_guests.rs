@@ -90,3 +90,18 @@ fn what_the_command_line_turns_off_is_skipped() {
     assert_eq!((code, counts["failed"].as_u64(), counts["errored"].as_u64()), (Some(0), Some(0), Some(0)), "{counts}");
     assert!(counts["passed"].as_u64() > Some(10) && counts["skipped"].as_u64() > Some(10), "{counts}");
 }
+
+/// A variant has its kernel's files and parameters of its own, which a command in its guest sees.
+#[test]
+fn a_variant_boots_with_its_parameters() {
+    let lines = "\n[kernels.mine.variants.hardened]\ncmdline = [\"lockdown=integrity\"]\n\
+                 sysctls = [\"net.core.bpf_jit_harden=2\"]\n";
+    let project = project(lines, true);
+    let read = ["cat", "/proc/sys/net/core/bpf_jit_harden", "/sys/kernel/security/lockdown"];
+    let seen =
+        |kernel: &str| fine(&lab(project.path(), &[&["exec", "--no-build", "-k", kernel, "--"], &read[..]].concat()));
+    assert_eq!(seen("mine+hardened"), "2\nnone [integrity] confidentiality\n");
+    assert_eq!(seen("mine"), "0\n[none] integrity confidentiality\n");
+    let listed = fine(&lab(project.path(), &["kernels", "list", "--format", "json"]));
+    assert!(listed.contains("variant of mine: lockdown=integrity sysctl.net.core.bpf_jit_harden=2"), "{listed}");
+}

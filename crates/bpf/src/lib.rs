@@ -29,6 +29,7 @@ mod prog_array;
 mod program;
 mod query;
 pub mod raw;
+pub mod reading;
 mod sys;
 mod tc;
 pub mod watch;

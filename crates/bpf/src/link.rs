@@ -1,7 +1,7 @@
 //! BPF links of tcx and netkit.
 
 use crate::{
-    BpfError, attr, hook, pin,
+    BpfError, attr, hook, pin, reading,
     sys::{self, Command},
 };
 use lab_protocol::{AttachType, Hook};
@@ -57,15 +57,18 @@ impl BpfLink {
     /// # Errors
     /// [`BpfError::Call`].
     pub fn info(&self) -> Result<LinkInfo, BpfError> {
+        let asking = reading::ask();
         let info: attr::RawLinkInfo =
             sys::info(self.as_fd()).map_err(|errno| BpfError::call("BPF_OBJ_GET_INFO_BY_FD of a link", errno))?;
-        Ok(LinkInfo {
+        let info = LinkInfo {
             id: info.id,
             link_type: info.link_type,
             prog_id: info.prog_id,
             ifindex: info.ifindex,
             attach_type: info.attach_type,
-        })
+        };
+        asking.told_of(&info);
+        Ok(info)
     }
 
     /// `BPF_LINK_UPDATE`: swaps the program without a gap; with `old`, only if that one is still there.

@@ -1,7 +1,7 @@
 //! What is on a tcx or netkit hook, as `BPF_PROG_QUERY` reports it.
 
 use crate::{
-    BpfError, attr, hook,
+    BpfError, Observed, attr, hook, reading,
     sys::{self, Command},
 };
 use lab_protocol::Hook;
@@ -39,7 +39,11 @@ impl Query {
 /// # Errors
 /// [`BpfError::NotMprog`] for clsact, else [`BpfError::Call`] with the errnos of [`crate::attach_link`].
 pub fn query(hook: Hook, ifindex: u32) -> Result<Query, BpfError> {
-    query_with_room(hook, ifindex, MPROG_MAX).1
+    let asking = reading::ask();
+    let state = query_with_room(hook, ifindex, MPROG_MAX).1?;
+    let seen = |entry: &ListedProgram| Observed { hook, prog_id: entry.prog_id, link_id: entry.link_id };
+    asking.answered(ifindex, &[hook], || state.entries.iter().map(seen));
+    Ok(state)
 }
 
 /// Asks with room for so many programs. The first value is the count that the kernel wrote, which it also does when it

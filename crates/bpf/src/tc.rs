@@ -1,6 +1,6 @@
 //! clsact and its `cls_bpf` filters, over rtnetlink (include/uapi/linux/pkt_sched.h, pkt_cls.h).
 
-use crate::{BpfError, program::id_of};
+use crate::{BpfError, Observed, program::id_of, reading};
 use lab_netlink::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, attribute, attributes, nested};
 use lab_protocol::Hook;
 use std::os::fd::{AsFd, AsRawFd};
@@ -313,14 +313,19 @@ pub fn qdiscs(ifindex: u32) -> Result<Vec<Qdisc>, BpfError> {
 /// # Errors
 /// [`BpfError::Netlink`].
 pub fn filters(ifindex: u32) -> Result<Vec<ListedFilter>, BpfError> {
+    const DIRECTIONS: [TcDirection; 2] = [TcDirection::Ingress, TcDirection::Egress];
+    let asking = reading::ask();
     let mut netlink = Netlink::open()?;
     let mut found = Vec::new();
-    for direction in [TcDirection::Ingress, TcDirection::Egress] {
+    for direction in DIRECTIONS {
         let asked = format!("RTM_GETTFILTER {} ifindex {ifindex}", direction.hook());
         let body = tcmsg(ifindex, 0, direction.parent(), 0);
         let listed = netlink.dump_raw(RTM_GETTFILTER, &body, &asked)?;
         found.extend(listed.iter().filter_map(|body| listed_filter(direction, body)));
     }
+    let seen =
+        |filter: &ListedFilter| Observed { hook: filter.direction.hook(), prog_id: filter.prog_id, link_id: None };
+    asking.answered(ifindex, &DIRECTIONS.map(TcDirection::hook), || found.iter().map(seen));
     Ok(found)
 }
 

@@ -58,15 +58,17 @@ const fn of_module(hook: Hook) -> Hook {
 }
 
 /// Ends first, then the functions within, then the begins: nothing that is seen to begin lacks its end.
-const HOOKS: [Hook; 22] = [
+const HOOKS: [Hook; 24] = [
     required(hook("command_ends", "__sys_bpf", true, kind::COMMAND)),
     required(hook("request_ends", "tc_new_tfilter", true, kind::FILTER_NEW)),
     required(hook("request_ends", "tc_del_tfilter", true, kind::FILTER_DEL)),
     hook("request_ends", "tc_get_qdisc", true, kind::QDISC_DEL),
     hook("xdp_ends", "dev_change_xdp_fd", true, kind::XDP),
+    hook("device_moved", "__dev_change_net_namespace", true, kind::DEVICE_MOVED),
     hook("program_found", "bpf_prog_get_type_dev", true, 0),
     of_module(hook("filter_found", "cls_bpf_get", true, 0)),
     of_module(hook("filter_goes", "cls_bpf_delete", false, 0)),
+    hook("program_taken_off", "bpf_mprog_detach", true, 0),
     through("tcx_prog_attach", entered::TCX_PROG_ATTACH),
     through("tcx_prog_detach", entered::TCX_PROG_DETACH),
     through("tcx_link_attach", entered::TCX_LINK_ATTACH),
@@ -248,7 +250,7 @@ fn wanted() -> Vec<(BtfKind, &'static str)> {
     wanted
 }
 
-const STRUCTS: [&str; 15] = [
+const STRUCTS: [&str; 17] = [
     "task_struct",
     "files_struct",
     "fdtable",
@@ -264,6 +266,8 @@ const STRUCTS: [&str; 15] = [
     "bpf_prog_stats",
     "bpf_link",
     "tcf_proto",
+    "bpf_mprog_entry",
+    "bpf_mprog_bundle",
 ];
 
 fn config(kernel: &Btf<'_>, known: &HashMap<&str, u32>, module: Option<&Module>) -> Result<WitnessConfig, BtfError> {
@@ -305,6 +309,9 @@ fn config(kernel: &Btf<'_>, known: &HashMap<&str, u32>, module: Option<&Module>)
         link_prog: offset("bpf_link", "prog")?,
         proto_prio: offset("tcf_proto", "prio")?,
         cls_filter: module.map_or(0, |module| module.filter),
+        // From 6.6 on, as the function that uses them.
+        mprog_parent: offset("bpf_mprog_entry", "parent").unwrap_or_default(),
+        bundle_ref: offset("bpf_mprog_bundle", "ref").unwrap_or_default(),
         ..WitnessConfig::default()
     })
 }

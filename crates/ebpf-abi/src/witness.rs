@@ -35,6 +35,8 @@ pub mod kind {
     pub const DEVICE_GONE: u32 = 8;
     /// A program was put on a device by `IFLA_XDP`.
     pub const XDP: u32 = 9;
+    /// A device has come to another network namespace.
+    pub const DEVICE_MOVED: u32 = 10;
 }
 
 /// Functions of the kernel that a command went through ([`WitnessEvent::entered`]).
@@ -133,7 +135,11 @@ pub struct WitnessConfig {
     pub proto_prio: u32,
     /// `cls_bpf_prog.filter`.
     pub cls_filter: u32,
-    /// `netlink_skb_parms` has no part in this: keeps the size a multiple of 8.
+    /// `bpf_mprog_entry.parent`.
+    pub mprog_parent: u32,
+    /// `bpf_mprog_bundle.ref`.
+    pub bundle_ref: u32,
+    /// Keeps the size a multiple of 8.
     pub spare: u32,
 }
 
@@ -220,7 +226,7 @@ mod tests {
 
     #[test]
     fn layouts_have_no_padding() {
-        assert_eq!(size_of::<WitnessConfig>(), 36 * 4);
+        assert_eq!(size_of::<WitnessConfig>(), 38 * 4);
         assert_eq!(offset_of!(WitnessEvent, request), HEAD);
         assert_eq!(size_of::<WitnessEvent>(), 5 * 8 + 12 * 4 + 4 * 16 + 8 + LONG);
     }

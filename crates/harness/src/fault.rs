@@ -3,6 +3,7 @@
 
 use lab_protocol::{Capability, CellId, cell::MutantInfo};
 use lab_traffic::Weakness;
+use lab_witness::WitnessFault;
 use std::sync::{PoisonError, RwLock};
 
 /// A fault that is built into the harness or into the miniature datapath.
@@ -30,6 +31,8 @@ pub enum Fault {
     Check(WeakCheck),
     /// A traffic meter notices less than it is there for.
     Meter(Weakness),
+    /// The witness sees less than it is there for: only runs that it watches can notice that.
+    Witness(WitnessFault),
 }
 
 /// What a check of the harness does wrong.
@@ -147,6 +150,7 @@ impl Mutant {
             breaks: self.breaks.into(),
             noticed_by: self.noticed_by.iter().map(|id| CellId((*id).into())).collect(),
             needs: self.needs.to_vec(),
+            of_witness: matches!(self.fault, Fault::Witness(_)),
         }
     }
 }

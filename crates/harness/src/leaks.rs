@@ -23,6 +23,8 @@ const SOON: Duration = Duration::from_millis(200);
 /// The first pass waits for the devices of dead namespaces, the second for their other objects; work items after that
 /// free filters, programs and maps of maps.
 const FENCES: u32 = 4;
+/// Begin of the line of a report that has them.
+pub const LEFT: &str = "left behind: ";
 const DEVICES: &str = "/sys/class/net";
 
 /// Objects that remain after a case unless they are cleaned up.

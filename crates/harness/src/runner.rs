@@ -5,9 +5,10 @@ use crate::{
     ctx::Ctx,
     error::HarnessError,
     fault::{BuiltIn, Fault, MUTANT_TIME_SCALE},
-    leaks::Inventory,
+    leaks::{Inventory, LEFT},
     probe,
     suite::{Cell, Suite, templates},
+    witness::WitnessFault,
 };
 use lab_bpf::{Programs, datapath::DatapathObject};
 use lab_protocol::{
@@ -177,6 +178,14 @@ impl Runner {
         }
     }
 
+    /// The fault of the witness with this name.
+    pub fn witness_fault(&self, mutant: Option<&str>) -> Option<WitnessFault> {
+        match self.fault(mutant) {
+            Ok(Some(Fault::Witness(fault))) => Some(fault),
+            _ => None,
+        }
+    }
+
     /// A cell's listing.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.get(id).map(|(_, cell)| &cell.info)
@@ -247,7 +256,7 @@ impl Runner {
             Ok(now) => *unpoisoned(self.settled.lock()) = Some(now),
             Err(error) => {
                 let leaks = error.to_string();
-                report.log.push(format!("left behind: {leaks}"));
+                report.log.push(format!("{LEFT}{leaks}"));
                 if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
                     report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
                 }

@@ -4,6 +4,7 @@
 use super::{
     debian::Debian,
     error::{KernelsError, Result},
+    files::Identity,
     mirror::mirror,
     packages::{self, ArchivePackage},
 };
@@ -31,9 +32,13 @@ impl AptState {
     /// # Errors
     /// No mirror is known, the keyring is missing, or the directory can't be written.
     pub fn create(root: &Path, debian: &Debian, suites: &[&str], status: &str) -> Result<Self> {
-        if !Path::new(KEYRING).is_file() {
-            return Err(KernelsError::MissingProgram { program: KEYRING.into(), package: "debian-archive-keyring" });
-        }
+        need_keyring(Path::new(KEYRING), "debian-archive-keyring")?;
+        let sources = suites.iter().map(|suite| Ok(source(&mirror(debian, suite)?, suite, debian)));
+        Self::with_sources(root, &sources.collect::<Result<String>>()?, status)
+    }
+
+    /// The same with the lines of a sources file.
+    fn with_sources(root: &Path, sources: &str, status: &str) -> Result<Self> {
         for dir in ["etc", "state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(root.join(dir)).map_err(KernelsError::io(root))?;
         }
@@ -41,8 +46,7 @@ impl AptState {
             let path = root.join(name);
             fs::write(&path, text).map_err(KernelsError::io(&path))
         };
-        let sources = suites.iter().map(|suite| Ok(source(&mirror(debian, suite)?, suite, debian)));
-        write("etc/sources.list", &sources.collect::<Result<String>>()?)?;
+        write("etc/sources.list", sources)?;
         write("status", status)?;
         write("apt.conf", &configuration(root, &proxies()?))?;
         Ok(Self { config: root.join("apt.conf") })
@@ -69,10 +73,48 @@ impl AptState {
     }
 }
 
-/// apt for one suite.
+/// Refuses an absent keyring.
+///
+/// # Errors
+/// It is no file; the error names its package.
+pub(super) fn need_keyring(keyring: &Path, package: &'static str) -> Result<()> {
+    if keyring.is_file() {
+        return Ok(());
+    }
+    Err(KernelsError::MissingProgram { program: keyring.display().to_string(), package })
+}
+
+/// apt for one suite of an archive.
 pub(super) struct Apt {
+    /// Its name in messages.
     suite: String,
+    /// Its directory's name in the cache, which no other archive has.
+    directory: String,
+    /// What in `kernels.toml` accepts an index that is too old.
+    waiver: String,
     state: AptState,
+}
+
+/// A suite of an archive that is not the host's Debian mirror.
+pub(super) struct Foreign<'a> {
+    /// `scheme://host/path`.
+    pub mirror: &'a str,
+    pub suite: &'a str,
+    pub components: &'a [String],
+    /// The keys by which its index must be signed.
+    pub keyring: &'a Path,
+    /// Whether its index may be older than its `Valid-Until`.
+    pub stale: bool,
+}
+
+impl Foreign<'_> {
+    /// The line of the sources file.
+    fn line(&self) -> String {
+        let Self { mirror, suite, keyring, .. } = self;
+        let expiry = if self.stale { " check-valid-until=no" } else { "" };
+        let components = self.components.join(" ");
+        format!("deb [arch=amd64 signed-by={}{expiry}] {mirror} {suite} {components}\n", keyring.display())
+    }
 }
 
 impl Apt {
@@ -82,7 +124,23 @@ impl Apt {
     /// No mirror is known, the keyring is missing, or the cache can't be written.
     pub fn new(cache: &Path, debian: &Debian, suite: &str) -> Result<Self> {
         let state = AptState::create(&cache.join("apt").join(suite), debian, &[suite], "")?;
-        Ok(Self { suite: suite.to_owned(), state })
+        let waiver = format!("`stale.{suite} = \"reason\"` under [debian]");
+        Ok(Self { suite: suite.to_owned(), directory: suite.to_owned(), waiver, state })
+    }
+
+    /// The same for a suite of another archive. Its state is kept apart from that of every other archive.
+    ///
+    /// # Errors
+    /// The cache can't be written.
+    pub fn foreign(cache: &Path, archive: &Foreign<'_>) -> Result<Self> {
+        let line = archive.line();
+        let mut identity = Identity::default();
+        identity.add(&line);
+        let directory = format!("archive-{}", &identity.finish()[..16]);
+        let state = AptState::with_sources(&cache.join("apt").join(&directory), &line, "")?;
+        let suite = format!("{} of {}", archive.suite, archive.mirror);
+        let waiver = "`stale = \"reason\"` in its `source.apt`".to_owned();
+        Ok(Self { suite, directory, waiver, state })
     }
 
     fn command<I>(&self, program: &str, args: I) -> duct::Expression
@@ -93,6 +151,11 @@ impl Apt {
         self.state.command(program, args)
     }
 
+    /// The name of its directory in the cache, which no other archive has.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
     /// Fetches the suite's index; apt checks its signature, and its date unless `kernels.toml` has an exception.
     ///
     /// # Errors
@@ -101,7 +164,7 @@ impl Apt {
         progress(&format!("reading the package index of {}", self.suite));
         self.state.update(&self.suite).map_err(|error| match error {
             KernelsError::Program { detail, .. } if detail.contains(" is expired ") => {
-                KernelsError::Expired { suite: self.suite.clone(), detail }
+                KernelsError::Expired { suite: self.suite.clone(), detail, waiver: self.waiver.clone() }
             }
             other => other,
         })

@@ -9,6 +9,7 @@ use super::{
     local,
     names::is_file_name,
     source::Source,
+    variants,
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_guard::Id;
@@ -39,6 +40,8 @@ pub struct KernelMatrix {
 pub struct Kernel {
     /// Name of the kernel in the matrix.
     pub id: Id,
+    /// The kernel whose files it has, if it is a variant: its entry in the lock and its place in the cache.
+    pub variant_of: Option<Id>,
     /// Its class.
     pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
@@ -77,12 +80,36 @@ impl Kernel {
 
     /// Whether `lab bisect` steps over it without being asked: a published binary, which is there at once.
     pub fn is_published(&self) -> bool {
-        self.source.get().is_published()
+        self.variant_of.is_none() && self.source.get().is_published()
+    }
+
+    /// The id by which the lock and the cache know its files.
+    pub(super) fn stored_as(&self) -> &Id {
+        self.variant_of.as_ref().unwrap_or(&self.id)
+    }
+
+    /// Refuses an entry that contradicts itself.
+    pub(super) fn consistent(&self, section: &Section<'_>, name: &str) -> std::result::Result<(), ConfigError> {
+        if let Some(both) =
+            self.has.iter().find(|it| self.unsupported.iter().any(|gone| gone.capability == it.capability))
+        {
+            let message =
+                format!("{name} lists `{}` under `has` and under `unsupported`: remove one of them", both.capability);
+            return Err(section.error_at("has", message));
+        }
+        match self.source.get().promised().filter(|version| !self.rule().fits(*version)) {
+            None => Ok(()),
+            Some(version) => {
+                let message =
+                    format!("{name} is kernel {version}, but class {} is for {}", self.class, self.class.rule());
+                Err(section.error_at("class", message))
+            }
+        }
     }
 
     /// What its source and the cache need to know of it.
     pub(super) fn target(&self) -> Target {
-        Target { id: self.id.clone(), origin: self.source.to_string(), rule: self.rule() }
+        Target { id: self.stored_as().clone(), origin: self.source.to_string(), rule: self.rule() }
     }
 }
 
@@ -150,7 +177,16 @@ impl KernelMatrix {
         let (mut kernels, mut hints) = (Vec::new(), Vec::new());
         for id in table.iter().flat_map(Section::keys) {
             let table = table.as_ref().ok_or_else(|| top.missing("kernels"))?;
-            kernels.push(kernel(table, id, &dir, &mut hints)?);
+            kernels.extend(kernel(table, id, &dir, &mut hints)?);
+        }
+        for (at, kernel) in kernels.iter().enumerate() {
+            if let Some(other) = kernels[..at].iter().find(|it| it.id == kernel.id)
+                && let Some(table) = &table
+            {
+                let of = other.variant_of.as_ref().or(kernel.variant_of.as_ref()).unwrap_or(&kernel.id);
+                let message = format!("kernel {} is defined twice: once as a variant of {of}", kernel.id);
+                return Err(table.error_at(&kernel.id, message));
+            }
         }
         Ok(Self { kernels, debian, dir, hints, local: BTreeSet::new() })
     }
@@ -158,6 +194,10 @@ impl KernelMatrix {
     /// With another file's kernels, which replace those of the same ids, and its keys of `[debian]`.
     fn over(self, own: Self) -> Self {
         let mut shared = self;
+        // The variants of a kernel that is replaced are variants of files that the lock no longer has.
+        shared
+            .kernels
+            .retain(|it| !it.variant_of.as_ref().is_some_and(|base| own.kernels.iter().any(|own| own.id == *base)));
         for kernel in own.kernels {
             shared.local.insert(kernel.id.to_string());
             match shared.kernels.iter_mut().find(|it| it.id == kernel.id) {
@@ -185,8 +225,20 @@ impl KernelMatrix {
     }
 }
 
-const KERNEL_KEYS: &[&str] =
-    &["class", "default", "may-fail", "source", "unsupported", "has", "believe", "reason", "cmdline", "memory_mib"];
+const KERNEL_KEYS: &[&str] = &[
+    "class",
+    "default",
+    "may-fail",
+    "source",
+    "unsupported",
+    "has",
+    "believe",
+    "reason",
+    "cmdline",
+    "sysctls",
+    "memory_mib",
+    "variants",
+];
 const FORMER_KEYS: &[&str] = &["departures"];
 
 fn kernel(
@@ -194,7 +246,7 @@ fn kernel(
     id: &str,
     dir: &Path,
     hints: &mut Vec<String>,
-) -> std::result::Result<Kernel, ConfigError> {
+) -> std::result::Result<Vec<Kernel>, ConfigError> {
     let wrong = "must be 1 to 64 of a-z A-Z 0-9 . _ + - and begin with a letter or digit";
     let Some(checked) = Id::new(id).ok().filter(|_| is_file_name(id)) else {
         return Err(table.error_at(id, format!("kernel id {id:?} {wrong}")));
@@ -207,43 +259,46 @@ fn kernel(
         hints.push(section.error_at("class", hint).to_string());
     }
     let source = Source::read(&section, &name, dir)?;
-    let cmdline: Vec<String> = section.texts("cmdline")?.into_iter().map(str::to_owned).collect();
-    if let Some(word) = cmdline.iter().find(|word| !is_cmdline_word(word)) {
-        let message =
-            format!("{word:?} in `cmdline` of {name} must be one word without quotes, one list entry per word");
-        return Err(section.error_at("cmdline", message));
-    }
+    let cmdline = [cmdline(&section, &name)?, variants::sysctls(&section, &name)?].concat();
+    let listed = unsupported(&section, &name, hints)?;
     let kernel = Kernel {
         id: checked,
+        variant_of: None,
         class,
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,
         source,
-        unsupported: merged(unsupported(&section, &name, hints)?, command_line::taken(&cmdline)),
+        unsupported: merged(listed.clone(), command_line::taken(&cmdline)),
         has: backports(&section, &name)?,
         believe_probes: believed(&section, &name)?,
         cmdline,
-        memory_mib: section.number("memory_mib", 128..65_537)?,
+        memory_mib: memory(&section)?,
     };
-    if let Some(both) =
-        kernel.has.iter().find(|it| kernel.unsupported.iter().any(|gone| gone.capability == it.capability))
-    {
-        let message =
-            format!("{name} lists `{}` under `has` and under `unsupported`: remove one of them", both.capability);
-        return Err(section.error_at("has", message));
-    }
-    match kernel.source.get().promised().filter(|version| !kernel.rule().fits(*version)) {
-        None => Ok(kernel),
-        Some(version) => {
+    kernel.consistent(&section, &name)?;
+    let variants = variants::read(&section, &kernel, &listed, hints)?;
+    Ok([vec![kernel], variants].concat())
+}
+
+/// Reads `cmdline`, a word of the kernel's command line per entry.
+pub(super) fn cmdline(section: &Section<'_>, name: &str) -> std::result::Result<Vec<String>, ConfigError> {
+    let words = section.texts("cmdline")?;
+    match words.iter().find(|word| !is_cmdline_word(word)) {
+        None => Ok(words.into_iter().map(str::to_owned).collect()),
+        Some(word) => {
             let message =
-                format!("{name} is kernel {version}, but class {} is for {}", kernel.class, kernel.class.rule());
-            Err(section.error_at("class", message))
+                format!("{word:?} in `cmdline` of {name} must be one word without quotes, one list entry per word");
+            Err(section.error_at("cmdline", message))
         }
     }
 }
 
+/// Reads `memory_mib`.
+pub(super) fn memory(section: &Section<'_>) -> std::result::Result<Option<u32>, ConfigError> {
+    section.number("memory_mib", 128..65_537)
+}
+
 /// What is listed, and what the command line takes besides.
-fn merged(mut listed: Vec<UnsupportedEntry>, taken: Vec<command_line::Taken>) -> Vec<UnsupportedEntry> {
+pub(super) fn merged(mut listed: Vec<UnsupportedEntry>, taken: Vec<command_line::Taken>) -> Vec<UnsupportedEntry> {
     for command_line::Taken { capability, reason, source } in taken {
         if !listed.iter().any(|it| it.capability == capability) {
             listed.push(UnsupportedEntry { capability, reason, source: Some(source.to_owned()) });
@@ -264,7 +319,7 @@ fn class(section: &Section<'_>, name: &str) -> std::result::Result<KernelClass, 
     })
 }
 
-fn unsupported(
+pub(super) fn unsupported(
     section: &Section<'_>,
     name: &str,
     hints: &mut Vec<String>,

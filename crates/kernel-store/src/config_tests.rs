@@ -87,7 +87,7 @@ fn unknown_keys_name_line_and_similar_key() {
     insta::assert_snapshot!(broken("default", "defalt"),
         @r#"kernels.toml:6: unknown key `defalt` in [kernels."6.12"]; did you mean `default`?"#);
     insta::assert_snapshot!(broken("memory_mib", "ram"),
-        @r#"kernels.toml:10: unknown key `ram` in [kernels."6.12"]; known: class, default, may-fail, source, unsupported, has, believe, reason, cmdline, memory_mib"#);
+        @r#"kernels.toml:10: unknown key `ram` in [kernels."6.12"]; known: class, default, may-fail, source, unsupported, has, believe, reason, cmdline, sysctls, memory_mib, variants"#);
     insta::assert_snapshot!(broken("suite =", "suit ="),
         @r#"kernels.toml:7: unknown key `suit` in `deb` source of [kernels."6.12"]; did you mean `suite`?"#);
     insta::assert_snapshot!(broken("reason =", "because ="),
@@ -118,7 +118,7 @@ fn wrong_types_and_missing_keys_name_the_line() {
     insta::assert_snapshot!(broken(r#"["net.ifnames=0"]"#, r#"["a b"]"#),
         @r#"kernels.toml:9: "a b" in `cmdline` of [kernels."6.12"] must be one word without quotes, one list entry per word"#);
     insta::assert_snapshot!(broken("{ deb = {", "{ path = {}, deb = {"),
-        @r#"kernels.toml:7: `source` of [kernels."6.12"] must have exactly one of: deb, linux-source, path, git, mainline"#);
+        @r#"kernels.toml:7: `source` of [kernels."6.12"] must have exactly one of: deb, apt, linux-source, path, git, mainline"#);
     insta::assert_snapshot!(broken("ref = \"v6.12\"", "ref = \"--upload\""),
         @r#"kernels.toml:14: "--upload" in [kernels."tree"] is not a git revision"#);
 }

@@ -82,13 +82,13 @@ pub enum KernelsError {
     },
     /// A suite's index is older than its `Valid-Until`: the mirror is no longer updated, or an attacker replays an old
     /// index.
-    #[error(
-        "the index of {suite} is too old ({detail}): use another mirror, or allow it by `stale.{suite} = \"reason\"` under [debian] in kernels.toml"
-    )]
+    #[error("the index of {suite} is too old ({detail}): use another mirror, or allow it by {waiver} in kernels.toml")]
     Expired {
         suite: String,
         /// Message of apt.
         detail: String,
+        /// The key that accepts it.
+        waiver: String,
     },
     /// The version does not belong to the class.
     #[error("version {version} is not of class {class} ({})", .class.rule())]

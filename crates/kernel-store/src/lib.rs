@@ -35,6 +35,7 @@ mod source;
 mod store;
 mod untar;
 mod update;
+mod variants;
 
 pub use apt::AptState;
 pub use cache::sha256_of;

@@ -72,7 +72,7 @@ impl KernelsLock {
     /// # Errors
     /// There is no entry, or `kernels.toml` was changed since.
     pub fn entry(&self, kernel: &Kernel) -> Result<&Locked> {
-        let locked = self.kernels.get(&*kernel.id).ok_or(KernelsError::Unlocked)?;
+        let locked = self.kernels.get(&**kernel.stored_as()).ok_or(KernelsError::Unlocked)?;
         if !kernel.source.get().is_resolved_by(locked) {
             return Err(KernelsError::StaleLock { locked: locked.to_string(), wanted: kernel.source.to_string() });
         }

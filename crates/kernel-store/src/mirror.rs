@@ -76,8 +76,12 @@ pub(super) fn mirror(debian: &Debian, suite: &str) -> Result<String> {
             (found, "apt-get")
         }
     };
-    let usable = found.contains(":/") && found.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '[' | ']'));
-    if usable { Ok(found) } else { Err(KernelsError::BadMirror { mirror: found, origin }) }
+    if is_usable(&found) { Ok(found) } else { Err(KernelsError::BadMirror { mirror: found, origin }) }
+}
+
+/// Whether a sources file can have this address.
+pub(super) fn is_usable(address: &str) -> bool {
+    address.contains(":/") && address.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '[' | ']'))
 }
 
 /// What `apt-get update --print-uris` would fetch, in the form of `apt-get indextargets`; the origins are unknown.

@@ -16,7 +16,7 @@ use lab_base::file::touch;
 use lab_guard::Id;
 use lab_protocol::KernelVersion;
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     path::{Path, PathBuf},
 };
 
@@ -110,7 +110,10 @@ impl KernelStore<'_> {
         };
         next.kernels.retain(|id, _| lockable(id));
         let mut indexes = Indexes::default();
-        for kernel in kernels {
+        // A variant has its kernel's entry.
+        let bases = kernels.iter().map(|kernel| self.base(kernel));
+        let mut seen = BTreeSet::new();
+        for kernel in bases.filter(|kernel| seen.insert(&*kernel.id)) {
             match self.resolve(kernel, &mut indexes, progress) {
                 Ok(Some(locked)) => match lock.kernels.get(&*kernel.id) {
                     Some(known) if is_replayed(&locked, known, kernel)? => {
@@ -145,6 +148,11 @@ impl KernelStore<'_> {
         Ok(Update { changes, gone })
     }
 
+    /// The kernel whose files a variant has; any other kernel itself.
+    fn base<'k>(&'k self, kernel: &'k Kernel) -> &'k Kernel {
+        self.config.kernels.iter().find(|it| it.id == *kernel.stored_as()).unwrap_or(kernel)
+    }
+
     /// Prepares a locked kernel for booting. A kernel that is in the cache needs neither network nor other programs.
     ///
     /// # Errors
@@ -152,7 +160,7 @@ impl KernelStore<'_> {
     pub fn fetch(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<BootableKernel> {
         let progress = named(kernel, progress);
         let fetched = Plan::of(self, kernel, lock).and_then(|plan| {
-            let find = || self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256);
+            let find = || self.cache.find(kernel.stored_as(), plan.bound.version, &plan.bound.sha256);
             if let Some(finished) = find() {
                 touch(&finished.dir);
                 return Ok(finished);
@@ -172,9 +180,10 @@ impl KernelStore<'_> {
     pub fn announce(&self, kernels: &[&Kernel], lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<()> {
         let plans = kernels.iter().filter_map(|kernel| Some((*kernel, Plan::of(self, kernel, lock).ok()?)));
         let is_missing = |(kernel, plan): &(&Kernel, Plan<'_>)| {
-            self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256).is_none()
+            self.cache.find(kernel.stored_as(), plan.bound.version, &plan.bound.sha256).is_none()
         };
-        let missing: Vec<_> = plans.filter(is_missing).collect();
+        let mut seen = BTreeSet::new();
+        let missing: Vec<_> = plans.filter(is_missing).filter(|(kernel, _)| seen.insert(kernel.stored_as())).collect();
         let wanted: Vec<(&Kernel, Packages<'_>)> =
             missing.iter().filter_map(|(kernel, plan)| Some((*kernel, plan.source.packages(plan.locked)?))).collect();
         if wanted.len() < 2 {
@@ -292,11 +301,14 @@ impl KernelStore<'_> {
                 Ok(plan) => (
                     plan.locked.map_or_else(|| "as found".to_owned(), ToString::to_string),
                     Some(plan.bound.version),
-                    self.cache.find(&kernel.id, plan.bound.version, &plan.bound.sha256).is_some(),
+                    self.cache.find(kernel.stored_as(), plan.bound.version, &plan.bound.sha256).is_some(),
                 ),
                 Err(error) => (error.to_string(), None, false),
             };
-            let source = kernel.source.to_string();
+            let source = match &kernel.variant_of {
+                None => kernel.source.to_string(),
+                Some(base) => format!("variant of {base}: {}", kernel.cmdline.join(" ")),
+            };
             KernelRow {
                 id: kernel.id.to_string(),
                 class: kernel.class.clone(),

@@ -109,6 +109,9 @@ pub struct MutantInfo {
     /// Capabilities that a kernel must have; on other kernels the changed program is correct.
     #[serde(default)]
     pub needs: Vec<Capability>,
+    /// It is a fault of the witness, which has to watch the cells for it.
+    #[serde(default)]
+    pub of_witness: bool,
 }
 
 /// One row of the catalogue.

@@ -10,8 +10,22 @@ use std::{collections::BTreeMap, fmt};
 pub const ROWS: usize = 256;
 /// Leftovers of an account, at most.
 pub const LEFT: usize = 256;
+/// Differences between an account and the suite's own readings, at most.
+pub const DIFFERENCES: usize = 32;
+/// Marks of a program, at most, the end among them.
+pub const MARKS: usize = 64;
+/// Changes at a mark, at most.
+pub const CHANGES: usize = 64;
+/// Names of modules, at most.
+pub const NAMES: usize = 64;
+/// The program in a command's root that makes marks.
+pub const MARKER: &str = "/run/lab/mark";
+/// The socket of [`MARKER`].
+pub const MARK_SOCKET: &str = "/run/lab/mark.socket";
 /// The word on a guest's kernel command line by which the agent loads the witness before the snapshot is taken.
 pub const PRELOAD: &str = "netkit_lab.witness";
+/// The same where the suite's own cells are to be watched.
+pub const PRELOAD_SUITE: &str = "netkit_lab.witness=suite";
 
 /// What is demanded of the attachments of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -184,6 +198,50 @@ impl fmt::Display for Leftover {
     }
 }
 
+/// What changed in the kernel up to a mark, since the one before or the begin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its name; `end` is the end.
+    pub name: String,
+    /// Milliseconds from the begin.
+    pub at_ms: u64,
+    /// One line each: `+` for what is there now, `-` for what was.
+    pub changes: Vec<String>,
+    /// Changes beyond [`CHANGES`].
+    #[serde(default)]
+    pub omitted: u64,
+}
+
+/// What a program did to its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Effects {
+    /// Modules that were loaded meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// Bits of `/proc/sys/kernel/tainted` that were set meanwhile.
+    #[serde(default)]
+    pub taint: u64,
+    /// Processes that the kernel killed for want of memory.
+    #[serde(default)]
+    pub oom_kills: u64,
+    /// Processor time of all of its processes, milliseconds.
+    pub cpu_ms: u64,
+    /// By how much less memory was available at the worst than at the begin, KiB: its processes, and what the kernel holds for them.
+    pub memory_kib: u64,
+}
+
+/// The suite's own readings of what the kernel lists, held against the events.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Readings {
+    /// Readings that were compared.
+    pub compared: u64,
+    /// Readings during which something changed: these can't be compared.
+    pub unclear: u64,
+    /// What differs, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differing: Vec<String>,
+}
+
 /// The whole account.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Account {
@@ -204,6 +262,15 @@ pub struct Account {
     pub omitted: u64,
     /// Attachments that are gone although no event says so, and ends of attachments that no event began.
     pub unexplained: u64,
+    /// The suite's own readings, where the suite was watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readings: Option<Readings>,
+    /// The marks that the program made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
+    /// What it did to its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effects: Option<Effects>,
 }
 
 impl Account {

@@ -3,7 +3,7 @@
 use lab_base::text;
 use lab_protocol::{
     AttachRequest, DeviceKind,
-    witness::{Account, AttachRow},
+    witness::{Account, AttachRow, Effects, Mark},
 };
 use lab_record::{
     plan::{KernelFacts, required_attach},
@@ -20,9 +20,52 @@ const LINES: usize = 100;
 pub fn lines(account: &Account) -> Vec<String> {
     let mut out: Vec<String> = account.rows.iter().map(row).collect();
     out.extend(account.left.iter().map(|left| format!("left attached: {left}")));
+    out.extend(account.marks.iter().flat_map(mark));
+    out.extend(account.effects.iter().flat_map(effects));
     out.extend(gaps(account));
+    out.extend(account.readings.iter().map(|readings| {
+        let unclear = match readings.unclear {
+            0 => String::new(),
+            count => format!(", {count} can't be: something changed meanwhile"),
+        };
+        format!("held against what the case read: {} readings are compared{unclear}", readings.compared)
+    }));
     out.extend(account.sources.iter().map(|source| format!("source: {source}")));
     out.into_iter().map(|line| text::line(&line, WIDTH)).collect()
+}
+
+/// A mark: what changed since the one before.
+fn mark(mark: &Mark) -> Vec<String> {
+    let head = format!("mark {} (+{} ms)", mark.name, mark.at_ms);
+    if mark.changes.is_empty() {
+        return vec![format!("{head}: nothing changed")];
+    }
+    let more = (mark.omitted > 0).then(|| format!("{head}: and {} more changes", mark.omitted));
+    mark.changes.iter().map(|change| format!("{head}: {change}")).chain(more).collect()
+}
+
+/// Bits of taint by their letters (Documentation/admin-guide/tainted-kernels.rst).
+const TAINT: &[u8] = b"PFSRMBUDAWCIOELKXTNJ";
+
+/// What the program did to its machine.
+fn effects(effects: &Effects) -> Vec<String> {
+    let mut out = vec![format!(
+        "used {:.2} s of processor time and at most {} MiB of memory, the kernel's for it included",
+        effects.cpu_ms as f64 / 1000.0,
+        effects.memory_kib.div_ceil(1024)
+    )];
+    if !effects.modules.is_empty() {
+        out.push(format!("modules were loaded: {}", effects.modules.join(", ")));
+    }
+    if effects.taint != 0 {
+        let letter = |bit: &usize| TAINT.get(*bit).map_or('?', |letter| char::from(*letter));
+        let letters: String = (0..64).filter(|bit| effects.taint >> bit & 1 == 1).map(|bit| letter(&bit)).collect();
+        out.push(format!("the kernel became tainted: {letters}"));
+    }
+    if effects.oom_kills > 0 {
+        out.push(format!("the kernel killed {} processes for want of memory", effects.oom_kills));
+    }
+    out
 }
 
 /// What the account does not know.
@@ -75,7 +118,9 @@ pub fn across(record: &RunRecord) -> Vec<String> {
     let mut others = Vec::new();
     for (kernel, cell, verdict) in record.verdicts() {
         // A verdict is copied out of the record: the account is what is kept of it.
-        let Some(account) = verdict.report.witness.as_deref() else { continue };
+        let Some(account) = verdict.report.witness.as_deref().filter(|_| verdict.report.program.is_some()) else {
+            continue;
+        };
         let id = kernel.facts.id.as_str();
         if !kernels.contains(&id) {
             kernels.push(id);

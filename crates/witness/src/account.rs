@@ -58,6 +58,9 @@ impl Book {
             lost,
             omitted: self.omitted + omitted,
             unexplained: self.unexplained,
+            readings: None,
+            marks: Vec::new(),
+            effects: None,
         }
     }
 
@@ -74,7 +77,7 @@ impl Book {
 }
 
 /// Whether the kernel lists this kind of attachment: links and what is on the hooks of the three mechanisms.
-fn is_judged(alive: &Alive) -> bool {
+pub(crate) fn is_judged(alive: &Alive) -> bool {
     alive.hook.attach.is_some() && !is_unlisted(&alive.hook.name)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     decode::{AttachEvent, SeenDevice, SeenProgram, What},
+    fault::WitnessFault,
     names::Hooked,
     request::FilterRequest,
 };
@@ -60,11 +61,15 @@ pub(crate) struct Alive {
 #[derive(Debug, Default)]
 pub struct Book {
     pub(crate) rows: Vec<AttachRow>,
+    /// The device of each row.
+    pub(crate) places: Vec<DeviceKey>,
     index: HashMap<RowKey, usize>,
     pub(crate) links: HashMap<u32, Alive>,
     /// Links that are on no hook any more, and not freed.
     pub(crate) idle: HashMap<u32, Alive>,
-    links_on: HashMap<DeviceKey, HashSet<u32>>,
+    pub(crate) links_on: HashMap<DeviceKey, HashSet<u32>>,
+    /// The device that has left its network namespace.
+    moving: Option<DeviceKey>,
     pub(crate) others: HashMap<DeviceKey, Vec<Alive>>,
     alive: usize,
     /// The rows of each program that is loaded, and how often it ran before.
@@ -74,7 +79,10 @@ pub struct Book {
     pub(crate) events: u64,
     pub(crate) omitted: u64,
     pub(crate) unexplained: u64,
-    names: HashMap<u32, String>,
+    pub(crate) names: HashMap<u32, String>,
+    fault: Option<WitnessFault>,
+    /// The kernel does not count how often programs run.
+    is_uncounted: bool,
 }
 
 /// Network namespace and index of a device.
@@ -96,9 +104,33 @@ impl Book {
         Self { names, begin_ns: Some(begin_ns), ..Self::default() }
     }
 
+    /// The book of a witness that has this fault.
+    #[must_use]
+    pub fn with_fault(mut self, fault: Option<WitnessFault>) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    /// The book of a kernel that does not count how often programs run.
+    #[must_use]
+    pub fn without_runs(mut self) -> Self {
+        self.is_uncounted = true;
+        self
+    }
+
     /// Enters an event.
     pub fn take(&mut self, event: AttachEvent) {
         self.events += 1;
+        let seen = match self.fault {
+            Some(fault) => fault.spoil(event),
+            None => Some(event),
+        };
+        if let Some(event) = seen {
+            self.enter(event);
+        }
+    }
+
+    fn enter(&mut self, event: AttachEvent) {
         let refused = event.refused;
         match event.what.clone() {
             What::ProgAttach { hook, instead } => {
@@ -121,7 +153,7 @@ impl Book {
                         self.unexplained += 1;
                     }
                     self.alive += 1;
-                    self.links_on.entry(device(&event.target)).or_default().insert(link);
+                    self.links_on.entry(device_key(&event.target)).or_default().insert(link);
                     self.links.insert(link, alive(&event, hook, None, row));
                 }
             }
@@ -140,13 +172,20 @@ impl Book {
                 self.end_where(&event.target, |alive| alive.filter.is_some_and(|(parent, _)| request.takes(parent)));
             }
             What::DeviceGone { for_good } => {
-                // One that moves keeps all but its queueing disciplines.
+                // One that moves keeps all but its queueing disciplines. Only one moves at a time, since the kernel locks
+                // that (RTNL).
+                self.moving = (!for_good).then(|| device_key(&event.target));
                 self.end_where(&event.target, |alive| for_good || alive.filter.is_some());
                 if for_good {
-                    let links = self.links_on.remove(&device(&event.target)).unwrap_or_default();
+                    let links = self.links_on.remove(&device_key(&event.target)).unwrap_or_default();
                     for link in links {
                         self.end_link(link, true);
                     }
+                }
+            }
+            What::DeviceMoved => {
+                if let Some(from) = self.moving.take() {
+                    self.moved(from, &event.target);
                 }
             }
             What::Xdp { is_removal } => {
@@ -173,7 +212,7 @@ impl Book {
 
     /// How often a program ran.
     pub fn ran(&mut self, program: EndedProgram) {
-        let Some(runs) = program.runs else { return };
+        let Some(runs) = program.runs.filter(|_| !self.is_uncounted) else { return };
         for row in self.programs.remove(&program.id).unwrap_or_default() {
             let total = &mut self.rows[row].runs;
             *total = Some(total.unwrap_or_default().saturating_add(runs));
@@ -239,13 +278,13 @@ impl Book {
     fn live(&mut self, event: &AttachEvent, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) {
         if self.has_room() {
             self.alive += 1;
-            self.others.entry(device(&event.target)).or_default().push(alive(event, hook, filter, row));
+            self.others.entry(device_key(&event.target)).or_default().push(alive(event, hook, filter, row));
         }
     }
 
     /// Ends the attachment of a program; without an id the only one.
     fn end_program(&mut self, target: &SeenDevice, hook: &str, program: u32, is_replaced: bool) {
-        let here = self.others.entry(device(target)).or_default();
+        let here = self.others.entry(device_key(target)).or_default();
         let mut fitting = here
             .iter()
             .enumerate()
@@ -254,7 +293,7 @@ impl Book {
         let is_clear = program != 0 || fitting.next().is_none();
         let ended = found.filter(|_| is_clear).map(|at| here.swap_remove(at));
         if here.is_empty() {
-            self.others.remove(&device(target));
+            self.others.remove(&device_key(target));
         }
         match ended {
             Some(ended) => {
@@ -267,10 +306,10 @@ impl Book {
 
     fn end_link(&mut self, link: u32, stays: bool) -> bool {
         let Some(ended) = self.links.remove(&link) else { return false };
-        if let Some(here) = self.links_on.get_mut(&device(&ended.target)) {
+        if let Some(here) = self.links_on.get_mut(&device_key(&ended.target)) {
             here.remove(&link);
             if here.is_empty() {
-                self.links_on.remove(&device(&ended.target));
+                self.links_on.remove(&device_key(&ended.target));
             }
         }
         self.alive -= 1;
@@ -292,10 +331,10 @@ impl Book {
     }
 
     fn end_where(&mut self, target: &SeenDevice, over: impl Fn(&Alive) -> bool) {
-        let Some(here) = self.others.remove(&device(target)) else { return };
+        let Some(here) = self.others.remove(&device_key(target)) else { return };
         let (ended, rest): (Vec<Alive>, Vec<Alive>) = here.into_iter().partition(over);
         if !rest.is_empty() {
-            self.others.insert(device(target), rest);
+            self.others.insert(device_key(target), rest);
         }
         self.alive -= ended.len();
         ended.into_iter().for_each(|alive| self.ended(alive.row, false));
@@ -335,6 +374,7 @@ impl Book {
                     runs: None,
                     detail: key.detail.clone(),
                 });
+                self.places.push(device_key(&event.target));
                 self.index.insert(key, self.rows.len() - 1);
                 self.rows.len() - 1
             }
@@ -374,12 +414,12 @@ impl Book {
         }
     }
 
-    fn namespace(&self, inode: u32) -> String {
+    pub(crate) fn namespace(&self, inode: u32) -> String {
         self.names.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]"))
     }
 }
 
-const fn device(target: &SeenDevice) -> DeviceKey {
+pub(crate) const fn device_key(target: &SeenDevice) -> DeviceKey {
     (target.netns, target.ifindex)
 }
 

@@ -119,6 +119,8 @@ pub enum What {
         /// Whether it goes.
         for_good: bool,
     },
+    /// The device of the last such end is in this network namespace now.
+    DeviceMoved,
     /// `IFLA_XDP`.
     Xdp {
         /// Whether a program was to be taken off.
@@ -186,6 +188,7 @@ impl AttachEvent {
             }
             (kind::QDISC_DEL, _) => What::QdiscDel { request: filter()? },
             (kind::DEVICE_GONE, _) => What::DeviceGone { for_good: went & entered::UNREGISTERING != 0 },
+            (kind::DEVICE_MOVED, _) => What::DeviceMoved,
             (kind::XDP, _) => What::Xdp { is_removal: command.cast_signed() < 0 },
             (kind::PROGRAM_LOADED, _) => What::Loaded,
             (kind::PROGRAM_GONE, _) => What::Unloaded { runs: wide(16) },

@@ -9,13 +9,17 @@
 mod account;
 mod book;
 mod decode;
+mod fault;
 #[cfg(test)]
 mod fuzz;
 mod names;
 mod request;
+mod standing;
 #[cfg(test)]
 mod tests;
 
 pub use book::{Book, EndedProgram, ListedAttachment};
 pub use decode::{AttachEvent, SeenDevice, SeenProgram, What};
+pub use fault::WitnessFault;
 pub use names::{Hooked, hook_of_link, hook_of_type};
+pub use standing::OnHook;

@@ -338,3 +338,20 @@ fn names_of_any_bytes_become_text() {
         assert!(AttachEvent::decode(&[0xff; HEAD + SHORT][..length]).is_none());
     }
 }
+
+#[test]
+fn a_device_that_moves_takes_its_programs_along_and_leaves_its_filters() {
+    let command = |number| nk0(Written::new(kind::COMMAND, number)).program(9, "tc_main");
+    let link = command(28).request(8, NETKIT_PEER).word(48, entered::NETKIT_LINK_ATTACH).word(72, 3);
+    let gone = nk0(Written::new(kind::DEVICE_GONE, 0));
+    let there = |written: Written| written.word(52, NETNS + 1).on(12, "nk7", "netkit");
+    let mut book = Book::new(HashMap::new(), 0);
+    book.take(link.read());
+    book.take(gone.read());
+    book.take(there(Written::new(kind::DEVICE_MOVED, 0)).read());
+    assert!(book.on(NETNS, 6, "netkit/peer").is_empty());
+    assert_eq!(book.on(NETNS + 1, 12, "netkit/peer"), [(9, Some(3))].into());
+    book.take(there(Written::new(kind::DEVICE_GONE, 0)).word(48, entered::UNREGISTERING).read());
+    let account = book.close(&[], &[], Vec::new(), 0);
+    assert_eq!((account.rows[0].detached, account.unexplained), (1, 0));
+}

@@ -123,3 +123,14 @@ fn entered(ctx: FEntryContext) {
         kernel::program(event, prog);
     }
 }
+
+/// `bpf_mprog_detach(entry, entry_new, prog, link, flags, id_or_fd, revision)`: a request may name a position instead of a program.
+#[fexit]
+fn program_taken_off(ctx: FExitContext) {
+    let (entry, result) = (slot(&ctx, 0), slot(&ctx, 7) as i32);
+    let Some(event) = under_way() else { return };
+    if result == 0 {
+        let taken = kernel::taken_off(entry);
+        kernel::program(event, taken);
+    }
+}

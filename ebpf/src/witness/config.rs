@@ -39,6 +39,8 @@ static CONFIG: WitnessConfig = WitnessConfig {
     link_prog: 0,
     proto_prio: 0,
     cls_filter: 0,
+    mprog_parent: 0,
+    bundle_ref: 0,
     spare: 0,
 };
 

@@ -4,7 +4,9 @@ use crate::{
     kernel,
     maps::{at_once, slot, write},
 };
-use aya_ebpf::{helpers::generated::bpf_per_cpu_ptr, macros::fentry, programs::FEntryContext};
+use aya_ebpf::{helpers::generated::bpf_per_cpu_ptr, macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
 use lab_abi::witness::{THIS_CPU_OFF, entered, kind};
 
 /// `enum perf_bpf_event_type` (include/uapi/linux/perf_event.h).
@@ -53,5 +55,14 @@ fn device_goes(ctx: FEntryContext) {
     if kernel::goes(device) {
         event.entered = entered::UNREGISTERING;
     }
+    write(event, false);
+}
+
+/// `__dev_change_net_namespace(dev, net, …)`, after the device's `dev_shutdown` in the namespace that it left.
+#[fexit]
+fn device_moved(ctx: FExitContext) {
+    let device = slot(&ctx, 0);
+    let Some(event) = at_once() else { return };
+    kernel::device(event, device);
     write(event, false);
 }

@@ -192,3 +192,9 @@ pub fn priority(proto: u64) -> u32 {
 pub fn of_filter(filter: u64) -> u64 {
     at(filter, set!(cls_filter))
 }
+
+/// The program that was just taken off a list of programs without a link, which holds it until the list is committed.
+#[inline(always)]
+pub fn taken_off(entry: u64) -> u64 {
+    at(at(entry, set!(mprog_parent)), set!(bundle_ref))
+}

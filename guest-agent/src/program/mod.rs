@@ -4,19 +4,22 @@
 //! `start.rs` says why one did not start, `processes.rs` knows which processes are its.
 
 mod lines;
+pub mod mark;
 mod processes;
 mod start;
 pub mod terminal;
 mod witnessed;
 
-use crate::{error::AgentError, names::Names, sender::Sender, world};
+use crate::{error::AgentError, kmsg, names::Names, sender::Sender, world};
 use lab_harness::{Netns, Runner, Staged, quiet};
 use lab_protocol::{
     AgentMessage, CellId, CellProgram, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, ProgramEnd,
     shell::{Size, Stream},
+    witness::MARK_SOCKET,
     work::OUTPUT_WINDOW,
 };
 use lines::Lines;
+use mark::MarkServer;
 use nix::{
     sys::{
         signal::{Signal, killpg},
@@ -37,7 +40,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use witnessed::WitnessSeat;
+use witnessed::{WitnessSeat, Witnessed, WitnessedCase};
 
 /// Bytes of output in one message, at most; also what a pipe holds (pipe(7)).
 const PIECE: usize = 64 << 10;
@@ -101,6 +104,11 @@ impl ProgramSeat {
     /// Readies the guest for programs, before its snapshot is taken.
     pub fn prepare(&self, runner: &Runner) {
         self.witness.preload(runner);
+    }
+
+    /// Begins to watch a case of the suite, where the guest was booted for that.
+    pub fn watch(&self, runner: &Runner, mutant: Option<&str>) -> Option<WitnessedCase> {
+        self.witness.begin_case(runner, mutant)
     }
 
     /// Whether any program has run in this guest.
@@ -197,7 +205,15 @@ impl OpenedProgram<'_> {
                 return ended;
             }
         };
+        let marks = witnessed.as_ref().and_then(Witnessed::marker).map(|marker| {
+            let at = started.world.as_ref().map_or_else(|| MARK_SOCKET.into(), |world| world.path(MARK_SOCKET));
+            MarkServer::listen(&at, marker)
+        });
+        if let Some(Err(error)) = &marks {
+            kmsg::note(&format!("no marks can be made: {error}"));
+        }
         let (finished, stuck) = self.follow(started, program, &before, sender);
+        drop(marks);
         let outcome = match (&finished, &stuck) {
             (Err(message), _) => Outcome::Errored { kind: ErrorKind::Agent, message: message.clone() },
             (Ok(_), Some(message)) => Outcome::Errored { kind: ErrorKind::Hang, message: message.clone() },

@@ -17,7 +17,10 @@ pub use linux::{hostname, name_guest};
 pub use share::unmount as let_go;
 
 use inside::InRoot;
-use lab_protocol::world::{EXTRA, MODULES, ROOT, Uplink, WorldChanges, WorldMount, WorldRoot, WorldSpec};
+use lab_protocol::{
+    witness::MARKER,
+    world::{EXTRA, MODULES, ROOT, Uplink, WorldChanges, WorldMount, WorldRoot, WorldSpec},
+};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -203,6 +206,9 @@ fn mount_own(inside: &InRoot, root: &Path, spec: &WorldSpec) -> Result<(), Mount
     for dir in RUN {
         inside.directory(Path::new(dir))?;
     }
+    let marker = Path::new(MARKER);
+    mount(Some("/init"), &inside.file_point(marker)?.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(MountError::mount("the program that makes marks", marker))?;
     if Path::new(NETNS).is_dir() {
         bind(Path::new(NETNS), inside, Path::new(NETNS), true)?;
     }

@@ -53,7 +53,7 @@ impl MutantRound {
 
     /// The round of a mutant.
     pub fn of(mutant: &MutantInfo) -> Self {
-        let MutantInfo { name, breaks, noticed_by, needs } = mutant.clone();
+        let MutantInfo { name, breaks, noticed_by, needs, of_witness: _ } = mutant.clone();
         Self { name, cells: noticed_by, needs, breaks }
     }
 
@@ -154,6 +154,7 @@ mod tests {
             breaks: "any source passes".to_owned(),
             noticed_by: vec![cell("T17-x[tc]"), cell("T18-y[tc]")],
             needs: Vec::new(),
+            of_witness: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    guests::{GuestOptions, Order, Selection, Talk},
+    guests::{GuestOptions, Order, Selection, Talk, machine::Shape},
     project::{
         Project,
         filter::{CellFilter, KernelFilter},
@@ -231,6 +231,10 @@ pub(super) struct HowArgs {
     /// Run with a deliberate fault in the suite; the run is expected to fail.
     #[arg(long, value_name = "NAME")]
     pub(super) mutant: Option<String>,
+    /// Hold every cell's own readings of what is attached against what the kernel's functions say of it, and fail a cell where
+    /// they differ. Guests need a snapshot of their own for that.
+    #[arg(long)]
+    pub(super) witness: bool,
     #[command(flatten)]
     pub(super) format: FormatArgs,
 }
@@ -267,7 +271,8 @@ impl HowArgs {
     pub(super) fn sharing(&self) -> Vec<String> {
         let isolate = (self.isolate != Isolate::default()).then(|| self.isolate.to_possible_value()).flatten();
         let isolate = isolate.iter().flat_map(|value| ["--isolate".to_owned(), value.get_name().to_owned()]);
-        isolate.chain(self.cold.then(|| "--cold".to_owned())).collect()
+        let flags = [("--cold", self.cold), ("--witness", self.witness)];
+        isolate.chain(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned())).collect()
     }
 
     /// Parameters of the run, and the directory for results.
@@ -280,6 +285,7 @@ impl HowArgs {
             retries: Retries { count: self.retries, on_flaky: self.flaky },
             fail_fast: self.fail_fast,
             deadlines: self.deadline.clone(),
+            shape: if self.witness { Shape::watched() } else { Shape::default() },
             selection,
             ..GuestOptions::default()
         };

@@ -13,6 +13,7 @@ mod help;
 mod history;
 mod kernels;
 mod list;
+mod mark;
 mod merge;
 mod mutants;
 mod plan;
@@ -98,6 +99,8 @@ enum Command {
     Exec(Box<exec::ExecArgs>),
     /// Check eBPF objects: whether they load and attach on each kernel, and what becomes of a packet at each hook.
     Check(Box<check::CheckArgs>),
+    /// In a command of `lab exec`: mark a place, for the account to tell what changed in the kernel since the last mark.
+    Mark(mark::MarkArgs),
     /// Open a shell in a guest, with a topology or a case that is stopped before its first packet.
     Shell(shell::ShellArgs),
     /// Compare boots and restores with a stock virtme-ng.
@@ -249,6 +252,7 @@ impl Cli {
             Command::Bisect(args) => bisect::bisect(project, &args),
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
+            Command::Mark(args) => mark::run(&args),
             Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),

@@ -3,7 +3,7 @@
 use crate::{
     bench::mutants::{MutantRound, MutantVerdict, exit, summary},
     error::Error,
-    guests::{GuestOptions, Guests},
+    guests::{GuestOptions, Guests, machine::Shape},
     project::{
         Project,
         filter::KernelFilter,
@@ -43,6 +43,9 @@ pub(super) struct MutantsArgs {
     /// Only N of them, the next N each day.
     #[arg(long, value_name = "N", conflicts_with = "mutant", value_parser = crate::cli::args::size)]
     sample: Option<NonZeroUsize>,
+    /// Those of the witness instead: it watches the cells, and its account is held against their own readings.
+    #[arg(long)]
+    witness: bool,
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
     #[arg(short, long, value_name = "N", value_parser = crate::cli::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
@@ -71,10 +74,11 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
         for _ in 0..jobs {
             let (sender, queue, guests, selected, directory) = (sender.clone(), &queue, &guests, &selected, &directory);
             scope.spawn(move || {
+                let shape = if args.witness { Shape::watched() } else { Shape::default() };
                 let next = || lock(queue).pop_front();
                 while let Some(round) = next() {
                     // The receiver exists until all senders are dropped, so sending can't fail.
-                    drop(sender.send(one(guests, selected, round, directory)));
+                    drop(sender.send(one(guests, selected, round, directory, &shape)));
                 }
             });
         }
@@ -94,9 +98,11 @@ pub(super) fn mutants(named: Option<PathBuf>, args: &MutantsArgs) -> Result<Exit
 
 /// The control round comes first, with the cells of all other rounds.
 fn rounds(selected: &Selected, args: &MutantsArgs) -> Result<Vec<MutantRound>, Error> {
+    let fitting: Vec<&MutantInfo> =
+        selected.mutants.iter().filter(|mutant| mutant.of_witness == args.witness).collect();
     let mutants = match (&args.mutant[..], args.sample) {
-        ([], None) => selected.mutants.iter().collect(),
-        ([], Some(count)) => of_day(&selected.mutants, count, today()),
+        ([], None) => fitting,
+        ([], Some(count)) => of_day(&fitting, count, today()),
         (names, _) => names.iter().map(|name| selected.mutant(name)).collect::<Result<Vec<_>, _>>()?,
     };
     Ok(std::iter::once(MutantRound::control(&mutants))
@@ -111,13 +117,19 @@ fn today() -> usize {
 }
 
 /// The mutants of a day: the next `count` of them each day, from the beginning again after the last.
-fn of_day(mutants: &[MutantInfo], count: NonZeroUsize, day: usize) -> Vec<&MutantInfo> {
+fn of_day<'a>(mutants: &[&'a MutantInfo], count: NonZeroUsize, day: usize) -> Vec<&'a MutantInfo> {
     let first = day.wrapping_mul(count.get()) % mutants.len().max(1);
-    mutants.iter().cycle().skip(first).take(count.get().min(mutants.len())).collect()
+    mutants.iter().copied().cycle().skip(first).take(count.get().min(mutants.len())).collect()
 }
 
 /// Runs the cells of one round in a separate guest.
-fn one(guests: &Guests, selected: &Selected, round: &MutantRound, directory: &Path) -> Result<MutantVerdict, Error> {
+fn one(
+    guests: &Guests,
+    selected: &Selected,
+    round: &MutantRound,
+    directory: &Path,
+    shape: &Shape,
+) -> Result<MutantVerdict, Error> {
     let cells = selected.cells.iter().filter(|info| round.cells.contains(&info.id)).cloned().map(|mut info| {
         info.requires.extend(&round.needs);
         info
@@ -138,8 +150,12 @@ fn one(guests: &Guests, selected: &Selected, round: &MutantRound, directory: &Pa
     }
     let place = directory::create(directory, &Id::new(&round.name)?)?;
     let mut events = EventLog::create(&place)?;
-    let how =
-        GuestOptions { jobs: Some(NonZeroUsize::MIN), mutant: Some(round.name.clone()), ..GuestOptions::default() };
+    let how = GuestOptions {
+        jobs: Some(NonZeroUsize::MIN),
+        mutant: Some(round.name.clone()),
+        shape: shape.clone(),
+        ..GuestOptions::default()
+    };
     let record = guests.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events])?;
     Ok(round.judge(&record))
 }
@@ -156,8 +172,10 @@ mod tests {
             breaks: String::new(),
             noticed_by: Vec::new(),
             needs: Vec::new(),
+            of_witness: false,
         };
         let all: Vec<MutantInfo> = (0..10).map(named).collect();
+        let all: Vec<&MutantInfo> = all.iter().collect();
         let count = NonZeroUsize::new(4).unwrap();
         let of = |day| of_day(&all, count, day).iter().map(|mutant| mutant.name.clone()).collect::<Vec<_>>();
         assert_eq!(of(0), ["m0", "m1", "m2", "m3"]);

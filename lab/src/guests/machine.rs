@@ -9,7 +9,7 @@ use crate::{
 };
 use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
 use lab_kernel_store::BootableKernel;
-use lab_protocol::Stated;
+use lab_protocol::{Stated, witness::PRELOAD_SUITE};
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
     Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
@@ -47,6 +47,11 @@ impl Shape {
     /// 1 GiB. A guest of another shape than the suite's has a snapshot of its own; restoring that takes no longer.
     pub fn of_programs() -> Self {
         Self { cpus: Some(2), least_mib: 1024, ..Self::default() }
+    }
+
+    /// The suite's machine, whose cells the witness watches.
+    pub fn watched() -> Self {
+        Self { cmdline: vec![PRELOAD_SUITE.to_owned()], ..Self::default() }
     }
 
     /// A prepared kernel of this shape.

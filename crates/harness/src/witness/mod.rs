@@ -3,15 +3,21 @@
 //! Where to start: [`Witness::load`] once in the life of a guest, [`Witness::begin`] before a program starts, and
 //! [`Watching::finish`] once all of its processes have ended.
 
+mod cell;
+mod effects;
+mod marks;
 mod state;
 
 use crate::fence;
+pub use cell::CellWatching;
+use effects::Machine;
 pub use lab_bpf::watch::WatchError;
 use lab_bpf::watch::{self, Watch, WatchObject};
 use lab_protocol::witness::Account;
 use lab_topology::{Netns, unpoisoned};
-pub use lab_witness::ListedAttachment;
 use lab_witness::{AttachEvent, Book, EndedProgram};
+pub use lab_witness::{ListedAttachment, WitnessFault};
+use marks::{Marks, State};
 use nix::time::{ClockId, clock_gettime};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -32,11 +38,24 @@ const LOOK: u16 = 10;
 /// Time within which the kernel frees nearly every program whose last user has gone.
 const FREED_WITHIN: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(2);
+/// Time between two looks at the memory.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(50);
 /// One pass of the kernel's clean-up of dead namespaces, at most.
 const FENCE: Duration = Duration::from_secs(10);
+/// No process has this number.
+const NO_PROCESS: u32 = 0;
 /// What no event tells.
 const UNSEEN: &str =
     "not seen: programs that are attached by ioctl (perf events, sockets), actions of act_bpf, and LWT programs";
+
+/// Whose attachments are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// Those of all processes but the agent's own.
+    Others,
+    /// Those of the agent's own process too, which runs the suite's cases.
+    All,
+}
 
 /// The witness, loaded; it stays loaded as long as the guest lives, since detaching takes seconds in an emulated one.
 #[derive(Debug)]
@@ -50,9 +69,9 @@ impl Witness {
     ///
     /// # Errors
     /// Why this kernel's functions can't be watched.
-    pub fn load() -> Result<Self, WatchError> {
+    pub fn load(whom: Whom) -> Result<Self, WatchError> {
         let object = WatchObject::open(Path::new(OBJECT))?;
-        let watch = Watch::start(&object, std::process::id())?;
+        let watch = Watch::start(&object, if whom == Whom::Others { std::process::id() } else { NO_PROCESS })?;
         let sources = sources(&watch);
         Ok(Self { watch: Arc::new(Mutex::new(watch)), sources })
     }
@@ -74,11 +93,20 @@ impl Witness {
         let bell = locked.bell();
         drop(locked);
         let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
-        let book = Arc::new(Mutex::new(Book::new(names, now_ns())));
+        let maps: BTreeSet<u32> = lab_bpf::map_ids().unwrap_or_default().into_iter().collect();
+        let own = unpoisoned(self.watch.lock()).programs().to_vec();
+        let begin = State::read(nodes, &own, &maps, &names);
+        let begun_ns = now_ns();
+        let marker =
+            Marker { own, maps, names: names.clone(), begun_ns, marks: Arc::new(Mutex::new(Marks::new(begin))) };
+        let machine = Arc::new(Mutex::new(Machine::now()));
+        let book = Book::new(names, begun_ns);
+        let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
         let stop = Arc::new(AtomicBool::new(false));
         let reader = {
             let (watch, book, stop) = (Arc::clone(&self.watch), Arc::clone(&book), Arc::clone(&stop));
-            let read = move |bell: OwnedFd| move || read_on(&bell, &watch, &book, &stop);
+            let machine = Arc::clone(&machine);
+            let read = move |bell: OwnedFd| move || read_on(&bell, &watch, &book, &machine, &stop);
             let named = thread::Builder::new().name("witness".into());
             bell.and_then(|bell| named.spawn(read(bell))).ok()
         };
@@ -95,6 +123,8 @@ impl Witness {
             stop,
             reader,
             counting: counting.ok(),
+            marker,
+            machine,
         }
     }
 }
@@ -111,11 +141,48 @@ pub struct Watching {
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
     counting: Option<OwnedFd>,
+    marker: Marker,
+    machine: Arc<Mutex<Machine>>,
+}
+
+/// Makes marks, on any thread, while the program runs.
+#[derive(Clone)]
+pub struct Marker {
+    own: Vec<u32>,
+    maps: BTreeSet<u32>,
+    names: HashMap<u32, String>,
+    begun_ns: u64,
+    marks: Arc<Mutex<Marks>>,
+}
+
+impl Marker {
+    /// Makes a mark: reads the state of the kernel. Gives the number of changes since the last one, or `None` beyond
+    /// [`lab_protocol::witness::MARKS`].
+    pub fn mark(&self, name: &str, nodes: &[Netns]) -> Option<usize> {
+        // The lock first: marks are in the order in which the state was read.
+        let mut marks = unpoisoned(self.marks.lock());
+        let state = self.state(nodes);
+        marks.add(name.to_owned(), self.at_ms(), state)
+    }
+
+    fn state(&self, nodes: &[Netns]) -> State {
+        State::read(nodes, &self.own, &self.maps, &self.names)
+    }
+
+    fn at_ms(&self) -> u64 {
+        now_ns().saturating_sub(self.begun_ns) / 1_000_000
+    }
 }
 
 impl Watching {
+    /// What makes marks.
+    pub fn marker(&self) -> Marker {
+        self.marker.clone()
+    }
+
     /// The account, once every process of the program has ended and before its topology is deleted.
     pub fn finish(mut self, nodes: &[Netns]) -> Account {
+        let effects = std::mem::take(&mut *unpoisoned(self.machine.lock())).finish();
         let own = unpoisoned(self.watch.lock()).programs().to_vec();
         let mut after = state::read(nodes, &own);
         let is_new = |standing: &ListedAttachment| !self.before.contains(standing);
@@ -149,7 +216,10 @@ impl Watching {
             }
         }
         let lost = watch.lost().unwrap_or(u64::MAX).saturating_sub(self.lost);
-        book.close(&self.before, &after, std::mem::take(&mut self.sources), lost)
+        let account = book.close(&self.before, &after, std::mem::take(&mut self.sources), lost);
+        let marks = std::mem::take(&mut *unpoisoned(self.marker.marks.lock()));
+        let marks = marks.finish(self.marker.at_ms(), || self.marker.state(nodes));
+        Account { marks, effects: Some(effects), ..account }
     }
 
     fn new_programs(&self, own: &[u32]) -> Vec<u32> {
@@ -178,8 +248,13 @@ pub fn standing(nodes: &[Netns]) -> Vec<ListedAttachment> {
     state::read(nodes, &[])
 }
 
-fn read_on(bell: &OwnedFd, watch: &Mutex<Watch>, book: &Mutex<Book>, stop: &AtomicBool) {
+fn read_on(bell: &OwnedFd, watch: &Mutex<Watch>, book: &Mutex<Book>, machine: &Mutex<Machine>, stop: &AtomicBool) {
+    let mut looked = Instant::now();
     while !stop.load(Ordering::SeqCst) {
+        if looked.elapsed() >= LOOK_AT_MEMORY {
+            unpoisoned(machine.lock()).look();
+            looked = Instant::now();
+        }
         watch::wait(bell, LOOK);
         let (mut watch, mut book) = (unpoisoned(watch.lock()), unpoisoned(book.lock()));
         enter(&mut watch, &mut book);

@@ -38,7 +38,8 @@ pub fn read(nodes: &[Netns], own: &[u32]) -> Vec<ListedAttachment> {
     found
 }
 
-fn program(id: u32) -> SeenProgram {
+/// A program by its id.
+pub fn program(id: u32) -> SeenProgram {
     match lab_bpf::prog_fd(id).and_then(|fd| lab_bpf::program_info(&fd)) {
         Ok(ProgramInfo { name, tag, .. }) => SeenProgram { id, name, tag },
         Err(_) => SeenProgram { id, ..SeenProgram::default() },
@@ -46,7 +47,7 @@ fn program(id: u32) -> SeenProgram {
 }
 
 /// The namespaces of all processes and of the topology, by inode. Those that are only kept ready have nothing attached.
-fn namespaces(nodes: &[Netns]) -> BTreeMap<u64, Netns> {
+pub fn namespaces(nodes: &[Netns]) -> BTreeMap<u64, Netns> {
     let spares = Netns::spare_inodes();
     let processes =
         fs::read_dir("/proc").into_iter().flatten().flatten().filter(|entry| {

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     apt::Apt,
-    cache::{CachedKernel, Target, WritePurpose, Writing, sha256_of},
+    cache::{CachedKernel, WritePurpose, Writing, sha256_of},
     changelog,
     debian::Debian,
     error::{KernelsError, Result},
@@ -110,24 +110,29 @@ impl LockEntry for LockedDeb {
 
     fn difference(&self, before: &Locked) -> String {
         let Locked::Deb(before) = before else { return "from another source".to_owned() };
-        let mut told = Vec::new();
-        if before.sha256 != self.sha256 {
-            told.push("the package has a different checksum".to_owned());
-        }
-        for part in &self.parts {
-            match before.parts.iter().find(|it| it.package == part.package) {
-                None => told.push(format!("with {}", part.package)),
-                Some(it) if it.sha256 != part.sha256 => told.push(format!("different checksum of {}", part.package)),
-                Some(_) => {}
-            }
-        }
-        let lost = before.parts.iter().filter(|part| !self.parts.iter().any(|it| it.package == part.package));
-        told.extend(lost.map(|part| format!("without {}", part.package)));
-        if told.is_empty() {
-            return "other fields of the entry differ".to_owned();
-        }
-        format!("the same version: {}", told.join(", "))
+        difference((&before.sha256, &before.parts), (&self.sha256, &self.parts))
     }
+}
+
+/// What has changed in the packages of one version, each with its checksum and its parts.
+pub(crate) fn difference(before: (&str, &[PackagePart]), after: (&str, &[PackagePart])) -> String {
+    let mut told = Vec::new();
+    if before.0 != after.0 {
+        told.push("the package has a different checksum".to_owned());
+    }
+    for part in after.1 {
+        match before.1.iter().find(|it| it.package == part.package) {
+            None => told.push(format!("with {}", part.package)),
+            Some(it) if it.sha256 != part.sha256 => told.push(format!("different checksum of {}", part.package)),
+            Some(_) => {}
+        }
+    }
+    let lost = before.1.iter().filter(|part| !after.1.iter().any(|it| it.package == part.package));
+    told.extend(lost.map(|part| format!("without {}", part.package)));
+    if told.is_empty() {
+        return "other fields of the entry differ".to_owned();
+    }
+    format!("the same version: {}", told.join(", "))
 }
 
 impl Deb {
@@ -135,7 +140,8 @@ impl Deb {
         let Some(Locked::Deb(LockedDeb { suite, package, version, sha256, kernel, parts })) = locked else {
             return Err(KernelsError::Unlocked);
         };
-        Ok(LockedPackage { suite, pattern: &self.package, package, version, sha256, kernel: *kernel, parts })
+        let whole = parts.is_empty();
+        Ok(LockedPackage { suite, pattern: &self.package, package, version, sha256, kernel: *kernel, whole, parts })
     }
 }
 
@@ -172,15 +178,13 @@ impl KernelSource for Deb {
 
     fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         let wanted = self.wanted(job.locked)?;
-        fetch(job.writing, job.site.debian, job.target, &wanted, &job.bound.sha256, job.progress)
+        fetch(job, &Apt::new(job.writing.root(), job.site.debian, wanted.suite)?, &wanted, false)
     }
 
     fn changelog(&self, site: &Site<'_>, locked: &Locked, progress: &dyn Fn(&str)) -> Result<String> {
         let wanted = self.wanted(Some(locked))?;
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        let (apt, stage) = (Apt::new(writing.root(), site.debian, wanted.suite)?, writing.stage()?);
-        let package = (wanted.package, wanted.sha256);
-        changelog::of_package(&wanted.get(&writing, &apt, package, stage.path(), progress)?)
+        wanted.changelog(&writing, &Apt::new(writing.root(), site.debian, wanted.suite)?, progress)
     }
 }
 
@@ -250,7 +254,7 @@ pub(crate) fn choose<'a>(
 
 /// The identity of a package. A package that only depends on others may be unchanged while they change, so their hashes
 /// are included.
-fn identity_of(sha256: &str, parts: &[PackagePart]) -> String {
+pub(crate) fn identity_of(sha256: &str, parts: &[PackagePart]) -> String {
     if parts.is_empty() {
         return sha256.to_owned();
     }
@@ -270,16 +274,25 @@ pub(crate) struct LockedPackage<'a> {
     pub version: &'a str,
     pub sha256: &'a str,
     pub kernel: KernelVersion,
+    /// Whether it has files of the kernel itself, besides those of its parts.
+    pub whole: bool,
     pub parts: &'a [PackagePart],
 }
 
 impl<'a> LockedPackage<'a> {
     /// The packages with the kernel's files, each with its hash.
     fn files(&self) -> Vec<(&'a str, &'a str)> {
-        match self.parts {
-            [] => vec![(self.package, self.sha256)],
-            parts => parts.iter().map(|part| (&*part.package, &*part.sha256)).collect(),
-        }
+        let itself = self.whole.then_some((self.package, self.sha256));
+        itself.into_iter().chain(self.parts.iter().map(|part| (&*part.package, &*part.sha256))).collect()
+    }
+
+    /// Its changelog.
+    ///
+    /// # Errors
+    /// It can't be fetched, or has none.
+    pub fn changelog(&self, writing: &Writing<'_>, apt: &Apt, progress: &dyn Fn(&str)) -> Result<String> {
+        let stage = writing.stage()?;
+        changelog::of_package(&self.get(writing, apt, (self.package, self.sha256), stage.path(), progress)?)
     }
 
     /// Downloads one of [`Self::files`] and checks its hash. The index on disk may be older than the lock, or name
@@ -322,33 +335,31 @@ impl<'a> LockedPackage<'a> {
     }
 }
 
-/// Downloads, checks and unpacks the locked package.
+/// Downloads, checks and unpacks the locked package. With `modules`, a kernel without modules is refused.
 ///
 /// # Errors
 /// It no longer exists, differs from the locked one or is damaged, or the disk or the network fails.
-pub(crate) fn fetch(
-    writing: &Writing<'_>,
-    debian: &Debian,
-    target: &Target,
-    wanted: &LockedPackage<'_>,
-    identity: &str,
-    progress: &dyn Fn(&str),
-) -> Result<CachedKernel> {
-    let apt = Apt::new(writing.root(), debian, wanted.suite)?;
+pub(crate) fn fetch(job: &Job<'_>, apt: &Apt, wanted: &LockedPackage<'_>, modules: bool) -> Result<CachedKernel> {
+    let Job { writing, target, progress, .. } = *job;
     let stage = writing.stage()?;
     let download = stage.path().join("download");
     fs::create_dir(&download).map_err(KernelsError::io(&download))?;
     let mut found = UnpackedFiles::default();
     for (package, sha256) in wanted.files() {
-        let deb = wanted.get(writing, &apt, (package, sha256), &download, progress)?;
+        let deb = wanted.get(writing, apt, (package, sha256), &download, progress)?;
         progress(&format!("unpacking {package}"));
         unpack(&deb, stage.path(), &mut found)?;
         fs::remove_file(&deb).map_err(KernelsError::io(&deb))?;
     }
     let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
+    let installed = stage.path().join("root/lib/modules").join(&release);
+    if modules && !installed.join("kernel").is_dir() && !installed.join("updates").is_dir() {
+        let reason = format!("has no modules of {release}: name the packages that have them in `modules`");
+        return Err(KernelsError::Archive { archive: wanted.package.to_owned(), reason });
+    }
     modules::index(stage.path(), &release)?;
     fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
-    writing.finish(stage, target, wanted.kernel, identity)
+    writing.finish(stage, target, wanted.kernel, &job.bound.sha256)
 }
 
 /// Passes a package's files to [`UnpackedFiles::add`].
@@ -397,7 +408,7 @@ mod tests {
         let sum = sha256_of(&deb).unwrap();
         let kernel = "6.7.1".parse().unwrap();
         let (suite, pattern, version, parts) = ("sid", "k", "1", &[]);
-        let wanted = LockedPackage { suite, pattern, package: "k", version, sha256: &sum, kernel, parts };
+        let wanted = LockedPackage { suite, pattern, package: "k", version, sha256: &sum, kernel, whole: true, parts };
         assert_eq!(wanted.checked(deb.clone(), ("k", &sum)).unwrap(), deb);
         let other = "0".repeat(64);
         let error = wanted.checked(deb, ("k", &other)).unwrap_err();

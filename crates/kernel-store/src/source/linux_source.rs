@@ -87,7 +87,8 @@ impl LinuxSource {
             return Err(KernelsError::Unlocked);
         };
         let pattern = &*self.package;
-        let wanted = LockedPackage { suite, pattern, package, version, sha256, kernel: *kernel, parts: &[] };
+        let wanted =
+            LockedPackage { suite, pattern, package, version, sha256, kernel: *kernel, whole: true, parts: &[] };
         Ok(SourceBuild { wanted, fragment: self.fragment.as_deref(), patch: self.patch.as_deref() })
     }
 }
@@ -368,6 +369,7 @@ mod tests {
                 version: "6.12.117-1",
                 sha256,
                 kernel,
+                whole: true,
                 parts: &[],
             };
             SourceBuild { wanted, fragment, patch: None }

@@ -3,6 +3,7 @@
 //!
 //! A new source is a file here, and two lines below: its `mod` and its line in `sources!`.
 
+mod apt;
 mod deb;
 mod git;
 mod indexes;
@@ -88,6 +89,7 @@ macro_rules! sources {
 
 sources! {
     Deb: "deb", deb::Deb, deb::LockedDeb;
+    Apt: "apt", apt::AptArchive, apt::LockedApt;
     LinuxSource: "linux-source", linux_source::LinuxSource, linux_source::LockedSources;
     Path: "path", path::LocalKernel, path::NeverLocked;
     Git: "git", git::GitCommit, git::LockedCommit;

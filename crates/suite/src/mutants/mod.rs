@@ -3,12 +3,13 @@
 
 mod checks;
 mod programs;
+mod witness;
 
 use lab_harness::fault::Mutant;
 use std::sync::LazyLock;
 
-/// The faults that `lab mutants` builds in; each must be noticed by a case.
-pub static ALL: LazyLock<Vec<Mutant>> = LazyLock::new(|| [programs::ALL, checks::ALL].concat());
+/// The faults that `lab mutants` builds in; each must be noticed by a case, those of the witness by a watched one.
+pub static ALL: LazyLock<Vec<Mutant>> = LazyLock::new(|| [programs::ALL, checks::ALL, witness::ALL].concat());
 
 #[cfg(test)]
 mod tests {

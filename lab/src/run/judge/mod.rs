@@ -5,6 +5,8 @@
 //! | `report` | the guest's report and the plan | a pass needs the attach type that the plan requires, a skip is only
 //! accepted if the kernel may lack the capability |
 //! | `witness` | the account of what a program attached | a pass needs what `lab exec --require-attach` and its like demand |
+//! | `readings` | the same account of a cell of the suite | a pass needs an account that agrees with the cell's own readings of the
+//! kernel |
 //! | `splats` | the splats while the cell ran | a pass or skip with a splat that no entry of `splats.toml` allows
 //! becomes a failure |
 //! | `rounds` | the same cell in a shared guest (`--isolate both`) | a cell with two different outcomes fails |
@@ -19,6 +21,7 @@
 //! ([`SeenAttempt::errored`]).
 
 mod attempts;
+mod readings;
 mod report;
 mod rounds;
 mod splats;

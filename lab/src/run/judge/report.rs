@@ -1,6 +1,6 @@
 //! Checks a guest's report against the plan: the plan, not the guest, decides which attach type a pass needs.
 
-use super::witness;
+use super::{readings, witness};
 use lab_protocol::{
     AttachRecord, Capability, CapabilityReport, CapabilityState, CellInfo, CellReport, ErrorKind, FailureKind, Outcome,
     SkipReason,
@@ -13,7 +13,9 @@ use lab_record::{
 /// Judges one report.
 pub(super) fn against_plan(kernel: &PlannedKernel, info: &CellInfo, report: CellReport) -> Verdict {
     let mut warnings = Vec::new();
-    let demanded = witness::faults(&kernel.facts, info, report.witness.as_deref());
+    let demanded = witness::faults(&kernel.facts, info, report.witness.as_deref()).and_then(|faults| {
+        Ok(faults.into_iter().chain(readings::differences(&report, &mut warnings)?).collect::<Vec<_>>())
+    });
     let outcome = match &report.outcome {
         Outcome::Passed => match (passed(&kernel.facts, info, &report), &demanded) {
             (Outcome::Passed, Ok(faults)) => witness::outcome(faults).unwrap_or(Outcome::Passed),

@@ -10,6 +10,7 @@ use lab_guard::Id;
 use lab_protocol::{
     CellInfo, CellJob, Raw, Work,
     shell::{Size, Stream},
+    witness::MARKER,
     work::Inherit,
     world::{ARTIFACTS, ARTIFACTS_AT},
 };
@@ -137,7 +138,11 @@ impl Streams {
                 Inherit::All => true,
                 Inherit::Named(names) => names.iter().any(|wanted| wanted.as_bytes() == name.as_bytes()),
             };
-            let own = [("LAB_KERNEL", kernel.to_string()), ("LAB_CELL", info.id.to_string())];
+            let own = [
+                ("LAB_KERNEL", kernel.to_string()),
+                ("LAB_CELL", info.id.to_string()),
+                ("LAB_MARK", MARKER.to_owned()),
+            ];
             let out = program.world.iter().flat_map(|world| &world.mounts).any(|mount| mount.export == ARTIFACTS);
             let out = out.then(|| ("LAB_ARTIFACTS", ARTIFACTS_AT.to_owned()));
             let own = own.into_iter().chain(out).map(|(name, value)| (Raw::from(name), Raw::from(&*value)));

@@ -3,7 +3,7 @@
 use lab_base::text;
 use lab_protocol::{
     CapabilityReport, CellReport, Outcome,
-    witness::{Account, AttachPlace, LEFT, ROWS},
+    witness::{Account, AttachPlace, CHANGES, DIFFERENCES, LEFT, MARKS, NAMES, ROWS},
 };
 
 /// Maximum entries of each list in a report.
@@ -45,6 +45,20 @@ fn witness(account: &mut Account) {
     account.absent.iter_mut().for_each(|reason| text::cap(reason, MAX_TEXT));
     let beyond = account.rows.len().saturating_sub(ROWS) + account.left.len().saturating_sub(LEFT);
     account.omitted = account.omitted.saturating_add(beyond as u64);
+    if let Some(readings) = &mut account.readings {
+        readings.differing.truncate(DIFFERENCES);
+        readings.differing.iter_mut().for_each(|line| text::cap(line, MAX_TEXT));
+    }
+    account.marks.truncate(MARKS);
+    for mark in &mut account.marks {
+        text::cap(&mut mark.name, MAX_NAME);
+        mark.changes.truncate(CHANGES);
+        mark.changes.iter_mut().for_each(|line| text::cap(line, MAX_TEXT));
+    }
+    if let Some(effects) = &mut account.effects {
+        effects.modules.truncate(NAMES);
+        effects.modules.iter_mut().for_each(|name| text::cap(name, MAX_NAME));
+    }
     account.rows.truncate(ROWS);
     account.left.truncate(LEFT);
     let place = |place: &mut AttachPlace| {

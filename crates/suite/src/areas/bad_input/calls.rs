@@ -86,8 +86,8 @@ const BYTES_BEYOND_THE_COMMAND: Case = Case::new(
     bytes_beyond,
 );
 fn bytes_beyond(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    /// Past the fields of `BPF_LINK_CREATE`, within the attributes that every kernel since 6.1 knows.
-    const UNUSED: usize = 120;
+    /// Past the fields of `BPF_LINK_CREATE`, within the 120 bytes of attributes that 5.10 knows.
+    const UNUSED: usize = 112;
     /// Past the attributes that any kernel knows.
     const UNKNOWN: usize = 1000;
     let program = raw::minimal(SCHED_CLS, 0, 0)?;

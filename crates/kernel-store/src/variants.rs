@@ -1,0 +1,144 @@
+//! `variants` of a kernel: the same files with other parameters, each a row of the matrix of its own. And `sysctls`, which are
+//! parameters, too.
+
+use super::{
+    command_line,
+    config::{Kernel, UnsupportedEntry, cmdline, memory, merged, unsupported},
+    names::is_file_name,
+};
+use lab_base::strict_toml::{ConfigError, Section};
+use lab_guard::Id;
+
+/// Between the id of a kernel and the name of its variant: no id of the lab's own matrix has it.
+const SEPARATOR: char = '+';
+
+const KEYS: &[&str] = &["default", "may-fail", "cmdline", "sysctls", "unsupported", "memory_mib"];
+
+/// Reads `sysctls`, a list of `key=value`, as words of the command line, from which a kernel sets them before init starts
+/// (`sysctl.*` in Documentation/admin-guide/kernel-parameters.txt; 5.8: "kernel/sysctl: support setting sysctl
+/// parameters from kernel command line").
+pub(super) fn sysctls(section: &Section<'_>, name: &str) -> Result<Vec<String>, ConfigError> {
+    let word = |text: &str| {
+        let (key, value) = text.split_once('=')?;
+        let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
+        let is_value = |value: &str| value.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\'));
+        let good = key.contains(['.', '/']) && is_key(key) && !value.is_empty() && is_value(value);
+        good.then(|| format!("sysctl.{key}={value}"))
+    };
+    let words = section.texts("sysctls")?.into_iter().map(|text| {
+        word(text).ok_or_else(|| {
+            let message =
+                format!("{text:?} in `sysctls` of {name} must be key=value without spaces, net.core.bpf_jit_harden=2");
+            section.error_at("sysctls", message)
+        })
+    });
+    words.collect()
+}
+
+/// Reads `variants` of a kernel's table.
+///
+/// # Errors
+/// A name, a key or a value is invalid.
+pub(super) fn read(
+    section: &Section<'_>,
+    kernel: &Kernel,
+    listed: &[UnsupportedEntry],
+    hints: &mut Vec<String>,
+) -> Result<Vec<Kernel>, ConfigError> {
+    let of = format!("[kernels.\"{}\".variants]", kernel.id);
+    let Some(all) = section.section("variants", of, &[])? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for name in all.keys() {
+        let text = format!("{}{SEPARATOR}{name}", kernel.id);
+        let Some(id) = Id::new(&text).ok().filter(|_| is_file_name(&text) && is_file_name(name)) else {
+            let message = format!(
+                "variant {name:?} of kernel {}: its id would be {text:?}, which must be 1 to 64 of a-z A-Z 0-9 . _ + -",
+                kernel.id
+            );
+            return Err(all.error_at(name, message));
+        };
+        let title = format!("[kernels.\"{}\".variants.\"{name}\"]", kernel.id);
+        let table = all.section(name, title.clone(), KEYS)?.ok_or_else(|| all.missing(name))?;
+        let own = [cmdline(&table, &title)?, sysctls(&table, &title)?].concat();
+        let memory_mib = memory(&table)?;
+        if own.is_empty() && memory_mib.is_none() {
+            let message = format!("{title} differs in nothing: it needs `cmdline`, `sysctls` or `memory_mib`");
+            return Err(all.error_at(name, message));
+        }
+        let words = [&*kernel.cmdline, &own].concat();
+        let mut lacks = listed.to_vec();
+        for entry in unsupported(&table, &title, hints)? {
+            if lacks.iter().any(|it| it.capability == entry.capability) {
+                let message = format!("{title} lists `{}`, which its kernel lists, too: remove one", entry.capability);
+                return Err(table.error_at("unsupported", message));
+            }
+            lacks.push(entry);
+        }
+        let taken = command_line::taken(&words);
+        let variant = Kernel {
+            id,
+            variant_of: Some(kernel.id.clone()),
+            default: table.flag("default")?,
+            may_fail: kernel.may_fail || table.flag("may-fail")?,
+            unsupported: merged(lacks, taken),
+            cmdline: words,
+            memory_mib: memory_mib.or(kernel.memory_mib),
+            ..kernel.clone()
+        };
+        variant.consistent(&table, &title)?;
+        found.push(variant);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{KernelMatrix, config::Kernel};
+
+    fn parse(variants: &str) -> Result<Vec<Kernel>, String> {
+        let text = format!(
+            "[kernels.\"6.12\"]\nclass = \"6.7+\"\ndefault = true\ncmdline = [\"quiet\"]\nsource.path.image = \"i\"\n{variants}"
+        );
+        let parsed = KernelMatrix::parse(&text, "kernels.toml", "/lab".into());
+        parsed.map(|matrix| matrix.kernels).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_variant_is_a_row_of_its_own() {
+        let rows = parse(
+            "[kernels.\"6.12\".variants.hardened]\ncmdline = [\"lockdown=integrity\"]\nsysctls = [\"net.core.bpf_jit_harden=2\"]\n\
+             [kernels.\"6.12\".variants.no-jit]\ndefault = true\nsysctls = [\"net.core.bpf_jit_enable=0\"]\n",
+        );
+        let rows = rows.unwrap();
+        let shown: Vec<_> = rows.iter().map(|it| (&*it.id, it.default, it.cmdline.join(" "))).collect();
+        let hardened = "quiet lockdown=integrity sysctl.net.core.bpf_jit_harden=2";
+        assert_eq!(
+            shown,
+            [
+                ("6.12", true, "quiet".to_owned()),
+                ("6.12+hardened", false, hardened.to_owned()),
+                ("6.12+no-jit", true, "quiet sysctl.net.core.bpf_jit_enable=0".to_owned()),
+            ]
+        );
+        assert_eq!((&**rows[2].stored_as(), rows[2].unsupported.len()), ("6.12", 1));
+        assert_eq!((rows[0].is_published(), rows[1].is_published()), (true, false));
+    }
+
+    #[test]
+    fn errors_name_the_variant() {
+        let broken = |lines: &str| parse(&format!("[kernels.\"6.12\".variants.v]\n{lines}\n")).unwrap_err();
+        insta::assert_snapshot!(broken(""),
+            @r#"kernels.toml:6: [kernels."6.12".variants."v"] differs in nothing: it needs `cmdline`, `sysctls` or `memory_mib`"#);
+        insta::assert_snapshot!(broken("sysctls = [\"bpf_jit_harden\"]"),
+            @r#"kernels.toml:7: "bpf_jit_harden" in `sysctls` of [kernels."6.12".variants."v"] must be key=value without spaces, net.core.bpf_jit_harden=2"#);
+        insta::assert_snapshot!(broken("cmdline = [\"a b\"]"),
+            @r#"kernels.toml:7: "a b" in `cmdline` of [kernels."6.12".variants."v"] must be one word without quotes, one list entry per word"#);
+        insta::assert_snapshot!(broken("source.path.image = \"x\""),
+            @r#"kernels.toml:7: unknown key `source` in [kernels."6.12".variants."v"]; known: default, may-fail, cmdline, sysctls, unsupported, memory_mib"#);
+        insta::assert_snapshot!(parse("[kernels.\"6.12\".variants.\"a/b\"]\n").unwrap_err(),
+            @r#"kernels.toml:6: variant "a/b" of kernel 6.12: its id would be "6.12+a/b", which must be 1 to 64 of a-z A-Z 0-9 . _ + -"#);
+        let twice = "[kernels.\"6.12\".variants.v]\ncmdline = [\"x\"]\n[kernels.\"6.12+v\"]\nclass = \"6.7+\"\nsource.path.image = \"i\"\n";
+        insta::assert_snapshot!(parse(twice).unwrap_err(),
+            @r#"kernels.toml:8: kernel 6.12+v is defined twice: once as a variant of 6.12"#);
+    }
+}

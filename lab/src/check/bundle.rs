@@ -76,7 +76,7 @@ impl CheckPlan {
         timeout: Option<Duration>,
         cache: &Path,
     ) -> Result<Self, Error> {
-        let directory = tempfile::tempdir().map_err(Error::file("create", "a temporary directory"))?;
+        let directory = lab_guard::private::scratch("netkit-lab-")?;
         let bundles = Bundles { directory };
         let mut files = Vec::new();
         let place = |name: &str| PathBuf::from(format!("{PLACE}/{name}"));

@@ -9,6 +9,7 @@ use super::{
     catalogue::checks,
     check::{CheckState, Fix, Purpose, SetupCheck},
     host::Host,
+    private,
 };
 
 /// One line of the report.
@@ -38,8 +39,8 @@ impl SetupFinding {
                     Fix::Packages { set: Some(_), .. } if host.on_debian() => host.setup().into(),
                     Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
                     Fix::Packages { .. } => host.distribution.advice(&absent),
-                    Fix::VirtmeNg | Fix::BpfLinker => host.setup().into(),
-                    Fix::TestTools | Fix::CargoDeny | Fix::Unpack(_) => "make setup-tests".into(),
+                    Fix::TestTools | Fix::CargoDeny | Fix::Unpack(&private::SUITES) => "make setup-tests".into(),
+                    Fix::VirtmeNg | Fix::BpfLinker | Fix::Unpack(_) => host.setup().into(),
                     Fix::ByHand => check.why.into(),
                 };
                 finding("missing", absent.join(", "), Some(fix))

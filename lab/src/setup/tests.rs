@@ -157,7 +157,9 @@ fn what_is_in_the_cache_is_not_missing() {
         host.packages.remove(name);
     }
     let versions = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "2-1".to_owned())).collect();
-    host.private = [("shell", versions(&["kmod", "file"])), ("bpf", versions(&["rustc-web"]))].into();
+    host.private =
+        [("shell", versions(&["kmod", "file"])), ("bpf", versions(&["rustc-web"])), ("passt", versions(&["passt"]))]
+            .into();
     assert_eq!(SetupPlan::of(&host, Purpose::Runs, InstallPlace::Cache).unwrap().steps, []);
     let report = SetupReport::of(&host, Purpose::Runs);
     let found = |name| report.findings.iter().find(|finding| finding.name == name).unwrap().found.clone();
@@ -244,9 +246,10 @@ fn the_doctor_names_a_fix_for_each_finding() {
                             why: boots the guests
                             fix: make setup
     ok       bpf-linker     0.13.0 (/cache/tools/bin/bpf-linker)
+    ok       passt          passt, in the cache
     ok       KVM            /dev/kvm can create virtual machines; the next run tests whether a guest boots with KVM
 
-    3 of 13 checks failed; `make setup` fixes what it can.
+    3 of 14 checks failed; `make setup` fixes what it can.
     ");
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["findings"][3]["fix"], "make setup");

@@ -67,7 +67,7 @@ pub struct Pasta {
 
 impl PastaOptions {
     fn words(&self, pid: &Path) -> Vec<String> {
-        let mut words: Vec<String> = ["--foreground", "--quiet", "--fd", "3"].map(str::to_owned).to_vec();
+        let mut words: Vec<String> = ["--foreground", "--quiet", "--fd", "0"].map(str::to_owned).to_vec();
         let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
         add("--pid", pid.display().to_string());
         for ((guest, prefix), host) in GUEST.into_iter().zip(HOST) {
@@ -100,10 +100,8 @@ impl PastaOptions {
         let (pid, told) = (dir.path().join("pid"), dir.path().join("told"));
         let file = File::create(&told).map_err(WorldError::io(&told))?;
         let failed = |problem: String| WorldError::Passt { passt: self.passt.clone(), problem };
-        // The shell makes the connection descriptor 3, of this process alone.
-        let child = Command::new("/bin/sh")
-            .args(["-c", "exec \"$@\" 3<&0 </dev/null", "passt"])
-            .arg(&self.passt)
+        // The machine's connection is its standard input, which no other process that is started meanwhile can inherit.
+        let child = Command::new(&self.passt)
             .args(self.words(&pid))
             .stdin(OwnedFd::from(machine))
             .stdout(Stdio::null())
@@ -166,9 +164,9 @@ mod tests {
         };
         let error = connect("echo 'Failed to bind port 8080' >&2; exit 1").unwrap_err().to_string();
         assert!(error.contains("exit status: 1: Failed to bind port 8080"), "{error}");
-        // Ready once it has written its number, with the machine's connection as descriptor 3 and each port of both families.
-        let ready = "test -S /proc/self/fd/3 && case \"$*\" in *'--udp-ports ::1/8080:80'*) ;; *) exit 2;; esac; \
-                     while test $# -gt 0; do case $1 in --pid) echo $$ >$2;; esac; shift; done; sleep 60 & wait";
+        // Ready once it has written its number, with the machine's connection as its input and each port of both families.
+        let ready = "test -S /proc/self/fd/0 && case \"$*\" in *'--udp-ports ::1/8080:80'*) ;; *) exit 2;; esac; \
+                     while test $# -gt 0; do case $1 in --pid) echo $$ >$2;; esac; shift; done; exec sleep 60";
         drop(connect(ready).unwrap());
     }
 }

@@ -12,7 +12,7 @@ mod services;
 mod share;
 
 pub use error::MountError;
-pub use linux::{hostname, name_guest};
+pub use linux::{hostname, name_guest, settle_once};
 
 use inside::InRoot;
 use lab_protocol::{

@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign faults hostile fuzz shards lint-ci check dist install clean
+.PHONY: help lab lab-run mutants witness plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -20,6 +20,9 @@ lab-run: setup ## Run every case on every default kernel (ARGS="--kernel 6.12" n
 
 mutants: setup ## Inject deliberate faults into the programs, and show which case notices each
 	@$(LAB) mutants $(ARGS)
+
+witness: setup ## Run the whole suite under the witness on four kernels, its faults, and what attaches in large numbers
+	@$(TEST) -p lab --test witness --test witness_suite -- --ignored $(ARGS)
 
 plants: setup-builds ## Boot a kernel with each of its deliberate faults, and show which case notices it (builds a kernel)
 	@$(LAB) kernels plant $(ARGS)

@@ -188,3 +188,91 @@ fn kernels_that_treat_a_program_differently_come_first() {
     let line = "differs: minimal of attach on v0 (veth) in guest: 6.1: clsact/ingress by filter";
     has(&told, &[line, "6.12, 6.17: tcx/ingress by link"]);
 }
+
+/// What changes the kernel between marks is told at the mark, by the kernel's own words.
+#[test]
+fn marks_tell_what_changed_and_an_account_what_it_cost() {
+    let script = "\"$LAB_MARK\" ready; attach link tcx/ingress v0 pin /sys/fs/bpf/one; \"$LAB_MARK\" attached; \
+                  attach netkit p0 drop netkit p7 drop; \
+                  \"$LAB_MARK\" devices; rm /sys/fs/bpf/one; \"$LAB_MARK\" end; \"$LAB_MARK\"; \
+                  setpriv --reuid 1000 --clear-groups \"$LAB_MARK\" other; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
+    let ran = watched("6.12", &[], script);
+    let told = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{told}");
+    has(&told, &["mark ready (+", "+ device v0 (veth, up) in guest"]);
+    has(&told, &["mark attached (+", "+ tcx/ingress of v0 in guest: program minimal (id ", ", link "]);
+    has(&told, &["mark attached (+", "+ pin /sys/fs/bpf/one"]);
+    has(&told, &["mark devices (+", "+ device p0 (netkit nk-l3, up, primary, policy drop"]);
+    has(&told, &["mark devices (+", "- device p0 (netkit nk-l3, up, primary, policy pass"]);
+    has(&told, &["mark devices (+", "+ device p7 (netkit nk-l2, down, primary, policy drop, peer policy pass"]);
+    has(&told, &["netkit device p0 in guest made: without settings, by ip ("]);
+    has(&told, &["netkit device p0 in guest changed: policy blackhole, by attach ("]);
+    has(&told, &["netkit device p7 in guest made: policy blackhole, mode l2, by attach ("]);
+    has(&told, &["mark other (+", "- pin /sys/fs/bpf/one"]);
+    has(&told, &["mark other (+", "- tcx/ingress of v0 in guest: program minimal"]);
+    has(&told, &["mark end (+"]);
+    has(&told, &["`end` is the mark at the end of the command: choose another name"]);
+    has(&told, &["mark: one name is wanted: /run/lab/mark NAME"]);
+    has(&told, &["used ", " s of processor time and at most ", " MiB of memory"]);
+    let here = Command::new(LAB).args(["mark", "here"]).output().unwrap();
+    assert_eq!(here.status.code(), Some(2), "{}", text(&here.stderr));
+    has(&text(&here.stderr), &["lab mark is for commands that `lab exec` runs"]);
+}
+
+/// `make witness`.
+#[test]
+#[ignore = "10,000 attachments on three kernels"]
+fn ten_thousand_attachments_are_all_told() {
+    for (kernel, hook) in [("6.1", "clsact/ingress"), ("6.12", "tcx/ingress"), ("6.17", "tcx/egress")] {
+        let ran = watched(kernel, &["--forbid-leaks"], &format!("attach cycle 10000 {hook} v0"));
+        let told = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(0), "{kernel}: {told}");
+        has(&told, &[hook, "of v0 (veth) in guest", "attached 10000 ×, detached 10000 ×"]);
+        assert!(with(&told, &["gap:"]).is_empty(), "{kernel}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "memory pressure on two kernels"]
+fn memory_pressure_hides_no_attachment() {
+    for kernel in ["6.12", "6.17"] {
+        let script = "tail /dev/zero & attach cycle 300 tcx/ingress v0 cycle 300 clsact/egress v0; wait; true";
+        let ran = watched(kernel, &["--forbid-leaks"], script);
+        let told = text(&ran.stderr);
+        // The kernel's complaint is the verdict; what was attached is told nevertheless.
+        assert_eq!(ran.status.code(), Some(1), "{kernel}: {told}");
+        has(&told, &["invoked oom-killer"]);
+        has(&told, &["tcx/ingress of v0", "attached 300 ×, detached 300 ×"]);
+        has(&told, &["clsact/egress of v0", "attached 300 ×, detached 300 ×"]);
+        has(&told, &["the kernel killed 1 processes for want of memory"]);
+        assert!(with(&told, &["gap:"]).is_empty(), "{kernel}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "user namespaces, and programs that are gone at once"]
+fn who_attaches_from_a_user_namespace_and_is_gone_is_told() {
+    for kernel in ["6.12", "6.17"] {
+        let script = "attach userns d0; attach link tcx/egress v1 send 192.0.2.9 close";
+        let ran = watched(kernel, &["--forbid-leaks"], script);
+        let told = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(0), "{kernel}: {told}");
+        has(&told, &["tcx/ingress of d0 (veth) in net:[", "refused 1 × EPERM"]);
+        has(&told, &["clsact/ingress of d0 (veth) in net:[", "by filter", "attached 1 ×, detached 1 ×"]);
+        // Its name and its runs, although nobody could ask for them any more.
+        has(&told, &["tcx/egress of v1 (veth)", "program minimal (id ", "attached 1 ×, detached 1 ×, ran 1 ×"]);
+        assert!(with(&told, &["gap:"]).is_empty(), "{kernel}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "500 network namespaces"]
+fn what_goes_beyond_the_accounts_rows_is_counted() {
+    let script = "i=0; while [ $i -lt 500 ]; do ip netns add n$i; ip netns exec n$i \"$0\" prog tcx/ingress lo; i=$((i+1)); done";
+    let script = format!("set -- ; {}", script.replace("\"$0\"", &format!("'{}'", loader().display())));
+    let ran = watched("6.12", &["--forbid-leaks"], &script);
+    let told = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{told}");
+    assert_eq!(with(&told, &["tcx/ingress of lo in net:[", "by prog", "attached 1 ×"]).len(), 256, "{told}");
+    has(&told, &["gap: 488 rows and leftovers are left out"]);
+}

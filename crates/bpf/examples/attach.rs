@@ -10,6 +10,9 @@
 //!     update                   another program for the last link
 //!     close                    gives up everything but pins and what the kernel keeps by itself
 //!     send ADDRESS             one UDP packet
+//!     netkit DEVICE POLICY     makes a netkit pair in L2 mode (pass, drop), or, where the device is there, changes its policy
+//!     userns DEVICE            loads a program, enters a user and a network namespace of its own, makes the device there, a
+//!                              veth, and attaches the program to it: as a filter, which it may, and as a link, which it may not
 //!
 //! A step that the kernel refuses is told, and the next one follows.
 
@@ -17,9 +20,25 @@ use lab_bpf::{
     BpfError, BpfLink, Mprog, TcDirection, TcFilter, TcOptions, attach_link, attach_prog, attach_tc, detach_prog,
     raw::{self, BPF_PROG_TYPE_SCHED_CLS, RawProgram},
 };
+use lab_netlink::{
+    NLM_F_CREATE, NLM_F_EXCL, Netlink,
+    route::{
+        RouteNetlinkMessage,
+        link::{InfoData, InfoKind, InfoNetkit, LinkAttribute, LinkInfo, LinkMessage, NetkitMode, NetkitPolicy},
+    },
+};
 use lab_protocol::Hook;
-use nix::net::if_::if_nametoindex;
-use std::{env, mem, net::UdpSocket, os::fd::AsFd, path::Path, process::ExitCode};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, unshare},
+};
+use std::{
+    env, fs, mem,
+    net::UdpSocket,
+    os::fd::AsFd,
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 #[derive(Default)]
 struct Held {
@@ -50,6 +69,8 @@ fn main() -> ExitCode {
                 socket.send_to(b"x", (&*word(), 9)).expect("a route");
                 Ok(())
             }
+            "netkit" => netkit(&word(), &word()),
+            "userns" => in_user_namespace(&mut held, &word()),
             other => panic!("no step `{other}`"),
         };
         if let Err(error) = told {
@@ -126,4 +147,29 @@ fn cycle(count: u32, hook: Hook, device: &str) -> Result<(), BpfError> {
 
 fn update(held: &mut Held) -> Result<(), BpfError> {
     held.links.last().expect("a link before `update`").update(&new()?, None)
+}
+
+fn in_user_namespace(held: &mut Held, device: &str) -> Result<(), BpfError> {
+    let program = new()?;
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).expect("namespaces");
+    fs::write("/proc/self/uid_map", "0 0 1").expect("a map of users");
+    let made = Command::new("ip").args(["link", "add", device, "type", "veth"]).status().expect("ip");
+    assert!(made.success(), "{device} can't be made");
+    let refused = attach_link(Hook::TcxIngress, index(device), &program, &Mprog::default());
+    println!("userns: {}", refused.expect_err("the kernel asks for capabilities of the first user namespace"));
+    held.filters.push(attach_tc(index(device), TcDirection::Ingress, &program, TcOptions::default())?);
+    Ok(())
+}
+
+fn netkit(device: &str, policy: &str) -> Result<(), BpfError> {
+    let policy = InfoNetkit::Policy(if policy == "drop" { NetkitPolicy::Drop } else { NetkitPolicy::Pass });
+    let is_new = if_nametoindex(device).is_err();
+    let data = if is_new { vec![InfoNetkit::Mode(NetkitMode::L2), policy] } else { vec![policy] };
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(device.to_owned()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Netkit), LinkInfo::Data(InfoData::Netkit(data))]),
+    ];
+    let flags = if is_new { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
+    Ok(Netlink::open()?.request(RouteNetlinkMessage::NewLink(message), flags)?)
 }

@@ -58,11 +58,12 @@ const fn of_module(hook: Hook) -> Hook {
 }
 
 /// Ends first, then the functions within, then the begins: nothing that is seen to begin lacks its end.
-const HOOKS: [Hook; 24] = [
+const HOOKS: [Hook; 26] = [
     required(hook("command_ends", "__sys_bpf", true, kind::COMMAND)),
     required(hook("request_ends", "tc_new_tfilter", true, kind::FILTER_NEW)),
     required(hook("request_ends", "tc_del_tfilter", true, kind::FILTER_DEL)),
     hook("request_ends", "tc_get_qdisc", true, kind::QDISC_DEL),
+    hook("request_ends", "rtnl_newlink", true, kind::LINK_NEW),
     hook("xdp_ends", "dev_change_xdp_fd", true, kind::XDP),
     hook("device_moved", "__dev_change_net_namespace", true, kind::DEVICE_MOVED),
     hook("program_found", "bpf_prog_get_type_dev", true, 0),
@@ -82,6 +83,7 @@ const HOOKS: [Hook; 24] = [
     required(hook("request_begins", "tc_new_tfilter", false, kind::FILTER_NEW)),
     required(hook("request_begins", "tc_del_tfilter", false, kind::FILTER_DEL)),
     hook("request_begins", "tc_get_qdisc", false, kind::QDISC_DEL),
+    hook("request_begins", "rtnl_newlink", false, kind::LINK_NEW),
     hook("xdp_begins", "dev_change_xdp_fd", false, kind::XDP),
 ];
 

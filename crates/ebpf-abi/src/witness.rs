@@ -37,6 +37,8 @@ pub mod kind {
     pub const XDP: u32 = 9;
     /// A device has come to another network namespace.
     pub const DEVICE_MOVED: u32 = 10;
+    /// `RTM_NEWLINK` has ended.
+    pub const LINK_NEW: u32 = 11;
 }
 
 /// Functions of the kernel that a command went through ([`WitnessEvent::entered`]).

@@ -198,6 +198,28 @@ impl fmt::Display for Leftover {
     }
 }
 
+/// A request for a netkit device, or for a change of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRow {
+    /// Name of the device.
+    pub name: String,
+    /// The network namespace of the process: the topology's name for it, or `net:[inode]`.
+    pub namespace: String,
+    /// Whether it is a new device.
+    pub is_new: bool,
+    /// What was asked for.
+    pub settings: String,
+    /// The kernel's refusal, by the name of the errno.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Name of the process.
+    pub process: String,
+    /// Its number, of the first such request.
+    pub pid: u32,
+    /// How often.
+    pub count: u64,
+}
+
 /// What changed in the kernel up to a mark, since the one before or the begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -254,6 +276,9 @@ pub struct Account {
     pub rows: Vec<AttachRow>,
     /// What is left.
     pub left: Vec<Leftover>,
+    /// Netkit devices that were made or changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceRow>,
     /// Events that the kernel had.
     pub events: u64,
     /// Events that were lost: what they would have told is not in the account.

@@ -3,7 +3,7 @@
 use lab_base::text;
 use lab_protocol::{
     AttachRequest, DeviceKind,
-    witness::{Account, AttachRow, Effects, Mark},
+    witness::{Account, AttachRow, DeviceRow, Effects, Mark},
 };
 use lab_record::{
     plan::{KernelFacts, required_attach},
@@ -20,6 +20,7 @@ const LINES: usize = 100;
 pub fn lines(account: &Account) -> Vec<String> {
     let mut out: Vec<String> = account.rows.iter().map(row).collect();
     out.extend(account.left.iter().map(|left| format!("left attached: {left}")));
+    out.extend(account.devices.iter().map(device_row));
     out.extend(account.marks.iter().flat_map(mark));
     out.extend(account.effects.iter().flat_map(effects));
     out.extend(gaps(account));
@@ -32,6 +33,18 @@ pub fn lines(account: &Account) -> Vec<String> {
     }));
     out.extend(account.sources.iter().map(|source| format!("source: {source}")));
     out.into_iter().map(|line| text::line(&line, WIDTH)).collect()
+}
+
+/// A netkit device that was made or changed.
+fn device_row(row: &DeviceRow) -> String {
+    let what = if row.is_new { "made" } else { "changed" };
+    let settings = if row.settings.is_empty() { "without settings" } else { &*row.settings };
+    let times = if row.count == 1 { String::new() } else { format!(", {} ×", row.count) };
+    let end = row.refused.as_ref().map_or_else(|| what.to_owned(), |errno| format!("not {what}, {errno}"));
+    format!(
+        "netkit device {} in {} {end}: {settings}, by {} ({}){times}",
+        row.name, row.namespace, row.process, row.pid
+    )
 }
 
 /// A mark: what changed since the one before.

@@ -54,6 +54,7 @@ impl Book {
             sources,
             rows: self.rows,
             left,
+            devices: self.devices,
             events: self.events,
             lost,
             omitted: self.omitted + omitted,

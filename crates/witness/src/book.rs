@@ -4,11 +4,12 @@ use crate::{
     decode::{AttachEvent, SeenDevice, SeenProgram, What},
     fault::WitnessFault,
     names::Hooked,
+    netkit,
     request::FilterRequest,
 };
 use lab_protocol::{
     AttachType,
-    witness::{AttachPlace, AttachRow, AttachWay, ROWS, errno_name},
+    witness::{AttachPlace, AttachRow, AttachWay, DeviceRow, ROWS, errno_name},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -61,6 +62,7 @@ pub(crate) struct Alive {
 #[derive(Debug, Default)]
 pub struct Book {
     pub(crate) rows: Vec<AttachRow>,
+    pub(crate) devices: Vec<DeviceRow>,
     /// The device of each row.
     pub(crate) places: Vec<DeviceKey>,
     index: HashMap<RowKey, usize>,
@@ -181,6 +183,12 @@ impl Book {
                     for link in links {
                         self.end_link(link, true);
                     }
+                }
+            }
+            What::Netkit { request } => {
+                let namespace = self.namespace(event.target.netns);
+                if !netkit::enter(&mut self.devices, &event, &request, namespace) {
+                    self.omitted += 1;
                 }
             }
             What::DeviceMoved => {

@@ -2,6 +2,7 @@
 
 use crate::{
     names::{Hooked, hook_of, hook_of_link},
+    netkit::{self, NetkitRequest},
     request::{self, FilterRequest},
 };
 use lab_abi::witness::{
@@ -121,6 +122,11 @@ pub enum What {
     },
     /// The device of the last such end is in this network namespace now.
     DeviceMoved,
+    /// A netkit device was made or changed.
+    Netkit {
+        /// The request.
+        request: NetkitRequest,
+    },
     /// `IFLA_XDP`.
     Xdp {
         /// Whether a program was to be taken off.
@@ -188,6 +194,7 @@ impl AttachEvent {
             }
             (kind::QDISC_DEL, _) => What::QdiscDel { request: filter()? },
             (kind::DEVICE_GONE, _) => What::DeviceGone { for_good: went & entered::UNREGISTERING != 0 },
+            (kind::LINK_NEW, _) => What::Netkit { request: netkit::netkit(request, word(84) as usize)? },
             (kind::DEVICE_MOVED, _) => What::DeviceMoved,
             (kind::XDP, _) => What::Xdp { is_removal: command.cast_signed() < 0 },
             (kind::PROGRAM_LOADED, _) => What::Loaded,

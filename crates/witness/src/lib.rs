@@ -13,6 +13,7 @@ mod fault;
 #[cfg(test)]
 mod fuzz;
 mod names;
+mod netkit;
 mod request;
 mod standing;
 #[cfg(test)]

@@ -89,7 +89,7 @@ pub fn hook_of_parent(parent: u32, is_shared: bool) -> String {
 }
 
 /// Attributes, up to the first that ends early; the last one is cut where the bytes end.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_le_bytes(rest.get(..2)?.try_into().ok()?));

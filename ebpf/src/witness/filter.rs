@@ -1,4 +1,4 @@
-//! Requests of rtnetlink about filters, and XDP programs that are set by it.
+//! Requests of rtnetlink about filters and devices, and XDP programs that are set by it.
 
 use crate::{
     config::set,
@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use lab_abi::witness::{entered, kind};
 
-/// Behind `struct nlmsghdr`: `tcmsg.tcm_ifindex` (include/uapi/linux/rtnetlink.h).
+/// Behind `struct nlmsghdr`: `tcmsg.tcm_ifindex` and `ifinfomsg.ifi_index` (include/uapi/linux/rtnetlink.h).
 const IFINDEX: u64 = 16 + 4;
 /// `nlmsghdr.nlmsg_type`.
 const TYPE: u64 = 4;
@@ -19,7 +19,7 @@ const RTM_DELQDISC: u16 = 37;
 /// The largest errno that a pointer may stand for (`MAX_ERRNO`, include/linux/err.h).
 const MAX_ERRNO: u64 = 4095;
 
-/// `tc_new_tfilter(skb, n, extack)`, `tc_del_tfilter`, `tc_get_qdisc`.
+/// `tc_new_tfilter(skb, n, extack)`, `tc_del_tfilter`, `tc_get_qdisc`, `rtnl_newlink`.
 #[fentry]
 fn request_begins(ctx: FEntryContext) {
     let (skb, message) = (slot(&ctx, 0), slot(&ctx, 1));

@@ -195,6 +195,10 @@ impl OpenedProgram<'_> {
             Ok(published) => published,
             Err(error) => return errored(ErrorKind::NotStarted, error.to_string()),
         };
+        if program.world.is_some() {
+            // What the agent sets is none of the program's doing. The program's start tells why it can't be.
+            let _ = world::settle_once();
+        }
         let witnessed = program.witness.as_ref().map(|_| self.programs.witness.begin(runner, &nodes));
         let before = Before::now();
         let started = match start::start(program, node.as_ref()) {

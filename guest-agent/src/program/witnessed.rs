@@ -27,7 +27,7 @@ impl WitnessedCase {
 /// A program that is watched.
 pub enum Witnessed {
     /// By events.
-    Events(Watching),
+    Events(Box<Watching>),
     /// By what was attached before alone, and why.
     Lists(Vec<ListedAttachment>, String),
 }
@@ -54,7 +54,7 @@ impl WitnessSeat {
     /// Begins to watch.
     pub fn begin(&self, runner: &Runner, nodes: &[Netns]) -> Witnessed {
         self.with(runner, Whom::Others, |witness| match witness {
-            Ok(witness) => Witnessed::Events(witness.begin(nodes)),
+            Ok(witness) => Witnessed::Events(Box::new(witness.begin(nodes))),
             Err(reason) => Witnessed::Lists(standing(nodes), reason.clone()),
         })
     }

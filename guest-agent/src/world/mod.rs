@@ -13,7 +13,7 @@ mod share;
 mod uplink;
 
 pub use error::MountError;
-pub use linux::{hostname, name_guest};
+pub use linux::{hostname, name_guest, settle_once};
 pub use share::unmount as let_go;
 
 use inside::InRoot;

@@ -49,6 +49,11 @@ fn witness(account: &mut Account) {
         readings.differing.truncate(DIFFERENCES);
         readings.differing.iter_mut().for_each(|line| text::cap(line, MAX_TEXT));
     }
+    account.devices.truncate(ROWS);
+    for row in &mut account.devices {
+        let texts = [&mut row.name, &mut row.namespace, &mut row.settings, &mut row.process];
+        texts.into_iter().chain(&mut row.refused).for_each(|text| text::cap(text, MAX_TEXT));
+    }
     account.marks.truncate(MARKS);
     for mark in &mut account.marks {
         text::cap(&mut mark.name, MAX_NAME);

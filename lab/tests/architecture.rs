@@ -12,11 +12,12 @@ use std::{
 };
 
 /// The workspace crates that each crate may use.
-const ARROWS: [(&str, &[&str]); 22] = [
+const ARROWS: [(&str, &[&str]); 23] = [
     (
         "lab",
         &[
             "lab-base",
+            "lab-dialects",
             "lab-guard",
             "lab-image",
             "lab-kernel-store",
@@ -35,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 22] = [
     ("lab-base", &["lab-guard"]),
     ("lab-image", &["lab-base"]),
     ("lab-guard", &[]),
+    ("lab-dialects", &["lab-base"]),
     ("lab-fuzz", &[]),
     ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),
@@ -52,8 +54,8 @@ const ARROWS: [(&str, &[&str]); 22] = [
 ];
 
 /// The crates of the host runner.
-const HOST: [&str; 8] =
-    ["lab", "lab-base", "lab-record", "lab-kernel-store", "lab-relay", "lab-share", "lab-vm", "lab-report"];
+const HOST: [&str; 9] =
+    ["lab", "lab-base", "lab-dialects", "lab-record", "lab-kernel-store", "lab-relay", "lab-share", "lab-vm", "lab-report"];
 
 /// A crate of the workspace.
 struct Package {

@@ -38,6 +38,7 @@ pub mod cache;
 pub mod cli;
 pub mod error;
 pub mod exec;
+pub mod foreign;
 pub mod guests;
 pub mod lists;
 pub mod project;

@@ -145,7 +145,7 @@ fn path(area: &str, cell: &str) -> String {
 const fn status(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "PASS",
-        Outcome::Skipped { .. } => "SKIP",
+        Outcome::Skipped { .. } | Outcome::SkippedItself { .. } => "SKIP",
         Outcome::Failed { .. } | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => "FAIL",
         Outcome::Errored { kind: ErrorKind::Agent, .. } => "ERROR",
         Outcome::Errored { .. } | Outcome::NotRun { .. } => "MISS",

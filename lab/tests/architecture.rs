@@ -54,8 +54,17 @@ const ARROWS: [(&str, &[&str]); 23] = [
 ];
 
 /// The crates of the host runner.
-const HOST: [&str; 9] =
-    ["lab", "lab-base", "lab-dialects", "lab-record", "lab-kernel-store", "lab-relay", "lab-share", "lab-vm", "lab-report"];
+const HOST: [&str; 9] = [
+    "lab",
+    "lab-base",
+    "lab-dialects",
+    "lab-record",
+    "lab-kernel-store",
+    "lab-relay",
+    "lab-share",
+    "lab-vm",
+    "lab-report",
+];
 
 /// A crate of the workspace.
 struct Package {

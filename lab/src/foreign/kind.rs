@@ -132,10 +132,12 @@ fn program_words(argv: &[Raw]) -> usize {
 
 /// A regular expression that matches this text only, for Go and CMake alike.
 fn escaped(text: &str) -> String {
-    text.chars().flat_map(|c| {
-        let special = r"\.+*?()|[]{}^$".contains(c).then_some('\\');
-        special.into_iter().chain([c])
-    }).collect()
+    text.chars()
+        .flat_map(|c| {
+            let special = r"\.+*?()|[]{}^$".contains(c).then_some('\\');
+            special.into_iter().chain([c])
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -20,10 +20,14 @@ const MAX_LIST: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// The command that lists them could not be started.
-    #[error("cannot list the tests: {command}: {error}; where it does not run on this host, give their names with --tests FILE")]
+    #[error(
+        "cannot list the tests: {command}: {error}; where it does not run on this host, give their names with --tests FILE"
+    )]
     Start { command: String, error: std::io::Error },
     /// It failed.
-    #[error("cannot list the tests: {command} ended with {end}{said}; where it does not run on this host, give their names with --tests FILE")]
+    #[error(
+        "cannot list the tests: {command} ended with {end}{said}; where it does not run on this host, give their names with --tests FILE"
+    )]
     Failed { command: String, end: String, said: String },
     /// It printed no test.
     #[error("{0} lists no test")]
@@ -39,7 +43,8 @@ pub enum ListError {
 /// Asks a suite for its tests.
 pub(super) fn ask(kind: SuiteKind, argv: &[Raw], cwd: &Path) -> Result<Option<Vec<ListedTest>>, ListError> {
     let Some((words, listing)) = kind.listing(argv) else { return Ok(None) };
-    let shown = text::line(&words.iter().map(|word| text::shell_quote(&word.shown())).collect::<Vec<_>>().join(" "), 300);
+    let shown =
+        text::line(&words.iter().map(|word| text::shell_quote(&word.shown())).collect::<Vec<_>>().join(" "), 300);
     let start = |error| ListError::Start { command: shown.clone(), error };
     let mut child = Command::new(OsStr::from_bytes(words[0].as_bytes()))
         .args(words[1..].iter().map(|word| OsStr::from_bytes(word.as_bytes())))

@@ -61,9 +61,7 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
     let kind = request.kind;
     let suite = request.name.map_or_else(|| suite_name(request), str::to_owned);
     let units = match kind {
-        SuiteKind::Kselftest => {
-            list::selftests(request.argv, request.cwd)?.into_iter().map(of_selftest).collect()
-        }
+        SuiteKind::Kselftest => list::selftests(request.argv, request.cwd)?.into_iter().map(of_selftest).collect(),
         _ => {
             let listed = match request.tests {
                 Some(path) => Some(list::named(path)?),

@@ -104,7 +104,12 @@ pub fn differences(record: &RunRecord, directory: &Path) -> String {
 fn reason(verdict: &Verdict) -> String {
     let mut reason = verdict.outcome.message();
     if let Some(first) = verdict.earlier.first() {
-        reason = format!("{} attempts; the first {}: {}", verdict.earlier.len() + 1, first.outcome.word(), first.outcome.message());
+        reason = format!(
+            "{} attempts; the first {}: {}",
+            verdict.earlier.len() + 1,
+            first.outcome.word(),
+            first.outcome.message()
+        );
     }
     if let Some(splat) = verdict.splats.first() {
         reason = format!("{reason} {}", splat.line());

@@ -23,7 +23,8 @@ impl KernelRun<'_> {
     pub(super) fn adopt(&self, guest: u32, parent: &CellId) {
         let mut attempts = self.progress().children.remove(parent).unwrap_or_default();
         // The order of the last attempt, then what only earlier ones reported.
-        let names: Vec<CellId> = attempts.iter().rev().flat_map(|(_, all)| all.iter().map(|it| it.info.id.clone())).collect();
+        let names: Vec<CellId> =
+            attempts.iter().rev().flat_map(|(_, all)| all.iter().map(|it| it.info.id.clone())).collect();
         let mut seen = BTreeSet::new();
         for id in names.into_iter().filter(|id| seen.insert(id.clone())) {
             if self.plan.info(&id).is_some() {
@@ -39,7 +40,8 @@ impl KernelRun<'_> {
             let earlier = told.into_iter().map(|(number, child)| (number, child.verdict()));
             let earlier = earlier.filter(|(_, verdict)| verdict.standing().is_bad()).collect();
             let info = Box::new(last.info.clone());
-            let mut verdict = judge::judge(&self.kernel.facts, last.verdict(), earlier, self.lists, self.retries.on_flaky);
+            let mut verdict =
+                judge::judge(&self.kernel.facts, last.verdict(), earlier, self.lists, self.retries.on_flaky);
             // The suite's own list of known failures stands where the project's says nothing.
             last.excuse(&mut verdict);
             (self.emit)(Event::CellAdopted { kernel: self.id(), parent: parent.clone(), info });

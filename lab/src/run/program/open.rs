@@ -1,11 +1,11 @@
 //! The host's side of one program in one guest.
 
 use super::{
-    suite::{Child, SuiteReading},
     keep::{KEPT, Keep},
     sink::{OutputSink, Prefix},
     source::Next,
     streams::Streams,
+    suite::{Child, SuiteReading},
 };
 use crate::run::evidence;
 use lab_base::interrupt::{Interrupt, Relay};

@@ -1,9 +1,9 @@
 //! The streams of this process, for the programs of a run.
 
 use super::{
-    suite::SuiteCells,
     sink::{OutputSink, Prefix, SinkTarget},
     source::{InputSource, Next},
+    suite::SuiteCells,
 };
 use crate::shell::terminal::{Keyboard, RawMode, Screen, Shown};
 use lab_base::lock::lock;

@@ -85,7 +85,8 @@ pub struct Child {
 impl Child {
     fn new(cell: &SuiteCell, parent: &CellInfo, result: &TestResult) -> Self {
         let id = cell.id(&result.path);
-        let message = if result.reason.is_empty() { "the suite gives no reason".to_owned() } else { result.reason.clone() };
+        let message =
+            if result.reason.is_empty() { "the suite gives no reason".to_owned() } else { result.reason.clone() };
         let outcome = match result.mark {
             Mark::Passed | Mark::UnexpectedPass => Outcome::Passed,
             Mark::Failed | Mark::ExpectedFailure => Outcome::Failed { kind: FailureKind::Check, message },
@@ -132,7 +133,8 @@ impl Child {
         let is_failure = matches!(verdict.outcome, Outcome::Failed { .. });
         if let Some(reason) = self.expected.as_ref().filter(|_| is_failure && verdict.known.is_none()) {
             let reason = format!("the suite expects it to fail: {reason}");
-            verdict.known = Some(Excuse { reason: reason.trim_end_matches([':', ' ']).to_owned(), link: None, expires: None });
+            verdict.known =
+                Some(Excuse { reason: reason.trim_end_matches([':', ' ']).to_owned(), link: None, expires: None });
         }
     }
 }

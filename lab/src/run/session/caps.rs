@@ -94,7 +94,10 @@ pub fn report(report: &mut CellReport) {
     }
     match &mut report.outcome {
         Outcome::Passed => {}
-        Outcome::Failed { message, .. } | Outcome::Errored { message, .. } | Outcome::NotRun { message } | Outcome::SkippedItself { message } => {
+        Outcome::Failed { message, .. }
+        | Outcome::Errored { message, .. }
+        | Outcome::NotRun { message }
+        | Outcome::SkippedItself { message } => {
             text::cap(message, MAX_TEXT);
         }
         Outcome::Skipped { reason } => text::cap(&mut reason.detail, MAX_TEXT),

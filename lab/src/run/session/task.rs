@@ -1,6 +1,11 @@
 //! Tasks of a guest, messages from it, and how it ends.
 
-use crate::run::{common::Serve, program::{OpenStreams, suite::Child}, timing::Timing, visitor::Visitor};
+use crate::run::{
+    common::Serve,
+    program::{OpenStreams, suite::Child},
+    timing::Timing,
+    visitor::Visitor,
+};
 use lab_base::interrupt::Interrupt;
 use lab_guard::Inside;
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellJob, CellReport, ErrorKind, KernelVersion};

@@ -3,6 +3,8 @@
 use lab_base::text;
 use std::{collections::BTreeMap, time::Duration};
 
+/// Name of the result of a program that skips itself as a whole, where the dialect has no name for it.
+pub const ALL: &str = "all";
 /// Most results of one program.
 pub const MAX_RESULTS: usize = 20_000;
 /// Most faults that are kept.

@@ -1,6 +1,6 @@
 //! The outcome of a whole program: what it reported, held against how it ended. Neither is believed alone.
 
-use crate::{Account, Dialect, Mark, TestResult};
+use crate::{Account, Dialect, Mark, TestResult, account::ALL};
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,9 @@ pub fn conclude(dialect: Dialect, account: &Account, end: End) -> Conclusion {
         number => format!("{number} tests"),
     };
     let told = |result: &TestResult| {
+        if result.path == [ALL] && !result.reason.is_empty() {
+            return result.reason.clone();
+        }
         let reason = if result.reason.is_empty() { String::new() } else { format!(": {}", result.reason) };
         format!("{}{reason}", result.full_name(separator))
     };

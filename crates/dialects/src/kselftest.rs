@@ -3,7 +3,7 @@
 
 use crate::{
     Account, Mark, TestResult,
-    account::{MAX_RESULTS, Printed, name},
+    account::{ALL, MAX_RESULTS, Printed, name},
     ktap::Ktap,
     reading::ReadLines,
 };
@@ -61,10 +61,18 @@ impl ReadLines for Kselftest {
         match &mut self.ktap {
             Some(ktap) => ktap.end(account),
             None => {
+                // `SKIP: why` alone is about the whole script.
+                if let [only] = &*self.results
+                    && only.mark == Mark::Skipped
+                    && only.reason.is_empty()
+                {
+                    self.skipped = only.full_name(" ");
+                    self.results.clear();
+                }
                 std::mem::take(&mut self.results).into_iter().for_each(|result| account.push(result));
                 if account.results.is_empty() && !self.skipped.is_empty() {
                     let said = std::mem::take(&mut self.skipped);
-                    account.push(TestResult::new(["all"], Mark::Skipped).because(&said));
+                    account.push(TestResult::new([ALL], Mark::Skipped).because(&said));
                 }
             }
         }

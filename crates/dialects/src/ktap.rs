@@ -4,7 +4,7 @@
 
 use crate::{
     Account, Mark, TestResult,
-    account::{MAX_DEPTH, MAX_RESULTS, Printed, name},
+    account::{ALL, MAX_DEPTH, MAX_RESULTS, Printed, name},
     reading::ReadLines,
 };
 use std::collections::BTreeSet;
@@ -80,7 +80,7 @@ impl ReadLines for Ktap {
                     level.plan = Some(count);
                 }
                 if let (Some(reason), 0, 0) = (skipped, count, indent) {
-                    account.push(TestResult::new(["all"], Mark::Skipped).because(reason));
+                    account.push(TestResult::new([ALL], Mark::Skipped).because(reason));
                 }
             }
             Line::Test { ok, number, name: said, directive } => {

@@ -24,7 +24,7 @@ mod test_progs;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, Mark, TestResult, name};
+pub use account::{ALL, Account, Mark, TestResult, name};
 pub use conclude::{Conclusion, End, conclude};
 pub use dialect::Dialect;
 pub use list::{ListedTest, Listing};

@@ -482,7 +482,7 @@ fn a_skip_keeps_its_reason() {
     let told = conclude(Dialect::Kselftest, &account, End::Exited(4));
     assert_eq!(told, Conclusion::Skipped("iproute2 too old, missing fdb flush support".to_owned()));
     let account = read(Dialect::Ktap, "TAP version 13\n1..0 # SKIP no device\n");
-    assert_eq!(conclude(Dialect::Ktap, &account, End::Exited(0)), Conclusion::Skipped("all: no device".to_owned()));
+    assert_eq!(conclude(Dialect::Ktap, &account, End::Exited(0)), Conclusion::Skipped("no device".to_owned()));
     let account = read(Dialect::Kselftest, "\u{1b}[32mTEST: green\u{1b}[0m    [ \u{1b}[32mOK\u{1b}[0m ]\r\n");
     assert_eq!(brief(&account), ["pass green"]);
 }

@@ -2,7 +2,7 @@
 //! and the program's end.
 
 use lab_base::text;
-use lab_dialects::{Account, Conclusion, Dialect, End, Mark, Reading, TestResult, conclude};
+use lab_dialects::{ALL, Account, Conclusion, Dialect, End, Mark, Reading, TestResult, conclude};
 use lab_protocol::{
     CellId, CellInfo, CellReport, ErrorKind, FailureKind, Outcome, Raw, Work, cell::NO_DEADLINE, work::HowEnded,
 };
@@ -161,17 +161,15 @@ impl<'a> SuiteReading<'a> {
     /// The program has ended, or its guest was lost. Sets the outcome of its report, and gives the other tests.
     pub fn close(self, report: Option<&mut CellReport>) -> Vec<Child> {
         let Self { cell, info, reading } = self;
-        let mut account = reading.end();
+        let account = reading.end();
         let is_lost = report.is_none();
-        if cell.dialect == Dialect::Ktap || cell.dialect == Dialect::Kselftest {
-            // The test as a whole, which these dialects have no name for.
-            account.results.retain(|result| result.path != ["all"] || result.mark != Mark::Skipped || report.is_none());
-        }
         let missing = missing(cell, &account, is_lost);
         if let Some(report) = report {
             outcome(cell, &account, &missing, report);
         }
         let mut account_results = account.results;
+        // A skip of the whole is the cell's own.
+        account_results.retain(|result| result.path != [ALL] || result.mark != Mark::Skipped);
         if !cell.own.is_empty() {
             account_results.retain(|result| result.path != cell.own);
         }

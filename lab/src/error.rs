@@ -57,6 +57,9 @@ pub enum Error {
     /// What a program is to see of files can't be served.
     #[error(transparent)]
     World(#[from] crate::world::WorldError),
+    /// The tests of a suite can't be listed.
+    #[error(transparent)]
+    Suite(#[from] crate::foreign::ListError),
     /// Setting up the host failed.
     #[error(transparent)]
     Setup(#[from] crate::setup::SetupError),
@@ -108,6 +111,7 @@ impl Error {
             | Self::Part(_)
             | Self::Name(_)
             | Self::World(_)
+            | Self::Suite(_)
             | Self::Cache(NoCacheDir::Unusable { .. })
             | Self::Setup(SetupError::Cache(NoCacheDir::Unusable { .. }))
             | Self::Usage(_) => Exit::Usage,

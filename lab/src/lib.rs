@@ -39,6 +39,7 @@ pub mod check;
 pub mod cli;
 pub mod error;
 pub mod exec;
+pub mod foreign;
 pub mod guests;
 pub mod lists;
 pub mod project;

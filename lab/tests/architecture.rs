@@ -12,7 +12,7 @@ use std::{
 };
 
 /// The workspace crates that each crate may use.
-const ARROWS: [(&str, &[&str]); 24] = [
+const ARROWS: [(&str, &[&str]); 25] = [
     (
         "lab",
         &[
@@ -36,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("lab-base", &["lab-guard"]),
     ("lab-image", &["lab-base"]),
     ("lab-guard", &[]),
+    ("lab-dialects", &["lab-base"]),
     ("lab-fuzz", &[]),
     ("hostile-agent", &["lab-protocol"]),
     ("lab-protocol", &[]),

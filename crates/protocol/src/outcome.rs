@@ -27,6 +27,11 @@ pub enum Outcome {
         /// The missing capability, and the version that has it.
         reason: SkipReason,
     },
+    /// The program skipped itself, by its own suite's rules. Only the host says so, of a program whose output it reads.
+    SkippedItself {
+        /// One line that says why; may be empty.
+        message: String,
+    },
     /// The cell has no result.
     Errored {
         /// Kind of error.
@@ -47,7 +52,7 @@ impl Outcome {
         match self {
             Self::Passed => "passed",
             Self::Failed { .. } => "failed",
-            Self::Skipped { .. } => "skipped",
+            Self::Skipped { .. } | Self::SkippedItself { .. } => "skipped",
             Self::Errored { .. } => "errored",
             Self::NotRun { .. } => "not-run",
         }
@@ -60,7 +65,7 @@ impl Outcome {
             Self::Failed { kind, message } => format!("{kind}: {message}"),
             Self::Skipped { reason } => reason.to_string(),
             Self::Errored { kind, message } => format!("{kind}: {message}"),
-            Self::NotRun { message } => message.clone(),
+            Self::NotRun { message } | Self::SkippedItself { message } => message.clone(),
         }
     }
 }
@@ -130,6 +135,8 @@ pub enum ErrorKind {
     Agent,
     /// A program could not be started: it is not there, or can't be executed.
     NotStarted,
+    /// A test of a suite was planned, or began, and never reported.
+    NoResult,
     /// The host could not do its part: no QEMU, no image, no space.
     Host,
     /// The run was interrupted.
@@ -147,6 +154,7 @@ impl fmt::Display for ErrorKind {
             Self::GuestLost => "guest-lost",
             Self::Agent => "agent",
             Self::NotStarted => "not-started",
+            Self::NoResult => "no-result",
             Self::Host => "host",
             Self::Interrupted => "interrupted",
             Self::OverBudget => "over-budget",

@@ -12,7 +12,7 @@ use crate::{
     verdict::Verdict,
 };
 use lab_guard::{Id, Inside};
-use lab_protocol::{CapabilityReport, CellId, ErrorKind, KernelVersion, Raw, drawing::TopologyInfo};
+use lab_protocol::{CapabilityReport, CellId, CellInfo, ErrorKind, KernelVersion, Raw, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
 
 /// An event with its time.
@@ -259,6 +259,7 @@ impl Event {
             | Self::Topologies { .. }
             | Self::KernelStarted { .. }
             | Self::Note { .. }
+            | Self::CellAdopted { .. }
             | Self::KernelFinished { .. }
             | Self::RunFinished { .. } => None,
         }
@@ -339,6 +340,15 @@ pub enum Event {
         guest: u32,
         /// The verdict.
         verdict: Box<Verdict>,
+    },
+    /// A test that only showed up while a cell of another suite ran. It has a verdict of its own, which comes next.
+    CellAdopted {
+        /// Kernel id.
+        kernel: Id,
+        /// The cell that reported it.
+        parent: CellId,
+        /// What is known of it.
+        info: Box<CellInfo>,
     },
     /// An attempt at a cell did not pass, and the cell will be repeated in a fresh guest.
     CellRetried {

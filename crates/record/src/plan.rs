@@ -132,6 +132,9 @@ pub struct PlannedKernel {
     pub cells: Vec<PlannedCell>,
 }
 
+/// [`CellInfo::topology`] of a cell that another one reported.
+pub const ADOPTED: &str = "reported";
+
 /// All cells that will run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -171,6 +174,24 @@ impl Plan {
             let twice = kernel.cells.iter().find(|cell| !cells.insert(&cell.id));
             twice.map(|cell| format!("{:?} on kernel {}", cell.id.as_str(), kernel.facts.id))
         })
+    }
+
+    /// Adds a cell that another one reported on a kernel, behind that and what it reported before.
+    pub fn adopt(&mut self, kernel: &Id, parent: &CellId, info: CellInfo) {
+        let Some(planned) = self.kernels.iter_mut().find(|planned| planned.facts.id == *kernel) else { return };
+        let id = info.id.clone();
+        if planned.cells.iter().any(|cell| cell.id == id) {
+            return;
+        }
+        // What a cell reported stands directly behind it.
+        let at = planned.cells.iter().position(|cell| cell.id == *parent).map_or(planned.cells.len(), |at| at + 1);
+        let adopted = |cell: &&PlannedCell| is_adopted(self.cells.iter().find(|info| info.id == cell.id));
+        let behind = planned.cells[at..].iter().take_while(adopted).count();
+        let cell = PlannedCell { id, required: None, expectation: Expectation::Run };
+        planned.cells.insert(at + behind, cell);
+        if self.info(&info.id).is_none() {
+            self.cells.push(info);
+        }
     }
 
     /// The agent's listing of a cell.
@@ -225,6 +246,11 @@ impl PlannedKernel {
     pub fn cell(&self, id: &CellId) -> Option<&PlannedCell> {
         self.cells.iter().find(|cell| cell.id == *id)
     }
+}
+
+/// Whether another cell reported it: its own work is none.
+fn is_adopted(info: Option<&CellInfo>) -> bool {
+    info.is_some_and(|info| info.topology == ADOPTED)
 }
 
 fn plan_cell(facts: &KernelFacts, info: &CellInfo) -> PlannedCell {

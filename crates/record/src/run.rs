@@ -134,6 +134,11 @@ impl RunRecord {
                 record.guests.entry(guest).or_default().came_up = true;
             }
             Event::CellFinished { kernel, verdict, .. } => self.judged(&kernel, verdict),
+            Event::CellAdopted { kernel, parent, info } => {
+                if let Some(run) = self.info.as_mut() {
+                    run.plan.adopt(&kernel, &parent, *info);
+                }
+            }
             // This is the cell's verdict until the cell is repeated, or if it never is.
             Event::CellRetried { kernel, guest, verdict } => {
                 let earlier = self.kernel(&kernel).attempts.entry(verdict.report.cell.clone()).or_default();

@@ -126,7 +126,7 @@ impl Verdict {
         match &self.outcome {
             Outcome::Passed if !self.earlier.is_empty() => Standing::Flaky,
             Outcome::Passed => Standing::Passed,
-            Outcome::Skipped { .. } => Standing::Skipped,
+            Outcome::Skipped { .. } | Outcome::SkippedItself { .. } => Standing::Skipped,
             Outcome::NotRun { .. } => Standing::NotRun,
             Outcome::Failed { .. } | Outcome::Errored { .. } if self.known.is_some() => Standing::Known,
             Outcome::Failed { .. } => Standing::Failed,

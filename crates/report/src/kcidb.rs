@@ -138,6 +138,13 @@ fn path(area: &str, cell: &str) -> String {
         text.chars().map(plain).collect()
     };
     let words = cell.split(['[', ',', ']']).filter(|word| !word.is_empty());
+    if area == "kselftest" || area.starts_with("kselftest.") {
+        // KernelCI has the selftests in a tree of their own: kselftest.net.fib_tests_sh.
+        let folder = area.split('.').skip(1).collect::<Vec<_>>().join("/");
+        let test = cell.strip_prefix(&*folder).unwrap_or(cell);
+        let words = test.split(['[', ',', ']', '/']).flat_map(|word| word.split("::")).filter(|word| !word.is_empty());
+        return area.split('.').chain(words).map(word).collect::<Vec<_>>().join(".");
+    }
     ["netkit-lab", area].into_iter().chain(words).map(word).collect::<Vec<_>>().join(".")
 }
 
@@ -145,7 +152,7 @@ fn path(area: &str, cell: &str) -> String {
 const fn status(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Passed => "PASS",
-        Outcome::Skipped { .. } => "SKIP",
+        Outcome::Skipped { .. } | Outcome::SkippedItself { .. } => "SKIP",
         Outcome::Failed { .. } | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => "FAIL",
         Outcome::Errored { kind: ErrorKind::Agent, .. } => "ERROR",
         Outcome::Errored { .. } | Outcome::NotRun { .. } => "MISS",
@@ -169,6 +176,8 @@ mod tests {
     #[test]
     fn any_name_becomes_a_valid_path() {
         assert_eq!(path("attach-api", "A02-tcx-link[tcx,veth]"), "netkit-lab.attach-api.A02-tcx-link.tcx.veth");
+        let test = path("kselftest.net.forwarding", "net/forwarding/router.sh::ping ipv4");
+        assert_eq!(test, "kselftest.net.forwarding.router_sh.ping_ipv4");
         assert_eq!(path("a/b", "x.y\0 [,,]"), "netkit-lab.a_b.x_y__");
     }
 

@@ -106,7 +106,7 @@ fn cell_line(id: &str, verdict: &Verdict) -> Line {
             (true, format!("flaky, {} attempts {attach}", verdict.earlier.len() + 1).trim().to_owned())
         }
         Outcome::Passed => (true, attach),
-        Outcome::Skipped { .. } => (true, format!("SKIP {message}")),
+        Outcome::Skipped { .. } | Outcome::SkippedItself { .. } => (true, format!("SKIP {message}")),
         // A word in capitals after the hash sign would be read as a directive; the kind comes first and is lower case.
         Outcome::Failed { .. } => (false, format!("{message} {attach}").trim().to_owned()),
         Outcome::Errored { kind: ErrorKind::Hang, .. } => (false, format!("TIMEOUT {message}")),

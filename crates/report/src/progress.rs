@@ -97,6 +97,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             }
             verdict_line(kernel, verdict)
         }
+        Event::CellAdopted { .. } => return None,
         Event::CellRetried { kernel, verdict, .. } => {
             let cell = text::line(verdict.report.cell.as_str(), WIDTH);
             let message = text::line(&verdict.outcome.message(), WIDTH);
@@ -274,6 +275,7 @@ impl Reporter for Bars {
                 bar(kernel, &|bar| bar.set_message(text::line(cell.as_str(), 40)))
             }
             Event::CellFinished { kernel, .. } => bar(kernel, &|bar| bar.inc(1)),
+            Event::CellAdopted { kernel, .. } => bar(kernel, &|bar| bar.inc_length(1)),
             Event::KernelFinished { kernel, .. } => bar(kernel, &|bar| bar.finish_with_message("done")),
             Event::RunFinished { .. } => drop(self.screen.clear()),
             Event::Topologies { .. }

@@ -187,6 +187,10 @@ impl Predicate {
                     lacking = Some(reason.to_string());
                     continue;
                 }
+                Outcome::SkippedItself { message } => {
+                    lacking = Some(format!("it skipped itself: {message}"));
+                    continue;
+                }
                 Outcome::Failed { kind, message } => (kind.to_string(), message, *kind == FailureKind::Splat),
                 Outcome::Errored { kind: kind @ (ErrorKind::Panic | ErrorKind::Hang), message } => {
                     (kind.to_string(), message, true)

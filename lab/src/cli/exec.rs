@@ -3,12 +3,14 @@
 use super::{
     args::KernelArgs,
     exec_words::{Reached, file, name, network, published, sysctl, user},
+    suite::SuiteArgs,
     topology,
     witness::WitnessArgs,
 };
 use crate::{
     error::Error,
     exec::{ExecRequest, end, table},
+    foreign,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{
         Project, agent_listing,
@@ -152,6 +154,8 @@ pub(super) struct ExecArgs {
     /// Directory for results. Default: results/exec/ in the project.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
+    #[command(flatten)]
+    suite: SuiteArgs,
     /// The command and its arguments, behind `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -285,7 +289,8 @@ fn run(
     let selected = built(&project, args.no_build)?;
     let world = args.world(&project)?;
     let request = args.request(&selected, world.as_deref())?;
-    let is_one = kernels.len() == 1 && request.stages.len() <= 1;
+    let suite = args.suite.plan(args.cwd.as_deref(), args.name.as_deref(), &request)?;
+    let is_one = kernels.len() == 1 && request.stages.len() <= 1 && suite.is_none();
     let reads = is_one && !args.no_input && args.retries == 0;
     let interactive = reads && stdin().is_terminal() && stdout().is_terminal();
     let screen = interactive.then(|| Screen::watch(stdout())).transpose().map_err(Error::file("watch", "terminal"))?;
@@ -293,10 +298,19 @@ fn run(
         kind: env::var("TERM").unwrap_or_else(|_| USUAL_TERMINAL.to_owned()),
         size: screen.size(),
     });
-    let cells = request.cells(reads, terminal.as_ref());
+    let cells = match &suite {
+        Some(plan) => plan.cells.clone(),
+        None => request.cells(reads, terminal.as_ref()),
+    };
     let labels = || kernels.iter().flat_map(|kernel| cells.iter().map(|info| label(&kernel.id, info).chars().count()));
     let show_as = if is_one { Show::Plain } else { Show::Prefixed { width: labels().max().unwrap_or_default() } };
     let streams = Streams::of_process(show_as, screen).map_err(Error::file("duplicate", "standard streams"))?;
+    let is_suite = suite.is_some();
+    let streams = match suite {
+        // Its output is in files, and what it says in the table.
+        Some(plan) => Streams::silent().map_err(Error::file("open", "/dev/null"))?.reading(plan.readers),
+        None => streams,
+    };
     let streams = Arc::new(streams);
     let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
     let how = GuestOptions { exec: words, ..args.how(&streams, world) };
@@ -311,7 +325,7 @@ fn run(
         said.iter().for_each(|line| say(line));
         return Ok(exit);
     }
-    show(table(&done.record, &done.name))?;
+    show(if is_suite { foreign::differences(&done.record, &done.name) } else { table(&done.record, &done.name) })?;
     Ok(done.record.finished.map_or(Exit::Infra, |(exit, _)| exit))
 }
 

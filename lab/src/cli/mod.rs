@@ -25,6 +25,7 @@ mod results;
 mod run;
 mod setup;
 mod shell;
+mod suite;
 mod topology;
 mod witness;
 

@@ -52,7 +52,10 @@ impl Known {
             Outcome::Failed { .. } => {
                 says() != Some(false) && verdict.splats.iter().all(|splat| splat.allowed.is_some())
             }
-            Outcome::Skipped { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. } => false,
+            Outcome::Skipped { .. }
+            | Outcome::SkippedItself { .. }
+            | Outcome::Errored { .. }
+            | Outcome::NotRun { .. } => false,
         }
     }
 }

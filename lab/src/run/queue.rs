@@ -9,10 +9,13 @@ use std::collections::VecDeque;
 pub enum Isolate {
     /// All cells share one guest.
     #[default]
+    #[value(alias = "suite")]
     Kernel,
     /// The cells of an area share a guest.
+    #[value(alias = "file")]
     Group,
     /// Every cell has a fresh guest.
+    #[value(alias = "test")]
     Case,
     /// First as `kernel`, then as `case`: a cell with different outcomes fails.
     Both,

@@ -73,7 +73,10 @@ impl Durations {
         let Some(info) = record.info.as_ref().filter(|info| info.mutant.is_none()) else { return };
         let by_class = self.cells.entry(info.accelerator.name.clone()).or_default();
         for (kernel, cell, verdict) in record.verdicts() {
-            if !matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. } | Outcome::Failed { .. }) {
+            if !matches!(
+                verdict.outcome,
+                Outcome::Passed | Outcome::Skipped { .. } | Outcome::SkippedItself { .. } | Outcome::Failed { .. }
+            ) {
                 continue;
             }
             let took = verdict.report.duration_us.div_ceil(1000);

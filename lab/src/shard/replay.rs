@@ -347,6 +347,7 @@ fn guest(event: &mut Event) -> Option<(&Id, &mut u32)> {
         | Event::Topologies { .. }
         | Event::KernelStarted { .. }
         | Event::Note { .. }
+        | Event::CellAdopted { .. }
         | Event::KernelFinished { .. }
         | Event::RunFinished { .. } => None,
     }

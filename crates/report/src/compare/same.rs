@@ -39,7 +39,10 @@ pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
                 let kind = match &verdict.outcome {
                     Outcome::Failed { kind, .. } => format!("({kind})"),
                     Outcome::Errored { kind, .. } => format!("({kind})"),
-                    Outcome::Passed | Outcome::Skipped { .. } | Outcome::NotRun { .. } => String::new(),
+                    Outcome::Passed
+                    | Outcome::Skipped { .. }
+                    | Outcome::SkippedItself { .. }
+                    | Outcome::NotRun { .. } => String::new(),
                 };
                 let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();
                 format!("{}{kind} {}", verdict.outcome.word(), attach.join("+")).trim_end().to_owned()

@@ -217,6 +217,12 @@ fn status(xml: &mut Xml, verdict: &ReportedVerdict<'_>) {
         Outcome::Failed { kind, .. } => ("failure", kind.to_string()),
         Outcome::Errored { kind, .. } => ("error", kind.to_string()),
         Outcome::NotRun { .. } => ("error", "not-run".to_owned()),
+        Outcome::SkippedItself { .. } => {
+            // Some tools treat an element without text as absent.
+            let (message, text) =
+                (message(), if verdict.outcome.message().is_empty() { "skipped".to_owned() } else { message() });
+            return xml.element("skipped").with("message", &message).with("type", "suite").text(&text);
+        }
         Outcome::Skipped { reason } => {
             let (message, sort) = (message(), reason.capability.to_string());
             // Some tools treat an element without text as absent.

@@ -25,6 +25,7 @@ pub(super) fn against_plan(kernel: &PlannedKernel, info: &CellInfo, report: Cell
             (other, _) => other,
         },
         Outcome::Skipped { reason } => skipped(&kernel.facts, info, reason, &mut warnings),
+        Outcome::SkippedItself { .. } => report.outcome.clone(),
         Outcome::Failed { .. } | Outcome::Errored { .. } | Outcome::NotRun { .. } => {
             // The guest's failure is the main message; the mismatch is added as a warning.
             warnings.extend(mismatches(&kernel.facts, &report.attach));

@@ -23,7 +23,7 @@ pub(super) fn compare(shared: Option<Verdict>, pristine: Verdict) -> Verdict {
 /// Whether an outcome is caused by the cell, not by the host or the user.
 const fn counts(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Passed | Outcome::Failed { .. } | Outcome::Skipped { .. } => true,
+        Outcome::Passed | Outcome::Failed { .. } | Outcome::Skipped { .. } | Outcome::SkippedItself { .. } => true,
         Outcome::Errored { kind, .. } => matches!(kind, ErrorKind::Panic | ErrorKind::Hang | ErrorKind::Agent),
         Outcome::NotRun { .. } => false,
     }

@@ -15,7 +15,7 @@ pub(crate) fn with_splats(verdict: &mut Verdict, splats: Vec<Splat>) {
     let Some(first) = splats.first() else { return };
     let culprit = splats.iter().find(|splat| splat.allowed.is_none());
     if let Some(culprit) = culprit
-        && matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. })
+        && matches!(verdict.outcome, Outcome::Passed | Outcome::Skipped { .. } | Outcome::SkippedItself { .. })
     {
         verdict.outcome = Outcome::Failed { kind: FailureKind::Splat, message: culprit.title.clone() };
     }

@@ -19,6 +19,7 @@ impl KernelRun<'_> {
             return self.note(format!("ignored a report of {cell}: the cell is not in the plan"));
         };
         let judge = |shared| judge::attempt(self.planned(), info, seen, self.lists, shared);
+        self.reported(launch, &cell);
         let verdict = {
             let mut progress = self.progress();
             let second = progress.isolate == Isolate::Case;
@@ -57,7 +58,9 @@ impl KernelRun<'_> {
     pub(super) fn settle(&self, guest: u32, verdict: Verdict) {
         let earlier = self.progress().attempts.remove(&verdict.report.cell).unwrap_or_default();
         let on_flaky = self.retries.on_flaky;
+        let parent = verdict.report.cell.clone();
         self.finish(guest, judge::judge(&self.kernel.facts, verdict, earlier, self.lists, on_flaky));
+        self.adopt(guest, &parent);
     }
 
     /// Ends a cell that should have been repeated but can't be; its attempts decide the verdict.

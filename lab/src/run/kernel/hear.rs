@@ -45,7 +45,10 @@ impl KernelRun<'_> {
                 launch.began(&cell);
                 (self.emit)(Event::CellStarted { kernel, guest, cell });
             }
-            GuestMessage::Closed(files) => drop(launch.streams.replace(files)),
+            GuestMessage::Closed(files, children) => {
+                launch.streams.replace(files);
+                launch.children.replace(children);
+            }
             GuestMessage::Finished(report) => self.finished(launch, *report),
             GuestMessage::KernelLog(text) => launch.log(scan_kernel_log(&text)),
             GuestMessage::Note(text) => self.note(text),

@@ -48,6 +48,8 @@ pub(in crate::run) struct Launch {
     pub cost: RefCell<Option<CellId>>,
     /// GuestFiles of the program that ran last, until its cell is reported.
     pub streams: RefCell<Vec<Inside>>,
+    /// Tests that the suite of the last cell reported.
+    pub children: RefCell<Vec<crate::run::program::suite::Child>>,
     /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
     files: Option<GuestFiles>,
@@ -74,6 +76,7 @@ impl Launch {
             hung: RefCell::default(),
             cost: RefCell::default(),
             streams: RefCell::default(),
+            children: RefCell::default(),
             autopsy: RefCell::default(),
             files,
             serving: RefCell::default(),

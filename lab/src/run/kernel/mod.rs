@@ -1,6 +1,7 @@
 //! Runs all guests of one kernel, until every planned cell has exactly one verdict.
 
 mod attempts;
+mod children;
 mod hear;
 mod launch;
 mod losses;
@@ -67,6 +68,8 @@ struct Progress<'a> {
     boot_splats: BTreeSet<String>,
     /// Attempts at cells that are to be repeated.
     attempts: BTreeMap<CellId, Attempts>,
+    /// What the suites of cells reported, by attempt.
+    children: BTreeMap<CellId, children::Attempts>,
     /// Whether the run gave up on the kernel because too many guests were lost.
     gave_up: bool,
     /// Why the remaining cells don't run.
@@ -91,6 +94,7 @@ impl<'a> KernelRun<'a> {
             peak_memory_kib: None,
             boot_splats: BTreeSet::new(),
             attempts: BTreeMap::new(),
+            children: BTreeMap::new(),
             gave_up: false,
             stopped: None,
         };

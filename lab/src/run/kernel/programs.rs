@@ -13,7 +13,7 @@ struct Of<'r, 'a> {
 impl ProgramHost for Of<'_, '_> {
     fn job(&self, info: &CellInfo) -> CellJob {
         match self.run.streams {
-            Some(streams) => streams.job(&self.run.id(), info),
+            Some(streams) => streams.job(&self.run.id(), info, self.launch.timing.scale),
             None => CellJob { cell: info.id.clone(), work: info.work.clone(), requires: Vec::new() },
         }
     }

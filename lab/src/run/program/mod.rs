@@ -5,6 +5,7 @@ mod open;
 mod sink;
 mod source;
 mod streams;
+pub mod suite;
 #[cfg(test)]
 mod tests;
 

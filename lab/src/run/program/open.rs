@@ -5,6 +5,7 @@ use super::{
     sink::{OutputSink, Prefix},
     source::Next,
     streams::Streams,
+    suite::{Child, SuiteReading},
 };
 use crate::run::evidence;
 use lab_base::interrupt::{Interrupt, Relay};
@@ -41,6 +42,8 @@ pub struct OpenStreams<'a> {
     reads: bool,
     relay: Relay,
     signalled: bool,
+    /// Reads the results of a suite.
+    suite: Option<SuiteReading<'a>>,
 }
 
 /// One of its output streams.
@@ -104,6 +107,7 @@ impl<'a> OpenStreams<'a> {
             reads: info.work.program().is_some_and(|program| program.input),
             relay: interrupt.relay(),
             signalled: false,
+            suite: streams.suite(info).map(|cell| SuiteReading::new(cell, info)),
         }
     }
 
@@ -158,6 +162,11 @@ impl<'a> OpenStreams<'a> {
         if line.under_way() + bytes.len() > 2 * OUTPUT_WINDOW {
             return Err(NoRoom);
         }
+        if stream == Stream::Output
+            && let Some(suite) = &mut self.suite
+        {
+            suite.feed(&bytes);
+        }
         self.streams.shown(&bytes);
         line.receive(&self.streams.sink(stream), bytes);
         Ok(())
@@ -169,18 +178,22 @@ impl<'a> OpenStreams<'a> {
     }
 
     /// Ends the attempt: gives its files, as paths from the run's directory on, and adds to its report what they show.
-    pub fn close(mut self, report: Option<&mut CellReport>) -> Vec<Inside> {
+    ///
+    /// Also gives the tests that a suite reported.
+    pub fn close(mut self, mut report: Option<&mut CellReport>) -> (Vec<Inside>, Vec<Child>) {
         self.streams.end_terminal(report.is_some());
         for (stream, line) in [Stream::Output, Stream::Error].into_iter().zip(&mut self.lines) {
             if let Some(rest) = line.prefix.as_mut().map(Prefix::rest).filter(|rest| !rest.is_empty()) {
                 self.streams.sink(stream).write(rest, 0, &line.taken);
             }
         }
-        if let Some(report) = report {
+        if let Some(report) = report.as_deref_mut() {
             self.tell(report);
         }
+        let children = self.suite.take().map(|suite| suite.close(report)).unwrap_or_default();
         let names = self.lines.iter().filter_map(|line| line.keep.name());
-        names.filter_map(|name| Inside::new(&format!("{}/{name}", self.home)).ok()).collect()
+        let files = names.filter_map(|name| Inside::new(&format!("{}/{name}", self.home)).ok()).collect();
+        (files, children)
     }
 
     fn tell(&self, report: &mut CellReport) {

@@ -3,6 +3,7 @@
 use super::{
     sink::{OutputSink, Prefix, SinkTarget},
     source::{InputSource, Next},
+    suite::SuiteCells,
 };
 use crate::shell::terminal::{Keyboard, RawMode, Screen, Shown};
 use lab_base::lock::lock;
@@ -58,6 +59,8 @@ pub struct Streams {
     terminal: Option<Mutex<Seat>>,
     /// The caller's environment.
     variables: Vec<(Raw, Raw)>,
+    /// Cells whose output is that of a suite.
+    pub(super) suite: SuiteCells,
 }
 
 /// Standard input, before and after its first use.
@@ -99,6 +102,7 @@ impl Streams {
             source: Mutex::new(Feed::Closed(input)),
             terminal: None,
             variables,
+            suite: SuiteCells::default(),
         }
     }
 
@@ -129,8 +133,20 @@ impl Streams {
         Ok(Self { terminal, ..streams })
     }
 
-    /// A cell as the guest gets it: with the caller's environment, which no report holds.
-    pub fn job(&self, kernel: &Id, info: &CellInfo) -> CellJob {
+    /// The same, for cells whose output is that of a suite.
+    #[must_use]
+    pub fn reading(self, suite: SuiteCells) -> Self {
+        Self { suite, ..self }
+    }
+
+    /// The suite's part of a cell.
+    pub fn suite(&self, info: &CellInfo) -> Option<&super::suite::SuiteCell> {
+        self.suite.get(&info.id)
+    }
+
+    /// A cell as the guest gets it: with the caller's environment, which no report holds. The guest is `scale` times slower than one
+    /// under KVM.
+    pub fn job(&self, kernel: &Id, info: &CellInfo, scale: f32) -> CellJob {
         let mut work = info.work.clone();
         if let Work::Program(program) = &mut work {
             let is_stated = |name: &Raw| program.env.iter().any(|(stated, _)| stated == name);
@@ -149,6 +165,9 @@ impl Streams {
             let inherited = self.variables.iter().filter(|(name, _)| is_wanted(name)).cloned().chain(own);
             let inherited: Vec<(Raw, Raw)> = inherited.filter(|(name, _)| !is_stated(name)).collect();
             program.env.splice(..0, inherited);
+        }
+        if let Some(cell) = self.suite.get(&info.id) {
+            cell.prepare(&mut work, scale);
         }
         let requires = if work.is_case() { Vec::new() } else { info.requires.clone() };
         CellJob { cell: info.id.clone(), work, requires }

@@ -2,7 +2,7 @@
 
 use lab_base::text;
 use lab_protocol::{
-    CapabilityReport, CellReport, Outcome,
+    CapabilityReport, CellReport, ErrorKind, Outcome,
     witness::{Account, AttachPlace, CHANGES, DIFFERENCES, LEFT, MARKS, NAMES, ROWS},
 };
 
@@ -106,9 +106,17 @@ pub fn report(report: &mut CellReport) {
     while report.metrics.len() > MAX_ENTRIES {
         report.metrics.pop_last();
     }
+    // What a program says of itself the host reads from its output.
+    if let Outcome::SkippedItself { .. } = report.outcome {
+        let message = "the agent reported a skip that only the host decides".to_owned();
+        report.outcome = Outcome::Errored { kind: ErrorKind::Agent, message };
+    }
     match &mut report.outcome {
         Outcome::Passed => {}
-        Outcome::Failed { message, .. } | Outcome::Errored { message, .. } | Outcome::NotRun { message } => {
+        Outcome::Failed { message, .. }
+        | Outcome::Errored { message, .. }
+        | Outcome::NotRun { message }
+        | Outcome::SkippedItself { message } => {
             text::cap(message, MAX_TEXT);
         }
         Outcome::Skipped { reason } => text::cap(&mut reason.detail, MAX_TEXT),

@@ -36,8 +36,8 @@ impl Session<'_> {
     /// Closes the streams of the program that has run, and reports its files.
     pub(super) fn close_program(&mut self, report: Option<&mut CellReport>) {
         if let Some(program) = self.program.take() {
-            let files = program.close(report);
-            (self.hear)(GuestMessage::Closed(files));
+            let (files, children) = program.close(report);
+            (self.hear)(GuestMessage::Closed(files, children));
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Tasks of a guest, messages from it, and how it ends.
 
-use crate::run::{common::Serve, program::OpenStreams, timing::Timing, visitor::Visitor};
+use crate::run::{
+    common::Serve,
+    program::{OpenStreams, suite::Child},
+    timing::Timing,
+    visitor::Visitor,
+};
 use lab_base::interrupt::Interrupt;
 use lab_guard::Inside;
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellJob, CellReport, ErrorKind, KernelVersion};
@@ -99,7 +104,7 @@ pub enum GuestMessage {
     /// A cell was started.
     Started(CellId),
     /// The running program's streams are closed: their files, as paths from the run's directory on.
-    Closed(Vec<Inside>),
+    Closed(Vec<Inside>, Vec<Child>),
     /// The running cell ended.
     Finished(Box<CellReport>),
     /// New text of the kernel log.

@@ -1,0 +1,38 @@
+//! Output of any bytes: `docs/fuzzing.md`.
+
+use crate::{
+    Conclusion, Dialect, End, Reading,
+    account::{MAX_DEPTH, MAX_FAULTS, MAX_OUTPUT, MAX_REASON, MAX_RESULTS},
+    conclude,
+};
+use std::collections::BTreeSet;
+
+#[test]
+fn outputs() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let Some((first, rest)) = bytes.split_first() else { return };
+        let dialect = Dialect::ALL[usize::from(*first) % Dialect::ALL.len()];
+        let mut reading = Reading::new(dialect);
+        rest.chunks(11).for_each(|piece| reading.feed(piece));
+        let account = reading.end();
+        assert!(account.results.len() <= MAX_RESULTS && account.faults.len() <= MAX_FAULTS);
+        let names: BTreeSet<&[String]> = account.results.iter().map(|result| &*result.path).collect();
+        assert_eq!(names.len(), account.results.len(), "no name occurs twice");
+        for result in &account.results {
+            assert!(!result.path.is_empty() && result.path.len() <= MAX_DEPTH);
+            let line = result.full_name(dialect.separator());
+            for text in [&line, &result.reason, &result.class, &result.file] {
+                assert!(!text.chars().any(char::is_control), "{text:?}");
+            }
+            // An escaped character is longer than the one that it stands for.
+            assert!(
+                result.reason.chars().count() <= MAX_REASON + 20 && result.output.len() <= MAX_OUTPUT,
+                "{result:?}"
+            );
+        }
+        let failed = account.first_bad().is_some() || !account.faults.is_empty();
+        let told = conclude(dialect, &account, End::Exited(0));
+        assert!(!failed || !matches!(told, Conclusion::Passed | Conclusion::Skipped(_)), "{told:?}");
+        assert!(!matches!(conclude(dialect, &account, End::Exited(1)), Conclusion::Passed));
+    });
+}

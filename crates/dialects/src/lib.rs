@@ -1,0 +1,31 @@
+//! Readers of what other people's test suites print.
+//!
+//! Where to start: [`Reading`] takes the bytes of a program's output and gives an [`Account`] of its tests; [`conclude`] combines the
+//! account with the program's end into the outcome of the whole. [`Dialect`] names the formats.
+//!
+//! *Architecture invariant:* no I/O. Every byte may come from a program that crashed in the middle of a line, or that lies. All that
+//! is kept is bounded; what goes beyond is counted and told.
+
+mod account;
+mod conclude;
+mod ctest;
+mod dialect;
+#[cfg(test)]
+mod fuzz;
+mod go;
+mod junit;
+mod kselftest;
+mod ktap;
+mod libtest;
+mod list;
+mod pytest;
+mod reading;
+mod test_progs;
+#[cfg(test)]
+mod tests;
+
+pub use account::{ALL, Account, Mark, TestResult, name};
+pub use conclude::{Conclusion, End, conclude};
+pub use dialect::Dialect;
+pub use list::{ListedTest, Listing};
+pub use reading::Reading;

@@ -1,0 +1,530 @@
+//! What each reader makes of real output, and of output that is cut, loses a line, or lies.
+
+use crate::{Account, Conclusion, Dialect, End, Mark, Reading, conclude};
+use proptest::prelude::*;
+
+fn read(dialect: Dialect, text: &str) -> Account {
+    let mut reading = Reading::new(dialect);
+    // Pieces that end anywhere.
+    text.as_bytes().chunks(7).for_each(|piece| reading.feed(piece));
+    reading.end()
+}
+
+fn brief(account: &Account) -> Vec<String> {
+    let words = |mark| match mark {
+        Mark::Passed => "pass",
+        Mark::Failed => "fail",
+        Mark::Skipped => "skip",
+        Mark::ExpectedFailure => "xfail",
+        Mark::UnexpectedPass => "xpass",
+        Mark::Errored => "error",
+    };
+    let told = |result: &crate::TestResult| {
+        let reason = if result.reason.is_empty() { String::new() } else { format!(" ({})", result.reason) };
+        format!("{} {}{reason}", words(result.mark), result.path.join(" > "))
+    };
+    account.results.iter().map(told).collect()
+}
+
+const KTAP: &str = "KTAP version 1
+1..3
+  KTAP version 1
+  1..2
+    KTAP version 1
+    1..1
+    # test_1: initializing test_1
+    ok 1 test_1
+  ok 1 example_test_1
+  ok 2 example_test_2 # SKIP no device
+ok 1 main_test_1
+# test_2: FAIL
+not ok 2 main_test_2
+not ok 3 - main_test_3 # XFAIL not yet
+";
+
+const TAP14: &str = "TAP version 14
+# Subtest: foo.tap
+    1..2
+    ok 1
+    ok 2 - this passed
+ok 1 - foo.tap # time=12ms
+not ok 2 - escaped \\# hash
+  ---
+  message: 'ok 3 is no result'
+  ...
+not ok 3 - later # TODO unwritten
+ok 4 - early # todo
+1..4
+";
+
+const RUNNER: &str = "TAP version 13
+1..2
+# timeout set to 45
+# selftests: net: tls
+# TAP version 13
+# 1..2
+# ok 1 global.one
+# not ok 2 global.two
+not ok 1 selftests: net: tls # exit=1
+ok 2 selftests: net: x.sh # SKIP
+";
+
+const SHELL: &str = "
+IPv4 rule tests
+    TEST: rule4 check: oif dummy0                                [ OK ]
+    TEST: rule4 dsfield udp connect (dsfield 0x05)               [FAIL]
+\tgot 1, wanted 2
+    TEST: rule4 dsfield udp connect (dsfield 0x05)               [ OK ]
+TEST: vlan over bond                                             [SKIP]
+\tethtool is too old
+TEST: known one                                                  [XFAIL]
+PASS: policy routing
+FAIL: rule with pref
+ping4 with peer gro                                             ok
+udp gro - all                  fail - expected 1 got 2
+all tests done
+";
+
+const GO: &str = "=== RUN   TestA
+=== RUN   TestA/sub_one
+    a_test.go:10: wanted 1
+=== RUN   TestA/sub_two
+--- FAIL: TestA (0.05s)
+    --- FAIL: TestA/sub_one (0.01s)
+    --- PASS: TestA/sub_two (0.00s)
+=== RUN   TestB
+    b_test.go:3: no netkit
+--- SKIP: TestB (0.00s)
+FAIL
+exit status 1
+";
+
+const GO_JSON: &str = r#"{"Action":"start","Package":"p"}
+{"Action":"run","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:10: wanted 1\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"--- FAIL: TestA (0.00s)\n"}
+{"Action":"fail","Package":"p","Test":"TestA","Elapsed":0.5}
+{"Action":"output","Package":"p","Output":"FAIL\n"}
+{"Action":"fail","Package":"p","Elapsed":0.6}
+"#;
+
+const LIBTEST: &str = "
+running 4 tests
+test map::pins ... ok
+test map::late - should panic ... ok <0.010s>
+test tc::attach ... FAILED
+test xdp::load ... ignored, needs a device
+
+failures:
+
+---- tc::attach stdout ----
+thread 'tc::attach' panicked at tests/test.rs:4:5:
+no tcx
+
+failures:
+    tc::attach
+
+test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.02s
+";
+
+const LIBTEST_JSON: &str = r#"{ "type": "suite", "event": "started", "test_count": 3 }
+{ "type": "test", "event": "started", "name": "a" }
+{ "type": "test", "name": "a", "event": "ok", "exec_time": 0.25 }
+{ "type": "test", "event": "started", "name": "b" }
+{ "type": "test", "name": "b", "event": "failed", "stdout": "no tcx\n" }
+{ "type": "test", "name": "c", "event": "ignored", "message": "slow" }
+{ "type": "suite", "event": "failed", "passed": 1, "failed": 1, "ignored": 1, "measured": 0, "filtered_out": 0 }
+"#;
+
+const TEST_PROGS: &str = "#41/1    tc_redirect/tc_redirect_peer:OK
+#41/2    tc_redirect/tc_redirect_peer:OK
+#41      tc_redirect:OK
+run_test:FAIL:attach 1 != 2
+#44/1    cls_redirect/IPv4 TCP (flags: SYN):FAIL
+#44      cls_redirect:FAIL
+#45      empty_skb:SKIP
+
+All error logs:
+run_test:FAIL:attach 1 != 2
+#44/1    cls_redirect/IPv4 TCP (flags: SYN):FAIL
+#44      cls_redirect:FAIL
+Summary: 1/2 PASSED, 1 SKIPPED, 1 FAILED
+";
+
+const PYTEST: &str = "============ test session starts ============
+platform linux -- Python 3.11.2, pytest-7.2.1
+collecting ... collected 5 items
+
+tests/test_a.py::test_ok PASSED                         [ 20%]
+tests/test_a.py::test_params[a b-PASSED] FAILED         [ 40%]
+tests/test_a.py::TestC::test_skip SKIPPED (no netkit)   [ 60%]
+tests/test_b.py::test_x XFAIL (later)                   [ 80%]
+tests/test_b.py::test_y XPASS                           [100%]
+
+================= FAILURES ==================
+___________ test_params[a b-PASSED] ___________
+
+    def test_params(a):
+>       assert 1 == 2
+E       assert 1 == 2
+=========== short test summary info ===========
+FAILED tests/test_a.py::test_params[a b-PASSED] - assert 1 == 2
+==== 1 failed, 1 passed, 1 skipped, 1 xfailed, 1 xpassed in 0.10s ====
+";
+
+const CTEST: &str = "Test project /tmp/b
+    Start 1: plain
+1/3 Test #1: plain ............................   Passed    0.01 sec
+    Start 2: two words
+2/3 Test #2: two words ........................***Failed    0.02 sec
+    Start 3: absent
+3/3 Test #3: absent ...........................***Skipped   0.00 sec
+
+67% tests passed, 1 tests failed out of 3
+";
+
+const JUNIT: &str = r#"noise
+<?xml version="1.0"?>
+<testsuites tests="4" failures="1"><testsuite name="s" tests="4" failures="1" errors="0" skipped="1">
+<properties><property name="x" value="y"/></properties>
+<testcase classname="tests.a" name="one" time="0.5" file="tests/a.py"/>
+<testcase classname="tests.a" name="two &amp; more"><failure message="wanted 1 &lt; 2">trace</failure></testcase>
+<testcase classname="tests.a" name="three"><skipped/></testcase>
+<testcase classname="tests.a" name="four"><system-out><![CDATA[hello]]></system-out></testcase>
+</testsuite></testsuites>
+"#;
+
+#[test]
+fn each_dialect_is_read() {
+    let cases: [(Dialect, &str, &[&str]); 12] = [
+        (
+            Dialect::Ktap,
+            KTAP,
+            &[
+                "pass main_test_1 > example_test_1 > test_1",
+                "pass main_test_1 > example_test_1",
+                "skip main_test_1 > example_test_2 (no device)",
+                "pass main_test_1",
+                "fail main_test_2 (test_2: FAIL)",
+                "xfail main_test_3 (not yet)",
+            ],
+        ),
+        (
+            Dialect::Ktap,
+            TAP14,
+            &[
+                "pass foo.tap > 1",
+                "pass foo.tap > this passed",
+                "pass foo.tap (time=12ms)",
+                "fail escaped \\# hash",
+                "xfail later (unwritten)",
+                "xpass early",
+            ],
+        ),
+        (
+            Dialect::Kselftest,
+            RUNNER,
+            &[
+                "pass selftests: net: tls > global.one",
+                "fail selftests: net: tls > global.two",
+                "fail selftests: net: tls (exit=1)",
+                "skip selftests: net: x.sh",
+            ],
+        ),
+        (
+            Dialect::Kselftest,
+            SHELL,
+            &[
+                "pass rule4 check: oif dummy0",
+                "fail rule4 dsfield udp connect (dsfield 0x05) (got 1, wanted 2)",
+                "pass rule4 dsfield udp connect (dsfield 0x05)#2",
+                "skip vlan over bond (ethtool is too old)",
+                "xfail known one",
+                "pass policy routing",
+                "fail rule with pref",
+                "pass ping4 with peer gro",
+                "fail udp gro - all",
+            ],
+        ),
+        (
+            Dialect::Go,
+            GO,
+            &[
+                "fail TestA",
+                "fail TestA > sub_one (a_test.go:10: wanted 1)",
+                "pass TestA > sub_two",
+                "skip TestB (b_test.go:3: no netkit)",
+            ],
+        ),
+        (Dialect::Go, GO_JSON, &["fail TestA (a_test.go:10: wanted 1)"]),
+        (
+            Dialect::Libtest,
+            LIBTEST,
+            &["pass map::pins", "pass map::late", "fail tc::attach (no tcx)", "skip xdp::load (needs a device)"],
+        ),
+        (Dialect::Libtest, LIBTEST_JSON, &["pass a", "fail b (no tcx)", "skip c (slow)"]),
+        (
+            Dialect::TestProgs,
+            TEST_PROGS,
+            &[
+                "pass tc_redirect > tc_redirect_peer",
+                "pass tc_redirect > tc_redirect_peer#2",
+                "pass tc_redirect",
+                "fail cls_redirect > IPv4 TCP (flags: SYN) (run_test:FAIL:attach 1 != 2)",
+                "fail cls_redirect",
+                "skip empty_skb",
+            ],
+        ),
+        (
+            Dialect::Pytest,
+            PYTEST,
+            &[
+                "pass tests/test_a.py > test_ok",
+                "fail tests/test_a.py > test_params[a b-PASSED] (assert 1 == 2)",
+                "skip tests/test_a.py > TestC > test_skip (no netkit)",
+                "xfail tests/test_b.py > test_x (later)",
+                "xpass tests/test_b.py > test_y",
+            ],
+        ),
+        (Dialect::Ctest, CTEST, &["pass plain", "fail two words (Failed)", "skip absent (Skipped)"]),
+        (
+            Dialect::Junit,
+            JUNIT,
+            &[
+                "pass tests.a > one",
+                "fail tests.a > two & more (wanted 1 < 2)",
+                "skip tests.a > three",
+                "pass tests.a > four",
+            ],
+        ),
+    ];
+    for (dialect, text, wanted) in cases {
+        let account = read(dialect, text);
+        assert_eq!(brief(&account), wanted, "{dialect:?}");
+        assert_eq!(account.faults, Vec::<String>::new(), "{dialect:?}");
+    }
+}
+
+/// What an account says of a stream that is cut behind `until`, or lacks the lines that contain `lost`.
+fn spoiled(dialect: Dialect, text: &str, until: &str, lost: &str) -> [String; 2] {
+    let cut = &text[..text.find(until).expect("the place is in the text") + until.len()];
+    let less: String = text.split_inclusive('\n').filter(|line| !line.contains(lost)).collect();
+    assert_ne!(less, text);
+    [cut, &less].map(|text| {
+        let account = read(dialect, text);
+        let errored = account.results.iter().filter(|result| result.mark == Mark::Errored).map(|it| it.reason.clone());
+        account.faults.iter().cloned().chain(errored).collect::<Vec<_>>().join("; ")
+    })
+}
+
+#[test]
+fn a_cut_stream_and_a_lost_line_are_told() {
+    for (dialect, text, until, lost, wanted) in [
+        (
+            Dialect::Ktap,
+            KTAP,
+            "example_test_1\n",
+            "main_test_2\n",
+            [
+                "the output ends between subtests and the line of their test; 3 tests planned, 0 reported",
+                "3 tests planned, 2 reported",
+            ],
+        ),
+        (
+            Dialect::Ktap,
+            TAP14,
+            "hash
+",
+            "ok 2 - this",
+            ["the output ends without a plan", "2 tests planned in foo.tap, 1 reported"],
+        ),
+        (
+            Dialect::Kselftest,
+            RUNNER,
+            "global.two\n",
+            "ok 1 global.one",
+            ["2 tests planned, 0 reported", "2 tests planned, 1 reported"],
+        ),
+        (
+            Dialect::Go,
+            GO,
+            "=== RUN   TestB\n",
+            "--- SKIP",
+            [
+                "the output ends before the suite's last line, PASS or FAIL; it began and never ended",
+                "it began and never ended",
+            ],
+        ),
+        (
+            Dialect::Go,
+            GO_JSON,
+            "wanted 1\\n\"}\n",
+            r#""Action":"fail","Package":"p","Test""#,
+            ["it began and never ended", "it began and never ended"],
+        ),
+        (
+            Dialect::Libtest,
+            LIBTEST,
+            "FAILED\n",
+            "map::pins",
+            [
+                "4 tests planned, 3 reported; the output ends before",
+                "4 tests planned, 3 reported; the suite says 2 passed",
+            ],
+        ),
+        (
+            Dialect::Libtest,
+            LIBTEST_JSON,
+            "\"name\": \"b\" }\n",
+            r#""a", "event": "ok""#,
+            ["3 tests planned, 1 reported; the output ends before", "3 tests planned, 2 reported"],
+        ),
+        (
+            Dialect::TestProgs,
+            TEST_PROGS,
+            "empty_skb:SKIP\n",
+            "#41      ",
+            [
+                "the output ends before the suite's last line, `Summary:`",
+                "the suite says 1/2 passed, 1 failed; its lines say 0/2, 1",
+            ],
+        ),
+        (
+            Dialect::Pytest,
+            PYTEST,
+            "[ 60%]\n",
+            "test_ok PASSED",
+            [
+                "5 tests collected, 3 reported; the output ends before",
+                "5 tests collected, 4 reported; the suite says 1 passed; its lines say 0",
+            ],
+        ),
+        (
+            Dialect::Ctest,
+            CTEST,
+            "Start 2: two words\n",
+            "Test #2",
+            ["3 tests planned, 1 reported", "3 tests planned, 2 reported; the suite says 1 failed; its lines say 0"],
+        ),
+        (
+            Dialect::Junit,
+            JUNIT,
+            "trace",
+            "three",
+            [
+                "the JUnit document has no end; the JUnit document says 4 tests, and has 2",
+                "the JUnit document says 4 tests, and has 3",
+            ],
+        ),
+    ] {
+        let said = spoiled(dialect, text, until, lost);
+        for (said, wanted) in said.iter().zip(wanted) {
+            assert!(
+                said.contains(wanted) && (wanted.is_empty() == said.is_empty()),
+                "{dialect:?}: {said}, wanted {wanted}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_code_that_contradicts_the_tests_is_a_failure_in_both_directions() {
+    let bad = [
+        (Dialect::Ktap, KTAP),
+        (Dialect::Kselftest, RUNNER),
+        (Dialect::Kselftest, SHELL),
+        (Dialect::Go, GO),
+        (Dialect::Go, GO_JSON),
+        (Dialect::Libtest, LIBTEST),
+        (Dialect::Libtest, LIBTEST_JSON),
+        (Dialect::TestProgs, TEST_PROGS),
+        (Dialect::Pytest, PYTEST),
+        (Dialect::Ctest, CTEST),
+        (Dialect::Junit, JUNIT),
+    ];
+    for (dialect, text) in bad {
+        let account = read(dialect, text);
+        let Conclusion::Failed(said) = conclude(dialect, &account, End::Exited(0)) else { panic!("{dialect:?}") };
+        assert!(said.starts_with("exit code 0, but ") && said.contains(" failed; the first: "), "{said}");
+        assert_eq!(conclude(dialect, &account, End::TimedOut), Conclusion::AsItEnded);
+    }
+    for (dialect, text) in [
+        (Dialect::Ktap, "TAP version 13\n1..1\nok 1 a\n"),
+        (Dialect::Kselftest, "TEST: a  [ OK ]\n"),
+        (Dialect::Go, "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\n"),
+        (Dialect::Libtest, "running 1 test\ntest a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored\n"),
+        (Dialect::TestProgs, "#1 a:OK\nSummary: 1/0 PASSED, 0 SKIPPED, 0 FAILED\n"),
+        (Dialect::Pytest, "a.py::a PASSED [100%]\n=== 1 passed in 0.1s ===\n"),
+        (Dialect::Ctest, "1/1 Test #1: a ...   Passed    0.01 sec\n100% tests passed, 0 tests failed out of 1\n"),
+        (Dialect::Junit, "<testsuite tests=\"1\"><testcase name=\"a\"/></testsuite>\n"),
+    ] {
+        let account = read(dialect, text);
+        assert_eq!(conclude(dialect, &account, End::Exited(0)), Conclusion::Passed, "{dialect:?} {account:?}");
+        let Conclusion::Failed(said) = conclude(dialect, &account, End::Exited(1)) else { panic!("{dialect:?}") };
+        assert_eq!(said, "exit code 1, but none of 1 tests failed");
+        let Conclusion::Failed(said) = conclude(dialect, &account, End::Exited(124)) else { panic!("{dialect:?}") };
+        assert!(said.starts_with("exit code 124"), "124 is the test's own: {said}");
+        for code in [126, 127] {
+            let told = conclude(dialect, &account, End::Exited(code));
+            assert!(matches!(told, Conclusion::Errored(_)), "{dialect:?} {told:?}");
+        }
+        let four = conclude(dialect, &account, End::Exited(4));
+        assert_eq!(matches!(four, Conclusion::Skipped(_)), dialect == Dialect::Kselftest, "{dialect:?} {four:?}");
+        let silent = conclude(dialect, &read(dialect, "hello\n"), End::Exited(0));
+        assert_eq!(silent == Conclusion::Passed, dialect == Dialect::Kselftest, "{dialect:?} {silent:?}");
+    }
+}
+
+#[test]
+fn a_skip_keeps_its_reason() {
+    let account = read(Dialect::Kselftest, "SKIP: iproute2 too old, missing fdb flush support\n");
+    let told = conclude(Dialect::Kselftest, &account, End::Exited(4));
+    assert_eq!(told, Conclusion::Skipped("iproute2 too old, missing fdb flush support".to_owned()));
+    let account = read(Dialect::Ktap, "TAP version 13\n1..0 # SKIP no device\n");
+    assert_eq!(conclude(Dialect::Ktap, &account, End::Exited(0)), Conclusion::Skipped("no device".to_owned()));
+    let account = read(Dialect::Kselftest, "\u{1b}[32mTEST: green\u{1b}[0m    [ \u{1b}[32mOK\u{1b}[0m ]\r\n");
+    assert_eq!(brief(&account), ["pass green"]);
+}
+
+#[test]
+fn a_parent_that_hides_its_subtest_is_told() {
+    let account = read(Dialect::Ktap, "KTAP version 1\n1..1\n  1..1\n  not ok 1 inner\nok 1 outer\n");
+    assert_eq!(account.faults, ["outer is ok, but its subtest inner is not"]);
+    let account = read(Dialect::Ktap, "TAP version 13\n1..2\nok 1 a\nok 1 b\n");
+    assert_eq!(account.faults, ["test 1 has two results"]);
+    let account = read(Dialect::Go, &GO.replace("\nFAIL\n", "\nPASS\n"));
+    assert_eq!(account.faults, ["the suite says PASS, but a test failed"]);
+    let account = read(Dialect::Go, "=== RUN   TestA\npanic: out of range\n");
+    assert_eq!(brief(&account), ["error TestA (panic: out of range)"]);
+}
+
+proptest! {
+    /// Results of any names and marks are read again as they were written.
+    #[test]
+    fn what_is_written_is_read(tests in prop::collection::vec(("[a-z][a-z_]{0,12}", 0..3_usize), 1..20)) {
+        let mut ktap = format!("KTAP version 1\n1..{}\n", tests.len());
+        let (mut shell, mut go, mut junit) = (String::new(), String::new(), format!("<testsuite tests=\"{}\">\n", tests.len()));
+        for (number, (name, mark)) in (1..).zip(&tests) {
+            let (ok, skip) = (if *mark == 1 { "not ok" } else { "ok" }, if *mark == 2 { " # SKIP" } else { "" });
+            ktap += &format!("{ok} {number} {name}{skip}\n");
+            shell += &format!("TEST: {name}    [{}]\n", [" OK ", "FAIL", "SKIP"][*mark]);
+            go += &format!("=== RUN   {name}\n--- {}: {name} (0.00s)\n", ["PASS", "FAIL", "SKIP"][*mark]);
+            let inner = ["", "<failure message=\"x\"/>", "<skipped/>"][*mark];
+            junit += &format!("<testcase name=\"{name}\">{inner}</testcase>\n");
+        }
+        junit += "</testsuite>\n";
+        let failed = tests.iter().any(|(_, mark)| *mark == 1);
+        go += if failed { "FAIL\n" } else { "PASS\n" };
+        let marks: Vec<Mark> = tests.iter().map(|(_, mark)| [Mark::Passed, Mark::Failed, Mark::Skipped][*mark]).collect();
+        for (dialect, text) in
+            [(Dialect::Ktap, &ktap), (Dialect::Kselftest, &shell), (Dialect::Go, &go), (Dialect::Junit, &junit)]
+        {
+            let account = read(dialect, text);
+            prop_assert_eq!(account.results.iter().map(|it| it.mark).collect::<Vec<_>>(), marks.clone(), "{:?}", dialect);
+            prop_assert_eq!(&account.faults, &Vec::<String>::new());
+            let names: std::collections::BTreeSet<_> = account.results.iter().map(|it| it.path.clone()).collect();
+            prop_assert_eq!(names.len(), tests.len(), "names are unique");
+        }
+    }
+}

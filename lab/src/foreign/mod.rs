@@ -1,0 +1,13 @@
+//! Other people's test suites: how each lists its tests, how one of them is run, and what it prints.
+//!
+//! Where to start: [`plan`] makes cells of a suite before a guest boots. The output is read in `run/program/suite.rs`.
+
+mod kind;
+mod list;
+mod plan;
+mod table;
+
+pub use kind::SuiteKind;
+pub use list::ListError;
+pub use plan::{SuitePlan, SuiteRequest, plan};
+pub use table::differences;

@@ -1,0 +1,254 @@
+//! Cells whose program is a test suite, or one test of it: what the suite prints is read while it runs, and held against the plan
+//! and the program's end.
+
+use lab_base::text;
+use lab_dialects::{ALL, Account, Conclusion, Dialect, End, Mark, Reading, TestResult, conclude};
+use lab_protocol::{
+    CellId, CellInfo, CellReport, ErrorKind, FailureKind, Outcome, Raw, Work, cell::NO_DEADLINE, work::HowEnded,
+};
+use lab_record::{excuse::Excuse, plan::ADOPTED, verdict::Verdict};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Most tests of one cell that are adopted; the cell's message counts the others.
+pub const MAX_CHILDREN: usize = 4000;
+/// Lines of a test's output in reports.
+const LINES: usize = 40;
+
+/// How the output of a cell is read.
+#[derive(Debug, Clone)]
+pub struct SuiteCell {
+    /// What its program prints.
+    pub dialect: Dialect,
+    /// The test that the cell is, as the suite names it; empty where the cell is the whole suite.
+    pub own: Vec<String>,
+    /// Tests that must report, as the suite lists them; of a cell that is the whole suite.
+    pub expected: Vec<Vec<String>>,
+    /// What names of tests are appended to.
+    pub base: String,
+    /// Variants of the cell, with brackets; may be empty.
+    pub variant: String,
+    /// Whether the timeout is for a fast guest, and grows with the accelerator's factor.
+    pub scaled: bool,
+}
+
+/// The cells of a run that are of suites.
+#[derive(Debug, Clone, Default)]
+pub struct SuiteCells(BTreeMap<CellId, SuiteCell>);
+
+impl FromIterator<(CellId, SuiteCell)> for SuiteCells {
+    fn from_iter<T: IntoIterator<Item = (CellId, SuiteCell)>>(cells: T) -> Self {
+        Self(cells.into_iter().collect())
+    }
+}
+
+impl SuiteCells {
+    /// How a cell is read; `None` if its program is no suite.
+    pub fn get(&self, cell: &CellId) -> Option<&SuiteCell> {
+        self.0.get(cell)
+    }
+}
+
+impl SuiteCell {
+    /// Adapts the work of the cell to a guest that is `scale` times slower than one under KVM.
+    pub(super) fn prepare(&self, work: &mut Work, scale: f32) {
+        if let Work::Program(program) = work
+            && self.scaled
+        {
+            let longer = |limit: u64| Duration::from_millis(limit).mul_f32(scale.max(1.0)).as_millis();
+            program.timeout_ms = program.timeout_ms.map(|limit| u64::try_from(longer(limit)).unwrap_or(u64::MAX));
+            if scale > 1.0 && !program.env.iter().any(|(name, _)| name.as_bytes() == b"KSFT_MACHINE_SLOW") {
+                program.env.push((Raw::from("KSFT_MACHINE_SLOW"), Raw::from("yes")));
+            }
+        }
+    }
+
+    /// The id of a test.
+    pub fn id(&self, path: &[String]) -> CellId {
+        let name = path.join(self.dialect.separator());
+        CellId(format!("{}{name}{}", self.base, self.variant))
+    }
+}
+
+/// A test that a suite reported.
+#[derive(Debug, Clone)]
+pub struct Child {
+    /// What is known of it.
+    pub info: CellInfo,
+    report: CellReport,
+    warnings: Vec<String>,
+    expected: Option<String>,
+}
+
+impl Child {
+    fn new(cell: &SuiteCell, parent: &CellInfo, result: &TestResult) -> Self {
+        let id = cell.id(&result.path);
+        let message =
+            if result.reason.is_empty() { "the suite gives no reason".to_owned() } else { result.reason.clone() };
+        let outcome = match result.mark {
+            Mark::Passed | Mark::UnexpectedPass => Outcome::Passed,
+            Mark::Failed | Mark::ExpectedFailure => Outcome::Failed { kind: FailureKind::Check, message },
+            Mark::Skipped => Outcome::SkippedItself { message: result.reason.clone() },
+            Mark::Errored => Outcome::Errored { kind: ErrorKind::NoResult, message },
+        };
+        let lines = result.output.lines().rev().take(LINES).map(str::to_owned);
+        let mut log: Vec<String> = lines.collect();
+        log.reverse();
+        let duration = result.duration.unwrap_or_default();
+        let duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let warning = "passes, but the suite expects it to fail".to_owned();
+        Self {
+            info: CellInfo {
+                id: id.clone(),
+                catalogue: String::new(),
+                area: if result.class.is_empty() { parent.area.clone() } else { result.class.clone() },
+                title: result.path.last().cloned().unwrap_or_default(),
+                topology: ADOPTED.to_owned(),
+                attach: None,
+                device: parent.device,
+                requires: Vec::new(),
+                deadline_ms: NO_DEADLINE,
+                work: Work::Case,
+                file: if result.file.is_empty() { parent.file.clone() } else { result.file.clone() },
+                line: 0,
+            },
+            report: CellReport { log, duration_us, ..CellReport::bare(id, outcome) },
+            warnings: (result.mark == Mark::UnexpectedPass).then_some(warning).into_iter().collect(),
+            expected: (result.mark == Mark::ExpectedFailure).then(|| result.reason.clone()),
+        }
+    }
+
+    /// What it says of itself, without the lists of the project.
+    pub fn verdict(&self) -> Verdict {
+        let mut verdict = Verdict::on(self.report.clone(), self.report.outcome.clone());
+        verdict.warnings.clone_from(&self.warnings);
+        self.excuse(&mut verdict);
+        verdict
+    }
+
+    /// Excuses a failure that the suite itself expects.
+    pub fn excuse(&self, verdict: &mut Verdict) {
+        let is_failure = matches!(verdict.outcome, Outcome::Failed { .. });
+        if let Some(reason) = self.expected.as_ref().filter(|_| is_failure && verdict.known.is_none()) {
+            let reason = format!("the suite expects it to fail: {reason}");
+            verdict.known =
+                Some(Excuse { reason: reason.trim_end_matches([':', ' ']).to_owned(), link: None, expires: None });
+        }
+    }
+}
+
+/// The output of one attempt at a cell.
+#[derive(Debug)]
+pub struct SuiteReading<'a> {
+    cell: &'a SuiteCell,
+    info: CellInfo,
+    reading: Reading,
+}
+
+impl<'a> SuiteReading<'a> {
+    /// Nothing is read yet.
+    pub fn new(cell: &'a SuiteCell, info: &CellInfo) -> Self {
+        Self { cell, info: info.clone(), reading: Reading::new(cell.dialect) }
+    }
+
+    /// The program wrote.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.reading.feed(bytes);
+    }
+
+    /// The program has ended, or its guest was lost. Sets the outcome of its report, and gives the other tests.
+    pub fn close(self, report: Option<&mut CellReport>) -> Vec<Child> {
+        let Self { cell, info, reading } = self;
+        let account = reading.end();
+        let is_lost = report.is_none();
+        let missing = missing(cell, &account, is_lost);
+        if let Some(report) = report {
+            outcome(cell, &account, &missing, report);
+        }
+        let mut account_results = account.results;
+        // A skip of the whole is the cell's own.
+        account_results.retain(|result| result.path != [ALL] || result.mark != Mark::Skipped);
+        if !cell.own.is_empty() {
+            account_results.retain(|result| result.path != cell.own);
+        }
+        let all = account_results.iter().chain(&missing).take(MAX_CHILDREN);
+        all.map(|result| Child::new(cell, &info, result)).collect()
+    }
+}
+
+/// Planned tests that reported nothing.
+fn missing(cell: &SuiteCell, account: &Account, is_lost: bool) -> Vec<TestResult> {
+    let seen: BTreeSet<&[String]> = account.results.iter().map(|result| &*result.path).collect();
+    let why = if is_lost { "its guest was lost before it reported" } else { "planned, and never reported" };
+    let never = cell.expected.iter().filter(|path| !seen.contains(&***path));
+    never.map(|path| TestResult::new(path.iter().map(String::as_str), Mark::Errored).because(why)).collect()
+}
+
+/// The outcome of a program that ran to its end.
+fn outcome(cell: &SuiteCell, account: &Account, missing: &[TestResult], report: &mut CellReport) {
+    report.log.extend(account.faults.iter().map(|fault| format!("fault: {fault}")));
+    let count = account.results.iter().filter(|result| result.path != cell.own).count();
+    report.metrics.insert("tests".to_owned(), count as f64);
+    if count > MAX_CHILDREN {
+        report.log.push(format!("{} tests beyond the first {MAX_CHILDREN} are no cells", count - MAX_CHILDREN));
+    }
+    let end = match report.program.as_ref().map(|end| &end.how) {
+        Some(HowEnded::Exited { code }) => End::Exited(*code),
+        Some(HowEnded::Killed { signal, .. }) => End::Killed(*signal),
+        Some(HowEnded::TimedOut { .. }) => End::TimedOut,
+        Some(HowEnded::NotStarted { .. }) | None => return,
+    };
+    // What else the agent says, a leak for example, is no matter of the suite.
+    if !matches!(report.outcome, Outcome::Passed | Outcome::Failed { kind: FailureKind::Exit, .. }) {
+        return;
+    }
+    let own = account.results.iter().find(|result| result.path == cell.own);
+    let conclusion = conclude(cell.dialect, account, end);
+    let exit = report.outcome.message();
+    report.outcome = match (conclusion, own) {
+        (Conclusion::AsItEnded, _) => return,
+        (Conclusion::Errored(message), _) if matches!(end, End::Exited(126 | 127)) => {
+            Outcome::Errored { kind: ErrorKind::NotStarted, message }
+        }
+        (Conclusion::Errored(message), _) => Outcome::Errored { kind: ErrorKind::NoResult, message },
+        (Conclusion::Failed(message), None) if !cell.own.is_empty() => Outcome::Errored {
+            kind: ErrorKind::NoResult,
+            message: format!("the test never reported; {message}{}", shown(&exit)),
+        },
+        (_, None) if !cell.own.is_empty() => {
+            Outcome::Errored { kind: ErrorKind::NoResult, message: "the test never reported".to_owned() }
+        }
+        (Conclusion::Passed | Conclusion::Skipped(_), Some(own)) if own.mark == Mark::Skipped => {
+            Outcome::SkippedItself { message: own.reason.clone() }
+        }
+        (Conclusion::Skipped(message), None) => Outcome::SkippedItself { message },
+        (Conclusion::Failed(message), Some(own)) if own.mark.is_bad() && account.first_bad() == Some(own) => {
+            let message = if own.reason.is_empty() { message } else { own.reason.clone() };
+            Outcome::Failed { kind: FailureKind::Check, message }
+        }
+        (Conclusion::Failed(message), _) if account.first_bad().is_none() => {
+            Outcome::Failed { kind: FailureKind::Check, message: format!("{message}{}", shown(&exit)) }
+        }
+        (Conclusion::Failed(message), _) => Outcome::Failed { kind: FailureKind::Check, message },
+        (Conclusion::Passed | Conclusion::Skipped(_), _) => match missing {
+            [] => Outcome::Passed,
+            [first, rest @ ..] => {
+                let more = if rest.is_empty() { String::new() } else { format!(", nor did {} more", rest.len()) };
+                let name = first.full_name(cell.dialect.separator());
+                Outcome::Errored { kind: ErrorKind::NoResult, message: format!("{name} never reported{more}") }
+            }
+        },
+    };
+    // Of the suite's own known failure, the cell passes with it in its log.
+    if let Some(own) = own.filter(|own| own.mark == Mark::ExpectedFailure) {
+        report.log.push(text::line(&format!("the suite expects this failure: {}", own.reason), 400));
+    }
+}
+
+/// What a program's end said, behind another message.
+fn shown(exit: &str) -> String {
+    // `exit: exit code 1: LAST LINE`: the code is told already.
+    exit.splitn(3, ": ").nth(2).map_or_else(String::new, |line| format!(": {line}"))
+}

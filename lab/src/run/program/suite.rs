@@ -226,7 +226,10 @@ fn outcome(cell: &SuiteCell, account: &Account, missing: &[TestResult], report: 
         (Conclusion::Skipped(message), None) => Outcome::SkippedItself { message },
         (Conclusion::Failed(message), Some(own)) if own.mark.is_bad() && account.first_bad() == Some(own) => {
             let message = if own.reason.is_empty() { message } else { own.reason.clone() };
-            Outcome::Failed { kind: FailureKind::Check, message }
+            match own.mark {
+                Mark::Errored => Outcome::Errored { kind: ErrorKind::NoResult, message },
+                _ => Outcome::Failed { kind: FailureKind::Check, message },
+            }
         }
         (Conclusion::Failed(message), _) if account.first_bad().is_none() => {
             Outcome::Failed { kind: FailureKind::Check, message: format!("{message}{}", shown(&exit)) }

@@ -75,7 +75,10 @@ impl ReadLines for TestProgs {
     }
 }
 
-fn result(line: &str) -> Option<((u32, Option<u32>), &str, Mark)> {
+/// The numbers of a test and of its subtest.
+type Numbers = (u32, Option<u32>);
+
+fn result(line: &str) -> Option<(Numbers, &str, Mark)> {
     let rest = line.strip_prefix('#')?;
     let (number, rest) = rest.split_once(|c: char| c.is_whitespace())?;
     let (test, sub) = match number.split_once('/') {

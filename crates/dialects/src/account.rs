@@ -65,7 +65,7 @@ impl TestResult {
     /// A test of this name.
     pub fn new<'a>(path: impl IntoIterator<Item = &'a str>, mark: Mark) -> Self {
         Self {
-            path: path.into_iter().map(|part| name(part)).filter(|part| !part.is_empty()).take(MAX_DEPTH).collect(),
+            path: path.into_iter().map(name).filter(|part| !part.is_empty()).take(MAX_DEPTH).collect(),
             mark,
             reason: String::new(),
             output: String::new(),

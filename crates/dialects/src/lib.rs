@@ -20,6 +20,8 @@ mod libtest;
 mod list;
 mod pytest;
 mod reading;
+#[cfg(test)]
+mod samples;
 mod test_progs;
 #[cfg(test)]
 mod tests;

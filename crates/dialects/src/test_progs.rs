@@ -75,10 +75,10 @@ impl ReadLines for TestProgs {
     }
 }
 
-/// The numbers of a test and of its subtest.
-type Numbers = (u32, Option<u32>);
+/// Numbers of a test and of a subtest, name and mark.
+type Numbered<'a> = ((u32, Option<u32>), &'a str, Mark);
 
-fn result(line: &str) -> Option<(Numbers, &str, Mark)> {
+fn result(line: &str) -> Option<Numbered<'_>> {
     let rest = line.strip_prefix('#')?;
     let (number, rest) = rest.split_once(|c: char| c.is_whitespace())?;
     let (test, sub) = match number.split_once('/') {

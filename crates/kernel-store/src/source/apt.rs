@@ -142,14 +142,15 @@ impl ConfiguredSource for AptArchive {
         }
         let snapshot = match (table.date("snapshot")?, preset) {
             (None, _) => None,
-            (Some(text), Some(_)) => Some(moment(&text).ok_or_else(|| {
+            (Some(text), Some(_)) if archive == "ubuntu" => Some(moment(&text).ok_or_else(|| {
                 let message =
                     format!("`snapshot` in {kernel} must be a day, 2026-03-01, or a moment, 20260301T000000Z");
                 table.error_at("snapshot", message)
             })?),
-            (Some(_), None) => {
+            (Some(_), _) => {
                 let message = format!(
-                    "`snapshot` in {kernel} needs `archive = \"debian\"` or \"ubuntu\": name the snapshot's own address"
+                    "`snapshot` in {kernel} needs `archive = \"ubuntu\"`: of others, name the snapshot's own address as `archive`, \
+                     and `stale`"
                 );
                 return Err(table.error_at("snapshot", message));
             }
@@ -219,11 +220,7 @@ impl AptArchive {
     /// The archive's address.
     fn mirror(&self, debian: &Debian) -> Result<String> {
         Ok(match (&*self.archive, &self.snapshot) {
-            ("debian", None) => mirror(debian, &self.suite)?,
-            ("debian", Some(moment)) => {
-                let archive = if self.suite.ends_with("-security") { "debian-security" } else { "debian" };
-                format!("https://snapshot.debian.org/archive/{archive}/{moment}")
-            }
+            ("debian", _) => mirror(debian, &self.suite)?,
             ("ubuntu", None) => "http://archive.ubuntu.com/ubuntu".to_owned(),
             ("ubuntu", Some(moment)) => format!("https://snapshot.ubuntu.com/ubuntu/{moment}"),
             (address, _) => address.to_owned(),

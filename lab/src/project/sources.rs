@@ -16,8 +16,9 @@ pub const AGENT: [&str; 11] = [
 ];
 
 /// Directories of the crates that `lab` is built from.
-pub const LAB: [&str; 11] = [
+pub const LAB: [&str; 12] = [
     "crates/base",
+    "crates/dialects",
     "crates/guard",
     "crates/kernel-store",
     "crates/protocol",

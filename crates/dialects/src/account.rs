@@ -20,7 +20,7 @@ pub const MAX_OUTPUT: usize = 4 << 10;
 
 /// How a test ended, by the suite's own account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mark {
+pub enum TestMark {
     /// It passed.
     Passed,
     /// It failed.
@@ -35,7 +35,7 @@ pub enum Mark {
     Errored,
 }
 
-impl Mark {
+impl TestMark {
     /// Whether it makes its suite fail.
     pub const fn is_bad(self) -> bool {
         matches!(self, Self::Failed | Self::Errored)
@@ -48,7 +48,7 @@ pub struct TestResult {
     /// Its name, from the outermost test on.
     pub path: Vec<String>,
     /// How it ended.
-    pub mark: Mark,
+    pub mark: TestMark,
     /// Why, one line; may be empty.
     pub reason: String,
     /// The end of what it printed.
@@ -63,7 +63,7 @@ pub struct TestResult {
 
 impl TestResult {
     /// A test of this name.
-    pub fn new<'a>(path: impl IntoIterator<Item = &'a str>, mark: Mark) -> Self {
+    pub fn new<'a>(path: impl IntoIterator<Item = &'a str>, mark: TestMark) -> Self {
         Self {
             path: path.into_iter().map(name).filter(|part| !part.is_empty()).take(MAX_DEPTH).collect(),
             mark,
@@ -143,7 +143,7 @@ impl Printed {
 
 /// What a program reported, with what is wrong in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct SuiteAccount {
     /// Its tests, in the order of their results. No name occurs twice: a repeated one has its number behind it, `name#2`.
     pub results: Vec<TestResult>,
     /// Contradictions and gaps, one line each: a plan that ended early, a lost line, a summary that does not fit.
@@ -153,7 +153,7 @@ pub struct Account {
     seen: BTreeMap<Vec<String>, usize>,
 }
 
-impl Account {
+impl SuiteAccount {
     /// Adds a result.
     pub fn push(&mut self, mut result: TestResult) {
         if result.path.is_empty() {
@@ -186,7 +186,7 @@ impl Account {
     }
 
     /// How many tests ended so.
-    pub fn count(&self, mark: Mark) -> usize {
+    pub fn count(&self, mark: TestMark) -> usize {
         self.results.iter().filter(|result| result.mark == mark).count()
     }
 

@@ -1,10 +1,10 @@
 //! The outcome of a whole program: what it reported, held against how it ended. Neither is believed alone.
 
-use crate::{Account, Dialect, Mark, TestResult, account::ALL};
+use crate::{SuiteAccount, SuiteDialect, TestMark, TestResult, account::ALL};
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum ProgramExit {
     /// It exited by itself. Also 124 is its own, whatever timeout(1) does.
     Exited(u8),
     /// A signal ended it.
@@ -40,7 +40,7 @@ const INFRASTRUCTURE: std::ops::RangeInclusive<u8> = 126..=127;
 /// | 0 | a failed test, a gap in the plan | failed |
 /// | other | no failed test | failed: the code contradicts the tests |
 /// | 0 | no test | errored, but in dialects that may be silent |
-pub fn conclude(dialect: Dialect, account: &Account, end: End) -> Conclusion {
+pub fn conclude(dialect: SuiteDialect, account: &SuiteAccount, end: ProgramExit) -> Conclusion {
     let separator = dialect.separator();
     let count = account.results.len();
     let bad = account.first_bad();
@@ -56,15 +56,15 @@ pub fn conclude(dialect: Dialect, account: &Account, end: End) -> Conclusion {
         format!("{}{reason}", result.full_name(separator))
     };
     let code = match end {
-        End::Killed(_) | End::TimedOut => return Conclusion::AsItEnded,
-        End::Exited(code) => code,
+        ProgramExit::Killed(_) | ProgramExit::TimedOut => return Conclusion::AsItEnded,
+        ProgramExit::Exited(code) => code,
     };
     if INFRASTRUCTURE.contains(&code) {
         let what = if code == 126 { "can't be executed" } else { "was not found" };
         return Conclusion::Errored(format!("exit code {code}: it, or a program that it starts, {what}"));
     }
     if dialect.skip_code() == Some(code) && bad.is_none() {
-        let skipped = account.results.iter().rev().find(|result| result.mark == Mark::Skipped);
+        let skipped = account.results.iter().rev().find(|result| result.mark == TestMark::Skipped);
         let reason = skipped.map_or_else(String::new, told);
         return Conclusion::Skipped(if reason.is_empty() { format!("exit code {code}") } else { reason });
     }
@@ -76,7 +76,7 @@ pub fn conclude(dialect: Dialect, account: &Account, end: End) -> Conclusion {
             None if count == 0 && !dialect.may_be_silent() => {
                 Conclusion::Errored("exit code 0, but no test was reported".to_owned())
             }
-            None if count > 0 && account.count(Mark::Skipped) == count => {
+            None if count > 0 && account.count(TestMark::Skipped) == count => {
                 Conclusion::Skipped(account.results.first().map_or_else(String::new, told))
             }
             None => Conclusion::Passed,

@@ -1,9 +1,9 @@
 //! ctest: ` 1/3 Test #1: name ....   Passed    0.01 sec`.
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{MAX_RESULTS, Printed},
-    reading::ReadLines,
+    lines::ReadLines,
 };
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct Ctest {
 }
 
 impl ReadLines for Ctest {
-    fn line(&mut self, line: &str, account: &mut Account) {
+    fn line(&mut self, line: &str, account: &mut SuiteAccount) {
         let text = line.trim();
         if let Some((number, said)) = text.strip_prefix("Start ").and_then(|rest| rest.trim_start().split_once(": "))
             && let Ok(number) = number.trim().parse()
@@ -35,7 +35,7 @@ impl ReadLines for Ctest {
             self.failed += usize::from(mark.is_bad());
             self.open.remove(&number);
             let printed = std::mem::take(&mut self.printed);
-            let reason = if mark == Mark::Passed { "" } else { word };
+            let reason = if mark == TestMark::Passed { "" } else { word };
             account.push(TestResult::new([said], mark).because(reason).printing(&printed).taking(seconds));
             return;
         }
@@ -49,9 +49,9 @@ impl ReadLines for Ctest {
         self.printed.line(text);
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         for said in std::mem::take(&mut self.open).into_values() {
-            account.push(TestResult::new([&*said], Mark::Errored).because("it began and never ended"));
+            account.push(TestResult::new([&*said], TestMark::Errored).because("it began and never ended"));
         }
         if let Some(planned) = self.planned.filter(|planned| *planned != self.count) {
             account.fault(format!("{planned} tests planned, {} reported", self.count));
@@ -72,7 +72,7 @@ struct Found<'a> {
     all: Option<usize>,
     number: u32,
     said: &'a str,
-    mark: Mark,
+    mark: TestMark,
     word: &'a str,
     seconds: Option<f64>,
 }
@@ -93,11 +93,11 @@ fn result(text: &str) -> Option<Found<'_>> {
     let word = rest[at..].trim().trim_start_matches('*').trim();
     let said = rest[..at].trim_end().trim_end_matches('.').trim_end();
     let mark = match word.split(' ').next()? {
-        "Passed" => Mark::Passed,
-        "Skipped" => Mark::Skipped,
-        "Not" if word.contains("Disabled") => Mark::Skipped,
-        "Not" => Mark::Errored,
-        _ => Mark::Failed,
+        "Passed" => TestMark::Passed,
+        "Skipped" => TestMark::Skipped,
+        "Not" if word.contains("Disabled") => TestMark::Skipped,
+        "Not" => TestMark::Errored,
+        _ => TestMark::Failed,
     };
     Some(Found { all, number: number.trim().parse().ok()?, said, mark, word, seconds })
 }

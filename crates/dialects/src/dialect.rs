@@ -2,7 +2,7 @@
 
 /// What a suite prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dialect {
+pub enum SuiteDialect {
     /// KTAP 1, TAP 13 and TAP 14.
     Ktap,
     /// The kernel's selftests: KTAP, or the lines of their shell scripts.
@@ -21,7 +21,7 @@ pub enum Dialect {
     Junit,
 }
 
-impl Dialect {
+impl SuiteDialect {
     /// All of them.
     pub const ALL: [Self; 8] =
         [Self::Ktap, Self::Kselftest, Self::Go, Self::Libtest, Self::TestProgs, Self::Pytest, Self::Ctest, Self::Junit];

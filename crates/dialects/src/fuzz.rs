@@ -1,7 +1,7 @@
 //! Output of any bytes: `docs/fuzzing.md`.
 
 use crate::{
-    Conclusion, Dialect, End, Reading,
+    Conclusion, ProgramExit, SuiteDialect, SuiteOutput,
     account::{MAX_DEPTH, MAX_FAULTS, MAX_OUTPUT, MAX_REASON, MAX_RESULTS},
     conclude,
 };
@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 fn outputs() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let Some((first, rest)) = bytes.split_first() else { return };
-        let dialect = Dialect::ALL[usize::from(*first) % Dialect::ALL.len()];
-        let mut reading = Reading::new(dialect);
+        let dialect = SuiteDialect::ALL[usize::from(*first) % SuiteDialect::ALL.len()];
+        let mut reading = SuiteOutput::new(dialect);
         rest.chunks(11).for_each(|piece| reading.feed(piece));
         let account = reading.end();
         assert!(account.results.len() <= MAX_RESULTS && account.faults.len() <= MAX_FAULTS);
@@ -31,8 +31,8 @@ fn outputs() {
             );
         }
         let failed = account.first_bad().is_some() || !account.faults.is_empty();
-        let told = conclude(dialect, &account, End::Exited(0));
+        let told = conclude(dialect, &account, ProgramExit::Exited(0));
         assert!(!failed || !matches!(told, Conclusion::Passed | Conclusion::Skipped(_)), "{told:?}");
-        assert!(!matches!(conclude(dialect, &account, End::Exited(1)), Conclusion::Passed));
+        assert!(!matches!(conclude(dialect, &account, ProgramExit::Exited(1)), Conclusion::Passed));
     });
 }

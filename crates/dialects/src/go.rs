@@ -1,9 +1,9 @@
 //! `go test -v` and `go test -json` (cmd/test2json), told apart line by line.
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{MAX_RESULTS, Printed},
-    reading::ReadLines,
+    lines::ReadLines,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ struct Event {
 }
 
 impl ReadLines for Go {
-    fn line(&mut self, line: &str, account: &mut Account) {
+    fn line(&mut self, line: &str, account: &mut SuiteAccount) {
         if line.starts_with('{')
             && let Ok(event) = serde_json::from_str::<Event>(line)
         {
@@ -73,12 +73,12 @@ impl ReadLines for Go {
         }
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         let open = std::mem::take(&mut self.open);
         for test in std::mem::take(&mut self.order) {
             if let Some(printed) = open.get(&test) {
                 let reason = if self.panic.is_empty() { "it began and never ended" } else { &self.panic };
-                account.push(TestResult::new(parts(&test), Mark::Errored).because(reason).printing(printed));
+                account.push(TestResult::new(parts(&test), TestMark::Errored).because(reason).printing(printed));
             }
         }
         let failed = account.first_bad().is_some();
@@ -93,7 +93,7 @@ impl ReadLines for Go {
 }
 
 impl Go {
-    fn event(&mut self, event: &Event, account: &mut Account) {
+    fn event(&mut self, event: &Event, account: &mut SuiteAccount) {
         match &*event.action {
             "run" => self.begin(&event.test),
             "output" if event.test.is_empty() => match event.output.trim_end() {
@@ -109,9 +109,9 @@ impl Go {
                 }
             }
             "pass" | "fail" if event.test.is_empty() => self.summary = Some(event.action == "pass"),
-            "pass" => self.finish(&event.test, Mark::Passed, event.elapsed, account),
-            "fail" if !event.test.is_empty() => self.finish(&event.test, Mark::Failed, event.elapsed, account),
-            "skip" if !event.test.is_empty() => self.finish(&event.test, Mark::Skipped, event.elapsed, account),
+            "pass" => self.finish(&event.test, TestMark::Passed, event.elapsed, account),
+            "fail" if !event.test.is_empty() => self.finish(&event.test, TestMark::Failed, event.elapsed, account),
+            "skip" if !event.test.is_empty() => self.finish(&event.test, TestMark::Skipped, event.elapsed, account),
             _ => {}
         }
     }
@@ -126,14 +126,14 @@ impl Go {
         }
     }
 
-    fn finish(&mut self, test: &str, mark: Mark, seconds: Option<f64>, account: &mut Account) {
+    fn finish(&mut self, test: &str, mark: TestMark, seconds: Option<f64>, account: &mut SuiteAccount) {
         let printed = self.open.remove(test).unwrap_or_default();
-        let reason = if matches!(mark, Mark::Failed | Mark::Skipped) { printed.last() } else { "" };
+        let reason = if matches!(mark, TestMark::Failed | TestMark::Skipped) { printed.last() } else { "" };
         account.push(TestResult::new(parts(test), mark).because(reason).printing(&printed).taking(seconds));
         self.ended = true;
     }
 
-    fn printed(&mut self, line: &str, account: &mut Account) {
+    fn printed(&mut self, line: &str, account: &mut SuiteAccount) {
         if self.panic.is_empty() && (line.starts_with("panic: ") || line.starts_with("fatal error: ")) {
             self.panic = line.to_owned();
         }
@@ -143,15 +143,15 @@ impl Go {
             && line.starts_with("    ")
             && let Some(last) = account.results.last_mut()
             && last.reason.is_empty()
-            && last.mark != Mark::Passed
+            && last.mark != TestMark::Passed
         {
             *last = last.clone().because(line);
         }
     }
 }
 
-fn result(text: &str) -> Option<(Mark, &str)> {
-    [("--- PASS: ", Mark::Passed), ("--- FAIL: ", Mark::Failed), ("--- SKIP: ", Mark::Skipped)]
+fn result(text: &str) -> Option<(TestMark, &str)> {
+    [("--- PASS: ", TestMark::Passed), ("--- FAIL: ", TestMark::Failed), ("--- SKIP: ", TestMark::Skipped)]
         .into_iter()
         .find_map(|(word, mark)| Some((mark, text.strip_prefix(word)?)))
 }

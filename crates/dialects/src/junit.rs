@@ -1,9 +1,9 @@
 //! JUnit's XML, as many tools write it: `testsuites`, `testsuite` (nested), `testcase`.
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{MAX_RESULTS, Printed},
-    reading::ReadLines,
+    lines::ReadLines,
 };
 use quick_xml::{
     Reader,
@@ -22,7 +22,7 @@ pub struct Junit {
 }
 
 impl ReadLines for Junit {
-    fn line(&mut self, line: &str, _: &mut Account) {
+    fn line(&mut self, line: &str, _: &mut SuiteAccount) {
         let text = line.trim_start();
         self.began |= ["<?xml", "<testsuite"].iter().any(|begin| text.starts_with(begin));
         if !self.began {
@@ -36,7 +36,7 @@ impl ReadLines for Junit {
         self.document.push('\n');
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         if self.cut {
             account.fault(format!("the JUnit document has more than {} MiB", MAX_DOCUMENT >> 20));
         }
@@ -52,7 +52,7 @@ struct Case {
     printed: Printed,
 }
 
-fn read(document: &str, account: &mut Account) {
+fn read(document: &str, account: &mut SuiteAccount) {
     let mut reader = Reader::from_str(document);
     let mut case: Option<Case> = None;
     let mut depth = 0_usize;
@@ -133,7 +133,7 @@ fn read(document: &str, account: &mut Account) {
         }
     }
     if let Some(Case { result, .. }) = case {
-        account.push(TestResult { mark: Mark::Errored, ..result }.because("the document ends in this test"));
+        account.push(TestResult { mark: TestMark::Errored, ..result }.because("the document ends in this test"));
     }
     if !whole && account.faults.is_empty() {
         account.fault("the JUnit document has no end");
@@ -145,7 +145,7 @@ fn read(document: &str, account: &mut Account) {
 
 fn open(element: &BytesStart<'_>) -> Case {
     let said = |name| attribute(element, name).unwrap_or_default();
-    let mut result = TestResult::new([&*said("name")], Mark::Passed).taking(said("time").parse().ok());
+    let mut result = TestResult::new([&*said("name")], TestMark::Passed).taking(said("time").parse().ok());
     result.class = crate::account::name(&said("classname"));
     result.file = crate::account::name(&said("file"));
     if !result.class.is_empty() {
@@ -157,10 +157,10 @@ fn open(element: &BytesStart<'_>) -> Case {
 /// What an element inside of a test case says.
 fn mark(case: &mut Case, name: &[u8], element: &BytesStart<'_>) {
     let mark = match name {
-        b"failure" => Mark::Failed,
-        b"error" => Mark::Errored,
-        b"skipped" if attribute(element, "type").as_deref() == Some("pytest.xfail") => Mark::ExpectedFailure,
-        b"skipped" => Mark::Skipped,
+        b"failure" => TestMark::Failed,
+        b"error" => TestMark::Errored,
+        b"skipped" if attribute(element, "type").as_deref() == Some("pytest.xfail") => TestMark::ExpectedFailure,
+        b"skipped" => TestMark::Skipped,
         _ => return,
     };
     if !case.result.mark.is_bad() {

@@ -2,10 +2,10 @@
 //! several forms: `TEST: text   [ OK ]` (net/lib.sh, forwarding/lib.sh), `PASS: text` (rtnetlink.sh), `text   ok` (veth.sh).
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{ALL, MAX_RESULTS, Printed, name},
     ktap::Ktap,
-    reading::ReadLines,
+    lines::ReadLines,
 };
 
 /// Reads them.
@@ -19,7 +19,7 @@ pub struct Kselftest {
 }
 
 impl ReadLines for Kselftest {
-    fn line(&mut self, line: &str, account: &mut Account) {
+    fn line(&mut self, line: &str, account: &mut SuiteAccount) {
         if let Some(ktap) = &mut self.ktap {
             return ktap.line(line, account);
         }
@@ -41,7 +41,7 @@ impl ReadLines for Kselftest {
                 if line.starts_with([' ', '\t'])
                     && let Some(last) = self.results.last_mut()
                     && last.reason.is_empty()
-                    && last.mark != Mark::Passed
+                    && last.mark != TestMark::Passed
                     && !text.is_empty()
                 {
                     *last = last.clone().because(text);
@@ -57,13 +57,13 @@ impl ReadLines for Kselftest {
         }
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         match &mut self.ktap {
             Some(ktap) => ktap.end(account),
             None => {
                 // `SKIP: why` alone is about the whole script.
                 if let [only] = &*self.results
-                    && only.mark == Mark::Skipped
+                    && only.mark == TestMark::Skipped
                     && only.reason.is_empty()
                 {
                     self.skipped = only.full_name(" ");
@@ -72,7 +72,7 @@ impl ReadLines for Kselftest {
                 std::mem::take(&mut self.results).into_iter().for_each(|result| account.push(result));
                 if account.results.is_empty() && !self.skipped.is_empty() {
                     let said = std::mem::take(&mut self.skipped);
-                    account.push(TestResult::new([ALL], Mark::Skipped).because(&said));
+                    account.push(TestResult::new([ALL], TestMark::Skipped).because(&said));
                 }
             }
         }
@@ -80,7 +80,7 @@ impl ReadLines for Kselftest {
 }
 
 /// Name and mark of a line that is a result.
-fn parse(line: &str) -> Option<(String, Mark)> {
+fn parse(line: &str) -> Option<(String, TestMark)> {
     let text = line.trim();
     if let Some((said, mark)) = bracketed(text) {
         let said = said.trim();
@@ -91,12 +91,12 @@ fn parse(line: &str) -> Option<(String, Mark)> {
         return ended(text);
     }
     for (word, mark) in [
-        ("PASS:", Mark::Passed),
-        ("FAIL:", Mark::Failed),
-        ("SKIP:", Mark::Skipped),
-        ("XFAIL:", Mark::ExpectedFailure),
-        ("XPASS:", Mark::UnexpectedPass),
-        ("ERROR:", Mark::Errored),
+        ("PASS:", TestMark::Passed),
+        ("FAIL:", TestMark::Failed),
+        ("SKIP:", TestMark::Skipped),
+        ("XFAIL:", TestMark::ExpectedFailure),
+        ("XPASS:", TestMark::UnexpectedPass),
+        ("ERROR:", TestMark::Errored),
     ] {
         if let Some(said) = text.strip_prefix(word) {
             return Some((name(said), mark));
@@ -106,30 +106,30 @@ fn parse(line: &str) -> Option<(String, Mark)> {
 }
 
 /// `text [ OK ]`, also with something behind it.
-fn bracketed(text: &str) -> Option<(&str, Mark)> {
+fn bracketed(text: &str) -> Option<(&str, TestMark)> {
     let text = text.trim_end();
     let before = text.strip_suffix(']')?;
     let open = before.rfind('[')?;
     let mark = match before[open + 1..].trim() {
-        "OK" | "PASS" | "ok" | "pass" => Mark::Passed,
-        "FAIL" | "FAILED" | "fail" | "failed" => Mark::Failed,
-        "SKIP" | "skip" => Mark::Skipped,
-        "XFAIL" => Mark::ExpectedFailure,
-        "XPASS" => Mark::UnexpectedPass,
+        "OK" | "PASS" | "ok" | "pass" => TestMark::Passed,
+        "FAIL" | "FAILED" | "fail" | "failed" => TestMark::Failed,
+        "SKIP" | "skip" => TestMark::Skipped,
+        "XFAIL" => TestMark::ExpectedFailure,
+        "XPASS" => TestMark::UnexpectedPass,
         _ => return None,
     };
     Some((&before[..open], mark))
 }
 
 /// `text   ok`: two blanks, a tab or dots before the word, so that a sentence is none.
-fn ended(text: &str) -> Option<(String, Mark)> {
+fn ended(text: &str) -> Option<(String, TestMark)> {
     let at = ["  ", "\t", "... ", "…"].iter().filter_map(|gap| text.rfind(gap).map(|at| at + gap.len())).max()?;
     let (said, word) = (text[..at].trim_end_matches(['.', '…', ' ', '\t']), text[at..].trim());
     let first = word.split([' ', ':', ',']).next().unwrap_or_default();
     let mark = match first {
-        "ok" | "OK" | "PASS" | "pass" if first == word => Mark::Passed,
-        "fail" | "FAIL" | "FAILED" | "failed" => Mark::Failed,
-        "skip" | "SKIP" | "skipped" => Mark::Skipped,
+        "ok" | "OK" | "PASS" | "pass" if first == word => TestMark::Passed,
+        "fail" | "FAIL" | "FAILED" | "failed" => TestMark::Failed,
+        "skip" | "SKIP" | "skipped" => TestMark::Skipped,
         _ => return None,
     };
     Some((name(said), mark))

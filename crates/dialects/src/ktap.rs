@@ -3,9 +3,9 @@
 //! Subtests are indented and come before the line of their test. The selftests' own runner puts `# ` before them instead.
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{ALL, MAX_DEPTH, MAX_RESULTS, Printed, name},
-    reading::ReadLines,
+    lines::ReadLines,
 };
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ enum Line<'a> {
 }
 
 impl ReadLines for Ktap {
-    fn line(&mut self, line: &str, account: &mut Account) {
+    fn line(&mut self, line: &str, account: &mut SuiteAccount) {
         let (indent, text) = indented(line);
         if let Some(at) = self.yaml {
             if text == "..." && indent == at {
@@ -80,7 +80,7 @@ impl ReadLines for Ktap {
                     level.plan = Some(count);
                 }
                 if let (Some(reason), 0, 0) = (skipped, count, indent) {
-                    account.push(TestResult::new([ALL], Mark::Skipped).because(reason));
+                    account.push(TestResult::new([ALL], TestMark::Skipped).because(reason));
                 }
             }
             Line::Test { ok, number, name: said, directive } => {
@@ -89,7 +89,7 @@ impl ReadLines for Ktap {
         }
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         while let Some(level) = self.levels.pop() {
             if self.levels.is_empty() && self.is_tap && level.plan.is_none() {
                 account.fault("the output ends without a plan");
@@ -105,7 +105,7 @@ impl ReadLines for Ktap {
 
 impl Ktap {
     /// Makes a level of this indentation the innermost one.
-    fn open(&mut self, indent: usize, account: &mut Account) {
+    fn open(&mut self, indent: usize, account: &mut SuiteAccount) {
         while self.levels.last().is_some_and(|level| level.indent > indent) {
             // Deeper tests whose own test has no line: they are kept, below the name that was announced.
             if let Some(level) = self.levels.pop() {
@@ -126,7 +126,7 @@ impl Ktap {
         &mut self,
         indent: usize,
         (ok, number, said, directive): (bool, Option<usize>, &str, &str),
-        account: &mut Account,
+        account: &mut SuiteAccount,
     ) {
         // The level below, if there is one, is that of its subtests.
         let mut inner = Vec::new();
@@ -149,7 +149,7 @@ impl Ktap {
         }
         let (mark, reason) = mark(ok, directive);
         if ok
-            && mark == Mark::Passed
+            && mark == TestMark::Passed
             && let Some(bad) = inner.iter().find(|result| result.mark.is_bad())
         {
             account.fault(format!("{said} is ok, but its subtest {} is not", bad.full_name("::")));
@@ -173,7 +173,7 @@ impl Ktap {
     }
 
     /// Holds a level's plan against what came.
-    fn close(&self, mut level: Level, account: &mut Account) -> Vec<TestResult> {
+    fn close(&self, mut level: Level, account: &mut SuiteAccount) -> Vec<TestResult> {
         let place = if level.named.is_empty() { String::new() } else { format!(" in {}", level.named) };
         let most = level.numbers.last().copied().unwrap_or_default();
         let first = (1..=most.min(MAX_RESULTS)).find(|number| !level.numbers.contains(number));
@@ -248,16 +248,16 @@ fn parse(text: &str) -> Option<Line<'_>> {
 }
 
 /// The mark and the reason of a result line.
-fn mark(ok: bool, directive: &str) -> (Mark, &str) {
+fn mark(ok: bool, directive: &str) -> (TestMark, &str) {
     let (word, reason) = directive.split_once([' ', ':']).unwrap_or((directive, ""));
     match (word.to_ascii_uppercase().trim_end_matches(':'), ok) {
-        ("SKIP" | "SKIPPED", _) => (Mark::Skipped, reason),
-        ("XFAIL" | "TODO", false) => (Mark::ExpectedFailure, reason),
+        ("SKIP" | "SKIPPED", _) => (TestMark::Skipped, reason),
+        ("XFAIL" | "TODO", false) => (TestMark::ExpectedFailure, reason),
         // The selftests write `ok … # XFAIL` where the failure came (kselftest.h: ksft_test_result_xfail).
-        ("XFAIL", true) => (Mark::ExpectedFailure, reason),
-        ("TODO" | "XPASS", true) => (Mark::UnexpectedPass, reason),
-        ("ERROR" | "TIMEOUT", false) => (Mark::Errored, directive),
-        (_, true) => (Mark::Passed, directive),
-        (_, false) => (Mark::Failed, directive),
+        ("XFAIL", true) => (TestMark::ExpectedFailure, reason),
+        ("TODO" | "XPASS", true) => (TestMark::UnexpectedPass, reason),
+        ("ERROR" | "TIMEOUT", false) => (TestMark::Errored, directive),
+        (_, true) => (TestMark::Passed, directive),
+        (_, false) => (TestMark::Failed, directive),
     }
 }

@@ -1,7 +1,7 @@
 //! Readers of what other people's test suites print.
 //!
-//! Where to start: [`Reading`] takes the bytes of a program's output and gives an [`Account`] of its tests; [`conclude`] combines the
-//! account with the program's end into the outcome of the whole. [`Dialect`] names the formats.
+//! Where to start: [`SuiteOutput`] takes the bytes of a program's output and gives an [`SuiteAccount`] of its tests; [`conclude`] combines the
+//! account with the program's end into the outcome of the whole. [`SuiteDialect`] names the formats.
 //!
 //! *Architecture invariant:* no I/O. Every byte may come from a program that crashed in the middle of a line, or that lies. All that
 //! is kept is bounded; what goes beyond is counted and told.
@@ -17,6 +17,7 @@ mod junit;
 mod kselftest;
 mod ktap;
 mod libtest;
+mod lines;
 mod list;
 mod pytest;
 mod reading;
@@ -26,8 +27,8 @@ mod test_progs;
 #[cfg(test)]
 mod tests;
 
-pub use account::{ALL, Account, Mark, TestResult, name};
-pub use conclude::{Conclusion, End, conclude};
-pub use dialect::Dialect;
-pub use list::{ListedTest, Listing};
-pub use reading::Reading;
+pub use account::{ALL, SuiteAccount, TestMark, TestResult, name};
+pub use conclude::{Conclusion, ProgramExit, conclude};
+pub use dialect::SuiteDialect;
+pub use list::{ListFormat, ListedTest};
+pub use reading::SuiteOutput;

@@ -1,9 +1,9 @@
 //! Rust's libtest: `test NAME ... ok`, and `--format json`.
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{MAX_RESULTS, Printed},
-    reading::ReadLines,
+    lines::ReadLines,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ struct Event {
 }
 
 impl ReadLines for Libtest {
-    fn line(&mut self, line: &str, account: &mut Account) {
+    fn line(&mut self, line: &str, account: &mut SuiteAccount) {
         if line.starts_with('{')
             && let Ok(event) = serde_json::from_str::<Event>(line)
         {
@@ -108,10 +108,10 @@ impl ReadLines for Libtest {
         }
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         let begun = self.begun.take().into_iter().chain(std::mem::take(&mut self.open).into_keys());
         for test in begun {
-            account.push(TestResult::new(parts(plain(&test)), Mark::Errored).because("it began and never ended"));
+            account.push(TestResult::new(parts(plain(&test)), TestMark::Errored).because("it began and never ended"));
         }
         for result in &mut account.results {
             let Some(printed) = self.outputs.get(&result.path.join("::")) else { continue };
@@ -127,7 +127,7 @@ impl ReadLines for Libtest {
         {
             account.fault(format!("{planned} tests planned, {} reported", self.count));
         }
-        let seen = [account.count(Mark::Passed), account.count(Mark::Failed), account.count(Mark::Skipped)];
+        let seen = [account.count(TestMark::Passed), account.count(TestMark::Failed), account.count(TestMark::Skipped)];
         match self.summary {
             None if self.planned.is_some() => {
                 account.fault("the output ends before the suite's last line, `test result:`")
@@ -142,7 +142,7 @@ impl ReadLines for Libtest {
 }
 
 impl Libtest {
-    fn event(&mut self, event: Event, account: &mut Account) {
+    fn event(&mut self, event: Event, account: &mut SuiteAccount) {
         match (&*event.kind, &*event.event) {
             ("suite", "started") => {
                 let count = event.test_count.unwrap_or_default();
@@ -152,9 +152,9 @@ impl Libtest {
             ("test", "started") if self.open.len() < MAX_RESULTS => drop(self.open.insert(event.name, ())),
             ("test", word) => {
                 let mark = match word {
-                    "ok" => Mark::Passed,
-                    "failed" => Mark::Failed,
-                    "ignored" => Mark::Skipped,
+                    "ok" => TestMark::Passed,
+                    "failed" => TestMark::Failed,
+                    "ignored" => TestMark::Skipped,
                     _ => return,
                 };
                 self.open.remove(&event.name);
@@ -173,7 +173,7 @@ impl Libtest {
         self.summary = Some([0, 1, 2].map(|index| before[index].saturating_add(counts[index])));
     }
 
-    fn push(&mut self, test: &str, mark: Mark, reason: &str, seconds: Option<f64>, account: &mut Account) {
+    fn push(&mut self, test: &str, mark: TestMark, reason: &str, seconds: Option<f64>, account: &mut SuiteAccount) {
         self.count += 1;
         account.push(TestResult::new(parts(plain(test)), mark).because(reason).taking(seconds));
     }
@@ -190,19 +190,19 @@ fn parts(test: &str) -> [&str; 1] {
 }
 
 /// `ok`, `FAILED`, `ignored, reason`, `ok <0.1s>`.
-fn said_mark(said: &str) -> Option<(Mark, &str, Option<f64>)> {
+fn said_mark(said: &str) -> Option<(TestMark, &str, Option<f64>)> {
     let said = said.trim();
     let (said, seconds) = match said.split_once(" <") {
         Some((word, time)) => (word, time.trim_end_matches('>').strip_suffix('s').and_then(|time| time.parse().ok())),
         None => (said, None),
     };
     match said {
-        "ok" => Some((Mark::Passed, "", seconds)),
-        "FAILED" => Some((Mark::Failed, "", seconds)),
+        "ok" => Some((TestMark::Passed, "", seconds)),
+        "FAILED" => Some((TestMark::Failed, "", seconds)),
         _ if said == "ignored" || said.starts_with("ignored,") => {
-            Some((Mark::Skipped, said.split_once(", ").map_or("ignored", |(_, reason)| reason), seconds))
+            Some((TestMark::Skipped, said.split_once(", ").map_or("ignored", |(_, reason)| reason), seconds))
         }
-        _ if said.starts_with("FAILED (") || said == "failed" => Some((Mark::Failed, said, seconds)),
+        _ if said.starts_with("FAILED (") || said == "failed" => Some((TestMark::Failed, said, seconds)),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Lists of tests that suites print without running them.
 
-use crate::{Dialect, Reading, account::MAX_RESULTS};
+use crate::{SuiteDialect, SuiteOutput, account::MAX_RESULTS};
 use std::collections::BTreeSet;
 
 /// A test that a suite has.
@@ -16,7 +16,7 @@ pub struct ListedTest {
 
 /// The formats of lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listing {
+pub enum ListFormat {
     /// `-test.list .`: a name a line.
     Go,
     /// `--list --format terse`: `name: test`.
@@ -35,11 +35,11 @@ pub enum Listing {
     Plain,
 }
 
-impl Listing {
+impl ListFormat {
     /// The tests of a list, in its order, each once.
     pub fn read(self, text: &str) -> Vec<ListedTest> {
         if self == Self::Junit {
-            let mut reading = Reading::new(Dialect::Junit);
+            let mut reading = SuiteOutput::new(SuiteDialect::Junit);
             reading.feed(text.as_bytes());
             let results = reading.end().results.into_iter();
             let listed = results.map(|result| ListedTest {
@@ -99,36 +99,36 @@ impl Listing {
 mod tests {
     use super::*;
 
-    fn names(listing: Listing, text: &str) -> Vec<String> {
+    fn names(listing: ListFormat, text: &str) -> Vec<String> {
         listing.read(text).into_iter().map(|test| test.name).collect()
     }
 
     #[test]
     fn each_list_gives_its_names_and_nothing_else() {
         assert_eq!(
-            names(Listing::Go, "TestA\nTestB\nBenchmarkX\nExampleY\nok  \tp\t0.1s\nTestA\n"),
+            names(ListFormat::Go, "TestA\nTestB\nBenchmarkX\nExampleY\nok  \tp\t0.1s\nTestA\n"),
             ["TestA", "TestB", "ExampleY"]
         );
         assert_eq!(
-            names(Listing::Libtest, "tc::attach: test\nloop: bench\n\n2 tests, 1 benchmark\n"),
+            names(ListFormat::Libtest, "tc::attach: test\nloop: bench\n\n2 tests, 1 benchmark\n"),
             ["tc::attach", "loop"]
         );
-        assert_eq!(names(Listing::TestProgs, "tc_netkit\ntc_links\nnot a test\n"), ["tc_netkit", "tc_links"]);
+        assert_eq!(names(ListFormat::TestProgs, "tc_netkit\ntc_links\nnot a test\n"), ["tc_netkit", "tc_links"]);
         assert_eq!(
-            names(Listing::Ctest, "Test project /b\n  Test  #1: one\n  Test #12: two words\n\nTotal Tests: 2\n"),
+            names(ListFormat::Ctest, "Test project /b\n  Test  #1: one\n  Test #12: two words\n\nTotal Tests: 2\n"),
             ["one", "two words"]
         );
-        let kselftest = Listing::Kselftest.read("net:fib_tests.sh\nnet/forwarding:router.sh\n");
+        let kselftest = ListFormat::Kselftest.read("net:fib_tests.sh\nnet/forwarding:router.sh\n");
         assert_eq!(kselftest[1].name, "net/forwarding/router.sh");
         assert_eq!(kselftest[1].class, "kselftest.net.forwarding");
-        let pytest = Listing::Pytest
+        let pytest = ListFormat::Pytest
             .read("tests/a.py::test_x[a::b c]\ntests/a.py::TestC::test_y\n\n2 tests collected in 0.01s\n");
         assert_eq!(pytest.iter().map(|test| &*test.class).collect::<Vec<_>>(), ["tests.a", "tests.a.TestC"]);
         assert_eq!(pytest[0].name, "tests/a.py::test_x[a::b c]");
-        let junit = Listing::Junit.read(
+        let junit = ListFormat::Junit.read(
             "<testsuites><testsuite tests=\"1\"><testcase name=\"[It] x\" classname=\"S\"/></testsuite></testsuites>\n",
         );
         assert_eq!((&*junit[0].name, &*junit[0].class), ("[It] x", "S"));
-        assert_eq!(names(Listing::Plain, "# comment\na b\n"), ["a b"]);
+        assert_eq!(names(ListFormat::Plain, "# comment\na b\n"), ["a b"]);
     }
 }

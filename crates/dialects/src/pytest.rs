@@ -1,9 +1,9 @@
 //! `pytest -v`: `tests/test_a.py::test_x[1] PASSED   [ 50%]`.
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{MAX_RESULTS, Printed},
-    reading::ReadLines,
+    lines::ReadLines,
 };
 use std::collections::BTreeMap;
 
@@ -20,17 +20,17 @@ pub struct Pytest {
     dropped: usize,
 }
 
-const WORDS: [(&str, Mark); 6] = [
-    ("PASSED", Mark::Passed),
-    ("FAILED", Mark::Failed),
-    ("SKIPPED", Mark::Skipped),
-    ("XFAIL", Mark::ExpectedFailure),
-    ("XPASS", Mark::UnexpectedPass),
-    ("ERROR", Mark::Errored),
+const WORDS: [(&str, TestMark); 6] = [
+    ("PASSED", TestMark::Passed),
+    ("FAILED", TestMark::Failed),
+    ("SKIPPED", TestMark::Skipped),
+    ("XFAIL", TestMark::ExpectedFailure),
+    ("XPASS", TestMark::UnexpectedPass),
+    ("ERROR", TestMark::Errored),
 ];
 
 impl ReadLines for Pytest {
-    fn line(&mut self, line: &str, _: &mut Account) {
+    fn line(&mut self, line: &str, _: &mut SuiteAccount) {
         if let Some(rest) = line.strip_prefix("collected ").or_else(|| line.strip_prefix("collecting ... collected ")) {
             let mut words = rest.split(' ');
             let number = |word: Option<&str>| word.and_then(|word| word.parse::<usize>().ok());
@@ -73,7 +73,7 @@ impl ReadLines for Pytest {
         }
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         self.close();
         for mut result in std::mem::take(&mut self.results) {
             let last = result.path.get(1..).unwrap_or_default().join(".");
@@ -95,7 +95,9 @@ impl ReadLines for Pytest {
         match &self.summary {
             None if self.planned.is_some() => account.fault("the output ends before the suite's last line"),
             Some(counts) => {
-                for (word, mark) in [("passed", Mark::Passed), ("failed", Mark::Failed), ("skipped", Mark::Skipped)] {
+                for (word, mark) in
+                    [("passed", TestMark::Passed), ("failed", TestMark::Failed), ("skipped", TestMark::Skipped)]
+                {
                     let said = counts.get(word).copied().unwrap_or_default();
                     if said != account.count(mark) && account.dropped == 0 {
                         account.fault(format!("the suite says {said} {word}; its lines say {}", account.count(mark)));
@@ -108,7 +110,7 @@ impl ReadLines for Pytest {
 }
 
 impl Pytest {
-    fn push(&mut self, test: &str, mark: Mark, reason: &str) {
+    fn push(&mut self, test: &str, mark: TestMark, reason: &str) {
         if let Some(index) = self.by_name.get(test) {
             // An error while a test is taken down comes after its result.
             let result = &mut self.results[*index];
@@ -137,7 +139,7 @@ impl Pytest {
 }
 
 /// Name, mark and reason of a result line.
-fn parse(line: &str) -> Option<(&str, Mark, &str)> {
+fn parse(line: &str) -> Option<(&str, TestMark, &str)> {
     let line = line.trim_end();
     // The progress at the end of the line.
     let line = match line.rsplit_once('[') {

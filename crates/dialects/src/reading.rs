@@ -1,51 +1,42 @@
 //! Cuts a stream into lines, and has the reader of its dialect read them.
 
 use crate::{
-    Account, Dialect, ctest::Ctest, go::Go, junit::Junit, kselftest::Kselftest, ktap::Ktap, libtest::Libtest,
-    pytest::Pytest, test_progs::TestProgs,
+    SuiteAccount, SuiteDialect, ctest::Ctest, go::Go, junit::Junit, kselftest::Kselftest, ktap::Ktap, libtest::Libtest,
+    lines::ReadLines, pytest::Pytest, test_progs::TestProgs,
 };
 
 /// Longest line that is read whole, bytes. The rest of a longer one is left out.
 pub const MAX_LINE: usize = 64 << 10;
 
-/// Reads the lines of one dialect.
-pub trait ReadLines {
-    /// A line, without its end.
-    fn line(&mut self, line: &str, account: &mut Account);
-
-    /// The stream has ended.
-    fn end(&mut self, account: &mut Account);
-}
-
 /// What a program has printed so far.
-pub struct Reading {
-    dialect: Dialect,
+pub struct SuiteOutput {
+    dialect: SuiteDialect,
     reader: Box<dyn ReadLines + Send>,
-    account: Account,
+    account: SuiteAccount,
     begun: Vec<u8>,
     long: usize,
 }
 
-impl std::fmt::Debug for Reading {
+impl std::fmt::Debug for SuiteOutput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reading").field("dialect", &self.dialect).finish_non_exhaustive()
+        f.debug_struct("SuiteOutput").field("dialect", &self.dialect).finish_non_exhaustive()
     }
 }
 
-impl Reading {
+impl SuiteOutput {
     /// Nothing is read yet.
-    pub fn new(dialect: Dialect) -> Self {
+    pub fn new(dialect: SuiteDialect) -> Self {
         let reader: Box<dyn ReadLines + Send> = match dialect {
-            Dialect::Ktap => Box::new(Ktap::default()),
-            Dialect::Kselftest => Box::new(Kselftest::default()),
-            Dialect::Go => Box::new(Go::default()),
-            Dialect::Libtest => Box::new(Libtest::default()),
-            Dialect::TestProgs => Box::new(TestProgs::default()),
-            Dialect::Pytest => Box::new(Pytest::default()),
-            Dialect::Ctest => Box::new(Ctest::default()),
-            Dialect::Junit => Box::new(Junit::default()),
+            SuiteDialect::Ktap => Box::new(Ktap::default()),
+            SuiteDialect::Kselftest => Box::new(Kselftest::default()),
+            SuiteDialect::Go => Box::new(Go::default()),
+            SuiteDialect::Libtest => Box::new(Libtest::default()),
+            SuiteDialect::TestProgs => Box::new(TestProgs::default()),
+            SuiteDialect::Pytest => Box::new(Pytest::default()),
+            SuiteDialect::Ctest => Box::new(Ctest::default()),
+            SuiteDialect::Junit => Box::new(Junit::default()),
         };
-        Self { dialect, reader, account: Account::default(), begun: Vec::new(), long: 0 }
+        Self { dialect, reader, account: SuiteAccount::default(), begun: Vec::new(), long: 0 }
     }
 
     /// Bytes of the program's standard output, in pieces of any size.
@@ -70,7 +61,7 @@ impl Reading {
     }
 
     /// The program has ended.
-    pub fn end(mut self) -> Account {
+    pub fn end(mut self) -> SuiteAccount {
         if !self.begun.is_empty() {
             self.line();
         }

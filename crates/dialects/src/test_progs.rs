@@ -3,9 +3,9 @@
 //! Names repeat below different parents and below one, so a number tells two lines apart.
 
 use crate::{
-    Account, Mark, TestResult,
+    SuiteAccount, TestMark, TestResult,
     account::{MAX_RESULTS, Printed},
-    reading::ReadLines,
+    lines::ReadLines,
 };
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub struct TestProgs {
 }
 
 impl ReadLines for TestProgs {
-    fn line(&mut self, line: &str, account: &mut Account) {
+    fn line(&mut self, line: &str, account: &mut SuiteAccount) {
         if line == "All error logs:" {
             // What failed is printed again.
             self.repeats = true;
@@ -42,14 +42,14 @@ impl ReadLines for TestProgs {
             account.fault(format!("#{test}{} has two results", sub.map_or_else(String::new, |sub| format!("/{sub}"))));
         }
         match (mark, sub) {
-            (Mark::Passed, None) => self.counts[0] += 1,
-            (Mark::Passed, Some(_)) => self.counts[1] += 1,
-            (Mark::Skipped, _) => self.counts[2] += 1,
+            (TestMark::Passed, None) => self.counts[0] += 1,
+            (TestMark::Passed, Some(_)) => self.counts[1] += 1,
+            (TestMark::Skipped, _) => self.counts[2] += 1,
             (_, None) => self.counts[3] += 1,
             (_, Some(_)) => {}
         }
         let printed = std::mem::take(&mut self.printed);
-        let reason = if mark == Mark::Failed { printed.last() } else { "" };
+        let reason = if mark == TestMark::Failed { printed.last() } else { "" };
         let path: Vec<&str> = match sub {
             Some(_) => said.splitn(2, '/').collect(),
             None => vec![said],
@@ -57,7 +57,7 @@ impl ReadLines for TestProgs {
         account.push(TestResult::new(path, mark).because(reason).printing(&printed));
     }
 
-    fn end(&mut self, account: &mut Account) {
+    fn end(&mut self, account: &mut SuiteAccount) {
         match self.summary {
             None if !account.results.is_empty() => {
                 account.fault("the output ends before the suite's last line, `Summary:`")
@@ -76,7 +76,7 @@ impl ReadLines for TestProgs {
 }
 
 /// Numbers of a test and of a subtest, name and mark.
-type Numbered<'a> = ((u32, Option<u32>), &'a str, Mark);
+type Numbered<'a> = ((u32, Option<u32>), &'a str, TestMark);
 
 fn result(line: &str) -> Option<Numbered<'_>> {
     let rest = line.strip_prefix('#')?;
@@ -87,9 +87,9 @@ fn result(line: &str) -> Option<Numbered<'_>> {
     };
     let (said, word) = rest.trim_start().rsplit_once(':')?;
     let mark = match word.trim() {
-        "OK" => Mark::Passed,
-        "FAIL" => Mark::Failed,
-        word if word == "SKIP" || word.starts_with("SKIP ") => Mark::Skipped,
+        "OK" => TestMark::Passed,
+        "FAIL" => TestMark::Failed,
+        word if word == "SKIP" || word.starts_with("SKIP ") => TestMark::Skipped,
         _ => return None,
     };
     Some(((test.parse().ok()?, sub), said, mark))

@@ -1,23 +1,23 @@
 //! What each reader makes of real output, and of output that is cut, loses a line, or lies.
 
-use crate::{Account, Conclusion, Dialect, End, Mark, Reading, conclude, samples::*};
+use crate::{Conclusion, ProgramExit, SuiteAccount, SuiteDialect, SuiteOutput, TestMark, conclude, samples::*};
 use proptest::prelude::*;
 
-fn read(dialect: Dialect, text: &str) -> Account {
-    let mut reading = Reading::new(dialect);
+fn read(dialect: SuiteDialect, text: &str) -> SuiteAccount {
+    let mut reading = SuiteOutput::new(dialect);
     // Pieces that end anywhere.
     text.as_bytes().chunks(7).for_each(|piece| reading.feed(piece));
     reading.end()
 }
 
-fn brief(account: &Account) -> Vec<String> {
+fn brief(account: &SuiteAccount) -> Vec<String> {
     let words = |mark| match mark {
-        Mark::Passed => "pass",
-        Mark::Failed => "fail",
-        Mark::Skipped => "skip",
-        Mark::ExpectedFailure => "xfail",
-        Mark::UnexpectedPass => "xpass",
-        Mark::Errored => "error",
+        TestMark::Passed => "pass",
+        TestMark::Failed => "fail",
+        TestMark::Skipped => "skip",
+        TestMark::ExpectedFailure => "xfail",
+        TestMark::UnexpectedPass => "xpass",
+        TestMark::Errored => "error",
     };
     let told = |result: &crate::TestResult| {
         let reason = if result.reason.is_empty() { String::new() } else { format!(" ({})", result.reason) };
@@ -28,9 +28,9 @@ fn brief(account: &Account) -> Vec<String> {
 
 #[test]
 fn each_dialect_is_read() {
-    let cases: [(Dialect, &str, &[&str]); 12] = [
+    let cases: [(SuiteDialect, &str, &[&str]); 12] = [
         (
-            Dialect::Ktap,
+            SuiteDialect::Ktap,
             KTAP,
             &[
                 "pass main_test_1 > example_test_1 > test_1",
@@ -42,7 +42,7 @@ fn each_dialect_is_read() {
             ],
         ),
         (
-            Dialect::Ktap,
+            SuiteDialect::Ktap,
             TAP14,
             &[
                 "pass foo.tap > 1",
@@ -54,7 +54,7 @@ fn each_dialect_is_read() {
             ],
         ),
         (
-            Dialect::Kselftest,
+            SuiteDialect::Kselftest,
             RUNNER,
             &[
                 "pass selftests: net: tls > global.one",
@@ -64,7 +64,7 @@ fn each_dialect_is_read() {
             ],
         ),
         (
-            Dialect::Kselftest,
+            SuiteDialect::Kselftest,
             SHELL,
             &[
                 "pass rule4 check: oif dummy0",
@@ -79,7 +79,7 @@ fn each_dialect_is_read() {
             ],
         ),
         (
-            Dialect::Go,
+            SuiteDialect::Go,
             GO,
             &[
                 "fail TestA",
@@ -88,15 +88,15 @@ fn each_dialect_is_read() {
                 "skip TestB (b_test.go:3: no netkit)",
             ],
         ),
-        (Dialect::Go, GO_JSON, &["fail TestA (a_test.go:10: wanted 1)"]),
+        (SuiteDialect::Go, GO_JSON, &["fail TestA (a_test.go:10: wanted 1)"]),
         (
-            Dialect::Libtest,
+            SuiteDialect::Libtest,
             LIBTEST,
             &["pass map::pins", "pass map::late", "fail tc::attach (no tcx)", "skip xdp::load (needs a device)"],
         ),
-        (Dialect::Libtest, LIBTEST_JSON, &["pass a", "fail b (no tcx)", "skip c (slow)"]),
+        (SuiteDialect::Libtest, LIBTEST_JSON, &["pass a", "fail b (no tcx)", "skip c (slow)"]),
         (
-            Dialect::TestProgs,
+            SuiteDialect::TestProgs,
             TEST_PROGS,
             &[
                 "pass tc_redirect > tc_redirect_peer",
@@ -108,7 +108,7 @@ fn each_dialect_is_read() {
             ],
         ),
         (
-            Dialect::Pytest,
+            SuiteDialect::Pytest,
             PYTEST,
             &[
                 "pass tests/test_a.py > test_ok",
@@ -118,9 +118,9 @@ fn each_dialect_is_read() {
                 "xpass tests/test_b.py > test_y",
             ],
         ),
-        (Dialect::Ctest, CTEST, &["pass plain", "fail two words (Failed)", "skip absent (Skipped)"]),
+        (SuiteDialect::Ctest, CTEST, &["pass plain", "fail two words (Failed)", "skip absent (Skipped)"]),
         (
-            Dialect::Junit,
+            SuiteDialect::Junit,
             JUNIT,
             &[
                 "pass tests.a > one",
@@ -138,13 +138,14 @@ fn each_dialect_is_read() {
 }
 
 /// What an account says of a stream that is cut behind `until`, or lacks the lines that contain `lost`.
-fn spoiled(dialect: Dialect, text: &str, until: &str, lost: &str) -> [String; 2] {
+fn spoiled(dialect: SuiteDialect, text: &str, until: &str, lost: &str) -> [String; 2] {
     let cut = &text[..text.find(until).expect("the place is in the text") + until.len()];
     let less: String = text.split_inclusive('\n').filter(|line| !line.contains(lost)).collect();
     assert_ne!(less, text);
     [cut, &less].map(|text| {
         let account = read(dialect, text);
-        let errored = account.results.iter().filter(|result| result.mark == Mark::Errored).map(|it| it.reason.clone());
+        let errored =
+            account.results.iter().filter(|result| result.mark == TestMark::Errored).map(|it| it.reason.clone());
         account.faults.iter().cloned().chain(errored).collect::<Vec<_>>().join("; ")
     })
 }
@@ -153,7 +154,7 @@ fn spoiled(dialect: Dialect, text: &str, until: &str, lost: &str) -> [String; 2]
 fn a_cut_stream_and_a_lost_line_are_told() {
     for (dialect, text, until, lost, wanted) in [
         (
-            Dialect::Ktap,
+            SuiteDialect::Ktap,
             KTAP,
             "example_test_1\n",
             "main_test_2\n",
@@ -163,7 +164,7 @@ fn a_cut_stream_and_a_lost_line_are_told() {
             ],
         ),
         (
-            Dialect::Ktap,
+            SuiteDialect::Ktap,
             TAP14,
             "hash
 ",
@@ -171,14 +172,14 @@ fn a_cut_stream_and_a_lost_line_are_told() {
             ["the output ends without a plan", "2 tests planned in foo.tap, 1 reported"],
         ),
         (
-            Dialect::Kselftest,
+            SuiteDialect::Kselftest,
             RUNNER,
             "global.two\n",
             "ok 1 global.one",
             ["2 tests planned, 0 reported", "2 tests planned, 1 reported"],
         ),
         (
-            Dialect::Go,
+            SuiteDialect::Go,
             GO,
             "=== RUN   TestB\n",
             "--- SKIP",
@@ -188,14 +189,14 @@ fn a_cut_stream_and_a_lost_line_are_told() {
             ],
         ),
         (
-            Dialect::Go,
+            SuiteDialect::Go,
             GO_JSON,
             "wanted 1\\n\"}\n",
             r#""Action":"fail","Package":"p","Test""#,
             ["it began and never ended", "it began and never ended"],
         ),
         (
-            Dialect::Libtest,
+            SuiteDialect::Libtest,
             LIBTEST,
             "FAILED\n",
             "map::pins",
@@ -205,14 +206,14 @@ fn a_cut_stream_and_a_lost_line_are_told() {
             ],
         ),
         (
-            Dialect::Libtest,
+            SuiteDialect::Libtest,
             LIBTEST_JSON,
             "\"name\": \"b\" }\n",
             r#""a", "event": "ok""#,
             ["3 tests planned, 1 reported; the output ends before", "3 tests planned, 2 reported"],
         ),
         (
-            Dialect::TestProgs,
+            SuiteDialect::TestProgs,
             TEST_PROGS,
             "empty_skb:SKIP\n",
             "#41      ",
@@ -222,7 +223,7 @@ fn a_cut_stream_and_a_lost_line_are_told() {
             ],
         ),
         (
-            Dialect::Pytest,
+            SuiteDialect::Pytest,
             PYTEST,
             "[ 60%]\n",
             "test_ok PASSED",
@@ -232,14 +233,14 @@ fn a_cut_stream_and_a_lost_line_are_told() {
             ],
         ),
         (
-            Dialect::Ctest,
+            SuiteDialect::Ctest,
             CTEST,
             "Start 2: two words\n",
             "Test #2",
             ["3 tests planned, 1 reported", "3 tests planned, 2 reported; the suite says 1 failed; its lines say 0"],
         ),
         (
-            Dialect::Junit,
+            SuiteDialect::Junit,
             JUNIT,
             "trace",
             "three",
@@ -262,71 +263,80 @@ fn a_cut_stream_and_a_lost_line_are_told() {
 #[test]
 fn a_code_that_contradicts_the_tests_is_a_failure_in_both_directions() {
     let bad = [
-        (Dialect::Ktap, KTAP),
-        (Dialect::Kselftest, RUNNER),
-        (Dialect::Kselftest, SHELL),
-        (Dialect::Go, GO),
-        (Dialect::Go, GO_JSON),
-        (Dialect::Libtest, LIBTEST),
-        (Dialect::Libtest, LIBTEST_JSON),
-        (Dialect::TestProgs, TEST_PROGS),
-        (Dialect::Pytest, PYTEST),
-        (Dialect::Ctest, CTEST),
-        (Dialect::Junit, JUNIT),
+        (SuiteDialect::Ktap, KTAP),
+        (SuiteDialect::Kselftest, RUNNER),
+        (SuiteDialect::Kselftest, SHELL),
+        (SuiteDialect::Go, GO),
+        (SuiteDialect::Go, GO_JSON),
+        (SuiteDialect::Libtest, LIBTEST),
+        (SuiteDialect::Libtest, LIBTEST_JSON),
+        (SuiteDialect::TestProgs, TEST_PROGS),
+        (SuiteDialect::Pytest, PYTEST),
+        (SuiteDialect::Ctest, CTEST),
+        (SuiteDialect::Junit, JUNIT),
     ];
     for (dialect, text) in bad {
         let account = read(dialect, text);
-        let Conclusion::Failed(said) = conclude(dialect, &account, End::Exited(0)) else { panic!("{dialect:?}") };
+        let Conclusion::Failed(said) = conclude(dialect, &account, ProgramExit::Exited(0)) else {
+            panic!("{dialect:?}")
+        };
         assert!(said.starts_with("exit code 0, but ") && said.contains(" failed; the first: "), "{said}");
-        assert_eq!(conclude(dialect, &account, End::TimedOut), Conclusion::AsItEnded);
+        assert_eq!(conclude(dialect, &account, ProgramExit::TimedOut), Conclusion::AsItEnded);
     }
     for (dialect, text) in [
-        (Dialect::Ktap, "TAP version 13\n1..1\nok 1 a\n"),
-        (Dialect::Kselftest, "TEST: a  [ OK ]\n"),
-        (Dialect::Go, "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\n"),
-        (Dialect::Libtest, "running 1 test\ntest a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored\n"),
-        (Dialect::TestProgs, "#1 a:OK\nSummary: 1/0 PASSED, 0 SKIPPED, 0 FAILED\n"),
-        (Dialect::Pytest, "a.py::a PASSED [100%]\n=== 1 passed in 0.1s ===\n"),
-        (Dialect::Ctest, "1/1 Test #1: a ...   Passed    0.01 sec\n100% tests passed, 0 tests failed out of 1\n"),
-        (Dialect::Junit, "<testsuite tests=\"1\"><testcase name=\"a\"/></testsuite>\n"),
+        (SuiteDialect::Ktap, "TAP version 13\n1..1\nok 1 a\n"),
+        (SuiteDialect::Kselftest, "TEST: a  [ OK ]\n"),
+        (SuiteDialect::Go, "=== RUN   TestA\n--- PASS: TestA (0.00s)\nPASS\n"),
+        (SuiteDialect::Libtest, "running 1 test\ntest a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored\n"),
+        (SuiteDialect::TestProgs, "#1 a:OK\nSummary: 1/0 PASSED, 0 SKIPPED, 0 FAILED\n"),
+        (SuiteDialect::Pytest, "a.py::a PASSED [100%]\n=== 1 passed in 0.1s ===\n"),
+        (SuiteDialect::Ctest, "1/1 Test #1: a ...   Passed    0.01 sec\n100% tests passed, 0 tests failed out of 1\n"),
+        (SuiteDialect::Junit, "<testsuite tests=\"1\"><testcase name=\"a\"/></testsuite>\n"),
     ] {
         let account = read(dialect, text);
-        assert_eq!(conclude(dialect, &account, End::Exited(0)), Conclusion::Passed, "{dialect:?} {account:?}");
-        let Conclusion::Failed(said) = conclude(dialect, &account, End::Exited(1)) else { panic!("{dialect:?}") };
+        assert_eq!(conclude(dialect, &account, ProgramExit::Exited(0)), Conclusion::Passed, "{dialect:?} {account:?}");
+        let Conclusion::Failed(said) = conclude(dialect, &account, ProgramExit::Exited(1)) else {
+            panic!("{dialect:?}")
+        };
         assert_eq!(said, "exit code 1, but none of 1 tests failed");
-        let Conclusion::Failed(said) = conclude(dialect, &account, End::Exited(124)) else { panic!("{dialect:?}") };
+        let Conclusion::Failed(said) = conclude(dialect, &account, ProgramExit::Exited(124)) else {
+            panic!("{dialect:?}")
+        };
         assert!(said.starts_with("exit code 124"), "124 is the test's own: {said}");
         for code in [126, 127] {
-            let told = conclude(dialect, &account, End::Exited(code));
+            let told = conclude(dialect, &account, ProgramExit::Exited(code));
             assert!(matches!(told, Conclusion::Errored(_)), "{dialect:?} {told:?}");
         }
-        let four = conclude(dialect, &account, End::Exited(4));
-        assert_eq!(matches!(four, Conclusion::Skipped(_)), dialect == Dialect::Kselftest, "{dialect:?} {four:?}");
-        let silent = conclude(dialect, &read(dialect, "hello\n"), End::Exited(0));
-        assert_eq!(silent == Conclusion::Passed, dialect == Dialect::Kselftest, "{dialect:?} {silent:?}");
+        let four = conclude(dialect, &account, ProgramExit::Exited(4));
+        assert_eq!(matches!(four, Conclusion::Skipped(_)), dialect == SuiteDialect::Kselftest, "{dialect:?} {four:?}");
+        let silent = conclude(dialect, &read(dialect, "hello\n"), ProgramExit::Exited(0));
+        assert_eq!(silent == Conclusion::Passed, dialect == SuiteDialect::Kselftest, "{dialect:?} {silent:?}");
     }
 }
 
 #[test]
 fn a_skip_keeps_its_reason() {
-    let account = read(Dialect::Kselftest, "SKIP: iproute2 too old, missing fdb flush support\n");
-    let told = conclude(Dialect::Kselftest, &account, End::Exited(4));
+    let account = read(SuiteDialect::Kselftest, "SKIP: iproute2 too old, missing fdb flush support\n");
+    let told = conclude(SuiteDialect::Kselftest, &account, ProgramExit::Exited(4));
     assert_eq!(told, Conclusion::Skipped("iproute2 too old, missing fdb flush support".to_owned()));
-    let account = read(Dialect::Ktap, "TAP version 13\n1..0 # SKIP no device\n");
-    assert_eq!(conclude(Dialect::Ktap, &account, End::Exited(0)), Conclusion::Skipped("no device".to_owned()));
-    let account = read(Dialect::Kselftest, "\u{1b}[32mTEST: green\u{1b}[0m    [ \u{1b}[32mOK\u{1b}[0m ]\r\n");
+    let account = read(SuiteDialect::Ktap, "TAP version 13\n1..0 # SKIP no device\n");
+    assert_eq!(
+        conclude(SuiteDialect::Ktap, &account, ProgramExit::Exited(0)),
+        Conclusion::Skipped("no device".to_owned())
+    );
+    let account = read(SuiteDialect::Kselftest, "\u{1b}[32mTEST: green\u{1b}[0m    [ \u{1b}[32mOK\u{1b}[0m ]\r\n");
     assert_eq!(brief(&account), ["pass green"]);
 }
 
 #[test]
 fn a_parent_that_hides_its_subtest_is_told() {
-    let account = read(Dialect::Ktap, "KTAP version 1\n1..1\n  1..1\n  not ok 1 inner\nok 1 outer\n");
+    let account = read(SuiteDialect::Ktap, "KTAP version 1\n1..1\n  1..1\n  not ok 1 inner\nok 1 outer\n");
     assert_eq!(account.faults, ["outer is ok, but its subtest inner is not"]);
-    let account = read(Dialect::Ktap, "TAP version 13\n1..2\nok 1 a\nok 1 b\n");
+    let account = read(SuiteDialect::Ktap, "TAP version 13\n1..2\nok 1 a\nok 1 b\n");
     assert_eq!(account.faults, ["test 1 has two results"]);
-    let account = read(Dialect::Go, &GO.replace("\nFAIL\n", "\nPASS\n"));
+    let account = read(SuiteDialect::Go, &GO.replace("\nFAIL\n", "\nPASS\n"));
     assert_eq!(account.faults, ["the suite says PASS, but a test failed"]);
-    let account = read(Dialect::Go, "=== RUN   TestA\npanic: out of range\n");
+    let account = read(SuiteDialect::Go, "=== RUN   TestA\npanic: out of range\n");
     assert_eq!(brief(&account), ["error TestA (panic: out of range)"]);
 }
 
@@ -347,9 +357,9 @@ proptest! {
         junit += "</testsuite>\n";
         let failed = tests.iter().any(|(_, mark)| *mark == 1);
         go += if failed { "FAIL\n" } else { "PASS\n" };
-        let marks: Vec<Mark> = tests.iter().map(|(_, mark)| [Mark::Passed, Mark::Failed, Mark::Skipped][*mark]).collect();
+        let marks: Vec<TestMark> = tests.iter().map(|(_, mark)| [TestMark::Passed, TestMark::Failed, TestMark::Skipped][*mark]).collect();
         for (dialect, text) in
-            [(Dialect::Ktap, &ktap), (Dialect::Kselftest, &shell), (Dialect::Go, &go), (Dialect::Junit, &junit)]
+            [(SuiteDialect::Ktap, &ktap), (SuiteDialect::Kselftest, &shell), (SuiteDialect::Go, &go), (SuiteDialect::Junit, &junit)]
         {
             let account = read(dialect, text);
             prop_assert_eq!(account.results.iter().map(|it| it.mark).collect::<Vec<_>>(), marks.clone(), "{:?}", dialect);

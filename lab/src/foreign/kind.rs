@@ -1,6 +1,6 @@
 //! The suites.
 
-use lab_dialects::{Dialect, ListedTest, Listing};
+use lab_dialects::{ListFormat, ListedTest, SuiteDialect};
 use lab_protocol::Raw;
 use std::path::Path;
 
@@ -45,29 +45,29 @@ impl SuiteKind {
     }
 
     /// What it prints.
-    pub const fn dialect(self) -> Dialect {
+    pub const fn dialect(self) -> SuiteDialect {
         match self {
-            Self::Go => Dialect::Go,
-            Self::Libtest => Dialect::Libtest,
-            Self::Kselftest => Dialect::Kselftest,
-            Self::TestProgs => Dialect::TestProgs,
-            Self::Pytest => Dialect::Pytest,
-            Self::Ctest => Dialect::Ctest,
-            Self::Ktap => Dialect::Ktap,
-            Self::Junit | Self::Ginkgo => Dialect::Junit,
+            Self::Go => SuiteDialect::Go,
+            Self::Libtest => SuiteDialect::Libtest,
+            Self::Kselftest => SuiteDialect::Kselftest,
+            Self::TestProgs => SuiteDialect::TestProgs,
+            Self::Pytest => SuiteDialect::Pytest,
+            Self::Ctest => SuiteDialect::Ctest,
+            Self::Ktap => SuiteDialect::Ktap,
+            Self::Junit | Self::Ginkgo => SuiteDialect::Junit,
         }
     }
 
     /// The command that lists its tests, and the list's format; `None` if only running tells them.
-    pub fn listing(self, argv: &[Raw]) -> Option<(Vec<Raw>, Listing)> {
+    pub fn listing(self, argv: &[Raw]) -> Option<(Vec<Raw>, ListFormat)> {
         let with = |more: &[&str]| argv.iter().cloned().chain(more.iter().map(|word| Raw::from(*word))).collect();
         Some(match self {
-            Self::Go => (with(&["-test.list", "."]), Listing::Go),
-            Self::Libtest => (with(&["--list", "--format", "terse"]), Listing::Libtest),
-            Self::TestProgs => (with(&["-l"]), Listing::TestProgs),
-            Self::Pytest => (with(&["--rootdir=.", "--collect-only", "-q"]), Listing::Pytest),
-            Self::Ctest => (with(&["-N"]), Listing::Ctest),
-            Self::Ginkgo => (with(&["--ginkgo.dry-run", "--ginkgo.junit-report=/dev/stdout"]), Listing::Junit),
+            Self::Go => (with(&["-test.list", "."]), ListFormat::Go),
+            Self::Libtest => (with(&["--list", "--format", "terse"]), ListFormat::Libtest),
+            Self::TestProgs => (with(&["-l"]), ListFormat::TestProgs),
+            Self::Pytest => (with(&["--rootdir=.", "--collect-only", "-q"]), ListFormat::Pytest),
+            Self::Ctest => (with(&["-N"]), ListFormat::Ctest),
+            Self::Ginkgo => (with(&["--ginkgo.dry-run", "--ginkgo.junit-report=/dev/stdout"]), ListFormat::Junit),
             Self::Kselftest | Self::Ktap | Self::Junit => return None,
         })
     }

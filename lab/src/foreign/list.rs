@@ -79,7 +79,7 @@ pub(super) fn ask(kind: SuiteKind, argv: &[Raw], cwd: &Path) -> Result<Option<Ve
 /// The names in a file, one a line.
 pub(super) fn named(path: &Path) -> Result<Vec<ListedTest>, ListError> {
     let text = fs::read_to_string(path).map_err(|error| ListError::File { path: path.to_owned(), error })?;
-    let tests = lab_dialects::Listing::Plain.read(&text);
+    let tests = lab_dialects::ListFormat::Plain.read(&text);
     if tests.is_empty() { Err(ListError::Nothing(path.display().to_string())) } else { Ok(tests) }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn selftests(words: &[Raw], cwd: &Path) -> Result<Vec<Selftest>, List
             found.push(selftest(&path)?);
         } else if list.is_file() {
             let text = fs::read_to_string(&list).map_err(|error| ListError::File { path: list.clone(), error })?;
-            for test in lab_dialects::Listing::Kselftest.read(&text) {
+            for test in lab_dialects::ListFormat::Kselftest.read(&text) {
                 found.push(selftest(&path.join(test.name))?);
             }
         } else {

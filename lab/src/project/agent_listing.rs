@@ -47,6 +47,6 @@ mod tests {
         };
         assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
         let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();
-        assert!(error.contains("uses protocol 99, but this lab uses 5"), "{error}");
+        assert!(error.contains(&format!("uses protocol 99, but this lab uses {PROTOCOL_VERSION}")), "{error}");
     }
 }

@@ -123,7 +123,9 @@ mod tests {
         assert_eq!(written, ["kernels.toml", "lab.toml", "known.toml", "splats.toml", "kernels.lock", ".gitignore"]);
         let config = KernelMatrix::load(&dir.path().join(KERNELS_TOML)).unwrap();
         let lock = KernelsLock::load(&dir.path().join(KERNELS_LOCK)).unwrap();
-        assert!(config.kernels.len() >= 3 && config.kernels.iter().all(|kernel| kernel.default));
+        let (variants, kernels): (Vec<_>, Vec<_>) = config.kernels.iter().partition(|kernel| kernel.id.contains('+'));
+        assert!(kernels.len() >= 3 && kernels.iter().all(|kernel| kernel.default));
+        assert!(variants.iter().all(|variant| !variant.default), "they come with their kernels");
         assert!(config.kernels.iter().all(|kernel| lock.entry(kernel).is_ok()), "each is locked");
         let text = fs::read_to_string(dir.path().join(KERNELS_TOML)).unwrap();
         assert!(text.starts_with("# The kernels of the matrix.") && text.ends_with(OWN), "{text}");

@@ -16,9 +16,10 @@ pub const AGENT: [&str; 11] = [
 ];
 
 /// Directories of the crates that `lab` is built from.
-pub const LAB: [&str; 12] = [
+pub const LAB: [&str; 13] = [
     "crates/base",
     "crates/check",
+    "crates/dialects",
     "crates/guard",
     "crates/kernel-store",
     "crates/protocol",

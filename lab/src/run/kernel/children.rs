@@ -7,9 +7,6 @@ use lab_protocol::CellId;
 use lab_record::{event::Event, verdict::Verdict};
 use std::collections::BTreeSet;
 
-/// What each attempt at a cell reported, with the number of its guest, oldest first.
-pub(super) type Attempts = Vec<(u32, Vec<Child>)>;
-
 impl KernelRun<'_> {
     /// Keeps what the suite of a cell reported in this guest.
     pub(super) fn reported(&self, launch: &Launch, cell: &CellId) {

@@ -16,6 +16,7 @@ use super::{
     isolation::Shared,
     judge::{Attempts, SeenAttempt},
     order,
+    program::suite::ReportedChildren,
     queue::{Isolate, Queue},
     session::{self, Errand, Lost, SessionEnd, Task},
     warm::Warmth,
@@ -69,7 +70,7 @@ struct Progress<'a> {
     /// Attempts at cells that are to be repeated.
     attempts: BTreeMap<CellId, Attempts>,
     /// What the suites of cells reported, by attempt.
-    children: BTreeMap<CellId, children::Attempts>,
+    children: BTreeMap<CellId, ReportedChildren>,
     /// Whether the run gave up on the kernel because too many guests were lost.
     gave_up: bool,
     /// Why the remaining cells don't run.

@@ -2,7 +2,9 @@
 //! and the program's end.
 
 use lab_base::text;
-use lab_dialects::{ALL, Account, Conclusion, Dialect, End, Mark, Reading, TestResult, conclude};
+use lab_dialects::{
+    ALL, Conclusion, ProgramExit, SuiteAccount, SuiteDialect, SuiteOutput, TestMark, TestResult, conclude,
+};
 use lab_protocol::{
     CellId, CellInfo, CellReport, ErrorKind, FailureKind, Outcome, Raw, Work, cell::NO_DEADLINE, work::HowEnded,
 };
@@ -21,7 +23,7 @@ const LINES: usize = 40;
 #[derive(Debug, Clone)]
 pub struct SuiteCell {
     /// What its program prints.
-    pub dialect: Dialect,
+    pub dialect: SuiteDialect,
     /// The test that the cell is, as the suite names it; empty where the cell is the whole suite.
     pub own: Vec<String>,
     /// Tests that must report, as the suite lists them; of a cell that is the whole suite.
@@ -88,10 +90,10 @@ impl Child {
         let message =
             if result.reason.is_empty() { "the suite gives no reason".to_owned() } else { result.reason.clone() };
         let outcome = match result.mark {
-            Mark::Passed | Mark::UnexpectedPass => Outcome::Passed,
-            Mark::Failed | Mark::ExpectedFailure => Outcome::Failed { kind: FailureKind::Check, message },
-            Mark::Skipped => Outcome::SkippedItself { message: result.reason.clone() },
-            Mark::Errored => Outcome::Errored { kind: ErrorKind::NoResult, message },
+            TestMark::Passed | TestMark::UnexpectedPass => Outcome::Passed,
+            TestMark::Failed | TestMark::ExpectedFailure => Outcome::Failed { kind: FailureKind::Check, message },
+            TestMark::Skipped => Outcome::SkippedItself { message: result.reason.clone() },
+            TestMark::Errored => Outcome::Errored { kind: ErrorKind::NoResult, message },
         };
         let lines = result.output.lines().rev().take(LINES).map(str::to_owned);
         let mut log: Vec<String> = lines.collect();
@@ -115,8 +117,8 @@ impl Child {
                 line: 0,
             },
             report: CellReport { log, duration_us, ..CellReport::bare(id, outcome) },
-            warnings: (result.mark == Mark::UnexpectedPass).then_some(warning).into_iter().collect(),
-            expected: (result.mark == Mark::ExpectedFailure).then(|| result.reason.clone()),
+            warnings: (result.mark == TestMark::UnexpectedPass).then_some(warning).into_iter().collect(),
+            expected: (result.mark == TestMark::ExpectedFailure).then(|| result.reason.clone()),
         }
     }
 
@@ -139,18 +141,21 @@ impl Child {
     }
 }
 
+/// What the suite of a cell reported in each attempt, with the number of its guest, oldest first.
+pub type ReportedChildren = Vec<(u32, Vec<Child>)>;
+
 /// The output of one attempt at a cell.
 #[derive(Debug)]
 pub struct SuiteReading<'a> {
     cell: &'a SuiteCell,
     info: CellInfo,
-    reading: Reading,
+    reading: SuiteOutput,
 }
 
 impl<'a> SuiteReading<'a> {
     /// Nothing is read yet.
     pub fn new(cell: &'a SuiteCell, info: &CellInfo) -> Self {
-        Self { cell, info: info.clone(), reading: Reading::new(cell.dialect) }
+        Self { cell, info: info.clone(), reading: SuiteOutput::new(cell.dialect) }
     }
 
     /// The program wrote.
@@ -169,7 +174,7 @@ impl<'a> SuiteReading<'a> {
         }
         let mut account_results = account.results;
         // A skip of the whole is the cell's own.
-        account_results.retain(|result| result.path != [ALL] || result.mark != Mark::Skipped);
+        account_results.retain(|result| result.path != [ALL] || result.mark != TestMark::Skipped);
         if !cell.own.is_empty() {
             account_results.retain(|result| result.path != cell.own);
         }
@@ -179,15 +184,15 @@ impl<'a> SuiteReading<'a> {
 }
 
 /// Planned tests that reported nothing.
-fn missing(cell: &SuiteCell, account: &Account, is_lost: bool) -> Vec<TestResult> {
+fn missing(cell: &SuiteCell, account: &SuiteAccount, is_lost: bool) -> Vec<TestResult> {
     let seen: BTreeSet<&[String]> = account.results.iter().map(|result| &*result.path).collect();
     let why = if is_lost { "its guest was lost before it reported" } else { "planned, and never reported" };
     let never = cell.expected.iter().filter(|path| !seen.contains(&***path));
-    never.map(|path| TestResult::new(path.iter().map(String::as_str), Mark::Errored).because(why)).collect()
+    never.map(|path| TestResult::new(path.iter().map(String::as_str), TestMark::Errored).because(why)).collect()
 }
 
 /// The outcome of a program that ran to its end.
-fn outcome(cell: &SuiteCell, account: &Account, missing: &[TestResult], report: &mut CellReport) {
+fn outcome(cell: &SuiteCell, account: &SuiteAccount, missing: &[TestResult], report: &mut CellReport) {
     report.log.extend(account.faults.iter().map(|fault| format!("fault: {fault}")));
     let count = account.results.iter().filter(|result| result.path != cell.own).count();
     report.metrics.insert("tests".to_owned(), count as f64);
@@ -195,9 +200,9 @@ fn outcome(cell: &SuiteCell, account: &Account, missing: &[TestResult], report: 
         report.log.push(format!("{} tests beyond the first {MAX_CHILDREN} are no cells", count - MAX_CHILDREN));
     }
     let end = match report.program.as_ref().map(|end| &end.how) {
-        Some(HowEnded::Exited { code }) => End::Exited(*code),
-        Some(HowEnded::Killed { signal, .. }) => End::Killed(*signal),
-        Some(HowEnded::TimedOut { .. }) => End::TimedOut,
+        Some(HowEnded::Exited { code }) => ProgramExit::Exited(*code),
+        Some(HowEnded::Killed { signal, .. }) => ProgramExit::Killed(*signal),
+        Some(HowEnded::TimedOut { .. }) => ProgramExit::TimedOut,
         Some(HowEnded::NotStarted { .. }) | None => return,
     };
     // What else the agent says, a leak for example, is no matter of the suite.
@@ -209,7 +214,7 @@ fn outcome(cell: &SuiteCell, account: &Account, missing: &[TestResult], report: 
     let exit = report.outcome.message();
     report.outcome = match (conclusion, own) {
         (Conclusion::AsItEnded, _) => return,
-        (Conclusion::Errored(message), _) if matches!(end, End::Exited(126 | 127)) => {
+        (Conclusion::Errored(message), _) if matches!(end, ProgramExit::Exited(126 | 127)) => {
             Outcome::Errored { kind: ErrorKind::NotStarted, message }
         }
         (Conclusion::Errored(message), _) => Outcome::Errored { kind: ErrorKind::NoResult, message },
@@ -220,14 +225,14 @@ fn outcome(cell: &SuiteCell, account: &Account, missing: &[TestResult], report: 
         (_, None) if !cell.own.is_empty() => {
             Outcome::Errored { kind: ErrorKind::NoResult, message: "the test never reported".to_owned() }
         }
-        (Conclusion::Passed | Conclusion::Skipped(_), Some(own)) if own.mark == Mark::Skipped => {
+        (Conclusion::Passed | Conclusion::Skipped(_), Some(own)) if own.mark == TestMark::Skipped => {
             Outcome::SkippedItself { message: own.reason.clone() }
         }
         (Conclusion::Skipped(message), None) => Outcome::SkippedItself { message },
         (Conclusion::Failed(message), Some(own)) if own.mark.is_bad() && account.first_bad() == Some(own) => {
             let message = if own.reason.is_empty() { message } else { own.reason.clone() };
             match own.mark {
-                Mark::Errored => Outcome::Errored { kind: ErrorKind::NoResult, message },
+                TestMark::Errored => Outcome::Errored { kind: ErrorKind::NoResult, message },
                 _ => Outcome::Failed { kind: FailureKind::Check, message },
             }
         }
@@ -245,7 +250,7 @@ fn outcome(cell: &SuiteCell, account: &Account, missing: &[TestResult], report: 
         },
     };
     // Of the suite's own known failure, the cell passes with it in its log.
-    if let Some(own) = own.filter(|own| own.mark == Mark::ExpectedFailure) {
+    if let Some(own) = own.filter(|own| own.mark == TestMark::ExpectedFailure) {
         report.log.push(text::line(&format!("the suite expects this failure: {}", own.reason), 400));
     }
 }

@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 25] = [
         &[
             "lab-base",
             "lab-check",
+            "lab-dialects",
             "lab-guard",
             "lab-image",
             "lab-kernel-store",

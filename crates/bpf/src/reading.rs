@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// An answer of the kernel.
 #[derive(Debug, Clone, Copy)]
-pub enum Reading<'a> {
+pub enum KernelAnswer<'a> {
     /// Everything on these hooks of a device of the calling thread's network namespace.
     Device {
         /// The device.
@@ -25,7 +25,7 @@ pub trait Listener: Send + Sync {
     /// The kernel is about to be asked. The value comes back with the answer.
     fn asks(&self) -> u64;
     /// It has answered.
-    fn answered(&self, asked: u64, reading: &Reading<'_>);
+    fn answered(&self, asked: u64, reading: &KernelAnswer<'_>);
 }
 
 static NOW: RwLock<Option<Arc<dyn Listener>>> = RwLock::new(None);
@@ -36,22 +36,22 @@ pub fn listen(listener: Option<Arc<dyn Listener>>) {
 }
 
 /// A reading under way.
-pub(crate) struct Asking(Option<(Arc<dyn Listener>, u64)>);
+pub(crate) struct Unanswered(Option<(Arc<dyn Listener>, u64)>);
 
-pub(crate) fn ask() -> Asking {
+pub(crate) fn ask() -> Unanswered {
     let listener = NOW.read().unwrap_or_else(PoisonError::into_inner).clone();
-    Asking(listener.map(|listener| {
+    Unanswered(listener.map(|listener| {
         let asked = listener.asks();
         (listener, asked)
     }))
 }
 
-impl Asking {
+impl Unanswered {
     /// Tells the answer, which is made out only where somebody listens.
     pub fn answered<I: Iterator<Item = Observed>>(self, ifindex: u32, hooks: &[Hook], found: impl FnOnce() -> I) {
         if let Some((listener, asked)) = self.0 {
             let found: Vec<Observed> = found().collect();
-            listener.answered(asked, &Reading::Device { ifindex, hooks, found: &found });
+            listener.answered(asked, &KernelAnswer::Device { ifindex, hooks, found: &found });
         }
     }
 
@@ -60,7 +60,7 @@ impl Asking {
         if let Some((listener, asked)) = self.0
             && info.kind().is_some()
         {
-            listener.answered(asked, &Reading::Link(info));
+            listener.answered(asked, &KernelAnswer::Link(info));
         }
     }
 }

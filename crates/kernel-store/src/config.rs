@@ -9,7 +9,7 @@ use super::{
     local,
     names::is_file_name,
     source::Source,
-    variants,
+    variants::{self, VariantTable},
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_guard::Id;
@@ -275,12 +275,48 @@ fn kernel(
         memory_mib: memory(&section)?,
     };
     kernel.consistent(&section, &name)?;
-    let variants = variants::read(&section, &kernel, &listed, hints)?;
+    let variants = variants::read(&section, &kernel.id, |table| variant(&kernel, &listed, &table, hints))?;
     Ok([vec![kernel], variants].concat())
 }
 
+/// What a variant's table changes in its kernel.
+fn variant(
+    kernel: &Kernel,
+    listed: &[UnsupportedEntry],
+    VariantTable { id, table, title }: &VariantTable<'_>,
+    hints: &mut Vec<String>,
+) -> std::result::Result<Kernel, ConfigError> {
+    let own = [cmdline(table, title)?, variants::sysctls(table, title)?].concat();
+    let memory_mib = memory(table)?;
+    if own.is_empty() && memory_mib.is_none() {
+        let message = format!("{title} differs in nothing: it needs `cmdline`, `sysctls` or `memory_mib`");
+        return Err(table.error_at("cmdline", message));
+    }
+    let words = [&*kernel.cmdline, &own].concat();
+    let mut lacks = listed.to_vec();
+    for entry in unsupported(table, title, hints)? {
+        if lacks.iter().any(|it| it.capability == entry.capability) {
+            let message = format!("{title} lists `{}`, which its kernel lists, too: remove one", entry.capability);
+            return Err(table.error_at("unsupported", message));
+        }
+        lacks.push(entry);
+    }
+    let variant = Kernel {
+        id: id.clone(),
+        variant_of: Some(kernel.id.clone()),
+        default: table.flag("default")?,
+        may_fail: kernel.may_fail || table.flag("may-fail")?,
+        unsupported: merged(lacks, command_line::taken(&words)),
+        cmdline: words,
+        memory_mib: memory_mib.or(kernel.memory_mib),
+        ..kernel.clone()
+    };
+    variant.consistent(table, title)?;
+    Ok(variant)
+}
+
 /// Reads `cmdline`, a word of the kernel's command line per entry.
-pub(super) fn cmdline(section: &Section<'_>, name: &str) -> std::result::Result<Vec<String>, ConfigError> {
+fn cmdline(section: &Section<'_>, name: &str) -> std::result::Result<Vec<String>, ConfigError> {
     let words = section.texts("cmdline")?;
     match words.iter().find(|word| !is_cmdline_word(word)) {
         None => Ok(words.into_iter().map(str::to_owned).collect()),
@@ -293,12 +329,12 @@ pub(super) fn cmdline(section: &Section<'_>, name: &str) -> std::result::Result<
 }
 
 /// Reads `memory_mib`.
-pub(super) fn memory(section: &Section<'_>) -> std::result::Result<Option<u32>, ConfigError> {
+fn memory(section: &Section<'_>) -> std::result::Result<Option<u32>, ConfigError> {
     section.number("memory_mib", 128..65_537)
 }
 
 /// What is listed, and what the command line takes besides.
-pub(super) fn merged(mut listed: Vec<UnsupportedEntry>, taken: Vec<command_line::Taken>) -> Vec<UnsupportedEntry> {
+fn merged(mut listed: Vec<UnsupportedEntry>, taken: Vec<command_line::Taken>) -> Vec<UnsupportedEntry> {
     for command_line::Taken { capability, reason, source } in taken {
         if !listed.iter().any(|it| it.capability == capability) {
             listed.push(UnsupportedEntry { capability, reason, source: Some(source.to_owned()) });
@@ -319,7 +355,7 @@ fn class(section: &Section<'_>, name: &str) -> std::result::Result<KernelClass, 
     })
 }
 
-pub(super) fn unsupported(
+fn unsupported(
     section: &Section<'_>,
     name: &str,
     hints: &mut Vec<String>,

@@ -1,11 +1,7 @@
 //! `variants` of a kernel: the same files with other parameters, each a row of the matrix of its own. And `sysctls`, which are
 //! parameters, too.
 
-use super::{
-    command_line,
-    config::{Kernel, UnsupportedEntry, cmdline, memory, merged, unsupported},
-    names::is_file_name,
-};
+use super::names::is_file_name;
 use lab_base::strict_toml::{ConfigError, Section};
 use lab_guard::Id;
 
@@ -35,58 +31,37 @@ pub(super) fn sysctls(section: &Section<'_>, name: &str) -> Result<Vec<String>, 
     words.collect()
 }
 
-/// Reads `variants` of a kernel's table.
+/// A variant as far as it does not depend on its kernel.
+pub(super) struct VariantTable<'s> {
+    pub id: Id,
+    pub table: Section<'s>,
+    /// The table's name, for messages.
+    pub title: String,
+}
+
+/// Reads `variants` of a kernel's table, and makes a kernel of each.
 ///
 /// # Errors
-/// A name, a key or a value is invalid.
-pub(super) fn read(
+/// A name or a key is invalid, or what `make` returns.
+pub(super) fn read<K>(
     section: &Section<'_>,
-    kernel: &Kernel,
-    listed: &[UnsupportedEntry],
-    hints: &mut Vec<String>,
-) -> Result<Vec<Kernel>, ConfigError> {
-    let of = format!("[kernels.\"{}\".variants]", kernel.id);
+    kernel: &Id,
+    mut make: impl FnMut(VariantTable<'_>) -> Result<K, ConfigError>,
+) -> Result<Vec<K>, ConfigError> {
+    let of = format!("[kernels.\"{kernel}\".variants]");
     let Some(all) = section.section("variants", of, &[])? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for name in all.keys() {
-        let text = format!("{}{SEPARATOR}{name}", kernel.id);
+        let text = format!("{kernel}{SEPARATOR}{name}");
         let Some(id) = Id::new(&text).ok().filter(|_| is_file_name(&text) && is_file_name(name)) else {
             let message = format!(
-                "variant {name:?} of kernel {}: its id would be {text:?}, which must be 1 to 64 of a-z A-Z 0-9 . _ + -",
-                kernel.id
+                "variant {name:?} of kernel {kernel}: its id would be {text:?}, which must be 1 to 64 of a-z A-Z 0-9 . _ + -"
             );
             return Err(all.error_at(name, message));
         };
-        let title = format!("[kernels.\"{}\".variants.\"{name}\"]", kernel.id);
+        let title = format!("[kernels.\"{kernel}\".variants.\"{name}\"]");
         let table = all.section(name, title.clone(), KEYS)?.ok_or_else(|| all.missing(name))?;
-        let own = [cmdline(&table, &title)?, sysctls(&table, &title)?].concat();
-        let memory_mib = memory(&table)?;
-        if own.is_empty() && memory_mib.is_none() {
-            let message = format!("{title} differs in nothing: it needs `cmdline`, `sysctls` or `memory_mib`");
-            return Err(all.error_at(name, message));
-        }
-        let words = [&*kernel.cmdline, &own].concat();
-        let mut lacks = listed.to_vec();
-        for entry in unsupported(&table, &title, hints)? {
-            if lacks.iter().any(|it| it.capability == entry.capability) {
-                let message = format!("{title} lists `{}`, which its kernel lists, too: remove one", entry.capability);
-                return Err(table.error_at("unsupported", message));
-            }
-            lacks.push(entry);
-        }
-        let taken = command_line::taken(&words);
-        let variant = Kernel {
-            id,
-            variant_of: Some(kernel.id.clone()),
-            default: table.flag("default")?,
-            may_fail: kernel.may_fail || table.flag("may-fail")?,
-            unsupported: merged(lacks, taken),
-            cmdline: words,
-            memory_mib: memory_mib.or(kernel.memory_mib),
-            ..kernel.clone()
-        };
-        variant.consistent(&table, &title)?;
-        found.push(variant);
+        found.push(make(VariantTable { id, table, title })?);
     }
     Ok(found)
 }

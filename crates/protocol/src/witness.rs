@@ -222,7 +222,7 @@ pub struct DeviceRow {
 
 /// What changed in the kernel up to a mark, since the one before or the begin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct StateMark {
     /// Its name; `end` is the end.
     pub name: String,
     /// Milliseconds from the begin.
@@ -292,7 +292,7 @@ pub struct Account {
     pub readings: Option<Readings>,
     /// The marks that the program made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub marks: Vec<Mark>,
+    pub marks: Vec<StateMark>,
     /// What it did to its machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<Effects>,

@@ -3,7 +3,7 @@
 use lab_base::text;
 use lab_protocol::{
     AttachRequest, DeviceKind,
-    witness::{Account, AttachRow, DeviceRow, Effects, Mark},
+    witness::{Account, AttachRow, DeviceRow, Effects, StateMark},
 };
 use lab_record::{
     plan::{KernelFacts, required_attach},
@@ -48,7 +48,7 @@ fn device_row(row: &DeviceRow) -> String {
 }
 
 /// A mark: what changed since the one before.
-fn mark(mark: &Mark) -> Vec<String> {
+fn mark(mark: &StateMark) -> Vec<String> {
     let head = format!("mark {} (+{} ms)", mark.name, mark.at_ms);
     if mark.changes.is_empty() {
         return vec![format!("{head}: nothing changed")];

@@ -4,7 +4,7 @@ use super::{FENCE, Witness, enter, now_ns, state};
 use crate::fence;
 use lab_bpf::{
     LinkInfo, Observed,
-    reading::{self, Listener, Reading},
+    reading::{self, KernelAnswer, Listener},
     watch::Watch,
 };
 use lab_protocol::{
@@ -109,7 +109,7 @@ impl Listener for Ear {
         self.with(|_, seen| seen.book.events())
     }
 
-    fn answered(&self, asked: u64, reading: &Reading<'_>) {
+    fn answered(&self, asked: u64, reading: &KernelAnswer<'_>) {
         let netns = fs::metadata(HERE).map_or(0, |found| found.ino() as u32);
         let is_clear = self.with(|_, seen| {
             seen.book.name(netns, || named(netns));
@@ -139,12 +139,12 @@ fn named(inode: u32) -> Option<String> {
     living.iter().find(|ns| ns.inode() as u32 == inode).map(|ns| ns.name().to_owned())
 }
 
-fn differences(book: &Book, netns: u32, reading: &Reading<'_>) -> Vec<String> {
+fn differences(book: &Book, netns: u32, reading: &KernelAnswer<'_>) -> Vec<String> {
     match reading {
-        Reading::Device { ifindex, hooks, found } => {
+        KernelAnswer::Device { ifindex, hooks, found } => {
             hooks.iter().filter_map(|hook| of_hook(book, (netns, *ifindex), *hook, found)).collect()
         }
-        Reading::Link(info) => of_link(book, info).into_iter().collect(),
+        KernelAnswer::Link(info) => of_link(book, info).into_iter().collect(),
     }
 }
 

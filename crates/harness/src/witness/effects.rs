@@ -8,7 +8,7 @@ const TICKS: u64 = 100;
 
 /// What is read at the begin.
 #[derive(Debug, Clone, Default)]
-pub struct Machine {
+pub struct EffectsBegin {
     modules: BTreeSet<String>,
     taint: u64,
     oom_kills: u64,
@@ -17,7 +17,7 @@ pub struct Machine {
     least_kib: u64,
 }
 
-impl Machine {
+impl EffectsBegin {
     /// Reads it.
     pub fn now() -> Self {
         let available_kib = available();

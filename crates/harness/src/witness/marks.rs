@@ -2,7 +2,7 @@
 
 use super::state;
 use crate::runner::PINS;
-use lab_protocol::witness::{CHANGES, MARKS, Mark};
+use lab_protocol::witness::{CHANGES, MARKS, StateMark};
 use lab_topology::{DeviceInfo, Netns, link};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -96,7 +96,7 @@ fn pins(directory: &Path, depth: usize, lines: &mut BTreeSet<String>) {
 #[derive(Debug, Default)]
 pub struct Marks {
     last: State,
-    marks: Vec<Mark>,
+    marks: Vec<StateMark>,
 }
 
 impl Marks {
@@ -119,12 +119,12 @@ impl Marks {
         self.last = state;
         let count = changes.len();
         changes.truncate(CHANGES);
-        self.marks.push(Mark { name, at_ms, omitted: (count - changes.len()) as u64, changes });
+        self.marks.push(StateMark { name, at_ms, omitted: (count - changes.len()) as u64, changes });
         count
     }
 
     /// All marks, and the end as the last one; nothing where there was no mark.
-    pub fn finish(mut self, at_ms: u64, end: impl FnOnce() -> State) -> Vec<Mark> {
+    pub fn finish(mut self, at_ms: u64, end: impl FnOnce() -> State) -> Vec<StateMark> {
         if !self.marks.is_empty() {
             self.push("end".to_owned(), at_ms, end());
         }

@@ -10,7 +10,7 @@ mod state;
 
 use crate::fence;
 pub use cell::CellWatching;
-use effects::Machine;
+use effects::EffectsBegin;
 pub use lab_bpf::watch::WatchError;
 use lab_bpf::watch::{self, Watch, WatchObject};
 use lab_protocol::witness::Account;
@@ -99,7 +99,7 @@ impl Witness {
         let begun_ns = now_ns();
         let marker =
             Marker { own, maps, names: names.clone(), begun_ns, marks: Arc::new(Mutex::new(Marks::new(begin))) };
-        let machine = Arc::new(Mutex::new(Machine::now()));
+        let machine = Arc::new(Mutex::new(EffectsBegin::now()));
         let book = Book::new(names, begun_ns);
         let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
         let stop = Arc::new(AtomicBool::new(false));
@@ -142,7 +142,7 @@ pub struct Watching {
     reader: Option<JoinHandle<()>>,
     counting: Option<OwnedFd>,
     marker: Marker,
-    machine: Arc<Mutex<Machine>>,
+    machine: Arc<Mutex<EffectsBegin>>,
 }
 
 /// Makes marks, on any thread, while the program runs.
@@ -248,7 +248,7 @@ pub fn standing(nodes: &[Netns]) -> Vec<ListedAttachment> {
     state::read(nodes, &[])
 }
 
-fn read_on(bell: &OwnedFd, watch: &Mutex<Watch>, book: &Mutex<Book>, machine: &Mutex<Machine>, stop: &AtomicBool) {
+fn read_on(bell: &OwnedFd, watch: &Mutex<Watch>, book: &Mutex<Book>, machine: &Mutex<EffectsBegin>, stop: &AtomicBool) {
     let mut looked = Instant::now();
     while !stop.load(Ordering::SeqCst) {
         if looked.elapsed() >= LOOK_AT_MEMORY {

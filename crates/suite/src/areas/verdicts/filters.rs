@@ -84,7 +84,7 @@ fn ahead(
 const FILTER_CHAIN: Case = Case::new(
     "V12",
     "filter-chain",
-    "Filters run by priority; UNSPEC, PIPE and RECLASSIFY continue, OK and SHOT end; without direct action 0 continues.",
+    "Filters run by priority, newest first; UNSPEC, PIPE and RECLASSIFY continue, OK and SHOT end; without direct action 0 continues.",
     filter_chain,
 )
 .on(library::PAIR)
@@ -96,8 +96,12 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let behind = TcOptions { priority: 9, handle: 9, direct_action: true };
     let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
     testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
-    // The verdict of the first filter, whether it uses direct action, whether the packet passes, whether the second
-    // filter runs.
+    // Behind the first one in the same priority: a classifier keeps its newest filter first (cls_bpf_change()).
+    let beside = testbed.counter(ctx, P0)?;
+    let older = TcOptions { priority: 1, handle: 3, direct_action: true };
+    let _beside = testbed.filter(P0, variant.direction(), &beside, older)?;
+    // The verdict of the first filter, whether it uses direct action, whether the packet passes, whether the filters
+    // behind it run.
     for (name, verdict, direct, passes, goes_on) in [
         ("UNSPEC", -1, true, true, true),
         ("PIPE", 3, true, true, true),
@@ -108,23 +112,24 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ("class 2, not direct", DROP, false, true, false),
     ] {
         let (filter, first) = ahead(ctx, &testbed, variant.direction(), verdict, direct)?;
-        let before = last.stats()?.marked;
+        let before = (beside.stats()?.marked, last.stats()?.marked);
         let report = match passes {
             true => testbed.flow(ctx, from, to, Proto::Udp, Family::V4),
             false => testbed.silence(ctx, from, to, Proto::Udp, Family::V4),
         };
         let ended = if passes { report.complete() } else { report.lost() };
         ctx.check(format!("{name}: the packet {}", if passes { "passes" } else { "is dropped" }), ended, &report);
-        let counts = (first.stats()?.marked, last.stats()?.marked - before);
+        let counts = [first.stats()?.marked, beside.stats()?.marked - before.0, last.stats()?.marked - before.1];
         let wanted = u64::from(report.wanted);
+        let behind = if goes_on { wanted } else { 0 };
         ctx.equal(
-            format!("{name}: packets at the first and the second"),
+            format!("{name}: packets at the filter, behind it in its priority, and in the next"),
             counts,
-            (wanted, if goes_on { wanted } else { 0 }),
+            [wanted, behind, behind],
         );
         filter.detach()?;
     }
     let listed = testbed.observe(P0)?.len();
-    ctx.equal("filters left", listed, 1);
+    ctx.equal("filters left", listed, 2);
     Ok(())
 }

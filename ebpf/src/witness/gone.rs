@@ -4,7 +4,9 @@ use crate::{
     kernel,
     maps::{at_once, slot, write},
 };
-use aya_ebpf::{helpers::generated::bpf_per_cpu_ptr, macros::{fentry, fexit},
+use aya_ebpf::{
+    helpers::generated::bpf_per_cpu_ptr,
+    macros::{fentry, fexit},
     programs::{FEntryContext, FExitContext},
 };
 use lab_abi::witness::{THIS_CPU_OFF, entered, kind};

@@ -294,8 +294,9 @@ fn commands_side_by_side_do_not_disturb_each_other() {
 fn at_a_terminal_the_command_has_one() {
     let mut seat = Seat::take(&exec(&["-k", KERNEL, "--", "sh", "-i"]));
     seat.screen.wait_for("# ");
-    // Waits for the output, not for the echo: before the command runs, Ctrl-C would only affect the prompt.
-    seat.press(b"test -t 0 && test -t 1 && test -t 2 && stty size && echo up $((40 + 1)); sleep 1000\r");
+    // Waits for the output, not for the echo: before the command runs, Ctrl-C would only affect the prompt. And the process
+    // that is to end says so itself: a child of an interactive shell loses an interrupt until it has become the program.
+    seat.press(b"test -t 0 && test -t 1 && test -t 2 && stty size && sh -c 'echo up $((40 + 1)); exec sleep 1000'\r");
     seat.screen.wait_for("24 80");
     seat.screen.wait_for("up 41");
     seat.press(b"\x03");

@@ -90,6 +90,7 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             mtu: 0,
             eth_dst,
             eth_src,
+            unused: [0; 4],
         }
     }
 }

@@ -130,6 +130,8 @@ pub struct Seen {
     pub eth_dst: [u8; 6],
     /// Source of the Ethernet header.
     pub eth_src: [u8; 6],
+    /// Zeros: the layout has no implicit padding.
+    pub unused: [u8; 4],
 }
 
 /// Counters of one loaded program, one set per CPU.
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6 + 2 * 4 + 16);
-        assert_eq!(size_of::<Seen>(), 2 * 8 + 15 * 4 + 2 * 6);
+        assert_eq!(size_of::<Seen>(), 2 * 8 + 16 * 4 + 2 * 6 + 4);
         assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
         assert_eq!(size_of::<PolicyKey>(), 4);
         assert_eq!(offset_of!(Stats, last), 40);

@@ -30,8 +30,8 @@ plants: setup-builds ## Boot a kernel with each of its deliberate faults, and sh
 stress: setup ## Run the suite 20 times beside busy loops with QEMU stopped at random: no cell may flip (CASES='V* T*' narrows it)
 	@scripts/stress
 
-test: setup-tests ## Run every test of the project, those on real guests included
-	@$(TEST) --workspace $(ARGS)
+test: setup-tests ## Run every test of the project, those on real guests included (ARGS="exec_guests roots" selects programs)
+	@scripts/test $(ARGS)
 
 faults: setup ## Break guests, host and lab on purpose, and count lost verdicts and leftovers
 	@$(TEST) --quiet -p lab --test faults -- $(ARGS)

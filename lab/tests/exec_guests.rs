@@ -83,7 +83,7 @@ const TYPED: [&[&str]; 50] = [
     &["sort", "-r"],
     &["sed", "-n", "2p"],
     &["pwd"],
-    &["ls"],
+    &["ls", "-a", "crates"],
     &["ls", "-d", "lab", "crates"],
     &["cat", "rust-toolchain.toml"],
     &["test", "-f", "Cargo.toml"],

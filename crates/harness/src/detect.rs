@@ -4,6 +4,10 @@
 
 use crate::{capabilities::Capabilities, fault::Fault};
 use lab_protocol::{AttachType, Capability, DeviceKind};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+};
 
 /// The best attach type for a device of this kind.
 pub fn choose(kind: DeviceKind, capabilities: &Capabilities, fault: Option<Fault>) -> AttachType {
@@ -14,6 +18,26 @@ pub fn choose(kind: DeviceKind, capabilities: &Capabilities, fault: Option<Fault
     } else {
         AttachType::Tc
     }
+}
+
+/// Whether the kernel has netkit's attach types. A kernel can have them and yet no netkit device, for example because the
+/// command line keeps the driver from starting (`initcall_blacklist=netkit_init`). The kernel's symbols say so
+/// (`netkit_link_attach`, drivers/net/netkit.c), independently of what an attach returns.
+///
+/// # Errors
+///
+/// /proc/kallsyms cannot be read.
+pub fn attaches_netkit(capabilities: &Capabilities) -> io::Result<bool> {
+    if capabilities.has(Capability::Netkit) {
+        return Ok(true);
+    }
+    let symbols = BufReader::new(File::open("/proc/kallsyms")?);
+    for line in symbols.lines() {
+        if line?.split_ascii_whitespace().nth(2) == Some("netkit_link_attach") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use lab_bpf::{Config, LoadOptions, Mprog, Program, ProgramKind, raw};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
+    detect::attaches_netkit,
     testbed::{MprogCall, P0, Spot, Testbed},
     variants,
 };
@@ -244,7 +245,7 @@ fn no_such_device(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let spot = Spot { node: "host", dev: "dummy0" };
     for hook in MPROG_HOOKS {
         let known = match hook.attach_type() {
-            AttachType::Netkit => ctx.capabilities.has(Capability::Netkit),
+            AttachType::Netkit => attaches_netkit(&ctx.capabilities)?,
             _ => ctx.capabilities.has(Capability::Tcx),
         };
         let wanted = if known { Errno::ENODEV } else { Errno::EINVAL };

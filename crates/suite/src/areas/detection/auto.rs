@@ -4,6 +4,7 @@ use lab_bpf::Mprog;
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{AsErrno, Ctx},
+    detect::attaches_netkit,
     testbed::{P0, Spot, hook},
     variants,
 };
@@ -92,8 +93,8 @@ const NETKIT_ATTACH_PROBE: Case = Case::new(
 fn netkit_attach_probe(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let ns = Netns::new("probe")?;
     let answer = ns.run(|| lab_bpf::probe::netkit_attach(1))?;
-    let has = ctx.capabilities.has(Capability::Netkit);
-    ctx.check("the errno agrees with the report", answer.supported == has, answer.detail);
+    let has = attaches_netkit(&ctx.capabilities)?;
+    ctx.check("the errno agrees with the kernel's symbols", answer.supported == has, answer.detail);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use super::{
     error::{KernelsError, Result},
     files::Identity,
     lockfile::KernelsLock,
-    packages::{self, ArchivePackage},
+    packages::ArchivePackage,
     source::{Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
     update::{LockChange, Update},
 };
@@ -421,12 +421,10 @@ fn unpacked(kernel: &Kernel, finished: CachedKernel) -> BootableKernel {
 /// Whether an entry has an older package of the same source than the known one: no archive goes back, but a mirror that
 /// replays an earlier index of the archive does.
 fn is_replayed(entry: &Locked, known: &Locked, kernel: &Kernel) -> Result<bool> {
-    match (entry.get().package_version(), known.get().package_version()) {
-        (Some(version), Some(before)) if kernel.source.get().is_resolved_by(known) => {
-            Ok(packages::compare(version, before)?.is_lt())
-        }
-        _ => Ok(false),
+    if !kernel.source.get().is_resolved_by(known) {
+        return Ok(false);
     }
+    entry.get().is_older_than(known)
 }
 
 #[cfg(test)]

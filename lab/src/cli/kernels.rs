@@ -1,4 +1,4 @@
-//! `lab kernels list|fetch|build|source|update`.
+//! `lab kernels list|fetch|build|source|push|update`.
 
 use crate::{
     cache,
@@ -38,6 +38,19 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
+    /// Write a kernel as an image of an OCI layout, from which `source.oci` and registries take it. The kernel is fetched
+    /// or built first if it is not in the cache.
+    Push {
+        /// The kernel's id.
+        #[arg(value_name = "ID")]
+        kernel: String,
+        /// The layout: a new directory, or one that has images.
+        #[arg(value_name = "DIR")]
+        layout: PathBuf,
+        /// The image's tag. Default: the kernel's id, with `-` for `+`.
+        #[arg(long)]
+        tag: Option<String>,
+    },
     /// Boot a kernel that was built with many faults once for each fault, and show which case notices it.
     Plant(PlantArgs),
     /// Look for new versions of kernels and rewrite kernels.lock. Without --kernel and --class that is every kernel of
@@ -67,6 +80,7 @@ pub(super) fn kernels(named: Option<PathBuf>, command: &KernelsCommand) -> Resul
         KernelsCommand::Fetch(args) => fetch(named, args),
         KernelsCommand::Build { kernel } => build(named, kernel),
         KernelsCommand::Source { kernel, to } => source(named, kernel, to),
+        KernelsCommand::Push { kernel, layout, tag } => push(named, kernel, layout, tag.as_deref()),
         KernelsCommand::Plant(args) => plants::plant(named, args),
         KernelsCommand::Update(args) => update(named, args),
     }
@@ -118,6 +132,25 @@ fn source(named: Option<PathBuf>, id: &str, to: &Path) -> Result<Exit, Error> {
     let kernel = lab_kernel_store::select(&project.config, &[id.to_owned()], &[])?[0];
     project.store().source(kernel, &project.lock, to, &say)?;
     show(format_args!("{}: sources at {}\n", kernel.id, to.display()))?;
+    Ok(Exit::Passed)
+}
+
+fn push(named: Option<PathBuf>, id: &str, layout: &Path, tag: Option<&str>) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let tag = tag.map_or_else(|| id.replace('+', "-"), str::to_owned);
+    // Tags of registries have no other characters (OCI distribution specification, "Pulling manifests").
+    let is_tag = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if tag.len() > 128 || tag.starts_with(['.', '-']) || tag.is_empty() || !tag.chars().all(is_tag) {
+        return Err(Error::Usage(format!("`{tag}` is no tag of an image: use a-z A-Z 0-9 . _ -, by --tag TAG")));
+    }
+    let kernels = lab_kernel_store::select(&project.config, &[id.to_owned()], &[])?;
+    let [kernel] = *kernels else {
+        return Err(Error::Usage(format!("`{id}` matches {} kernels: an image has one", kernels.len())));
+    };
+    project.ready()?;
+    let kernel = project.store().fetch(kernel, &project.lock, &say)?;
+    let digest = lab_kernel_store::push(&kernel, layout, &tag)?;
+    show(format_args!("{}: {} at {}:{tag}, {digest}\n", kernel.id, kernel.release, layout.display()))?;
     Ok(Exit::Passed)
 }
 

@@ -25,6 +25,7 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod header;
+mod ladder;
 mod local;
 mod lockfile;
 mod mirror;
@@ -52,6 +53,7 @@ pub use config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry};
 pub use debian::Debian;
 pub use digest::{Digest, NoDigest};
 pub use error::{KernelsError, Result};
+pub use ladder::{Ladder, Step};
 pub use local::LOCAL_TOML;
 pub use lockfile::KernelsLock;
 pub use oci::push;

@@ -7,9 +7,10 @@ use super::{
     config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
+    ladder::{self, Ladder},
     lockfile::KernelsLock,
     packages::ArchivePackage,
-    source::{Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
+    source::{self, Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
     update::{LockChange, Update},
 };
 use lab_base::file::touch;
@@ -236,6 +237,34 @@ impl KernelStore<'_> {
             std::fs::rename(stage.keep(), to).map_err(KernelsError::io(to))
         };
         unpack().map_err(|error| self.explain(error, kernel))
+    }
+
+    /// The kernels from `since` on that Debian's suites offer now and that the lock does not have. Without suites, those of
+    /// the `deb` sources in `kernels.toml`.
+    ///
+    /// # Errors
+    /// The pattern is invalid, there is no suite, or an index can't be fetched.
+    pub fn ladder(
+        &self,
+        suites: &[String],
+        pattern: &str,
+        since: KernelVersion,
+        lock: &KernelsLock,
+        progress: &dyn Fn(&str),
+    ) -> Result<Ladder> {
+        let pattern = ladder::pattern(pattern)?;
+        let known = self.config.kernels.iter().filter_map(|kernel| kernel.source.suite_of_debian());
+        let own: BTreeSet<&str> = known.collect();
+        let named: BTreeSet<&str> = suites.iter().map(|suite| &**suite).collect();
+        let writing = self.cache.write(WritePurpose::Fetch, progress)?;
+        let mut indexes = Indexes::default();
+        let mut found = Ladder::default();
+        for suite in if named.is_empty() { own } else { named } {
+            let debian = &self.config.debian;
+            let packages = source::of_suite(&mut indexes, writing.root(), debian, suite, progress)?;
+            found.add(suite, packages, &pattern, since, lock);
+        }
+        Ok(found)
     }
 
     fn site(&self) -> Site<'_> {

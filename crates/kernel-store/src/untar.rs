@@ -92,11 +92,10 @@ impl UnpackedFiles {
     /// # Errors
     /// As for [`Self::add`].
     pub fn take(&mut self, name: &str, kind: Kind, content: &mut impl Read, stage: &Path) -> Result<(), Refusal> {
-        let Some((release, place)) = place(name)? else { return Ok(()) };
-        // OCI image specification, layer.md, "Whiteouts".
-        if name.rsplit('/').next().is_some_and(|file| file.starts_with(".wh.")) {
-            return Err(Refusal::Archive(format!("`{}` removes a file of another layer", name.escape_debug())));
+        if removes_a_kernel(name) {
+            return Err(Refusal::Archive(format!("`{}` removes files of another layer", name.escape_debug())));
         }
+        let Some((release, place)) = place(name)? else { return Ok(()) };
         match kind {
             Kind::Directory => return Ok(()),
             // Headers packages have `build` and `source` links beside the modules, which point outside of the package.
@@ -247,6 +246,16 @@ fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64, Refusal> {
             Err(error) => return Err(damaged(error)),
         }
     }
+}
+
+/// Whether an entry of a layer hides what earlier layers have in the places of a kernel's files (OCI image specification,
+/// layer.md, "Whiteouts"). It would have to be carried out; no image with a kernel needs it.
+fn removes_a_kernel(name: &str) -> bool {
+    const PLACES: [&str; 3] = ["boot", "lib/modules", "usr/lib/modules"];
+    let name = Path::new(name.trim_start_matches("./").trim_start_matches('/'));
+    let Some(hidden) = name.file_name().and_then(|file| file.to_str()?.strip_prefix(".wh.")) else { return false };
+    let hidden = if hidden == ".opq" { name.with_file_name("") } else { name.with_file_name(hidden) };
+    PLACES.iter().any(|place| hidden.starts_with(place) || Path::new(place).starts_with(&hidden))
 }
 
 /// Release, where the name has it, and target path of a kernel's file; `None` for other entries.

@@ -13,9 +13,9 @@ mod oci;
 mod path;
 mod rpm;
 
-pub(crate) use deb::refused;
 #[cfg(test)]
 pub(crate) use deb::{LockedDeb, PackagePart};
+pub(crate) use deb::{of_suite, refused};
 #[cfg(test)]
 pub(crate) use git::{GitCommit, LockedCommit};
 pub(crate) use indexes::Indexes;
@@ -115,6 +115,16 @@ impl Source {
             let message = format!("`source` of {kernel} must have exactly one of: {}", NAMES.join(", "));
             section.error_at("source", message)
         })
+    }
+}
+
+impl Source {
+    /// The suite of a package of Debian's own archive.
+    pub(crate) fn suite_of_debian(&self) -> Option<&str> {
+        match self {
+            Self::Deb(source) => Some(&source.suite),
+            _ => None,
+        }
     }
 }
 

@@ -1,81 +1,39 @@
 //! `source.apt` on an archive that the test makes and signs: in Ubuntu's shape, with a real kernel and with bad ones.
 
+#[path = "support/archive.rs"]
+mod archive;
 #[path = "support/bzimage.rs"]
 mod bzimage;
 
-use sha2::{Digest, Sha256};
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use archive::{Project, Signer, debians_kernel, done, sum, text};
+use std::{fs, ops::Deref, process::Command};
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const FRESH: &str = "Valid-Until: Mon, 01 Jan 2120 00:00:00 UTC";
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn done(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// A key of the test's own.
-struct Signer(tempfile::TempDir);
-
-impl Signer {
-    fn new() -> Self {
-        let signer = Self(tempfile::tempdir().unwrap());
-        let generate = ["--passphrase", "", "--quick-generate-key", "archive@lab.example", "ed25519", "sign", "0"];
-        done(signer.gpg().args(generate));
-        signer
-    }
-
-    fn gpg(&self) -> Command {
-        let mut gpg = Command::new("gpg");
-        gpg.args(["--batch", "--quiet", "--yes", "--homedir"]).arg(self.0.path());
-        gpg
-    }
-
-    fn export(&self, to: &Path) {
-        done(self.gpg().arg("--output").arg(to).args(["--export", "archive@lab.example"]));
-    }
-}
-
-impl Drop for Signer {
-    fn drop(&mut self) {
-        let _ = Command::new("gpgconf").arg("--homedir").arg(self.0.path()).args(["--kill", "all"]).status();
-    }
-}
 
 /// A package: name, version, and the files in it.
 struct Package<'a>(&'a str, &'a str, Vec<(String, Vec<u8>)>);
 
 /// An archive, and a project with one kernel from it.
 struct Archive {
-    dir: tempfile::TempDir,
+    project: Project,
     signer: Signer,
+}
+
+impl Deref for Archive {
+    type Target = Project;
+
+    fn deref(&self) -> &Project {
+        &self.project
+    }
 }
 
 impl Archive {
     fn new(packages: &[Package<'_>]) -> Self {
-        let archive = Self { dir: tempfile::tempdir().unwrap(), signer: Signer::new() };
+        let archive = Self { project: Project::new(), signer: Signer::new() };
         archive.signer.export(&archive.at("keyring.gpg"));
         archive.publish(packages, FRESH, &archive.signer);
         archive.kernel("");
-        // depmod is one of the lab's own tools.
-        fs::create_dir(archive.at("cache")).unwrap();
-        symlink(lab_base::paths::cache_dir().unwrap().join("tools"), archive.at("cache/tools")).unwrap();
         archive
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
     }
 
     /// Writes the packages, and their index as `apt-ftparchive` and a signer would.
@@ -134,44 +92,6 @@ impl Archive {
         let kernel = format!("[kernels.shipped]\nclass = \"own\"\ndefault = true\n{source}");
         fs::write(self.at("kernels.toml"), kernel).unwrap();
     }
-
-    /// The lab with a cache of its own, unless the guests' is needed.
-    fn lab(&self, arguments: &[&str], own_cache: bool) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-        if own_cache {
-            command.env("NETKIT_LAB_CACHE", self.at("cache"));
-        }
-        command.arg("--project").arg(self.dir.path()).args(arguments).env("CI", "true").output().unwrap()
-    }
-
-    #[track_caller]
-    fn fine(&self, arguments: &[&str]) -> String {
-        let output = self.lab(arguments, true);
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    /// The one error of a command, after which the cache has no new kernel.
-    #[track_caller]
-    fn refused(&self, arguments: &[&str]) -> String {
-        let before = self.kernels();
-        let output = self.lab(arguments, true);
-        let told = text(&output.stderr);
-        assert!(!output.status.success(), "{told}");
-        assert_eq!(self.kernels(), before, "{told}");
-        let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
-        assert_eq!(errors.len(), 1, "{told}");
-        errors[0].to_owned()
-    }
-
-    fn kernels(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.at("cache/kernels")).into_iter().flatten().flatten();
-        entries.map(|it| it.file_name().to_string_lossy().into_owned()).filter(|it| !it.starts_with('.')).collect()
-    }
-}
-
-fn sum(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A kernel that is unpacked and never booted.
@@ -255,16 +175,7 @@ fn what_an_archive_must_not_do_is_one_error() {
 /// package with the rarer ones.
 #[test]
 fn a_guest_boots_a_kernel_in_ubuntus_shape() {
-    let root = Path::new(ROOT).canonicalize().unwrap();
-    let lab = |arguments: &[&str]| {
-        done(Command::new(env!("CARGO_BIN_EXE_lab")).arg("--project").arg(&root).args(arguments).env("CI", "true"))
-    };
-    lab(&["build"]);
-    let said = lab(&["kernels", "fetch", "--kernel", "6.12"]);
-    let (before, image) = said.trim_end().rsplit_once(" at ").unwrap();
-    let release = before.rsplit(' ').next().unwrap().to_owned();
-    let kernel = Path::new(image).parent().unwrap();
-
+    let (release, kernel) = debians_kernel();
     let (mut modules, mut extra) = (Vec::new(), Vec::new());
     for entry in walkdir::WalkDir::new(kernel.join("modules")).into_iter().flatten() {
         let inside = entry.path().strip_prefix(kernel.join("modules")).unwrap().display().to_string();
@@ -280,16 +191,14 @@ fn a_guest_boots_a_kernel_in_ubuntus_shape() {
     }
     assert!(modules.len() > 1000 && extra.len() == 1, "{} {}", modules.len(), extra.len());
     modules.push((format!("boot/config-{release}"), fs::read(kernel.join("config")).unwrap()));
-    let image = vec![(format!("boot/vmlinuz-{release}"), fs::read(image).unwrap())];
+    let image = vec![(format!("boot/vmlinuz-{release}"), fs::read(kernel.join("vmlinuz")).unwrap())];
     let (names, version) = (names(&release), "6.12.117-1.1");
     let archive = Archive::new(&[
         Package(&names[0], version, image),
         Package(&names[1], version, modules),
         Package(&names[2], version, extra),
     ]);
-    for name in ["target", "ebpf"] {
-        symlink(root.join(name), archive.at(name)).unwrap();
-    }
+    archive.borrow_build();
     for arguments in [&["kernels", "update"][..], &["run", "--no-build", "-k", "shipped", "A01-*veth*", "A02-*nk-l3*"]]
     {
         let output = archive.lab(arguments, false);

@@ -18,6 +18,9 @@ use std::{
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const HELPER: &str = "/usr/lib/apt/apt-helper";
+/// No file that apt writes while it downloads may be larger than this or than the file itself, bytes: apt has a cache of
+/// its own.
+const LEAST_LIMIT: u64 = 64 << 20;
 
 /// Private configuration and state of apt in one directory, for one suite or several.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ impl AptState {
         Self::with_sources(root, &sources.collect::<Result<String>>()?, status)
     }
 
-    /// The same with the lines of a sources file.
+    /// The same with the lines of a sources file, or with none for [`Self::download`].
     fn with_sources(root: &Path, sources: &str, status: &str) -> Result<Self> {
         for dir in ["etc", "state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(root.join(dir)).map_err(KernelsError::io(root))?;
@@ -50,6 +53,35 @@ impl AptState {
         write("status", status)?;
         write("apt.conf", &configuration(root, &proxies()?))?;
         Ok(Self { config: root.join("apt.conf") })
+    }
+
+    /// One that has no sources, for [`Self::download`].
+    ///
+    /// # Errors
+    /// The directory can't be written.
+    pub(super) fn without_sources(cache: &Path) -> Result<Self> {
+        Self::with_sources(&cache.join("apt").join("files"), "", "")
+    }
+
+    /// Downloads one file by apt's own methods: with the host's proxy, retries and certificates. What is at the address
+    /// decides nothing: the caller compares size and digest.
+    ///
+    /// # Errors
+    /// The network fails, there is no such file, or it is much larger than `size`, bytes.
+    pub(super) fn download(&self, address: &str, size: u64, to: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+        // The method `file` copies nothing.
+        let from = address.strip_prefix("file:").map_or_else(|| address.to_owned(), |path| format!("copy:{path}"));
+        let limit = format!("--fsize={}", size.max(LEAST_LIMIT));
+        let arguments =
+            [limit.as_ref(), "--".as_ref(), HELPER.as_ref(), "download-file".as_ref(), from.as_ref(), to.as_os_str()];
+        let command = self.command("prlimit", arguments);
+        let name = address.rsplit('/').next().unwrap_or(address);
+        let mut transfer = Transfer::new(name.to_owned(), size);
+        let length = || to.metadata().map_or(0, |it| it.len());
+        process::capture_watched(&format!("apt-helper download-file {address}"), "apt", command, &mut || {
+            transfer.at(length(), progress);
+        })?;
+        Ok(())
     }
 
     /// A command of apt that uses this state.

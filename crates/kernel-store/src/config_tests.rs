@@ -118,7 +118,7 @@ fn wrong_types_and_missing_keys_name_the_line() {
     insta::assert_snapshot!(broken(r#"["net.ifnames=0"]"#, r#"["a b"]"#),
         @r#"kernels.toml:9: "a b" in `cmdline` of [kernels."6.12"] must be one word without quotes, one list entry per word"#);
     insta::assert_snapshot!(broken("{ deb = {", "{ path = {}, deb = {"),
-        @r#"kernels.toml:7: `source` of [kernels."6.12"] must have exactly one of: deb, apt, linux-source, path, git, mainline"#);
+        @r#"kernels.toml:7: `source` of [kernels."6.12"] must have exactly one of: deb, apt, rpm, oci, linux-source, path, git, mainline"#);
     insta::assert_snapshot!(broken("ref = \"v6.12\"", "ref = \"--upload\""),
         @r#"kernels.toml:14: "--upload" in [kernels."tree"] is not a git revision"#);
 }

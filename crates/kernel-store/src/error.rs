@@ -80,6 +80,19 @@ pub enum KernelsError {
         /// Similar package names.
         nearest: String,
     },
+    /// No package of an RPM repository has the name and the version.
+    #[error(
+        "no build of `{package}` is of version `{version}` in {repository}{nearest}: fix `package` or `version` in kernels.toml"
+    )]
+    NoBuild {
+        package: String,
+        /// Pattern.
+        version: String,
+        /// Its address.
+        repository: String,
+        /// What there is.
+        nearest: String,
+    },
     /// A suite's index is older than its `Valid-Until`: the mirror is no longer updated, or an attacker replays an old
     /// index.
     #[error("the index of {suite} is too old ({detail}): use another mirror, or allow it by {waiver} in kernels.toml")]
@@ -175,6 +188,24 @@ pub enum KernelsError {
         /// The locked hash.
         locked: String,
     },
+    /// A downloaded or stored file differs from what names it.
+    #[error(
+        "{what} is {found}, but {wanted} was expected: it has changed or is damaged; fetch again, or run `lab kernels update`"
+    )]
+    Digest {
+        what: String,
+        /// Its checksum.
+        found: String,
+        /// That of the lock, or of the index that names the file.
+        wanted: String,
+    },
+    /// The index of a repository is damaged or hostile.
+    #[error("{index}: {reason}: use another mirror, or correct the source in kernels.toml")]
+    BadIndex {
+        /// The file and its repository.
+        index: String,
+        reason: String,
+    },
     /// The index has an older package than the lock.
     #[error(
         "kernel {kernel}: the mirror has {found}, which is older than {known}: it lags, or replays an old index; choose \
@@ -245,7 +276,7 @@ impl KernelsError {
     pub fn is_gone(&self) -> bool {
         match self {
             Self::Kernel { error, .. } => error.is_gone(),
-            Self::NoPackage { .. } | Self::Incomplete { .. } => true,
+            Self::NoPackage { .. } | Self::NoBuild { .. } | Self::Incomplete { .. } => true,
             _ => false,
         }
     }
@@ -269,6 +300,7 @@ impl KernelsError {
             | Self::Unlocked
             | Self::StaleLock { .. }
             | Self::NoPackage { .. }
+            | Self::NoBuild { .. }
             | Self::Incomplete { .. }
             | Self::WrongClass { .. }
             | Self::NoMirror { .. }
@@ -289,6 +321,8 @@ impl KernelsError {
             | Self::Unwritable { .. }
             | Self::Interrupted { .. }
             | Self::Checksum { .. }
+            | Self::Digest { .. }
+            | Self::BadIndex { .. }
             | Self::Archive { .. }
             | Self::Replayed { .. }
             | Self::NoSpace { .. }

@@ -1,7 +1,8 @@
 //! Fuzz targets for configuration files and packages: `docs/fuzzing.md`.
 
 use super::{
-    cache, changelog, config::KernelMatrix, header, lockfile::KernelsLock, mirror, packages, untar::UnpackedFiles,
+    cache, changelog, config::KernelMatrix, header, lockfile::KernelsLock, mirror, oci, packages, rpm,
+    untar::UnpackedFiles,
 };
 use lab_protocol::KernelVersion;
 use std::path::{Component, PathBuf};
@@ -63,22 +64,64 @@ fn package_index() {
 /// A package's archive: no file may be written outside of the target directory, and no link may be created.
 #[test]
 fn package_archive() {
+    bolero::check!().for_each(|bytes: &[u8]| contained(|found, stage| found.add(bytes, stage).is_ok()));
+}
+
+/// The archive in an RPM package, under the same rules.
+#[test]
+fn rpm_archive() {
+    bolero::check!().for_each(|bytes: &[u8]| contained(|found, stage| rpm::cpio(bytes, stage, found).is_ok()));
+}
+
+#[track_caller]
+fn contained(unpack: impl FnOnce(&mut UnpackedFiles, &std::path::Path) -> bool) {
+    let outer = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let stage = outer.path().join("stage");
+    std::fs::create_dir(&stage).unwrap();
+    let mut found = UnpackedFiles::default();
+    let unpacked = unpack(&mut found, &stage);
+    assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "a file was created outside of the stage");
+    for entry in walkdir::WalkDir::new(&stage).min_depth(1) {
+        let entry = entry.unwrap();
+        assert!(entry.file_type().is_dir() || entry.file_type().is_file(), "{}", entry.path().display());
+    }
+    if unpacked && let Ok(release) = found.release() {
+        let parts: Vec<_> = std::path::Path::new(&release).components().collect();
+        assert!(matches!(parts[..], [Component::Normal(_)]), "{release}");
+    }
+}
+
+/// Headers of an RPM package, before anything of it is believed.
+#[test]
+fn rpm_headers() {
     bolero::check!().for_each(|bytes: &[u8]| {
-        let outer = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let stage = outer.path().join("stage");
-        std::fs::create_dir(&stage).unwrap();
-        let mut found = UnpackedFiles::default();
-        let unpacked = found.add(bytes, &stage);
-        assert_eq!(std::fs::read_dir(outer.path()).unwrap().count(), 1, "a file was created outside of the stage");
-        for entry in walkdir::WalkDir::new(&stage).min_depth(1) {
-            let entry = entry.unwrap();
-            assert!(entry.file_type().is_dir() || entry.file_type().is_file(), "{}", entry.path().display());
+        if let Ok(mut package) = rpm::RpmFile::open(std::io::Cursor::new(bytes)) {
+            let _ = package.check(&rpm::Claims { name: "kernel-core", version: "6.12.3-1" });
         }
-        if unpacked.is_ok()
-            && let Ok(release) = found.release()
-        {
-            let parts: Vec<_> = std::path::Path::new(&release).components().collect();
-            assert!(matches!(parts[..], [Component::Normal(_)]), "{release}");
+    });
+}
+
+/// `repomd.xml` and `primary.xml` of a repository: no path leaves it.
+#[test]
+fn rpm_index() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let is_inside = |href: &str| !href.is_empty() && href.split('/').all(|part| !["", ".", ".."].contains(&part));
+        if let Ok(rpm::Index { href, .. }) = rpm::primary(bytes) {
+            assert!(is_inside(&href), "{href}");
+        }
+        for package in rpm::packages(bytes).unwrap_or_default() {
+            assert!(is_inside(&package.href) && package.name.starts_with("kernel"), "{package:?}");
+            assert!(package.compare(&package).is_eq());
+        }
+    });
+}
+
+/// Manifest or index of an image of a container.
+#[test]
+fn image_manifest() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        if let Some(layers) = oci::layers(bytes) {
+            assert!(layers < bytes.len());
         }
     });
 }

@@ -7,9 +7,10 @@ use super::{
     config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
+    ladder::{self, Ladder},
     lockfile::KernelsLock,
-    packages::{self, ArchivePackage},
-    source::{Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
+    packages::ArchivePackage,
+    source::{self, Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
     update::{LockChange, Update},
 };
 use lab_base::file::touch;
@@ -238,6 +239,34 @@ impl KernelStore<'_> {
         unpack().map_err(|error| self.explain(error, kernel))
     }
 
+    /// The kernels from `since` on that Debian's suites offer now and that the lock does not have. Without suites, those of
+    /// the `deb` sources in `kernels.toml`.
+    ///
+    /// # Errors
+    /// The pattern is invalid, there is no suite, or an index can't be fetched.
+    pub fn ladder(
+        &self,
+        suites: &[String],
+        pattern: &str,
+        since: KernelVersion,
+        lock: &KernelsLock,
+        progress: &dyn Fn(&str),
+    ) -> Result<Ladder> {
+        let pattern = ladder::pattern(pattern)?;
+        let known = self.config.kernels.iter().filter_map(|kernel| kernel.source.suite_of_debian());
+        let own: BTreeSet<&str> = known.collect();
+        let named: BTreeSet<&str> = suites.iter().map(|suite| &**suite).collect();
+        let writing = self.cache.write(WritePurpose::Fetch, progress)?;
+        let mut indexes = Indexes::default();
+        let mut found = Ladder::default();
+        for suite in if named.is_empty() { own } else { named } {
+            let debian = &self.config.debian;
+            let packages = source::of_suite(&mut indexes, writing.root(), debian, suite, progress)?;
+            found.add(suite, packages, &pattern, since, lock);
+        }
+        Ok(found)
+    }
+
     fn site(&self) -> Site<'_> {
         Site { cache: self.cache, debian: &self.config.debian, vng: self.vng }
     }
@@ -421,12 +450,10 @@ fn unpacked(kernel: &Kernel, finished: CachedKernel) -> BootableKernel {
 /// Whether an entry has an older package of the same source than the known one: no archive goes back, but a mirror that
 /// replays an earlier index of the archive does.
 fn is_replayed(entry: &Locked, known: &Locked, kernel: &Kernel) -> Result<bool> {
-    match (entry.get().package_version(), known.get().package_version()) {
-        (Some(version), Some(before)) if kernel.source.get().is_resolved_by(known) => {
-            Ok(packages::compare(version, before)?.is_lt())
-        }
-        _ => Ok(false),
+    if !kernel.source.get().is_resolved_by(known) {
+        return Ok(false);
     }
+    entry.get().is_older_than(known)
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use std::{
 /// Maximum bytes of an archive, unpacked. The largest kernels of Debian have 0.2 GiB.
 const MOST_BYTES: u64 = 2 << 30;
 /// Maximum entries of an archive. The largest kernels of Debian have 4300 files.
-const MOST_ENTRIES: usize = 100_000;
+pub(super) const MOST_ENTRIES: usize = 100_000;
 /// Maximum bytes of a name, and of a header with records.
-const MOST_NAME: u64 = 16 << 10;
+pub(super) const MOST_NAME: u64 = 16 << 10;
 
 /// The files found so far in the archives of one kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,21 @@ pub(super) struct UnpackedFiles {
     /// `uname -r`, from the file names.
     releases: Vec<String>,
     image: bool,
+    /// Bytes of all files.
+    written: u64,
+}
+
+/// What an entry of an archive is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A file that the archive does not have as a whole.
+    Sparse,
+    /// A device, a hard link or another entry without content.
+    Special,
 }
 
 /// Why an archive was refused.
@@ -46,35 +61,74 @@ impl UnpackedFiles {
     /// # Errors
     /// An entry has a path outside of the directory, is a link, or occurs twice, or the stream is damaged.
     pub fn add(&mut self, stream: impl Read, stage: &Path) -> Result<(), Refusal> {
+        self.add_renamed(stream, stage, |name| name)
+    }
+
+    /// The same for an archive that has the files in another place: `rename` returns the name that a package would have.
+    ///
+    /// # Errors
+    /// As for [`Self::add`].
+    pub fn add_renamed(
+        &mut self,
+        stream: impl Read,
+        stage: &Path,
+        rename: impl Fn(&str) -> &str,
+    ) -> Result<(), Refusal> {
         entries(stream, |name, entry| {
-            let Some((release, place)) = place(name)? else { return Ok(true) };
-            let kind = entry.header().entry_type();
-            // Headers packages have `build` and `source` links beside the modules, which point outside of the package.
-            if kind.is_dir() || (kind.is_symlink() && (name.ends_with("/build") || name.ends_with("/source"))) {
-                return Ok(true);
-            }
-            if kind.is_gnu_sparse() {
-                return Err(Refusal::Archive(format!("`{}` is a sparse file", name.escape_debug())));
-            }
-            if !kind.is_file() {
-                return Err(Refusal::Archive(format!("`{}` is a link or a special file", name.escape_debug())));
-            }
-            self.image |= place == Path::new("vmlinuz");
-            if !self.releases.contains(&release) {
-                self.releases.push(release);
-            }
-            let path = stage.join(&place);
-            path.parent().map_or(Ok(()), fs::create_dir_all).map_err(Refusal::Disk)?;
-            let mut file = match File::create_new(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(Refusal::Archive(format!("`{}` occurs twice", name.escape_debug())));
-                }
-                Err(error) => return Err(Refusal::Disk(error)),
+            let kind = match entry.header().entry_type() {
+                kind if kind.is_dir() => Kind::Directory,
+                kind if kind.is_symlink() => Kind::Link,
+                kind if kind.is_gnu_sparse() => Kind::Sparse,
+                kind if kind.is_file() => Kind::File,
+                _ => Kind::Special,
             };
-            copy(entry, &mut file)?;
+            self.take(rename(name), kind, entry, stage)?;
             Ok(true)
         })
+    }
+
+    /// Extracts one entry of an archive, if it is a kernel's.
+    ///
+    /// # Errors
+    /// As for [`Self::add`].
+    pub fn take(&mut self, name: &str, kind: Kind, content: &mut impl Read, stage: &Path) -> Result<(), Refusal> {
+        if removes_a_kernel(name) {
+            return Err(Refusal::Archive(format!("`{}` removes files of another layer", name.escape_debug())));
+        }
+        let Some((release, place)) = place(name)? else { return Ok(()) };
+        match kind {
+            Kind::Directory => return Ok(()),
+            // Headers packages have `build` and `source` links beside the modules, which point outside of the package.
+            Kind::Link if name.ends_with("/build") || name.ends_with("/source") => return Ok(()),
+            Kind::Sparse => return Err(Refusal::Archive(format!("`{}` is a sparse file", name.escape_debug()))),
+            Kind::Link | Kind::Special => {
+                return Err(Refusal::Archive(format!("`{}` is a link or a special file", name.escape_debug())));
+            }
+            Kind::File => {}
+        }
+        self.image |= place == Path::new("vmlinuz");
+        if let Some(release) = release
+            && !self.releases.contains(&release)
+        {
+            self.releases.push(release);
+        }
+        let path = stage.join(&place);
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(Refusal::Disk)?;
+        let mut file = match File::create_new(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Refusal::Archive(format!("`{}` occurs twice", name.escape_debug())));
+            }
+            Err(error) => return Err(Refusal::Disk(error)),
+        };
+        // Layers of an image are archives of their own.
+        self.written = self.written.saturating_add(copy(content, &mut file)?);
+        if self.written > MOST_BYTES { Err(damaged(io::ErrorKind::FileTooLarge.into())) } else { Ok(()) }
+    }
+
+    /// Whether there is an image and no name of a file tells its release.
+    pub fn is_nameless(&self) -> bool {
+        self.image && self.releases.is_empty()
     }
 
     /// The release of the kernel in the archives.
@@ -98,6 +152,13 @@ pub(super) struct Bounded<R> {
     left: u64,
 }
 
+impl<R> Bounded<R> {
+    /// A stream of an unpacked archive.
+    pub fn new(inner: R) -> Self {
+        Self { inner, left: MOST_BYTES }
+    }
+}
+
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
@@ -106,7 +167,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-fn damaged(error: io::Error) -> Refusal {
+pub(super) fn damaged(error: io::Error) -> Refusal {
     Refusal::Archive(match error.kind() {
         io::ErrorKind::FileTooLarge => format!("unpacks to more than {} GiB", MOST_BYTES >> 30),
         _ => format!("is damaged ({error})"),
@@ -123,7 +184,7 @@ pub(super) fn entries<R: Read>(
     stream: R,
     mut take: impl FnMut(&str, &mut tar::Entry<'_, Bounded<R>>) -> Result<bool, Refusal>,
 ) -> Result<(), Refusal> {
-    let mut archive = tar::Archive::new(Bounded { inner: stream, left: MOST_BYTES });
+    let mut archive = tar::Archive::new(Bounded::new(stream));
     let mut long = None;
     for (number, entry) in archive.entries().map_err(damaged)?.raw(true).enumerate() {
         let mut entry = entry.map_err(damaged)?;
@@ -170,21 +231,35 @@ fn path_in(records: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
     Ok(path)
 }
 
-/// Copies data; distinguishes read errors (of the archive) from write errors (of the disk).
-fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<(), Refusal> {
+/// Copies data and returns its length; distinguishes read errors (of the archive) from write errors (of the disk).
+fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64, Refusal> {
     let mut buffer = vec![0; 128 * 1024];
+    let mut copied = 0;
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&buffer[..read]).map_err(Refusal::Disk)?,
+            Ok(0) => return Ok(copied),
+            Ok(read) => {
+                to.write_all(&buffer[..read]).map_err(Refusal::Disk)?;
+                copied += read as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(damaged(error)),
         }
     }
 }
 
-/// Release and target path of a kernel's file; `None` for other entries.
-fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
+/// Whether an entry of a layer hides what earlier layers have in the places of a kernel's files (OCI image specification,
+/// layer.md, "Whiteouts"). It would have to be carried out; no image with a kernel needs it.
+fn removes_a_kernel(name: &str) -> bool {
+    const PLACES: [&str; 3] = ["boot", "lib/modules", "usr/lib/modules"];
+    let name = Path::new(name.trim_start_matches("./").trim_start_matches('/'));
+    let Some(hidden) = name.file_name().and_then(|file| file.to_str()?.strip_prefix(".wh.")) else { return false };
+    let hidden = if hidden == ".opq" { name.with_file_name("") } else { name.with_file_name(hidden) };
+    PLACES.iter().any(|place| hidden.starts_with(place) || Path::new(place).starts_with(&hidden))
+}
+
+/// Release, where the name has it, and target path of a kernel's file; `None` for other entries.
+fn place(name: &str) -> Result<Option<(Option<String>, PathBuf)>, Refusal> {
     let mut parts = Vec::new();
     for component in Path::new(name).components() {
         match component {
@@ -197,6 +272,8 @@ fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
     }
     let parts = parts.strip_prefix(&["usr"]).unwrap_or(&parts);
     let (release, place) = match parts {
+        // An image of a container, which has one kernel only.
+        ["boot", file @ ("vmlinuz" | "config")] => return Ok(Some((None, PathBuf::from(file)))),
         ["boot", file] => match file.split_once('-') {
             Some(("vmlinuz", release)) => (release, PathBuf::from("vmlinuz")),
             Some(("config", release)) => (release, PathBuf::from("config")),
@@ -212,7 +289,7 @@ fn place(name: &str) -> Result<Option<(String, PathBuf)>, Refusal> {
     if !is_file_name(release) {
         return Err(Refusal::Archive(format!("{release:?} is not a kernel release")));
     }
-    Ok(Some((release.to_owned(), place)))
+    Ok(Some((Some(release.to_owned()), place)))
 }
 
 #[cfg(test)]

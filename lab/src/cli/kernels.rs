@@ -1,15 +1,15 @@
-//! `lab kernels list|fetch|build|source|update`.
+//! `lab kernels list|fetch|build|source|push|ladder|update`.
 
 use crate::{
     cache,
     cli::{
-        args::{KernelArgs, OutputArgs},
+        args::{KernelArgs, OutputArgs, show_json},
         plants::{self, PlantArgs},
     },
     error::Error,
     project::{Project, filter::KernelFilter},
 };
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
 use lab_kernel_store::{Kernel, KernelRow, KernelsError};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub(super) enum KernelsCommand {
     /// Show the kernels, their locked versions and whether they are cached. The JSON also has the sources and the names
     /// of packages.
-    List(OutputArgs),
+    List(ListArgs),
     /// Download and unpack kernels in their locked versions.
     Fetch(KernelArgs),
     /// Compile the kernels that are configured as sources; a kernel that is already built is not built again.
@@ -38,11 +38,70 @@ pub(super) enum KernelsCommand {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
+    /// Write a kernel as an image of an OCI layout, from which `source.oci` and registries take it. The kernel is fetched
+    /// or built first if it is not in the cache.
+    Push {
+        /// The kernel's id.
+        #[arg(value_name = "ID")]
+        kernel: String,
+        /// The layout: a new directory, or one that has images.
+        #[arg(value_name = "DIR")]
+        layout: PathBuf,
+        /// The image's tag. Default: the kernel's id, with `-` for `+`.
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// Print tables of kernels.toml for the kernels that an archive offers now and that kernels.lock does not have. Changes no
+    /// file.
+    Ladder(LadderArgs),
     /// Boot a kernel that was built with many faults once for each fault, and show which case notices it.
     Plant(PlantArgs),
     /// Look for new versions of kernels and rewrite kernels.lock. Without --kernel and --class that is every kernel of
     /// kernels.toml. Entries of kernels that are no longer in kernels.toml are dropped in either case.
     Update(UpdateArgs),
+}
+
+/// Formats of `lab kernels list`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum ListFormat {
+    #[default]
+    Text,
+    Json,
+    Markdown,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// Output format.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: ListFormat,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format", hide = true)]
+    json: bool,
+}
+
+/// An archive whose kernels are known by the names of their packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Archive {
+    Debian,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LadderArgs {
+    /// The archive.
+    #[arg(value_enum, value_name = "ARCHIVE")]
+    archive: Archive,
+    /// The oldest version.
+    #[arg(long, value_name = "VERSION")]
+    since: lab_protocol::KernelVersion,
+    /// Suite; repeatable, or with commas. Default: the suites of kernels.toml.
+    #[arg(long, value_name = "SUITE", value_delimiter = ',')]
+    suite: Vec<String>,
+    /// Names of packages, `*` and `?` allowed.
+    #[arg(long, value_name = "GLOB", default_value = "linux-image-*-cloud-amd64")]
+    package: String,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -63,20 +122,50 @@ pub(super) struct UpdateArgs {
 
 pub(super) fn kernels(named: Option<PathBuf>, command: &KernelsCommand) -> Result<Exit, Error> {
     match command {
-        KernelsCommand::List(output) => list(named, output),
+        KernelsCommand::List(args) => list(named, args),
         KernelsCommand::Fetch(args) => fetch(named, args),
         KernelsCommand::Build { kernel } => build(named, kernel),
         KernelsCommand::Source { kernel, to } => source(named, kernel, to),
+        KernelsCommand::Push { kernel, layout, tag } => push(named, kernel, layout, tag.as_deref()),
+        KernelsCommand::Ladder(args) => ladder(named, args),
         KernelsCommand::Plant(args) => plants::plant(named, args),
         KernelsCommand::Update(args) => update(named, args),
     }
 }
 
-fn list(named: Option<PathBuf>, output: &OutputArgs) -> Result<Exit, Error> {
+fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let rows = project.store().rows(&project.lock);
-    output.show("kernels", &rows, || format!("{}\n", table(&rows)))?;
+    match args.format {
+        _ if args.json => show_json("kernels", &rows)?,
+        ListFormat::Json => show_json("kernels", &rows)?,
+        ListFormat::Text => show(format_args!("{}\n", table(&rows)))?,
+        ListFormat::Markdown => show(format_args!("{}\n", page(&rows)))?,
+    }
     Ok(Exit::Passed)
+}
+
+fn ladder(named: Option<PathBuf>, args: &LadderArgs) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let LadderArgs { archive: Archive::Debian, since, suite, package, output } = args;
+    let found = project.store().ladder(suite, package, *since, &project.lock, &say)?;
+    output.show("ladder", &found, || found.to_string())?;
+    Ok(Exit::Passed)
+}
+
+/// A table of a page, with what is locked as a whole.
+fn page(rows: &[KernelRow]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["kernel", "version", "class", "default", "source", "locked to"]);
+    let cell = |text: &str| text.replace('|', "\\|");
+    for row in rows {
+        let version = row.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
+        let default = if row.default { "yes" } else { "no" };
+        let (source, locked) = (cell(&row.source), cell(&row.locked));
+        table.add_row([&row.id, &version, row.class.name(), default, &source, &locked]);
+    }
+    table.trim_fmt()
 }
 
 /// Only version and suite of the locked package, so that a line fits into 80 columns.
@@ -118,6 +207,25 @@ fn source(named: Option<PathBuf>, id: &str, to: &Path) -> Result<Exit, Error> {
     let kernel = lab_kernel_store::select(&project.config, &[id.to_owned()], &[])?[0];
     project.store().source(kernel, &project.lock, to, &say)?;
     show(format_args!("{}: sources at {}\n", kernel.id, to.display()))?;
+    Ok(Exit::Passed)
+}
+
+fn push(named: Option<PathBuf>, id: &str, layout: &Path, tag: Option<&str>) -> Result<Exit, Error> {
+    let project = Project::open(named)?;
+    let tag = tag.map_or_else(|| id.replace('+', "-"), str::to_owned);
+    // Tags of registries have no other characters (OCI distribution specification, "Pulling manifests").
+    let is_tag = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if tag.len() > 128 || tag.starts_with(['.', '-']) || tag.is_empty() || !tag.chars().all(is_tag) {
+        return Err(Error::Usage(format!("`{tag}` is no tag of an image: use a-z A-Z 0-9 . _ -, by --tag TAG")));
+    }
+    let kernels = lab_kernel_store::select(&project.config, &[id.to_owned()], &[])?;
+    let [kernel] = *kernels else {
+        return Err(Error::Usage(format!("`{id}` matches {} kernels: an image has one", kernels.len())));
+    };
+    project.ready()?;
+    let kernel = project.store().fetch(kernel, &project.lock, &say)?;
+    let digest = lab_kernel_store::push(&kernel, layout, &tag)?;
+    show(format_args!("{}: {} at {}:{tag}, {digest}\n", kernel.id, kernel.release, layout.display()))?;
     Ok(Exit::Passed)
 }
 

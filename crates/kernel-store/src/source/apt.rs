@@ -12,7 +12,7 @@ use crate::{
     error::{KernelsError, Result},
     mirror::{is_usable, mirror},
     names::is_file_name,
-    packages::ArchivePackage,
+    packages::{self, ArchivePackage},
 };
 use lab_base::strict_toml::ConfigError;
 use lab_protocol::KernelVersion;
@@ -198,8 +198,9 @@ impl LockEntry for LockedApt {
         self.kernel
     }
 
-    fn package_version(&self) -> Option<&str> {
-        Some(&self.version)
+    fn is_older_than(&self, before: &Locked) -> Result<bool> {
+        let Locked::Apt(before) = before else { return Ok(false) };
+        Ok(packages::compare(&self.version, &before.version)?.is_lt())
     }
 
     fn difference(&self, before: &Locked) -> String {

@@ -104,8 +104,9 @@ impl LockEntry for LockedDeb {
         self.kernel
     }
 
-    fn package_version(&self) -> Option<&str> {
-        Some(&self.version)
+    fn is_older_than(&self, before: &Locked) -> Result<bool> {
+        let Locked::Deb(before) = before else { return Ok(false) };
+        Ok(packages::compare(&self.version, &before.version)?.is_lt())
     }
 
     fn difference(&self, before: &Locked) -> String {
@@ -351,15 +352,27 @@ pub(crate) fn fetch(job: &Job<'_>, apt: &Apt, wanted: &LockedPackage<'_>, module
         unpack(&deb, stage.path(), &mut found)?;
         fs::remove_file(&deb).map_err(KernelsError::io(&deb))?;
     }
-    let release = found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?;
-    let installed = stage.path().join("root/lib/modules").join(&release);
-    if modules && !installed.join("kernel").is_dir() && !installed.join("updates").is_dir() {
-        let reason = format!("has no modules of {release}: name the packages that have them in `modules`");
-        return Err(KernelsError::Archive { archive: wanted.package.to_owned(), reason });
-    }
+    let release = match modules {
+        true => release_with_modules(found, wanted.package, stage.path())?,
+        false => found.release().map_err(|refusal| refused(refusal, wanted.package, stage.path()))?,
+    };
     modules::index(stage.path(), &release)?;
     fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;
     writing.finish(stage, target, wanted.kernel, &job.bound.sha256)
+}
+
+/// The release of a kernel whose packages were unpacked to `stage`.
+///
+/// # Errors
+/// There is no kernel, there are several, or it has no modules.
+pub(crate) fn release_with_modules(found: UnpackedFiles, package: &str, stage: &Path) -> Result<String> {
+    let release = found.release().map_err(|refusal| refused(refusal, package, stage))?;
+    let installed = stage.join("root/lib/modules").join(&release);
+    if installed.join("kernel").is_dir() || installed.join("updates").is_dir() {
+        return Ok(release);
+    }
+    let reason = format!("has no modules of {release}: name the packages that have them in `modules`");
+    Err(KernelsError::Archive { archive: package.to_owned(), reason })
 }
 
 /// Passes a package's files to [`UnpackedFiles::add`].
@@ -374,7 +387,8 @@ fn unpack(deb: &Path, stage: &Path, found: &mut UnpackedFiles) -> Result<()> {
     })
 }
 
-fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
+/// The error for files that were refused.
+pub(crate) fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
     match refusal {
         Refusal::Disk(error) => KernelsError::io(stage)(error),
         Refusal::Stopped => KernelsError::Interrupted { what: format!("unpacking {archive}") },

@@ -10,7 +10,7 @@ use crate::{
     cache::{CachedKernel, Target, WritePurpose, Writing},
     debian::Debian,
     error::{KernelsError, Result},
-    packages::ArchivePackage,
+    packages::{self, ArchivePackage},
     recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
 };
 use lab_base::{process, strict_toml::ConfigError};
@@ -76,8 +76,9 @@ impl LockEntry for LockedSources {
         self.kernel
     }
 
-    fn package_version(&self) -> Option<&str> {
-        Some(&self.version)
+    fn is_older_than(&self, before: &Locked) -> Result<bool> {
+        let Locked::LinuxSource(before) = before else { return Ok(false) };
+        Ok(packages::compare(&self.version, &before.version)?.is_lt())
     }
 }
 

@@ -9,10 +9,13 @@ mod git;
 mod indexes;
 mod linux_source;
 mod mainline;
+mod oci;
 mod path;
+mod rpm;
 
 #[cfg(test)]
 pub(crate) use deb::{LockedDeb, PackagePart};
+pub(crate) use deb::{of_suite, refused};
 #[cfg(test)]
 pub(crate) use git::{GitCommit, LockedCommit};
 pub(crate) use indexes::Indexes;
@@ -90,6 +93,8 @@ macro_rules! sources {
 sources! {
     Deb: "deb", deb::Deb, deb::LockedDeb;
     Apt: "apt", apt::AptArchive, apt::LockedApt;
+    Rpm: "rpm", rpm::RpmRepository, rpm::LockedRpm;
+    Oci: "oci", oci::OciImage, oci::LockedOci;
     LinuxSource: "linux-source", linux_source::LinuxSource, linux_source::LockedSources;
     Path: "path", path::LocalKernel, path::NeverLocked;
     Git: "git", git::GitCommit, git::LockedCommit;
@@ -110,6 +115,16 @@ impl Source {
             let message = format!("`source` of {kernel} must have exactly one of: {}", NAMES.join(", "));
             section.error_at("source", message)
         })
+    }
+}
+
+impl Source {
+    /// The suite of a package of Debian's own archive.
+    pub(crate) fn suite_of_debian(&self) -> Option<&str> {
+        match self {
+            Self::Deb(source) => Some(&source.suite),
+            _ => None,
+        }
     }
 }
 
@@ -164,9 +179,12 @@ pub(crate) trait LockEntry: fmt::Display {
     /// Version of the kernel.
     fn kernel(&self) -> KernelVersion;
 
-    /// Version of the package, if it is one of an archive, whose versions only rise.
-    fn package_version(&self) -> Option<&str> {
-        None
+    /// Whether it is an older package than that of an earlier entry of the same archive, whose versions only rise.
+    ///
+    /// # Errors
+    /// The versions can't be compared.
+    fn is_older_than(&self, _before: &Locked) -> Result<bool> {
+        Ok(false)
     }
 
     /// What has changed since an earlier entry with the same text.

@@ -1,0 +1,9 @@
+//! Repositories and packages of RPM: what a repository's metadata lists, and the files of a package.
+
+mod metadata;
+mod package;
+
+pub(super) use metadata::{BadIndex, RpmPackage, packages, primary};
+pub(super) use package::{Claims, RpmFile};
+#[cfg(test)]
+pub(super) use {metadata::Index, package::cpio};

@@ -72,7 +72,8 @@ fn expedite_grace_periods() {
     let _ = fs::write("/sys/kernel/rcu_expedited", "1");
 }
 
-fn power_off() -> ! {
+/// Ends the machine.
+pub fn power_off() -> ! {
     // `-no-reboot` turns a restart into QEMU's exit, which is quicker than ACPI's power off.
     let _ = reboot(RebootMode::RB_AUTOBOOT);
     loop {

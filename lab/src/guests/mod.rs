@@ -156,7 +156,7 @@ impl Guests {
             (machine, joined(topologies), joined(provenance))
         });
         let (machine, topologies) = (machine?, topologies?);
-        let launcher = VngLauncher::new();
+        let launcher = VngLauncher::new(machine.cache());
         SnapshotStore::below(machine.cache()).sweep();
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;

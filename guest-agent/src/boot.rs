@@ -1,6 +1,6 @@
 //! PID 1: mounts, modules, the port to the host, and power-off.
 
-use crate::{error::AgentError, kmsg, modules, port, sender, session};
+use crate::{error::AgentError, kmsg, modules, port, processors, program, sender, session};
 use lab_harness::{Suite, quiet};
 use lab_protocol::message::PORT_NAME;
 use nix::{
@@ -24,6 +24,9 @@ pub fn as_init(suites: &[&'static dyn Suite]) -> ! {
 fn live(suites: &[&'static dyn Suite]) -> Result<(), AgentError> {
     let boot_ms = sender::boottime_ms();
     mount_all()?;
+    if program::are_expected() {
+        processors::keep_to_first();
+    }
     quiet_console();
     expedite_grace_periods();
     quiet::before_modules();
@@ -72,7 +75,8 @@ fn expedite_grace_periods() {
     let _ = fs::write("/sys/kernel/rcu_expedited", "1");
 }
 
-fn power_off() -> ! {
+/// Ends the machine.
+pub fn power_off() -> ! {
     // `-no-reboot` turns a restart into QEMU's exit, which is quicker than ACPI's power off.
     let _ = reboot(RebootMode::RB_AUTOBOOT);
     loop {

@@ -16,6 +16,7 @@ mod kmsg;
 mod modules;
 mod names;
 mod port;
+mod processors;
 mod program;
 mod sender;
 mod session;

@@ -18,9 +18,15 @@ pub fn path_of(cache: &Path, key: &str, kind: &str) -> PathBuf {
     cache.join("images").join(format!("{key}.{kind}"))
 }
 
-/// Whether the image exists; updates its time of use.
+/// Whether the image exists; updates its time of use, which need not be exact: who recognises a file by its times reads it again
+/// after that.
 pub fn touch(path: &Path) -> bool {
-    File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now())).is_ok()
+    let is_recent = |file: &File| {
+        let used = file.metadata().and_then(|found| found.modified());
+        used.is_ok_and(|used| used.elapsed().is_ok_and(|age| age < YOUNG / 4))
+    };
+    let update = |file: File| if is_recent(&file) { Ok(()) } else { file.set_modified(SystemTime::now()) };
+    File::options().append(true).open(path).and_then(update).is_ok()
 }
 
 /// Writes an image to the cache atomically; concurrent writers are safe.

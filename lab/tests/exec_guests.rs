@@ -311,3 +311,46 @@ fn at_a_terminal_the_command_has_one() {
     seat.press(b"exit 5\r");
     assert_eq!(seat.leave().0, Some(5));
 }
+
+/// The events of a run below a directory of results.
+fn events(results: &Path) -> Vec<serde_json::Value> {
+    let log = fs::read_to_string(results.join("latest/events.jsonl")).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_command_has_every_processor_and_its_guest_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let results = dir.path().display().to_string();
+    let got = output(&mut exec(&["-k", KERNEL, "--results", &results, "--", "nproc"]), b"");
+    assert_eq!(text(&got.stdout), "2\n", "{}", text(&got.stderr));
+    let events = events(dir.path());
+    let find = |name: &str| events.iter().find(|event| event["event"] == name).unwrap();
+    let command = find("cell-finished")["verdict"]["report"]["duration_us"].as_u64().unwrap() / 1000;
+    let shutdown = find("guest-ended")["shutdown_ms"].as_u64().unwrap();
+    // Both take longer on a busy machine. Taking the witness off each of the kernel's functions takes three commands' time.
+    assert!(shutdown < command, "the command took {command} ms, and the end of its guest {shutdown} ms");
+}
+
+#[test]
+fn the_bench_has_its_targets_beside_the_figures() {
+    exec(&[]);
+    let mut bench = lab();
+    bench.args(["bench", "exec", "--kernel", KERNEL, "--repeat", "0", "--commands", "3"]);
+    let got = output(&mut bench, b"");
+    let (said, errors) = (text(&got.stdout), text(&got.stderr));
+    assert_eq!(got.status.code(), Some(0), "{errors}");
+    let target = |start: &str, end: &str| said.lines().any(|line| line.starts_with(start) && line.ends_with(end));
+    assert!(target("| from the restored guest to the end of `true`, `--root host`, s | ", " | 0.5 |"), "{said}");
+    assert!(target("| peak memory, `--root host` of `--root image` | ", " | 1.3 |"), "{said}");
+    assert!(said.contains("3 commands on 6.12, a pristine guest each"), "{said}");
+    assert!(!said.contains("on one kernel, of"), "nothing was compared with virtme-ng: {said}");
+    let path = Path::new(ROOT).join("results/bench-exec.json");
+    let figures: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    assert!(
+        figures["host_root_s"]["median"].as_f64() > Some(0.0) && figures["one"] == serde_json::json!([]),
+        "{figures}"
+    );
+    assert!((0.5..2.0).contains(&figures["memory_ratio"]["median"].as_f64().unwrap()), "{figures}");
+    assert_eq!(figures["commands"]["count"], 3);
+}

@@ -16,6 +16,7 @@ mod command;
 mod compose;
 mod confine;
 mod error;
+mod facts;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use accel::Acceleration;
 pub use channel::SocketChannel;
 pub use compose::has_sandbox;
 pub use error::VmError;
+pub use facts::Facts;
 pub use interrogation::Interrogation;
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;

@@ -4,6 +4,7 @@
 //! QEMU that it starts.
 
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
@@ -28,16 +29,24 @@ impl Group {
 
     /// Members that are not zombies: a container's init may never reap those.
     fn members(self) -> impl Iterator<Item = (Process, String)> {
-        all_processes().into_iter().flatten().flatten().filter_map(move |process| {
-            let stat = process.stat().ok()?;
-            let alive = !matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead));
-            (alive && stat.pgrp == self.0.as_raw()).then_some((process, stat.comm))
-        })
+        // Reading what the kernel says of each process of the host takes longer than asking for the group.
+        let is_gone = killpg(self.0, None) == Err(Errno::ESRCH);
+        let all = (!is_gone).then(all_processes);
+        all.into_iter().flatten().flatten().flatten().filter_map(move |process| self.member(process))
     }
 
-    /// The QEMU process, if it runs.
+    /// The process with its name, if it is a living member.
+    fn member(self, process: Process) -> Option<(Process, String)> {
+        let stat = process.stat().ok()?;
+        let alive = !matches!(stat.state(), Ok(ProcState::Zombie | ProcState::Dead));
+        (alive && stat.pgrp == self.0.as_raw()).then_some((process, stat.comm))
+    }
+
+    /// The QEMU process, if it runs: the leader itself, if nothing had to start it.
     pub fn qemu(self) -> Option<Process> {
-        self.members().find(|(_, name)| name.starts_with("qemu")).map(|(process, _)| process)
+        let leader = Process::new(self.0.as_raw()).ok().and_then(|leader| self.member(leader));
+        let mut all = leader.into_iter().chain(std::iter::once_with(|| self.members()).flatten());
+        all.find(|(_, name)| name.starts_with("qemu")).map(|(process, _)| process)
     }
 
     /// Sends SIGTERM to QEMU. Its ancestors only wait for it, so they end afterwards and reap their children. Returns false
@@ -58,5 +67,26 @@ impl Group {
             let _ = killpg(self.0, Signal::SIGKILL);
             thread::sleep(POLL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        os::unix::process::CommandExt,
+        process::{Command, Stdio},
+    };
+
+    #[test]
+    fn a_member_is_found_until_the_whole_group_has_gone() {
+        // The leader ends before its child.
+        let script = "sleep 1000 & exec sleep 0";
+        let mut leader = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).process_group(0).spawn().unwrap();
+        let group = Group::led_by(leader.id());
+        leader.wait().unwrap();
+        assert_eq!((group.survivors(), group.qemu().is_some()), (1, false));
+        group.kill_all();
+        assert_eq!(group.survivors(), 0);
     }
 }

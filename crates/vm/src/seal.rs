@@ -10,6 +10,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::Path,
+    time::Duration,
 };
 
 /// Metadata by which an unchanged file is recognised.
@@ -22,6 +23,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Time of the last change of content or metadata, since 1970.
+    pub fn changed_at(&self) -> Duration {
+        let (seconds, nanoseconds) = self.changed;
+        Duration::new(seconds.try_into().unwrap_or_default(), nanoseconds.try_into().unwrap_or_default())
+    }
+
     /// Reads the metadata of a file.
     pub fn of(path: &Path) -> io::Result<Self> {
         let it = fs::metadata(path)?;

@@ -10,7 +10,7 @@
 //! the files' metadata is unchanged; otherwise the checksums decide.
 
 use super::{
-    Accel, GuestSpec, Recipe, VmError,
+    Accel, Facts, GuestSpec, Recipe, VmError,
     lock::SnapshotLock,
     orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
@@ -93,12 +93,12 @@ impl Snapshot {
 ///
 /// # Errors
 /// [`VmError::File`] if the kernel or the image can't be read.
-pub fn fingerprint(spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
-    fingerprint_on(Path::new("/"), spec, words)
+pub fn fingerprint(spec: &GuestSpec, words: &[String], facts: Option<&Facts>) -> Result<String, VmError> {
+    fingerprint_on(Path::new("/"), spec, words, facts)
 }
 
 /// As [`fingerprint`], for a host whose `/proc` and `/sys` are below `root`.
-fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<String, VmError> {
+fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String], facts: Option<&Facts>) -> Result<String, VmError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -109,9 +109,16 @@ fn fingerprint_on(root: &Path, spec: &GuestSpec, words: &[String]) -> Result<Str
     words.iter().for_each(|word| add(word.as_bytes()));
     for (what, path) in [("kernel", &spec.kernel), ("guest image", &spec.image)] {
         let file = |cause| VmError::File { what, path: path.clone(), cause };
-        let mut content = Sha256::new();
-        read_through(path, |bytes| content.update(bytes)).map_err(file)?;
-        add(&content.finalize());
+        let checksum = || {
+            let mut content = Sha256::new();
+            read_through(path, |bytes| content.update(bytes)).map_err(file)?;
+            Ok(hex(&content.finalize()))
+        };
+        let checksum: Result<String, VmError> = match facts {
+            Some(facts) => facts.of_files("SHA-256", &[path], checksum),
+            None => checksum(),
+        };
+        add(checksum?.as_bytes());
     }
     if spec.accel == Accel::Kvm {
         processor(root).iter().for_each(|word| add(word.as_bytes()));

@@ -13,15 +13,17 @@ fn the_key_depends_on_qemu_kernel_image_command_line_and_accelerator() {
     file("vmlinuz", "kernel");
     file("image", "image");
     let words = ["-m".to_owned(), "512M".to_owned()];
-    let mut keys = vec![fingerprint(&spec(), &words).unwrap()];
-    assert_eq!(keys[0], fingerprint(&spec(), &words).unwrap());
-    keys.push(fingerprint(&GuestSpec { tools: "virtme-ng 1.42, QEMU 10.0".to_owned(), ..spec() }, &words).unwrap());
-    keys.push(fingerprint(&GuestSpec { accel: Accel::Kvm, ..spec() }, &words).unwrap());
-    keys.push(fingerprint(&spec(), &words[..1]).unwrap());
+    let mut keys = vec![fingerprint(&spec(), &words, None).unwrap()];
+    assert_eq!(keys[0], fingerprint(&spec(), &words, None).unwrap());
+    keys.push(
+        fingerprint(&GuestSpec { tools: "virtme-ng 1.42, QEMU 10.0".to_owned(), ..spec() }, &words, None).unwrap(),
+    );
+    keys.push(fingerprint(&GuestSpec { accel: Accel::Kvm, ..spec() }, &words, None).unwrap());
+    keys.push(fingerprint(&spec(), &words[..1], None).unwrap());
     file("vmlinuz", "another");
-    keys.push(fingerprint(&spec(), &words).unwrap());
+    keys.push(fingerprint(&spec(), &words, None).unwrap());
     file("image", "another");
-    keys.push(fingerprint(&spec(), &words).unwrap());
+    keys.push(fingerprint(&spec(), &words, None).unwrap());
     let all = keys.len();
     keys.sort();
     keys.dedup();
@@ -48,7 +50,7 @@ fn under_kvm_the_key_depends_on_host_kernel_microcode_and_settings() {
     let key = |accel| {
         let spec = specification(dir.path().to_owned());
         let spec = GuestSpec { kernel: dir.path().join("vmlinuz"), image: dir.path().join("image"), accel, ..spec };
-        fingerprint_on(host.path(), &spec, &[]).unwrap()
+        fingerprint_on(host.path(), &spec, &[], None).unwrap()
     };
     let (mut last, emulated) = (key(Accel::Kvm), key(Accel::Tcg));
     assert_eq!(last, key(Accel::Kvm));

@@ -4,7 +4,7 @@
 //! Ctrl-C does not reach it; the run loop handles Ctrl-C.
 
 use super::{
-    Guest, GuestSpec, Launcher, Snapshot, VmError,
+    Facts, Guest, GuestSpec, Launcher, Snapshot, VmError,
     command::{Files, arguments},
     compose,
     confine::Reach,
@@ -14,20 +14,16 @@ use super::{
 use std::{env, fs, path::Path};
 
 #[derive(Debug)]
-pub struct VngLauncher(());
-
-impl VngLauncher {
-    /// Creates a launcher. Also ends guests that a killed `lab` process left behind, and removes their directories.
-    pub fn new() -> Self {
-        orphans::reap();
-        orphans::sweep(&env::temp_dir());
-        Self(())
-    }
+pub struct VngLauncher {
+    facts: Facts,
 }
 
-impl Default for VngLauncher {
-    fn default() -> Self {
-        Self::new()
+impl VngLauncher {
+    /// Creates a launcher, which keeps checksums in the cache. Also ends guests that a killed `lab` process left behind, and removes their directories.
+    pub fn new(cache: &Path) -> Self {
+        orphans::reap();
+        orphans::sweep(&env::temp_dir());
+        Self { facts: Facts::below(cache) }
     }
 }
 
@@ -49,6 +45,6 @@ impl Launcher for VngLauncher {
         // Values that differ between launches are left out of the fingerprint.
         let spec = GuestSpec { memory_file: None, ..spec.clone() };
         let words = arguments(&spec, &Files::below(Path::new("/launch")), &spec.name)?;
-        snapshot::fingerprint(&spec, &words)
+        snapshot::fingerprint(&spec, &words, Some(&self.facts))
     }
 }

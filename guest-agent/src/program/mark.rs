@@ -3,12 +3,15 @@
 
 use lab_harness::{Netns, witness::Marker};
 use lab_protocol::witness::{MARK_SOCKET, MARKER, MARKS};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{Shutdown, shutdown},
+};
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     os::{
-        fd::AsFd,
+        fd::{AsFd, AsRawFd},
         unix::{
             fs::PermissionsExt,
             net::{UnixListener, UnixStream},
@@ -38,6 +41,8 @@ const POLL: Duration = Duration::from_millis(10);
 /// Listens while a program runs.
 pub struct MarkServer {
     stop: Arc<AtomicBool>,
+    /// The listener, to wake the thread.
+    bell: UnixListener,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,18 +61,20 @@ impl MarkServer {
         listener.set_nonblocking(true)?;
         // Whoever the program runs as.
         fs::set_permissions(at, fs::Permissions::from_mode(0o666))?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, bell) = (Arc::new(AtomicBool::new(false)), listener.try_clone()?);
         let thread = {
             let stop = Arc::clone(&stop);
             thread::Builder::new().name("marks".into()).spawn(move || serve(&listener, &marker, &stop))?
         };
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, bell, thread: Some(thread) })
     }
 }
 
 impl Drop for MarkServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
+        // Nobody can connect any more, and the thread sees that at once. If it fails, the thread looks soon.
+        let _ = shutdown(self.bell.as_raw_fd(), Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -1,7 +1,7 @@
 //! Starts a program: its place, its streams, and why it could not be started.
 
 use super::terminal::{self, Pty};
-use crate::world::MountedWorld;
+use crate::{processors, world::MountedWorld};
 use lab_harness::Netns;
 use lab_protocol::{
     CellProgram, Raw,
@@ -142,10 +142,12 @@ fn spawn(program: &CellProgram, path: &Path) -> Result<StartedProgram, NotStarte
         }
     }
     let has_terminal = terminal.is_some();
-    // SAFETY: between fork and exec it makes two system calls, which are async-signal-safe, and allocates nothing.
+    let all = processors::all();
+    // SAFETY: between fork and exec it makes three system calls, which are async-signal-safe, and allocates nothing.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
+            processors::allow(&all)?;
             if has_terminal {
                 terminal::take()?;
             }

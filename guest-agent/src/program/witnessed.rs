@@ -40,6 +40,15 @@ impl WitnessSeat {
         }
     }
 
+    /// Reads what the next program is compared with, where the guest was booted for programs.
+    pub fn look(&self) {
+        if are_expected()
+            && let Some(Ok(witness)) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            witness.look_ahead();
+        }
+    }
+
     /// Begins to watch a case, where the guest was booted for that.
     pub fn begin_case(&self, runner: &Runner, mutant: Option<&str>) -> Option<WitnessedCase> {
         if whom() != Some(Whom::All) {
@@ -67,6 +76,11 @@ impl WitnessSeat {
         };
         work(seat.get_or_insert_with(load))
     }
+}
+
+/// Whether the guest was booted for programs of others.
+pub fn are_expected() -> bool {
+    whom() == Some(Whom::Others)
 }
 
 /// Whom the guest was booted to watch.

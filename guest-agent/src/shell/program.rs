@@ -2,6 +2,7 @@
 
 use super::root::Environment;
 use crate::error::AgentError;
+use crate::processors;
 use crate::program::terminal::{self, Pty};
 use lab_protocol::shell::{Stream, Terminal as Wanted};
 use nix::{
@@ -65,10 +66,12 @@ impl ShellProgram {
         let [input, output, errors] = seats;
         start.stdin(input).stdout(output).stderr(errors);
         let has_terminal = terminal.is_some();
-        // SAFETY: between fork and exec it makes two system calls, which are async-signal-safe, and allocates nothing.
+        let all = processors::all();
+        // SAFETY: between fork and exec it makes three system calls, which are async-signal-safe, and allocates nothing.
         unsafe {
             start.pre_exec(move || {
                 setsid()?;
+                processors::allow(&all)?;
                 if has_terminal {
                     terminal::take()?;
                 }

@@ -15,7 +15,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 /// Kind of an entry. Its name is the name of its directory, also shown by `lab cache`.
@@ -211,8 +211,29 @@ pub fn prune(cache: &Cache, policy: CachePolicy, only: Option<CacheKind>, dry: b
     Ok(Pruned { verdicts, busy: false })
 }
 
-/// Prunes automatically at the end of a command that filled the cache. Returns a line to print, if any.
+/// Marks the time of the last sweep.
+const SWEPT: &str = ".swept";
+/// Time until the next one. A cache has a hundred thousand files: looking at them all takes longer than a short command.
+const SWEPT_FOR: Duration = Duration::from_secs(3600);
+
+/// Whether nobody has swept the cache for [`SWEPT_FOR`]; from now on somebody has.
+fn is_due(cache: &Path) -> bool {
+    let mark = cache.join(SWEPT);
+    let swept = fs::metadata(&mark).and_then(|found| found.modified());
+    // A mark of the future, from before the clock was set, says nothing.
+    if swept.is_ok_and(|swept| swept.elapsed().is_ok_and(|age| age < SWEPT_FOR)) {
+        return false;
+    }
+    // A cache without a mark is swept each time.
+    let _ = fs::write(&mark, []);
+    true
+}
+
+/// Prunes automatically at the end of a command that filled the cache, once an hour. Returns a line to print, if any.
 pub fn sweep(cache: &Cache, project: &Path) -> Option<String> {
+    if !is_due(cache.root()) {
+        return None;
+    }
     match CachePolicy::load(project).and_then(|policy| prune(cache, policy, None, false).map(|pruned| (pruned, policy)))
     {
         Ok((pruned, policy)) => {
@@ -233,6 +254,18 @@ pub fn bytes(size: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cache_is_swept_once_an_hour() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(is_due(dir.path()));
+        assert!(!is_due(dir.path()));
+        let dated = |at: SystemTime| fs::File::open(dir.path().join(SWEPT)).unwrap().set_modified(at).unwrap();
+        dated(SystemTime::now() - SWEPT_FOR - Duration::from_secs(1));
+        assert!(is_due(dir.path()) && !is_due(dir.path()));
+        dated(SystemTime::now() + SWEPT_FOR);
+        assert!(is_due(dir.path()), "the clock was wrong");
+    }
 
     #[test]
     fn every_entry_is_found_and_removed_as_a_whole() {

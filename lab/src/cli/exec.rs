@@ -13,7 +13,7 @@ use crate::{
     foreign,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{
-        Project, agent_listing,
+        Project,
         artifacts::ArtifactError,
         select::{Selected, build},
     },
@@ -491,14 +491,13 @@ impl ExecArgs {
         if self.topology.is_empty() {
             return Ok(Vec::new());
         }
-        let library = agent_listing::topologies(&selected.artifacts.agent.path)?;
         let mut stages = Vec::new();
         for name in &self.topology {
             if self.kind.is_empty() {
-                stages.push((name.clone(), topology::find(&library, name, None)?.kind));
+                stages.push((name.clone(), topology::find(&selected.topologies, name, None)?.kind));
             }
             for kind in &self.kind {
-                stages.push((name.clone(), topology::find(&library, name, Some(kind))?.kind));
+                stages.push((name.clone(), topology::find(&selected.topologies, name, Some(kind))?.kind));
             }
         }
         Ok(stages)

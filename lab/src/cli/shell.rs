@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     guests::{Guests, VisitLog},
     project::{
-        Project, agent_listing,
+        Project,
         filter::KernelFilter,
         select::{Selected, build, names},
     },
@@ -162,8 +162,7 @@ fn stage(args: &ShellArgs, selected: &Selected, kernel: &KernelFacts) -> Result<
         return Ok(ShellStage::Case { cell: info.id.clone() });
     }
     let Some(name) = &args.topology else { return Ok(ShellStage::Bare) };
-    let library = agent_listing::topologies(&selected.artifacts.agent.path)?;
-    let device = topology::find(&library, name, args.kind.as_deref())?.kind;
+    let device = topology::find(&selected.topologies, name, args.kind.as_deref())?.kind;
     if device.is_some_and(LinkKind::is_netkit) && !kernel.must_have(Capability::Netkit) {
         let why = kernel.unsupported(Capability::Netkit).map_or_else(
             || format!("needs kernel {}", Capability::Netkit.since().lifted_by(kernel.version)),

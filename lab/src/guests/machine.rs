@@ -12,9 +12,9 @@ use lab_kernel_store::BootableKernel;
 use lab_protocol::{Stated, witness::PRELOAD_SUITE};
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
-    Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
+    Accel, Acceleration, DEFAULT_QEMU, Facts, GuestSpec, Launcher,
     accel::{self, Asking},
-    has_sandbox, qemu_version,
+    qemu_version,
     stock::Stock,
 };
 use std::{
@@ -24,6 +24,8 @@ use std::{
 
 /// Guest memory if `kernels.toml` does not set it, MiB.
 const MEMORY_MIB: u32 = 512;
+/// Processors of a guest.
+const PROCESSORS: u32 = 1;
 
 /// What a person asks of the machine of each guest, beyond what `kernels.toml` says. It is part of a snapshot's key.
 #[derive(Debug, Clone, Default)]
@@ -86,10 +88,10 @@ impl Machine {
         let vng = tools
             .virtme_ng()
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
-        let (qemu, full) = tools.qemu().map_or((None, None), |qemu| (Some(qemu.path), qemu.full));
-        // Each start of QEMU takes a tenth of a short run: the answer of the search is used, and a missing one asked for again,
-        // for its error.
-        let sandbox = has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)));
+        let facts = Facts::below(cache);
+        let (qemu, full) = tools.known_qemu(&facts).map_or((None, None), |qemu| (Some(qemu.path), qemu.full));
+        let sandbox = tools.has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)), &facts);
+        // The answer of the search is used, and a missing one asked for again, for its error.
         let version = full.map_or_else(|| qemu_version(qemu.as_deref()), Ok);
         let versions = Versions {
             lab: crate::VERSION.to_owned(),
@@ -116,12 +118,17 @@ impl Machine {
         say: &dyn Fn(&str),
         stop: &dyn Fn() -> bool,
     ) -> Result<Acceleration, Error> {
+        let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
+        let memory_mib = kernel.memory_mib.unwrap_or(MEMORY_MIB);
+        // Without a test no image is needed.
+        if let Some(known) = accel::known(&asking, self.qemu.as_deref(), memory_mib, PROCESSORS)? {
+            return Ok(known);
+        }
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self
             .prepare(kernel, Profile::Suite, Accel::Kvm, console)
             .map_err(|error| Error::Host(error.to_string()))?;
-        let asking = Asking { cache: &self.cache, qemu_version: &self.versions.qemu, say, stop };
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
 
@@ -173,7 +180,7 @@ impl Machine {
             direct,
             image: image.path,
             memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
-            cpus: 1,
+            cpus: PROCESSORS,
             cmdline: keyless.into_iter().chain(stated(kernel).words()).chain(kernel.cmdline.iter().cloned()).collect(),
             accel,
             console,

@@ -14,7 +14,6 @@ use crate::{
     guests::machine::{Machine, Shape, kernel_files},
     lists::Lists,
     project::{
-        agent_listing,
         home::Home,
         select::{Selected, facts, stated},
     },
@@ -148,16 +147,18 @@ impl Guests {
         say: &dyn Fn(&str),
     ) -> Result<Self, Error> {
         // Programs are asked at the same time: a command in a restored guest takes no longer than these answers.
-        let (machine, topologies, provenance) = thread::scope(|scope| {
-            let topologies = scope.spawn(|| agent_listing::topologies(&selected.artifacts.agent.path));
+        let (machine, launcher, provenance) = thread::scope(|scope| {
+            let launcher = scope.spawn(|| {
+                let launcher = VngLauncher::new(project.cache.root());
+                SnapshotStore::below(project.cache.root()).sweep();
+                launcher
+            });
             let provenance = scope.spawn(|| provenance::of(&project.root));
             let agent = (selected.artifacts.clone(), selected.agent_version.clone());
             let machine = Machine::new(project.cache.root(), agent.0, agent.1);
-            (machine, joined(topologies), joined(provenance))
+            (machine, joined(launcher), joined(provenance))
         });
-        let (machine, topologies) = (machine?, topologies?);
-        let launcher = VngLauncher::new();
-        SnapshotStore::below(machine.cache()).sweep();
+        let machine = machine?;
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
         let acceleration = machine.acceleration(&launcher, first, say, &|| interrupt.signal().is_some())?;
@@ -172,7 +173,7 @@ impl Guests {
             interrupt,
             acceleration,
             durations,
-            topologies,
+            topologies: selected.topologies.clone(),
             provenance,
             root: project.root.clone(),
         })

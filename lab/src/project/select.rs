@@ -8,8 +8,9 @@ use crate::{
 use lab_base::selection::{self, NoMatch};
 use lab_guard::Id;
 use lab_kernel_store::{BackportEntry, UnsupportedEntry};
-use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo};
+use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo, drawing::TopologyInfo};
 use lab_record::plan::{self, KernelFacts};
+use std::{panic::resume_unwind, thread};
 
 /// The built artifacts, and the selected cells of the agent's listing.
 pub struct Selected {
@@ -19,6 +20,8 @@ pub struct Selected {
     pub cells: Vec<CellInfo>,
     /// All deliberate faults of the agent.
     pub mutants: Vec<MutantInfo>,
+    /// The agent's library of topologies.
+    pub topologies: Vec<TopologyInfo>,
     /// Whether the cells are canaries.
     pub canary: bool,
     /// Whether the plan includes all cells of the suite.
@@ -55,12 +58,21 @@ pub fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Sele
 
 /// Builds the artifacts, and selects every cell of the suite, or every canary.
 pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
-    let (artifacts, listing) = listing(project, no_build)?;
+    let artifacts = artifacts(project, no_build)?;
+    let agent = &*artifacts.agent.path;
+    // Two starts of the agent at the same time: a command in a restored guest takes little longer than them.
+    let (listing, topologies) = thread::scope(|scope| {
+        let topologies = scope.spawn(|| agent_listing::topologies(agent));
+        let listing = agent_listing::listing(agent);
+        (listing, topologies.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let (listing, topologies) = (listing?, topologies?);
     Ok(Selected {
         artifacts,
         agent_version: listing.agent,
         cells: if canary { listing.canaries } else { listing.cells },
         mutants: listing.mutants,
+        topologies,
         canary,
         every_cell: !canary,
     })
@@ -68,10 +80,14 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
 
 /// Builds the artifacts, and asks the agent for its listing.
 pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
-    let builder = project.builder();
-    let artifacts = if no_build { builder.existing()? } else { builder.build()? };
+    let artifacts = artifacts(project, no_build)?;
     let listing = agent_listing::listing(&artifacts.agent.path)?;
     Ok((artifacts, listing))
+}
+
+fn artifacts(project: &Project, no_build: bool) -> Result<Artifacts, Error> {
+    let builder = project.builder();
+    Ok(if no_build { builder.existing()? } else { builder.build()? })
 }
 
 /// Reads the listing of the latest built agent, so that commands that only read it do not wait for a compiler.

@@ -1,11 +1,11 @@
 //! Reads the version of a program; the user's choice of QEMU.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use duct::cmd;
 
 use lab_base::programs;
-use lab_vm::{VmError, qemu_version};
+use lab_vm::{Facts, VmError, qemu_version};
 
 /// The oldest QEMU that is used if a newer one can be unpacked: 7.2 sets wrong flags after cmpxchg16b.
 pub(super) const QEMU_SERVES: (u32, u32, u32) = (9, 0, 0);
@@ -53,10 +53,43 @@ impl HostProgram {
         }
     }
 
+    /// As [`Self::ask_qemu`], with an answer that was kept. What goes wrong is asked again, for its error.
+    pub(super) fn known_qemu(path: PathBuf, facts: &Facts, tools: &Path) -> Self {
+        let Some(files) = files_of(&path, tools) else { return Self::ask_qemu(path) };
+        match facts.of_files("QEMU's version", &paths(&files), || qemu_version(Some(&path))) {
+            Ok(text) => Self { version: first_version(&text), path, full: Some(text), objection: None },
+            Err(_) => Self::ask_qemu(path),
+        }
+    }
+
     /// The version as `1.2.3`, or `does not start`.
     pub fn version_text(&self) -> String {
         self.version.map_or("does not start".into(), |(major, minor, patch)| format!("{major}.{minor}.{patch}"))
     }
+}
+
+/// The files that decide what a program says of itself: its own, and for a start script of the lab's the loader and the program
+/// that it starts. `None` for a script of somebody else's, which may start anything.
+pub(super) fn files_of(program: &Path, tools: &Path) -> Option<Vec<PathBuf>> {
+    let named = program.to_str().filter(|name| !name.contains('/'));
+    let path = named.map_or_else(|| Some(program.to_owned()), programs::find)?;
+    if !lab_guard::bounded::head(&path, 2).is_ok_and(|begin| begin == b"#!") {
+        return path.canonicalize().ok().map(|path| vec![path]);
+    }
+    if !path.starts_with(tools) {
+        return None;
+    }
+    let script = path.canonicalize().ok()?;
+    let real = script.parent()?.parent()?.join("usr/bin").join(script.file_name()?);
+    let mut loader = real.clone().into_os_string();
+    loader.push(".loader");
+    let files = vec![script, real, PathBuf::from(loader)];
+    files.iter().all(|file| file.is_file()).then_some(files)
+}
+
+/// The same as borrowed paths.
+pub(super) fn paths(files: &[PathBuf]) -> Vec<&Path> {
+    files.iter().map(PathBuf::as_path).collect()
 }
 
 /// The first dotted number in a program's version line.

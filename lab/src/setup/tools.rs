@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use duct::{Expression, cmd};
 use lab_base::programs;
 use lab_guard::private as trusted;
+use lab_vm::{Facts, has_sandbox};
 
 use super::error::SetupError;
 use super::{
     distribution::Distribution,
     private::{self, PackageSet, UnpackedSet},
-    program::{HostProgram, QEMU_SERVES, chosen_qemu},
+    program::{self, HostProgram, QEMU_SERVES, chosen_qemu},
     progress::Progress,
 };
 
@@ -66,14 +67,32 @@ impl Tools {
     /// The QEMU that runs guests, in this order: the user's choice, the host's if it is new enough, the one in the
     /// cache, any other of the host.
     pub fn qemu(&self) -> Option<HostProgram> {
-        if let Some(chosen) = chosen_qemu() {
-            return Some(HostProgram::ask_qemu(chosen));
+        self.qemu_by(HostProgram::ask_qemu)
+    }
+
+    /// As [`Self::qemu`], with answers that were kept: starting QEMU to ask it takes a tenth of a short run.
+    pub fn known_qemu(&self, facts: &Facts) -> Option<HostProgram> {
+        self.qemu_by(|path| HostProgram::known_qemu(path, facts, &self.dir))
+    }
+
+    /// Whether this QEMU was built with its sandbox. Only that it was is kept: what failed once may not fail again.
+    pub fn has_sandbox(&self, qemu: &Path, facts: &Facts) -> bool {
+        let ask = || if has_sandbox(qemu) { Ok("yes".to_owned()) } else { Err(()) };
+        match program::files_of(qemu, &self.dir) {
+            Some(files) => facts.of_files("QEMU's sandbox", &program::paths(&files), ask).is_ok(),
+            None => ask().is_ok(),
         }
-        let host = programs::on_host("qemu-system-x86_64").map(HostProgram::ask_qemu);
+    }
+
+    fn qemu_by(&self, ask: impl Fn(PathBuf) -> HostProgram) -> Option<HostProgram> {
+        if let Some(chosen) = chosen_qemu() {
+            return Some(ask(chosen));
+        }
+        let host = programs::on_host("qemu-system-x86_64").map(&ask);
         if host.as_ref().is_some_and(|qemu| qemu.version >= Some(QEMU_SERVES)) {
             return host;
         }
-        let private = private::QEMU.find(&self.dir).map(|set| HostProgram::ask_qemu(set.program("qemu-system-x86_64")));
+        let private = private::QEMU.find(&self.dir).map(|set| ask(set.program("qemu-system-x86_64")));
         private.or(host)
     }
 

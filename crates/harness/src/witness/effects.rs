@@ -31,6 +31,12 @@ impl EffectsBegin {
         }
     }
 
+    /// As it is when the program starts, of what was read earlier: what has been free since then is not the program's.
+    pub fn again(self) -> Self {
+        let available_kib = available();
+        Self { ticks: ticks(), available_kib, least_kib: available_kib, ..self }
+    }
+
     /// Looks at the memory meanwhile.
     pub fn look(&mut self) {
         self.least_kib = self.least_kib.min(available());

@@ -62,6 +62,26 @@ pub enum Whom {
 pub struct Witness {
     watch: Arc<Mutex<Watch>>,
     sources: Vec<String>,
+    /// What was read ahead for the next program.
+    ahead: Mutex<Option<BeginState>>,
+}
+
+/// What a program is compared with.
+#[derive(Debug)]
+struct BeginState {
+    counting: Result<OwnedFd, String>,
+    before: Vec<ListedAttachment>,
+    /// Events that were lost.
+    lost: u64,
+    /// Programs that there were, and maps.
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+    /// Programs of the witness itself.
+    own: Vec<u32>,
+    /// Names of network namespaces, by inode.
+    names: HashMap<u32, String>,
+    state: State,
+    machine: EffectsBegin,
 }
 
 impl Witness {
@@ -73,33 +93,50 @@ impl Witness {
         let object = WatchObject::open(Path::new(OBJECT))?;
         let watch = Watch::start(&object, if whom == Whom::Others { std::process::id() } else { NO_PROCESS })?;
         let sources = sources(&watch);
-        Ok(Self { watch: Arc::new(Mutex::new(watch)), sources })
+        Ok(Self { watch: Arc::new(Mutex::new(watch)), sources, ahead: Mutex::default() })
+    }
+
+    /// Reads the begin of the next program now, for one that starts in the guest's own network namespaces: in a guest that is
+    /// saved next, since reading takes a restored one a fifth of a second. Nothing but the agent may run until then.
+    pub fn look_ahead(&self) {
+        let read = self.read(&[]);
+        *unpoisoned(self.ahead.lock()) = Some(read);
+    }
+
+    fn read(&self, nodes: &[Netns]) -> BeginState {
+        let counting = watch::count_runs().map_err(|error| error.to_string());
+        let names: HashMap<u32, String> =
+            nodes.iter().map(|ns| (ns.inode() as u32, ns.name().to_owned())).chain(state::own()).collect();
+        let mut watch = unpoisoned(self.watch.lock());
+        let own = watch.programs().to_vec();
+        let before = state::read(nodes, &own);
+        // What happened while the guest was made ready.
+        watch.drain(|_| ());
+        let lost = watch.lost().unwrap_or_default();
+        drop(watch);
+        let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
+        let maps: BTreeSet<u32> = lab_bpf::map_ids().unwrap_or_default().into_iter().collect();
+        let state = State::read(nodes, &own, &maps, &names);
+        BeginState { counting, before, lost, programs, maps, own, names, state, machine: EffectsBegin::now() }
     }
 
     /// Begins to watch. `nodes` have the names of network namespaces.
     pub fn begin(&self, nodes: &[Netns]) -> Watching {
+        let ahead = unpoisoned(self.ahead.lock()).take().filter(|_| nodes.is_empty());
+        let begin = match ahead {
+            Some(ahead) => BeginState { machine: ahead.machine.again(), ..ahead },
+            None => self.read(nodes),
+        };
+        let BeginState { counting, before, lost, programs, maps, own, names, state, machine } = begin;
         let mut sources = self.sources.clone();
-        let counting = watch::count_runs();
         if let Err(error) = &counting {
             sources.push(format!("no program's runs are known: {error}"));
         }
-        let before = state::read(nodes, unpoisoned(self.watch.lock()).programs());
-        let names: HashMap<u32, String> =
-            nodes.iter().map(|ns| (ns.inode() as u32, ns.name().to_owned())).chain(state::own()).collect();
-        let mut locked = unpoisoned(self.watch.lock());
-        // What happened while the guest was made ready.
-        locked.drain(|_| ());
-        let lost = locked.lost().unwrap_or_default();
-        let bell = locked.bell();
-        drop(locked);
-        let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
-        let maps: BTreeSet<u32> = lab_bpf::map_ids().unwrap_or_default().into_iter().collect();
-        let own = unpoisoned(self.watch.lock()).programs().to_vec();
-        let begin = State::read(nodes, &own, &maps, &names);
+        let bell = unpoisoned(self.watch.lock()).bell();
         let begun_ns = now_ns();
         let marker =
-            Marker { own, maps, names: names.clone(), begun_ns, marks: Arc::new(Mutex::new(Marks::new(begin))) };
-        let machine = Arc::new(Mutex::new(EffectsBegin::now()));
+            Marker { own, maps, names: names.clone(), begun_ns, marks: Arc::new(Mutex::new(Marks::new(state))) };
+        let machine = Arc::new(Mutex::new(machine));
         let book = Book::new(names, begun_ns);
         let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
         let stop = Arc::new(AtomicBool::new(false));

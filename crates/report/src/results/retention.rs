@@ -1,6 +1,6 @@
 //! Retention of runs: limits on their number and age, and runs that are never removed.
 
-use super::{Stored, entries, settings::setting, stored};
+use super::{Stored, entries, is_id, settings::setting, stored};
 use crate::{error::ReportError, results::directory::LATEST};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use lab_base::{
@@ -123,14 +123,26 @@ pub fn prune(results: &Path, retention: Retention, dry: bool) -> Result<Vec<Deci
     Ok(verdicts)
 }
 
+/// Whether a run may be beyond the limits, by the names alone: reading each run takes longer than a short command.
+fn may_go(results: &Path, retention: Retention, now: DateTime<Utc>) -> Result<bool, ReportError> {
+    let names: Vec<String> = entries(results)?.into_iter().map(|(name, _)| name).collect();
+    let runs: Vec<&String> = names.iter().filter(|name| is_id(name)).collect();
+    let is_old = |name: &&String| age(name, now).is_none_or(|days| days >= i64::from(retention.days));
+    let interrupted = names.iter().any(|name| name.starts_with(DOOMED));
+    Ok(interrupted || runs.len() > retention.keep as usize || runs.iter().any(is_old))
+}
+
 /// Removes old runs after a run into one of the project's directories of runs. Errors don't affect the run. Returns a line to
 /// print, if any.
 pub fn sweep(project: &Path, results: &Path) -> Option<String> {
     // Two processes that finish at the same time must not remove the same run.
     let lock = File::open(results).ok()?;
     lock.try_lock().ok()?;
-    let told =
-        Retention::load(project).and_then(|retention| prune(results, retention, false).map(|it| (it, retention)));
+    let now = DateTime::<Utc>::from(std::time::SystemTime::now());
+    let told = Retention::load(project).and_then(|retention| {
+        let verdicts = if may_go(results, retention, now)? { prune(results, retention, false)? } else { Vec::new() };
+        Ok((verdicts, retention))
+    });
     match told {
         Ok((verdicts, Retention { keep, days })) => {
             let gone = verdicts.iter().filter(|verdict| verdict.goes).count();
@@ -194,6 +206,17 @@ mod tests {
         let by_age = told(dir.path(), Retention { keep: 100, days: 2 }, now);
         assert_eq!(by_age[4], "20261118 true beyond the age to keep");
         assert_eq!(by_age[5], "20261119 false within the limits");
+    }
+
+    #[test]
+    fn runs_are_read_only_where_one_may_go() {
+        let dir = results(&[("20261101T000000Z-aaaaaa", PASSED), ("20261118T000000Z-aaaaaa", PASSED)]);
+        let may =
+            |keep, days| may_go(dir.path(), Retention { keep, days }, "2026-11-20T12:00:00Z".parse().unwrap()).unwrap();
+        assert!(!may(2, 20), "within both limits");
+        assert!(may(1, 20) && may(2, 19));
+        fs::create_dir(dir.path().join(format!("{DOOMED}20261001T000000Z-aaaaaa"))).unwrap();
+        assert!(may(3, 20), "left by an interrupted call");
     }
 
     #[test]

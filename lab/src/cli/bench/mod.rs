@@ -2,10 +2,11 @@
 
 mod boot;
 mod datapath;
+mod exec;
 mod report;
 mod suite;
 
-use self::{datapath::DatapathArgs, report::ReportBenchArgs, suite::BenchSuiteArgs};
+use self::{datapath::DatapathArgs, exec::ExecBenchArgs, report::ReportBenchArgs, suite::BenchSuiteArgs};
 use crate::error::Error;
 use clap::{Args, Subcommand};
 use lab_record::exit::Exit;
@@ -37,6 +38,8 @@ pub(super) struct BenchArgs {
 pub(super) enum BenchCommand {
     /// Compare tc, tcx and netkit on veth and netkit inside one guest.
     Datapath(DatapathArgs),
+    /// Measure commands in guests beside `vng --exec true`: on one kernel, on all, and many of them.
+    Exec(ExecBenchArgs),
     /// Measure the suite: time per case, and the ten slowest cells.
     Suite(BenchSuiteArgs),
     /// Measure merging many shards and writing their reports.
@@ -46,6 +49,7 @@ pub(super) enum BenchCommand {
 pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
     match &args.what {
         Some(BenchCommand::Datapath(args)) => datapath::datapath(named, args),
+        Some(BenchCommand::Exec(args)) => exec::exec(named, args),
         Some(BenchCommand::Suite(args)) => suite::bench_suite(named, args),
         Some(BenchCommand::Report(args)) => report::report(named, args),
         None => boot::bench(named, args),

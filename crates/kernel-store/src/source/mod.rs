@@ -11,6 +11,7 @@ mod linux_source;
 mod mainline;
 mod path;
 
+pub(crate) use deb::LockedPackage;
 #[cfg(test)]
 pub(crate) use deb::{LockedDeb, PackagePart};
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(super) struct KselftestArgs {
     output: OutputArgs,
     /// Tests, net/fib_tests.sh, and collections with all their tests, net or forwarding.
     #[arg(required = true, value_name = "TEST")]
-    tests: Vec<OsString>,
+    wanted: Vec<OsString>,
 }
 
 pub(super) fn kselftest(named: Option<PathBuf>, args: KselftestArgs) -> Result<Exit, Error> {
@@ -71,10 +71,10 @@ fn run(
     words: Vec<OsString>,
     narrow: impl FnOnce(Plan) -> Plan,
 ) -> Result<Exit, Error> {
-    let KselftestArgs { mut exec, tree, source_of, list: lists, output, tests } = args;
+    let KselftestArgs { mut exec, tree, source_of, list: lists, output, wanted } = args;
     let project = Project::open(named)?;
     let one = source_of.map(|id| PathBuf::from(format!("kernel={id}")));
-    exec.of_selftests(&project, tests, tree.or(one).unwrap_or_else(|| PathBuf::from("kernel")))?;
+    exec.of_selftests(&project, wanted, tree.or(one).unwrap_or_else(|| PathBuf::from("kernel")))?;
     if lists {
         let kernels = project.kernels(&exec.kernels.filter())?;
         let selected = exec::built(&project, exec.no_build)?;

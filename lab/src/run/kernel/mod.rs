@@ -245,7 +245,15 @@ impl<'a> KernelRun<'a> {
             return Vec::new();
         }
         let isolate = progress.isolate;
-        let cells = progress.queue.take(isolate, self.split, launch.pieces.get());
+        if let Some(why) = launch.dirty.borrow().as_deref() {
+            if progress.queue.waiting() > 0 && isolate != Isolate::Case {
+                drop(progress);
+                self.note(format!("guest {} is not used again: {why}", launch.number));
+            }
+            return Vec::new();
+        }
+        let last = launch.last_cell();
+        let cells = progress.queue.take(isolate, self.split, launch.pieces.get(), last.as_ref());
         launch.pieces.set(launch.pieces.get() + 1);
         launch.taken.borrow_mut().extend(cells.iter().cloned());
         cells

@@ -150,6 +150,21 @@ pub enum KernelsError {
         "kernel {id} is not built from packaged sources: select a kernel with `source.linux-source` in kernels.toml"
     )]
     NotSources { id: String },
+    /// Neither a tree nor a package has the kernel's selftests.
+    #[error("{origin} has no packaged sources: name a kernel tree with --tree, or another kernel's sources")]
+    NoSelftests { origin: String },
+    /// The archive no longer has the sources of a kernel's version.
+    #[error(
+        "{suite} has no {package} {version}; it has {available}: name a kernel tree with --tree, or another kernel's sources"
+    )]
+    NoSources {
+        package: String,
+        version: String,
+        /// Suite that was searched.
+        suite: String,
+        /// What it has instead.
+        available: String,
+    },
     /// A program failed.
     #[error("{what} failed: {detail}")]
     Program {
@@ -309,11 +324,13 @@ impl KernelsError {
             | Self::NoCache(_)
             | Self::BadCache { .. }
             | Self::NotBuilt { .. }
-            | Self::NotSources { .. } => true,
+            | Self::NotSources { .. }
+            | Self::NoSelftests { .. } => true,
             Self::NoMatch { .. }
             | Self::NothingSelected { .. }
             | Self::Expired { .. }
             | Self::Vanished { .. }
+            | Self::NoSources { .. }
             | Self::MissingProgram { .. }
             | Self::MissingTools { .. }
             | Self::Program { .. }

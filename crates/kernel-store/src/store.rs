@@ -281,7 +281,7 @@ impl KernelStore<'_> {
     }
 
     /// Adds the kernel to the error, and detects a full disk in another program's output.
-    fn explain(&self, error: KernelsError, kernel: &Kernel) -> KernelsError {
+    pub(super) fn explain(&self, error: KernelsError, kernel: &Kernel) -> KernelsError {
         let error = match error {
             KernelsError::Program { detail, .. } if detail.contains("No space left on device") => {
                 KernelsError::NoSpace { path: self.cache.root().to_owned(), need: String::new() }

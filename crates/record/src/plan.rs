@@ -109,6 +109,11 @@ pub enum Expectation {
         /// Why the kernel lacks it.
         why: String,
     },
+    /// The host skips it: what it knows of the kernel rules it out, and no guest is asked.
+    HostSkip {
+        /// Why.
+        why: String,
+    },
 }
 
 /// A cell on one kernel.
@@ -191,6 +196,15 @@ impl Plan {
         planned.cells.insert(at + behind, cell);
         if self.info(&info.id).is_none() {
             self.cells.push(info);
+        }
+    }
+
+    /// Has the host skip a cell on a kernel, unless it is skipped already.
+    pub fn skip(&mut self, kernel: &str, cell: &CellId, why: &str) {
+        let planned = self.kernels.iter_mut().find(|planned| planned.facts.id == *kernel);
+        let cell = planned.and_then(|planned| planned.cells.iter_mut().find(|it| it.id == *cell));
+        if let Some(cell) = cell.filter(|cell| cell.expectation == Expectation::Run) {
+            cell.expectation = Expectation::HostSkip { why: why.to_owned() };
         }
     }
 

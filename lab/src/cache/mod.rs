@@ -39,13 +39,15 @@ pub enum CacheKind {
     VngHome,
     /// Roots of foreign programs, unpacked.
     Roots,
+    /// Sources of kernels, for their selftests.
+    Sources,
     /// Programs that `lab setup` installed.
     Tools,
 }
 
 impl CacheKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Kernels,
         Self::Images,
         Self::Snapshots,
@@ -55,6 +57,7 @@ impl CacheKind {
         Self::Build,
         Self::VngHome,
         Self::Roots,
+        Self::Sources,
         Self::Tools,
     ];
 
@@ -70,6 +73,7 @@ impl CacheKind {
             Self::Build => "build",
             Self::VngHome => "vng-home",
             Self::Roots => crate::world::unpack::DIRECTORY,
+            Self::Sources => lab_kernel_store::SOURCES,
             Self::Tools => "tools",
         }
     }
@@ -87,6 +91,7 @@ impl CacheKind {
             Self::VngHome => "downloads of virtme-ng",
             Self::Tools => "tools that `lab setup` installed; never removed",
             Self::Roots => "unpacked roots of foreign programs",
+            Self::Sources => "sources of kernels, for their selftests",
         }
     }
 

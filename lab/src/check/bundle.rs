@@ -134,6 +134,7 @@ fn cells(input: &CheckInput, world: &World, timeout: Option<Duration>) -> Vec<Ce
         timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         sysctl: Vec::new(),
         witness: None,
+        requires: Vec::new(),
     };
     let mut cells = request.cells(false, None);
     for cell in &mut cells {

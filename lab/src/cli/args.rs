@@ -199,15 +199,15 @@ pub(super) struct HowArgs {
     /// Boot every guest. By default, guests are restored from snapshots of booted guests.
     #[arg(long)]
     pub(super) cold: bool,
-    /// Which cells share a guest.
-    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-    pub(super) isolate: crate::run::queue::Isolate,
+    /// Which cells share a guest. Default: kernel, and of a workload what it says.
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(super) isolate: Option<crate::run::queue::Isolate>,
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
     #[arg(short, long, value_name = "N", value_parser = size)]
     pub(super) jobs: Option<std::num::NonZeroUsize>,
-    /// How often a cell that does not pass is repeated, each time in a fresh guest.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within(0, 20))]
-    pub(super) retries: u32,
+    /// How often a cell that does not pass is repeated, each time in a fresh guest. Default: 0, and of a workload what it says.
+    #[arg(long, value_name = "N", value_parser = within(0, 20))]
+    pub(super) retries: Option<u32>,
     /// Whether a cell that passes only when repeated fails the run. A panic, a hang or a kernel splat is a failure in
     /// any case.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
@@ -269,7 +269,8 @@ impl UnlistedArgs {
 impl HowArgs {
     /// The arguments that say how guests share cells, where they are not the usual ones.
     pub(super) fn sharing(&self) -> Vec<String> {
-        let isolate = (self.isolate != Isolate::default()).then(|| self.isolate.to_possible_value()).flatten();
+        let isolate = self.isolate.filter(|isolate| *isolate != Isolate::default());
+        let isolate = isolate.and_then(|isolate| isolate.to_possible_value());
         let isolate = isolate.iter().flat_map(|value| ["--isolate".to_owned(), value.get_name().to_owned()]);
         let flags = [("--cold", self.cold), ("--witness", self.witness)];
         isolate.chain(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned())).collect()
@@ -281,8 +282,8 @@ impl HowArgs {
             jobs: self.jobs,
             mutant: self.mutant.clone(),
             cold: self.cold,
-            isolate: self.isolate,
-            retries: Retries { count: self.retries, on_flaky: self.flaky },
+            isolate: self.isolate.unwrap_or_default(),
+            retries: Retries { count: self.retries.unwrap_or_default(), on_flaky: self.flaky },
             fail_fast: self.fail_fast,
             deadlines: self.deadline.clone(),
             shape: if self.witness { Shape::watched() } else { Shape::default() },
@@ -293,7 +294,7 @@ impl HowArgs {
     }
 
     /// What is printed while the run runs.
-    fn talk(&self) -> Talk {
+    pub(super) fn talk(&self) -> Talk {
         match (self.quiet, self.verbose) {
             (0, false) => Talk::Usual,
             (0, true) => Talk::Cells,

@@ -1,6 +1,9 @@
 //! `lab list`.
 
-use super::args::{OutputArgs, SelectArgs, UnlistedArgs};
+use super::{
+    args::{OutputArgs, SelectArgs, UnlistedArgs},
+    workload,
+};
 use crate::{
     error::Error,
     project::{Project, filter::CellFilter, select},
@@ -20,6 +23,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 pub(super) struct ListArgs {
     #[command(flatten)]
     select: SelectArgs,
+    /// List the tests of this workload of workloads.toml, without a guest and without a download.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["attach", "canary", "image", "tree", "coverage"])]
+    workload: Option<String>,
+    /// List the workloads of workloads.toml.
+    #[arg(long, conflicts_with_all = ["cases", "case", "exclude", "attach", "kernel", "class", "workload", "coverage"])]
+    workloads: bool,
     #[command(flatten)]
     unlisted: UnlistedArgs,
     /// Show which numbers of the catalogue have cases, and why the others have none.
@@ -47,18 +56,30 @@ struct OnKernel<'a> {
 #[serde(tag = "expected", rename_all = "kebab-case")]
 enum Words<'a> {
     Run,
-    Skip { capability: &'static str, why: &'a str },
+    Skip { capability: Option<&'static str>, why: &'a str },
 }
 
 pub(super) fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
     let project = args.unlisted.project(named)?;
+    if args.workloads {
+        return workload::show(&project, &args.output);
+    }
+    if let Some(name) = &args.workload {
+        let plan = workload::listed(&project, name, args.select.kernels.filter(), &args.select.filter())?;
+        return show(&plan, &args.output);
+    }
     if args.coverage {
         return coverage(&project, args);
     }
     let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
     let plan = planned(&project, &kernels, &args.select.filter())?;
-    let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(&plan, info)).collect();
-    args.output.show("cells", &listed, || text(&plan) + "\n")?;
+    show(&plan, &args.output)
+}
+
+/// Prints a plan's cells.
+pub(super) fn show(plan: &Plan, output: &OutputArgs) -> Result<Exit, Error> {
+    let listed: Vec<Listed<'_>> = plan.cells.iter().map(|info| listed(plan, info)).collect();
+    output.show("cells", &listed, || text(plan) + "\n")?;
     Ok(Exit::Passed)
 }
 
@@ -103,7 +124,8 @@ fn listed<'a>(plan: &'a Plan, info: &'a CellInfo) -> Listed<'a> {
         let cell = kernel.cell(&info.id)?;
         let expectation = match &cell.expectation {
             Expectation::Run => Words::Run,
-            Expectation::Skip { capability, why } => Words::Skip { capability: capability.name(), why },
+            Expectation::Skip { capability, why } => Words::Skip { capability: Some(capability.name()), why },
+            Expectation::HostSkip { why } => Words::Skip { capability: None, why },
         };
         Some((&*kernel.facts.id, OnKernel { required: cell.required.map(|required| required.name()), expectation }))
     });
@@ -125,6 +147,7 @@ fn text(plan: &Plan) -> String {
             let what = match &cell.expectation {
                 Expectation::Run => cell.required.map_or("run", |required| required.name()).to_owned(),
                 Expectation::Skip { capability, why } => format!("skip ({capability}: {why})"),
+                Expectation::HostSkip { why } => format!("skip ({why})"),
             };
             Some(format!("{} {what}", kernel.facts.id))
         });

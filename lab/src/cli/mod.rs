@@ -8,10 +8,10 @@ mod capabilities;
 mod check;
 mod compare;
 mod exec;
-mod exec_words;
 mod help;
 mod history;
 mod kernels;
+mod kselftest;
 mod list;
 mod mark;
 mod merge;
@@ -25,9 +25,9 @@ mod results;
 mod run;
 mod setup;
 mod shell;
-mod suite;
 mod topology;
 mod witness;
+mod workload;
 
 use crate::error::Error;
 use clap::{FromArgMatches, Parser, Subcommand};
@@ -97,7 +97,9 @@ enum Command {
     /// Run cells of an earlier run again.
     Rerun(rerun::RerunArgs),
     /// Run a command in guests: its output and its exit code on one kernel, a table of several.
-    Exec(Box<exec::ExecArgs>),
+    Exec(Box<exec::ExecCommand>),
+    /// Run the kernel's own selftests, each kernel's from its sources: every test and subtest is a cell.
+    Kselftest(Box<kselftest::KselftestArgs>),
     /// Check eBPF objects: whether they load and attach on each kernel, and what becomes of a packet at each hook.
     Check(Box<check::CheckArgs>),
     /// In a command of `lab exec`: mark a place, for the account to tell what changed in the kernel since the last mark.
@@ -245,7 +247,8 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(project, &args),
             Command::Rerun(args) => rerun::rerun(project, &args),
-            Command::Exec(args) => exec::exec(project, &args),
+            Command::Exec(command) => exec::exec(project, *command),
+            Command::Kselftest(args) => kselftest::kselftest(project, *args),
             Command::Check(args) => check::check(project, &args),
             Command::Shell(args) => shell::shell(project, &args),
             Command::Bench(args) => bench::bench(project, &args),

@@ -143,6 +143,10 @@ fn one(
                 lacks.get_or_insert_with(|| format!("{} does not support {capability}: {why}", kernel.facts.id));
                 false
             }
+            Expectation::HostSkip { why } => {
+                lacks.get_or_insert_with(|| format!("{}: {why}", kernel.facts.id));
+                false
+            }
         });
     }
     if plan.kernels.iter().all(|kernel| kernel.cells.is_empty()) {

@@ -1,6 +1,6 @@
 //! `lab rerun`.
 
-use super::{args::HowArgs, check, exec, report, run};
+use super::{args::HowArgs, check, exec, kselftest, report, run};
 use crate::{
     error::Error,
     guests::{Guests, Selection, rounds},
@@ -61,6 +61,9 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
         let kernels: Vec<String> = wanted.keys().cloned().collect();
         if ran.first().is_some_and(|word| word.as_bytes() == check::WORD.as_bytes()) {
             return check::again(named, &kernels, &ran, |plan| narrowed(plan, &wanted));
+        }
+        if ran.first().is_some_and(|word| word.as_bytes() == kselftest::WORD.as_bytes()) {
+            return kselftest::again(named, &kernels, &ran, |plan| narrowed(plan, &wanted));
         }
         return exec::again(named, &kernels, &ran, |plan| narrowed(plan, &wanted));
     }

@@ -2,7 +2,7 @@
 
 use super::{
     args::{HowArgs, SelectArgs, UnlistedArgs},
-    list,
+    list, workload,
 };
 use crate::{
     error::Error,
@@ -30,6 +30,14 @@ use std::{
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) select: SelectArgs,
+    /// Run this workload of workloads.toml instead of the suite. CASE and --case select its tests; the options of guests replace
+    /// what it says.
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["attach", "canary", "mutant", "witness", "partition", "durations", "watch", "image", "tree"]
+    )]
+    workload: Option<String>,
     #[command(flatten)]
     unlisted: UnlistedArgs,
     /// Run one shard of the plan: 2/4, or auto or auto/4 to use the variables of the CI system. Without this option the
@@ -47,11 +55,14 @@ pub(super) struct RunArgs {
     /// Print what would run on which kernel, what would be skipped and why, and which kernels would be downloaded.
     /// Nothing is downloaded or booted.
     #[arg(long, conflicts_with_all = ["watch", "format"])]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     args.how.hush();
+    if let Some(name) = &args.workload {
+        return workload::run(&Project::open(named)?, name, args);
+    }
     let part = part::requested(args.partition)?;
     let project = args.unlisted.project(named)?;
     let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
@@ -128,10 +139,15 @@ fn dry_run(project: &Project, kernels: &[&Kernel], args: &RunArgs, part: Option<
         }
         None => list::planned(project, kernels, &filter)?,
     };
+    show_dry(project, &plan)
+}
+
+/// Prints a plan.
+pub(super) fn show_dry(project: &Project, plan: &Plan) -> Result<Exit, Error> {
     let cached = |id: &str| project.store().rows(&project.lock).iter().any(|row| row.id == id && row.cached);
     let downloads: BTreeSet<&str> =
         plan.kernels.iter().map(|kernel| &*kernel.facts.id).filter(|id| !cached(id)).collect();
-    say::show(dry_text(&plan, &downloads))?;
+    say::show(dry_text(plan, &downloads))?;
     Ok(Exit::Passed)
 }
 
@@ -141,13 +157,14 @@ fn dry_text(plan: &Plan, downloads: &BTreeSet<&str>) -> String {
     let mut all = 0;
     for kernel in &plan.kernels {
         let mut runs = Vec::new();
-        let mut skips: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut skips: BTreeMap<String, usize> = BTreeMap::new();
         for cell in &kernel.cells {
             match &cell.expectation {
                 Expectation::Run => runs.push((&cell.id, cell.required)),
                 Expectation::Skip { capability, why } => {
-                    *skips.entry((capability.name(), why.as_str())).or_default() += 1
+                    *skips.entry(format!("{capability}: {why}")).or_default() += 1;
                 }
+                Expectation::HostSkip { why } => *skips.entry(why.clone()).or_default() += 1,
             }
         }
         all += runs.len();
@@ -159,8 +176,8 @@ fn dry_text(plan: &Plan, downloads: &BTreeSet<&str>) -> String {
             let required = required.map_or_else(String::new, |it| format!("  {}", it.name()));
             let _ = writeln!(out, "  run   {cell}{required}");
         }
-        for ((capability, why), number) in skips {
-            let _ = writeln!(out, "  skip  {}: {capability}: {why}", count(number, "cell"));
+        for (why, number) in skips {
+            let _ = writeln!(out, "  skip  {}: {why}", count(number, "cell"));
         }
     }
     let kernels = count(plan.kernels.len(), "kernel");

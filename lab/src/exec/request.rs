@@ -45,6 +45,8 @@ pub struct ExecRequest {
     pub sysctl: Vec<(String, String)>,
     /// What is demanded of what it attaches; `None` without a witness.
     pub witness: Option<AttachRules>,
+    /// What the kernel must have.
+    pub requires: Vec<Capability>,
 }
 
 impl ExecRequest {
@@ -85,16 +87,25 @@ impl ExecRequest {
             topology: topology.to_owned(),
             attach: None,
             device: kind,
-            requires: kind
-                .map(|kind| if kind.is_netkit() { Capability::Netkit } else { Capability::Veth })
-                .into_iter()
-                .collect(),
+            requires: self.required(kind),
             // The timeout is the guest's to keep: its reader may be slower than any clock.
             deadline_ms: NO_DEADLINE,
             work: Work::Program(Box::new(program)),
             file: String::new(),
             line: 0,
         }
+    }
+
+    /// What its topology and the command need, each once.
+    fn required(&self, kind: Option<LinkKind>) -> Vec<Capability> {
+        let device = kind.map(|kind| if kind.is_netkit() { Capability::Netkit } else { Capability::Veth });
+        let mut all: Vec<Capability> = Vec::new();
+        for capability in device.into_iter().chain(self.requires.iter().copied()) {
+            if !all.contains(&capability) {
+                all.push(capability);
+            }
+        }
+        all
     }
 
     /// The same command has the same name in every run, by which runs are compared.
@@ -139,6 +150,7 @@ mod tests {
             timeout_ms: None,
             sysctl: Vec::new(),
             witness: None,
+            requires: Vec::new(),
         }
     }
 

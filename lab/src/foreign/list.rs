@@ -38,6 +38,9 @@ pub enum ListError {
     /// A test of the kernel is not there.
     #[error("{0} is neither a test program nor a directory with kselftest-list.txt")]
     NoTest(String),
+    /// A test or collection is in no tree.
+    #[error("no selftest or collection is called `{word}`{hint}")]
+    NoSelftest { word: String, hint: String },
 }
 
 /// Asks a suite for its tests.
@@ -119,7 +122,8 @@ pub(super) fn selftests(words: &[Raw], cwd: &Path) -> Result<Vec<Selftest>, List
     Ok(found)
 }
 
-fn selftest(path: &Path) -> Result<Selftest, ListError> {
+/// The test in a file.
+pub(super) fn selftest(path: &Path) -> Result<Selftest, ListError> {
     let absent = || ListError::NoTest(path.display().to_string());
     let path = path.canonicalize().map_err(|_| absent())?;
     let (Some(directory), Some(file)) = (path.parent(), path.file_name()) else { return Err(absent()) };

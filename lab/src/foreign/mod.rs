@@ -5,9 +5,13 @@
 mod kind;
 mod list;
 mod plan;
+mod requires;
+mod selftests;
 mod table;
 
 pub use kind::SuiteKind;
 pub use list::ListError;
-pub use plan::{SuitePlan, SuiteRequest, plan};
+pub use plan::{SuitePlan, SuiteRequest, TestTimeout, plan};
+pub use requires::{HostSkips, NotARequirement, Requirement};
+pub use selftests::{MissingNeeds, SelftestTrees, lacking, missing};
 pub use table::differences;

@@ -1,16 +1,18 @@
 //! Makes cells of a suite.
 
 use super::{
-    SuiteKind,
+    SelftestTrees, SuiteKind,
     list::{self, ListError, Selftest},
+    selftests,
 };
-use crate::run::program::suite::{SuiteCell, SuiteCells};
-use lab_base::text;
+use crate::run::program::suite::{OwnProgram, SuiteCell, SuiteCells};
+use lab_base::{selection::Pattern, text};
 use lab_dialects::ListedTest;
-use lab_protocol::{CellInfo, Raw, Work};
+use lab_protocol::{CellId, CellInfo, Raw, Work};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Characters of a name in an id.
@@ -30,6 +32,24 @@ pub struct SuiteRequest<'a> {
     pub tests: Option<&'a Path>,
     /// Whether all its tests run in one process.
     pub one_process: bool,
+    /// Timeouts of single tests; the first that matches counts.
+    pub timeouts: &'a [TestTimeout],
+    /// Where each kernel's selftests are, if not in `cwd`.
+    pub sources: Option<&'a SelftestTrees>,
+}
+
+/// The timeout of tests with such names.
+#[derive(Debug, Clone)]
+pub struct TestTimeout {
+    pattern: Pattern,
+    limit: Duration,
+}
+
+impl TestTimeout {
+    /// Of the tests that a pattern matches.
+    pub fn new(pattern: &str, limit: Duration) -> Self {
+        Self { pattern: Pattern::new(pattern), limit }
+    }
 }
 
 /// A suite that is ready to run.
@@ -37,6 +57,10 @@ pub struct SuiteRequest<'a> {
 pub struct SuitePlan {
     pub cells: Vec<CellInfo>,
     pub readers: SuiteCells,
+    /// Cells that a kernel's suite does not have, with why.
+    pub absent: Vec<(String, CellId, String)>,
+    /// By kernel, the selftests that its sources have.
+    pub selftests: BTreeMap<String, Vec<String>>,
 }
 
 /// A test, or a whole suite, before it is a cell.
@@ -50,6 +74,10 @@ struct Unit {
     own: Vec<String>,
     expected: Vec<Vec<String>>,
     base: String,
+    /// Kernels that run a program of their own for it.
+    on: BTreeMap<String, OwnProgram>,
+    /// Kernels that do not have it, with why.
+    absent: BTreeMap<String, String>,
 }
 
 /// Lists a suite's tests on the host, and makes a cell of each, or one of all. `cells` makes the cells of a command, one for each
@@ -60,8 +88,11 @@ struct Unit {
 pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<CellInfo>) -> Result<SuitePlan, ListError> {
     let kind = request.kind;
     let suite = request.name.map_or_else(|| suite_name(request), str::to_owned);
-    let units = match kind {
-        SuiteKind::Kselftest => list::selftests(request.argv, request.cwd)?.into_iter().map(of_selftest).collect(),
+    let units = match (kind, request.sources) {
+        (SuiteKind::Kselftest, Some(trees)) => of_trees(request.argv, trees)?,
+        (SuiteKind::Kselftest, None) => {
+            list::selftests(request.argv, request.cwd)?.into_iter().map(of_selftest).collect()
+        }
         _ => {
             let listed = match request.tests {
                 Some(path) => Some(list::named(path)?),
@@ -72,8 +103,13 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
     };
     let mut made = Vec::new();
     let mut readers = Vec::new();
+    let mut absent = Vec::new();
+    let mut selftests: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for unit in units {
+        for kernel in unit.on.keys() {
+            selftests.entry(kernel.clone()).or_default().push(unit.name.clone());
+        }
         let count = counts.entry(unit.name.clone()).or_default();
         *count += 1;
         let name = if *count == 1 { unit.name.clone() } else { format!("{}#{count}", unit.name) };
@@ -81,6 +117,7 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
             let variant = info.id.0.strip_prefix(&*name).unwrap_or_default().to_owned();
             info.area.clone_from(&unit.area);
             info.file.clone_from(&unit.file);
+            let mut scaled = None;
             if let Work::Program(program) = &mut info.work {
                 if let Some(cwd) = &unit.cwd {
                     program.cwd = Raw::from(cwd.as_os_str().as_encoded_bytes());
@@ -88,8 +125,11 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
                         world.cwd = cwd.as_os_str().as_encoded_bytes().to_vec();
                     }
                 }
-                let own = unit.timeout_s.map(|seconds| seconds.saturating_mul(1000));
-                program.timeout_ms = program.timeout_ms.or(own);
+                let stated = request.timeouts.iter().find(|it| it.pattern.matches(&name));
+                let stated = stated.map(|it| u64::try_from(it.limit.as_millis()).unwrap_or(u64::MAX));
+                program.timeout_ms = stated.or(program.timeout_ms);
+                scaled = program.timeout_ms.is_none().then_some(unit.timeout_s).flatten();
+                program.timeout_ms = program.timeout_ms.or(scaled.map(|seconds| seconds.saturating_mul(1000)));
             }
             let cell = SuiteCell {
                 dialect: kind.dialect(),
@@ -97,13 +137,15 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
                 expected: unit.expected.clone(),
                 base: unit.base.clone(),
                 variant,
-                scaled: unit.timeout_s.is_some(),
+                settings_s: scaled,
+                on: unit.on.clone(),
             };
+            absent.extend(unit.absent.iter().map(|(kernel, why)| (kernel.clone(), info.id.clone(), why.clone())));
             readers.push((info.id.clone(), cell));
             made.push(info);
         }
     }
-    Ok(SuitePlan { cells: made, readers: readers.into_iter().collect::<SuiteCells>() })
+    Ok(SuitePlan { cells: made, readers: readers.into_iter().collect::<SuiteCells>(), absent, selftests })
 }
 
 fn units(request: &SuiteRequest<'_>, suite: &str, listed: Option<Vec<ListedTest>>) -> Vec<Unit> {
@@ -120,6 +162,8 @@ fn units(request: &SuiteRequest<'_>, suite: &str, listed: Option<Vec<ListedTest>
         own: Vec::new(),
         expected,
         base: base.clone(),
+        on: BTreeMap::new(),
+        absent: BTreeMap::new(),
     };
     let Some(listed) = listed else { return vec![whole(Vec::new())] };
     if request.one_process {
@@ -137,6 +181,8 @@ fn units(request: &SuiteRequest<'_>, suite: &str, listed: Option<Vec<ListedTest>
             own: path,
             expected: Vec::new(),
             base: base.clone(),
+            on: BTreeMap::new(),
+            absent: BTreeMap::new(),
         }
     };
     listed.iter().map(one).collect()
@@ -153,7 +199,54 @@ fn of_selftest(test: Selftest) -> Unit {
         timeout_s: test.timeout,
         own: Vec::new(),
         expected: Vec::new(),
+        on: BTreeMap::new(),
+        absent: BTreeMap::new(),
     }
+}
+
+/// The tests that words name in each kernel's tree; one that a tree does not have is told.
+fn of_trees(argv: &[Raw], trees: &SelftestTrees) -> Result<Vec<Unit>, ListError> {
+    let words: Vec<String> = argv.iter().map(Raw::shown).collect();
+    let mut units: Vec<Unit> = Vec::new();
+    let mut last = None;
+    for (kernel, top) in &trees.trees {
+        let mut names = Vec::new();
+        for word in &words {
+            match selftests::named(std::slice::from_ref(word), top) {
+                Ok(found) => names.extend(found),
+                Err(error) => last = Some(error),
+            }
+        }
+        for name in names {
+            let test = list::selftest(&top.join(&name))?;
+            let own = OwnProgram { cwd: test.directory.clone(), argv: test.argv.clone(), settings_s: test.timeout };
+            let unit = match units.iter_mut().find(|unit| unit.name == test.name) {
+                Some(unit) => unit,
+                None => {
+                    units.push(of_selftest(test));
+                    let Some(unit) = units.last_mut() else { continue };
+                    unit
+                }
+            };
+            unit.on.insert(kernel.clone(), own);
+        }
+    }
+    // A word that names nothing in any tree is wrong; one that only some trees have makes skips.
+    for word in &words {
+        let is_known = |top: &PathBuf| selftests::named(std::slice::from_ref(word), top).is_ok();
+        if !trees.trees.values().any(is_known) {
+            return Err(last.unwrap_or_else(|| ListError::NoTest(text::line(word, 200))));
+        }
+    }
+    for unit in &mut units {
+        for kernel in trees.trees.keys().filter(|kernel| !unit.on.contains_key(*kernel)) {
+            unit.absent.insert(kernel.clone(), trees.absent(&unit.name));
+        }
+    }
+    if units.is_empty() {
+        return Err(ListError::Nothing(words.join(" ")));
+    }
+    Ok(units)
 }
 
 /// What stands between a suite's name and a test's.

@@ -149,7 +149,8 @@ impl Guests {
         let mut run_json = RunJson { directory: directory.clone() };
         let mut html = HtmlReporter { directory: directory.clone() };
         let mut reporters: [&mut dyn Reporter; 5] = [&mut events, &mut junit, &mut run_json, &mut html, &mut *progress];
-        let how = GuestOptions { canary, shard, lists: project.lists.clone(), ..how };
+        let lists = how.own_lists.clone().unwrap_or_else(|| project.lists.clone());
+        let how = GuestOptions { canary, shard, lists, ..how };
         let record = self.run(id.clone(), plan, &directory, &how, &mut reporters)?;
         let (name, problem) = directory::note_latest(&results, &id);
         if let Some(problem) = problem {

@@ -77,6 +77,8 @@ pub struct GuestOptions {
     pub canary: bool,
     /// Allowed splats and known failures.
     pub lists: Lists,
+    /// Lists in the place of the project's.
+    pub own_lists: Option<Lists>,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
     /// Whether the first failure ends the run.

@@ -1,6 +1,6 @@
 //! `known.toml`: known failures.
 
-use super::{EntryTerms, KNOWN_TOML, read};
+use super::{EntryTerms, read};
 use lab_base::{selection::Pattern, strict_toml::ConfigError};
 use lab_protocol::{CellId, ErrorKind, FailureKind, Outcome};
 use lab_record::verdict::Verdict;
@@ -60,9 +60,9 @@ impl Known {
     }
 }
 
-/// Parses the file.
-pub fn parse(text: &str) -> Result<Vec<Known>, ConfigError> {
-    read::entries(text, KNOWN_TOML, "known", &["case", "message"], |section, terms| {
+/// Parses a file with this name.
+pub fn parse(text: &str, file: &str) -> Result<Vec<Known>, ConfigError> {
+    read::entries(text, file, "known", &["case", "message"], |section, terms| {
         let case = section.required("case")?;
         Ok(Known {
             terms,

@@ -29,6 +29,8 @@ pub const KNOWN_TOML: &str = "known.toml";
 /// Keys that both kinds of entry have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryTerms {
+    /// The file that has it.
+    pub file: String,
     /// Line of the entry, from 1.
     pub line: usize,
     /// Kernels that the entry applies to; all if `None`.
@@ -75,7 +77,19 @@ impl Lists {
     /// # Errors
     /// The first invalid entry.
     pub fn parse(splats: &str, known: &str, today: NaiveDate) -> Result<Self, ConfigError> {
-        Ok(Self { allowed: splats::parse(splats)?, known: known::parse(known)?, today })
+        Ok(Self { allowed: splats::parse(splats)?, known: known::parse(known, KNOWN_TOML)?, today })
+    }
+
+    /// Adds the known failures of another file, which has the form of `known.toml`. Its entries come first.
+    ///
+    /// # Errors
+    /// The file can't be read, or an entry is invalid.
+    pub fn with_known(mut self, path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        let text = lab_guard::bounded::text(path)
+            .map_err(|error| ConfigError { file: file.clone(), line: 1, message: error.to_string() })?;
+        self.known.splice(..0, known::parse(&text, &file)?);
+        Ok(self)
     }
 
     /// Marks a splat that an entry allows on a kernel.
@@ -94,8 +108,8 @@ impl Lists {
     pub fn expired(&self, plan: &Plan) -> Vec<Expired> {
         let on = |terms: &EntryTerms| plan.kernels.iter().any(|kernel| terms.covers(&kernel.facts));
         let over = |terms: &EntryTerms| terms.last_day < self.today && on(terms);
-        let tell = |file: &str, terms: &EntryTerms, about: &str| Expired {
-            file: file.to_owned(),
+        let tell = |terms: &EntryTerms, about: &str| Expired {
+            file: terms.file.clone(),
             line: terms.line,
             about: about.to_owned(),
             excuse: terms.excuse.clone(),
@@ -104,8 +118,8 @@ impl Lists {
         let known = self.known.iter().filter(|entry| over(&entry.terms));
         let known = known.filter(|entry| plan.cells.iter().any(|cell| entry.is_about(&cell.id)));
         splats
-            .map(|entry| tell(SPLATS_TOML, &entry.terms, entry.about()))
-            .chain(known.map(|entry| tell(KNOWN_TOML, &entry.terms, entry.about())))
+            .map(|entry| tell(&entry.terms, entry.about()))
+            .chain(known.map(|entry| tell(&entry.terms, entry.about())))
             .collect()
     }
 }

@@ -22,10 +22,10 @@ pub fn entries<T>(
     let top = Section::open(origin, document.as_table(), None, "the file".into(), &[table])?;
     let allowed: Vec<&str> = allowed.iter().chain(&TERMS).copied().collect();
     let sections = top.sections(table, &format!("this [[{table}]]"), &allowed)?;
-    sections.iter().map(|section| entry(section, terms(section)?)).collect()
+    sections.iter().map(|section| entry(section, terms(section, file)?)).collect()
 }
 
-fn terms(section: &Section<'_>) -> Result<EntryTerms, ConfigError> {
+fn terms(section: &Section<'_>, file: &str) -> Result<EntryTerms, ConfigError> {
     let reason = section.required("reason")?.to_owned();
     let (expires, last_day) = last_day(section)?;
     let kernels = section.text("kernels")?.map(|range| {
@@ -35,6 +35,7 @@ fn terms(section: &Section<'_>) -> Result<EntryTerms, ConfigError> {
         range.parse::<KernelRange>().map_err(bad)
     });
     Ok(EntryTerms {
+        file: file.to_owned(),
         line: section.line(),
         kernels: kernels.transpose()?,
         excuse: Excuse { reason, link: section.text("link")?.map(str::to_owned), expires: Some(expires) },

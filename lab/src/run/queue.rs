@@ -45,8 +45,8 @@ impl<'a> Queue<'a> {
         self.cells.len() + self.again.len()
     }
 
-    /// The next piece for a guest that has taken `before` pieces.
-    pub fn take(&mut self, isolate: Isolate, shared: bool, before: usize) -> Vec<CellId> {
+    /// The next piece for a guest that has taken `before` pieces, the last cell of which was `last`.
+    pub fn take(&mut self, isolate: Isolate, shared: bool, before: usize, last: Option<&CellId>) -> Vec<CellId> {
         if self.cells.is_empty() {
             let next = if before == 0 { self.again.pop_front() } else { None };
             return next.into_iter().collect();
@@ -54,16 +54,31 @@ impl<'a> Queue<'a> {
         let count = match isolate {
             Isolate::Case if before > 0 => 0,
             Isolate::Case => 1,
+            // A guest that a program leaves dirty gets no other: so it is known after each whether there is a next one.
+            Isolate::Group if self.is_program() => {
+                let next = self.cells.front().and_then(|cell| self.area(cell));
+                usize::from(before == 0 || next == last.and_then(|cell| self.area(cell)))
+            }
+            Isolate::Kernel | Isolate::Both if self.is_program() => 1,
             Isolate::Group if before > 0 => 0,
             Isolate::Group => {
-                let area = |cell: &CellId| self.plan.info(cell).map(|info| &*info.area);
-                let first = self.cells.front().and_then(area);
-                self.cells.iter().take_while(|cell| area(cell) == first).count()
+                let first = self.cells.front().and_then(|cell| self.area(cell));
+                self.cells.iter().take_while(|cell| self.area(cell) == first).count()
             }
             Isolate::Kernel | Isolate::Both if shared => PIECE,
             Isolate::Kernel | Isolate::Both => self.cells.len(),
         };
         self.cells.drain(..count.min(self.cells.len())).collect()
+    }
+
+    fn area(&self, cell: &CellId) -> Option<&'a str> {
+        self.plan.info(cell).map(|info| &*info.area)
+    }
+
+    /// Whether the next cell is a program of others.
+    fn is_program(&self) -> bool {
+        let next = self.cells.front().and_then(|cell| self.plan.info(cell));
+        next.is_some_and(|info| info.work.program().is_some())
     }
 
     /// Queues a cell for a fresh guest after all others.
@@ -95,13 +110,13 @@ mod tests {
         let plan = Plan::new(vec![facts("6.12", "6.12.43")], infos, false);
         let cells = || ids.iter().map(|id| CellId(id.clone()));
         let mut queue = Queue::new(&plan, cells());
-        let group = queue.take(Isolate::Group, true, 0);
+        let group = queue.take(Isolate::Group, true, 0, None);
         assert_eq!(group.len(), 3, "the first area");
-        assert!(queue.take(Isolate::Group, true, 1).is_empty(), "and no other area in the same guest");
-        assert_eq!(queue.take(Isolate::Case, true, 0).len(), 1);
-        assert_eq!(queue.take(Isolate::Kernel, true, 0).len(), PIECE);
+        assert!(queue.take(Isolate::Group, true, 1, None).is_empty(), "and no other area in the same guest");
+        assert_eq!(queue.take(Isolate::Case, true, 0, None).len(), 1);
+        assert_eq!(queue.take(Isolate::Kernel, true, 0, None).len(), PIECE);
         queue.give_back(group.clone());
-        assert_eq!(queue.take(Isolate::Kernel, false, 1)[..3], group, "returned cells are next");
+        assert_eq!(queue.take(Isolate::Kernel, false, 1, None)[..3], group, "returned cells are next");
         assert_eq!(queue.waiting(), 0);
     }
 }

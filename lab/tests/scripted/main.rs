@@ -8,6 +8,7 @@ mod bzimage;
 mod fake;
 mod programs;
 mod searches;
+mod suites;
 mod tree;
 mod verdicts;
 
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         return fake::play(&scenario(&name));
     }
     let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let all = searches::TESTS.iter().chain(&programs::TESTS).chain(&verdicts::TESTS);
+    let all = searches::TESTS.iter().chain(&programs::TESTS).chain(&verdicts::TESTS).chain(&suites::TESTS);
     let chosen: Vec<&Test> =
         all.filter(|(name, _)| words.is_empty() || words.iter().any(|word| name.contains(&**word))).collect();
     fake::ready();
@@ -62,6 +63,6 @@ fn scenario(name: &str) -> fake::Scenario {
     match name {
         verdicts::FAILING => verdicts::scenario(),
         programs::WITHOUT_VNG => programs::scenario(),
-        _ => searches::scenario(name),
+        name => suites::scenario(name).unwrap_or_else(|| searches::scenario(name)),
     }
 }

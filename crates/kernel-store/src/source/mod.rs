@@ -13,6 +13,7 @@ mod oci;
 mod path;
 mod rpm;
 
+pub(crate) use deb::LockedPackage;
 #[cfg(test)]
 pub(crate) use deb::{LockedDeb, PackagePart};
 pub(crate) use deb::{of_suite, refused};

@@ -209,6 +209,7 @@ mod tests {
             timeout_ms: None,
             sysctl: Vec::new(),
             witness: Some(rules),
+            requires: Vec::new(),
         };
         let info = request.cells(false, None).remove(0);
         faults(&facts("k", version), &info, Some(account))

@@ -7,7 +7,8 @@ use crate::run::{
     session::{Farewell, GuestMessage},
     splat::scan_kernel_log,
 };
-use lab_protocol::{CellReport, ErrorKind, Outcome};
+use lab_base::text;
+use lab_protocol::{CellReport, ErrorKind, HowEnded, Outcome};
 use lab_record::{
     event::{Event, Moment},
     excuse::Excuse,
@@ -63,6 +64,10 @@ impl KernelRun<'_> {
             Vec::new()
         }));
         let splats = launch.inside(launch.splats_before(&format!("end {}", report.cell)));
+        let is_program = self.plan.info(&report.cell).is_some_and(|info| info.work.program().is_some());
+        if is_program && let Some(left) = left_behind(&report, &splats) {
+            launch.dirty.replace(Some(format!("{} {left}", report.cell)));
+        }
         let seen = SeenAttempt { splats, files, ..SeenAttempt::reported(report) };
         if matches!(seen.report.outcome, Outcome::Errored { kind: ErrorKind::Hang, .. }) {
             launch.cost.replace(Some(seen.report.cell.clone()));
@@ -106,5 +111,26 @@ impl KernelRun<'_> {
             shutdown_ms: u64::try_from(farewell.after.as_millis()).unwrap_or(u64::MAX),
             problems,
         });
+    }
+}
+
+/// What a program did to its guest that another one would meet, one line; `None` if it left it as it was.
+fn left_behind(report: &CellReport, splats: &[Splat]) -> Option<String> {
+    if let Some(splat) = splats.first() {
+        return Some(format!("caused a splat ({})", splat.line()));
+    }
+    // The guest's own count, and what the witness found still attached.
+    let counted = report.log.iter().find_map(|line| line.strip_prefix("left behind: "));
+    if let Some(left) = counted {
+        return Some(format!("left behind {left}"));
+    }
+    let attached = report.witness.as_ref().map_or(0, |account| account.left.len());
+    if attached > 0 {
+        return Some(format!("left {} attached", text::count(attached, "program")));
+    }
+    match report.program.as_ref().map(|end| (&end.how, &end.processes[..])) {
+        Some((HowEnded::TimedOut { .. }, _)) => Some("was ended at its timeout".to_owned()),
+        Some((_, [first, ..])) => Some(format!("left {first} running")),
+        _ => None,
     }
 }

@@ -50,6 +50,8 @@ pub(in crate::run) struct Launch {
     pub streams: RefCell<Vec<Inside>>,
     /// Tests that the suite of the last cell reported.
     pub children: RefCell<Vec<crate::run::program::suite::Child>>,
+    /// Why no other program may run in this guest: what the last one left.
+    pub dirty: RefCell<Option<String>>,
     /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
     files: Option<GuestFiles>,
@@ -77,6 +79,7 @@ impl Launch {
             cost: RefCell::default(),
             streams: RefCell::default(),
             children: RefCell::default(),
+            dirty: RefCell::default(),
             autopsy: RefCell::default(),
             files,
             serving: RefCell::default(),
@@ -184,6 +187,11 @@ impl Launch {
     /// Whether no cell has been started yet.
     pub fn is_fresh(&self) -> bool {
         self.recent.borrow().is_empty()
+    }
+
+    /// The cell that was started last.
+    pub fn last_cell(&self) -> Option<CellId> {
+        self.recent.borrow().first().cloned()
     }
 
     /// The last cells that were started, latest first.

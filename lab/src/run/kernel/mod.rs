@@ -23,10 +23,10 @@ use super::{
 };
 use lab_base::{interrupt::RunStop, lock::lock};
 use lab_guard::Id;
-use lab_protocol::{CapabilityReport, CellId, ErrorKind};
+use lab_protocol::{CapabilityReport, CellId, ErrorKind, Outcome};
 use lab_record::{
     event::{Event, Start},
-    plan::PlannedKernel,
+    plan::{Expectation, PlannedCell, PlannedKernel},
     verdict::Verdict,
 };
 use lab_report::results::directory;
@@ -86,7 +86,7 @@ impl<'a> KernelRun<'a> {
             false => kernel.cells.iter().collect(),
         };
         let progress = Progress {
-            queue: Queue::new(common.plan, cells.into_iter().map(|cell| cell.id.clone())),
+            queue: Queue::new(common.plan, cells.into_iter().filter(is_run).map(|cell| cell.id.clone())),
             isolate: if common.isolate == Isolate::Both { Isolate::Kernel } else { common.isolate },
             shared: (common.isolate == Isolate::Both).then(Shared::default),
             guests: 0,
@@ -125,11 +125,19 @@ impl<'a> KernelRun<'a> {
     /// Reports the start of the kernel; `problem` is set if it can't boot.
     pub fn begin(&self, prepared: &Result<Prepared, PrepareError>) {
         match prepared {
-            Ok(prepared) => (self.emit)(Event::KernelStarted { kernel: self.id(), image: prepared.image.clone() }),
+            Ok(prepared) => {
+                (self.emit)(Event::KernelStarted { kernel: self.id(), image: prepared.image.clone() });
+            }
             Err(problem) => {
                 let problem = problem.to_string();
                 self.note(problem.clone());
                 self.stop(&problem);
+            }
+        }
+        for cell in &self.kernel.cells {
+            if let Expectation::HostSkip { why } = &cell.expectation {
+                let outcome = Outcome::SkippedItself { message: why.clone() };
+                self.finish(0, Verdict::bare(cell.id.clone(), outcome));
             }
         }
     }
@@ -237,7 +245,15 @@ impl<'a> KernelRun<'a> {
             return Vec::new();
         }
         let isolate = progress.isolate;
-        let cells = progress.queue.take(isolate, self.split, launch.pieces.get());
+        if let Some(why) = launch.dirty.borrow().as_deref() {
+            if progress.queue.waiting() > 0 && isolate != Isolate::Case {
+                drop(progress);
+                self.note(format!("guest {} is not used again: {why}", launch.number));
+            }
+            return Vec::new();
+        }
+        let last = launch.last_cell();
+        let cells = progress.queue.take(isolate, self.split, launch.pieces.get(), last.as_ref());
         launch.pieces.set(launch.pieces.get() + 1);
         launch.taken.borrow_mut().extend(cells.iter().cloned());
         cells
@@ -319,6 +335,11 @@ impl<'a> KernelRun<'a> {
     fn progress(&self) -> MutexGuard<'_, Progress<'a>> {
         lock(&self.progress)
     }
+}
+
+/// Whether a guest gets it.
+fn is_run(cell: &&PlannedCell) -> bool {
+    !matches!(cell.expectation, Expectation::HostSkip { .. })
 }
 
 /// Milliseconds since `begin`.

@@ -81,13 +81,15 @@ impl Line {
 }
 
 impl<'a> OpenStreams<'a> {
-    /// Opens the streams for a cell's program. Its files are the owner's, in `directory`, which is the kernel's.
+    /// Opens the streams for a cell's program in a guest that is `scale` times slower than one under KVM. Its files are the owner's,
+    /// in `directory`, which is the kernel's.
     pub fn open(
         streams: &'a Streams,
         interrupt: &Interrupt,
         directory: &Path,
         (kernel, owner): (&Id, &str),
         info: &CellInfo,
+        scale: f32,
     ) -> Self {
         let home = evidence::home(owner);
         let line = |name| Line {
@@ -107,7 +109,7 @@ impl<'a> OpenStreams<'a> {
             reads: info.work.program().is_some_and(|program| program.input),
             relay: interrupt.relay(),
             signalled: false,
-            suite: streams.suite(info).map(|cell| SuiteReading::new(cell, info)),
+            suite: streams.suite(info).map(|cell| SuiteReading::new(cell, info, kernel.as_str(), scale)),
         }
     }
 

@@ -167,7 +167,7 @@ impl Streams {
             program.env.splice(..0, inherited);
         }
         if let Some(cell) = self.suite.get(&info.id) {
-            cell.prepare(&mut work, scale);
+            cell.prepare(&mut work, kernel.as_str(), scale);
         }
         let requires = if work.is_case() { Vec::new() } else { info.requires.clone() };
         CellJob { cell: info.id.clone(), work, requires }

@@ -11,6 +11,7 @@ use lab_protocol::{
 use lab_record::{excuse::Excuse, plan::ADOPTED, verdict::Verdict};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -32,8 +33,21 @@ pub struct SuiteCell {
     pub base: String,
     /// Variants of the cell, with brackets; may be empty.
     pub variant: String,
-    /// Whether the timeout is for a fast guest, and grows with the accelerator's factor.
-    pub scaled: bool,
+    /// Its timeout for a fast guest, seconds, as its suite's settings have it: it grows with the accelerator's factor.
+    pub settings_s: Option<u64>,
+    /// Kernels that run another program for it: their own version of the test.
+    pub on: BTreeMap<String, OwnProgram>,
+}
+
+/// A kernel's own version of a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnProgram {
+    /// Its folder.
+    pub cwd: PathBuf,
+    /// Its command.
+    pub argv: Vec<Raw>,
+    /// Its timeout for a fast guest, seconds.
+    pub settings_s: Option<u64>,
 }
 
 /// The cells of a run that are of suites.
@@ -54,17 +68,38 @@ impl SuiteCells {
 }
 
 impl SuiteCell {
-    /// Adapts the work of the cell to a guest that is `scale` times slower than one under KVM.
-    pub(super) fn prepare(&self, work: &mut Work, scale: f32) {
-        if let Work::Program(program) = work
-            && self.scaled
-        {
-            let longer = |limit: u64| Duration::from_millis(limit).mul_f32(scale.max(1.0)).as_millis();
-            program.timeout_ms = program.timeout_ms.map(|limit| u64::try_from(longer(limit)).unwrap_or(u64::MAX));
-            if scale > 1.0 && !program.env.iter().any(|(name, _)| name.as_bytes() == b"KSFT_MACHINE_SLOW") {
-                program.env.push((Raw::from("KSFT_MACHINE_SLOW"), Raw::from("yes")));
+    /// Adapts the work of the cell to a kernel, in a guest that is `scale` times slower than one under KVM.
+    pub(super) fn prepare(&self, work: &mut Work, kernel: &str, scale: f32) {
+        let Work::Program(program) = work else { return };
+        let own = self.on.get(kernel);
+        if let Some(own) = own {
+            program.argv.clone_from(&own.argv);
+            program.cwd = Raw::from(own.cwd.as_os_str().as_encoded_bytes());
+            if let Some(world) = &mut program.world {
+                world.cwd = own.cwd.as_os_str().as_encoded_bytes().to_vec();
             }
         }
+        if self.settings_s.is_some() {
+            program.timeout_ms = self.limit(kernel).map(|seconds| scaled_ms(seconds, scale));
+        }
+        let is_stated = |name: &[u8]| program.env.iter().any(|(stated, _)| stated.as_bytes() == name);
+        if self.dialect == SuiteDialect::Kselftest && scale > 1.0 && !is_stated(SLOW.as_bytes()) {
+            program.env.push((Raw::from(SLOW), Raw::from("yes")));
+        }
+    }
+
+    /// The timeout of the suite's settings on a kernel, seconds; `None` if they have none, or if the caller gave another.
+    fn limit(&self, kernel: &str) -> Option<u64> {
+        let own = self.on.get(kernel).map(|own| own.settings_s);
+        self.settings_s.and_then(|seconds| own.unwrap_or(Some(seconds)))
+    }
+
+    /// The timeout of the suite's settings as a person reads it: `3600 s of its settings × 6.0`.
+    fn shown_limit(&self, kernel: &str, scale: f32) -> Option<String> {
+        let seconds = self.limit(kernel)?;
+        let factor = scale.max(1.0);
+        let slow = if factor > 1.0 { format!(" × {factor:.1}, the accelerator's factor") } else { String::new() };
+        Some(format!("{seconds} s of its settings{slow}"))
     }
 
     /// The id of a test.
@@ -72,6 +107,15 @@ impl SuiteCell {
         let name = path.join(self.dialect.separator());
         CellId(format!("{}{name}{}", self.base, self.variant))
     }
+}
+
+/// Variable by which selftests know that time passes slowly (kselftest, net/lib.sh).
+const SLOW: &str = "KSFT_MACHINE_SLOW";
+
+/// Seconds on a fast machine as milliseconds in a guest.
+fn scaled_ms(seconds: u64, scale: f32) -> u64 {
+    let longer = Duration::from_secs(seconds).mul_f32(scale.max(1.0)).as_millis();
+    u64::try_from(longer).unwrap_or(u64::MAX)
 }
 
 /// A test that a suite reported.
@@ -149,13 +193,16 @@ pub type ReportedChildren = Vec<(u32, Vec<Child>)>;
 pub struct SuiteReading<'a> {
     cell: &'a SuiteCell,
     info: CellInfo,
+    /// Its timeout, where that is of the suite's settings.
+    limit: Option<String>,
     reading: SuiteOutput,
 }
 
 impl<'a> SuiteReading<'a> {
-    /// Nothing is read yet.
-    pub fn new(cell: &'a SuiteCell, info: &CellInfo) -> Self {
-        Self { cell, info: info.clone(), reading: SuiteOutput::new(cell.dialect) }
+    /// Nothing is read yet. The guest is `scale` times slower than one under KVM.
+    pub fn new(cell: &'a SuiteCell, info: &CellInfo, kernel: &str, scale: f32) -> Self {
+        let limit = cell.shown_limit(kernel, scale);
+        Self { cell, info: info.clone(), limit, reading: SuiteOutput::new(cell.dialect) }
     }
 
     /// The program wrote.
@@ -165,12 +212,21 @@ impl<'a> SuiteReading<'a> {
 
     /// The program has ended, or its guest was lost. Sets the outcome of its report, and gives the other tests.
     pub fn close(self, report: Option<&mut CellReport>) -> Vec<Child> {
-        let Self { cell, info, reading } = self;
+        let Self { cell, info, limit, reading } = self;
         let account = reading.end();
         let is_lost = report.is_none();
         let missing = missing(cell, &account, is_lost);
         if let Some(report) = report {
             outcome(cell, &account, &missing, report);
+            if let Some(limit) = limit {
+                let is_over = matches!(report.program.as_ref().map(|end| &end.how), Some(HowEnded::TimedOut { .. }));
+                if let Outcome::Failed { message, .. } = &mut report.outcome
+                    && is_over
+                {
+                    *message = format!("{message} (timeout: {limit})");
+                }
+                report.log.push(format!("timeout: {limit}"));
+            }
         }
         let mut account_results = account.results;
         // A skip of the whole is the cell's own.

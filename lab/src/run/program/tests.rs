@@ -138,6 +138,7 @@ fn command() -> ExecRequest {
         timeout_ms: None,
         sysctl: Vec::new(),
         witness: None,
+        requires: Vec::new(),
     }
 }
 
@@ -345,7 +346,7 @@ fn a_reader_who_leaves_closes_the_stream() {
     let info = command().cells(false, None).remove(0);
     let dir = tempfile::tempdir().unwrap();
     let (interrupt, kernel) = (Interrupt::default(), lab_guard::Id::new("6.12").unwrap());
-    let mut attempt = super::OpenStreams::open(&streams, &interrupt, dir.path(), (&kernel, "cmd"), &info);
+    let mut attempt = super::OpenStreams::open(&streams, &interrupt, dir.path(), (&kernel, "cmd"), &info, 1.0);
     attempt.output(Stream::Output, b"x".to_vec()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut said = Vec::new();

@@ -1,60 +1,64 @@
 //! `lab exec`.
 
+mod go;
+mod needs;
+mod planned;
+mod suite;
+mod values;
+
+pub(super) use go::{Go, Told, again, built, exec, go, question, words};
+pub(super) use planned::{Ahead, ExecPlan};
+pub(super) use suite::is_word;
+pub(super) use values::name;
+
 use super::{
-    args::KernelArgs,
-    exec_words::{Reached, file, name, network, published, sysctl, user},
-    suite::SuiteArgs,
+    args::{HowArgs, KernelArgs},
     topology,
     witness::WitnessArgs,
 };
 use crate::{
     error::Error,
-    exec::{ExecRequest, end, table},
-    foreign,
-    guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
-    project::{
-        Project,
-        artifacts::ArtifactError,
-        select::{Selected, build},
-    },
+    exec::ExecRequest,
+    foreign::Requirement,
+    guests::{GuestOptions, machine::Shape},
+    project::{Project, select::Selected},
     run::{
         common::{OnFlaky, Retries},
-        program::{Show, Streams, label},
+        program::Streams,
         queue::Isolate,
     },
     setup::Tools,
-    shell::terminal::Screen,
     world::{ClosureProgram, Options, PastaOptions, PublishedPort, RootChoice, World},
 };
-use clap::{Args, Parser};
-use lab_base::{
-    say::{say, show},
-    text,
-};
+use clap::Args;
+use lab_base::{programs, say::note, text};
 use lab_image::Profile;
-use lab_protocol::{
-    CellInfo, CellProgram, LinkKind, Raw,
-    shell::{ShellStage, Terminal},
-    work::Inherit,
-    world::WorldSpec,
-};
-use lab_record::{exit::Exit, plan::Plan};
+use lab_protocol::{CellProgram, LinkKind, Raw, shell::ShellStage, work::Inherit, world::WorldSpec};
 use std::{
     convert::Infallible,
     env,
     ffi::{OsStr, OsString},
-    io::{IsTerminal, stdin, stdout},
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::ffi::OsStrExt,
     path::PathBuf,
     str::FromStr,
     sync::Arc,
     time::Duration,
 };
+use suite::SuiteArgs;
+use values::{Reached, file, network, published, sysctl, user};
 
+/// Programs that a command finds in its PATH before those of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ToolSet {
+    /// What the kernel's selftests call.
+    Kselftest,
+}
+
+/// A command, and the guests that run it.
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
     #[command(flatten)]
-    kernels: KernelArgs,
+    pub(super) kernels: KernelArgs,
     /// Build this topology first; repeatable, or with commas. `lab topology list` shows the names.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     topology: Vec<String>,
@@ -134,7 +138,7 @@ pub(super) struct ExecArgs {
     /// Maximum number of parallel guests. Default: one per processor, limited by memory.
     #[arg(short, long, value_name = "N", value_parser = super::args::size)]
     jobs: Option<std::num::NonZeroUsize>,
-    /// GuestOptions often a command that does not pass is repeated, each time in a fresh guest. It reads nothing then.
+    /// How often a command that does not pass is repeated, each time in a fresh guest. It reads nothing then.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::args::within(0, 20))]
     retries: u32,
     /// Whether a command that passes only when repeated fails the run.
@@ -143,6 +147,17 @@ pub(super) struct ExecArgs {
     /// Which commands share a guest: with several topologies there are several commands per kernel.
     #[arg(long, value_enum, default_value = "case", value_name = "HOW")]
     isolate: Isolate,
+    /// What the command needs of a kernel: a capability, or an option of its configuration as CONFIG_NAME or CONFIG_NAME=VALUE;
+    /// repeatable. A kernel that lacks it is a skip.
+    #[arg(long, value_name = "WHAT")]
+    require: Vec<Requirement>,
+    /// File with known failures, in the form of known.toml, in addition to it.
+    #[arg(long, value_name = "FILE")]
+    known: Option<PathBuf>,
+    /// Put programs of `lab setup --tests` before those of PATH: kselftest, newer iproute2, ethtool, nft, ping, socat, jq and
+    /// mausezahn than the host may have.
+    #[arg(long, value_enum, value_name = "SET")]
+    tools: Option<ToolSet>,
     /// Replace a deadline, for example silence=30s; see `lab run --help`.
     #[arg(long, value_name = "LAYER=TIME")]
     deadline: Vec<crate::run::deadline::Deadline>,
@@ -150,15 +165,32 @@ pub(super) struct ExecArgs {
     witness: WitnessArgs,
     /// Never build the agent and the eBPF object. By default, they are built where there are none; `lab run` builds changed ones.
     #[arg(long)]
-    no_build: bool,
+    pub(super) no_build: bool,
     /// Directory for results. Default: results/exec/ in the project.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     #[command(flatten)]
     suite: SuiteArgs,
+    /// The command and its arguments.
+    #[arg(skip)]
+    command: Vec<OsString>,
+}
+
+/// `lab exec` with its command.
+#[derive(Debug, Args)]
+pub(super) struct ExecCommand {
+    #[command(flatten)]
+    args: ExecArgs,
     /// The command and its arguments, behind `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
+}
+
+impl ExecCommand {
+    /// Both in one.
+    pub(super) fn whole(self) -> ExecArgs {
+        ExecArgs { command: self.command, ..self.args }
+    }
 }
 
 /// What the command sees as `/`.
@@ -180,153 +212,10 @@ impl FromStr for Root {
 
 /// Variables of the caller that a set-up has.
 const SETUP_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "USER"];
-/// Terminal type if the caller's terminal has none.
-const USUAL_TERMINAL: &str = "xterm";
-
-/// The words of this command line that `lab rerun` needs: all behind `exec` but those that name kernels.
-fn words() -> Vec<OsString> {
-    let mut all = env::args_os().skip_while(|word| word != "exec").skip(1);
-    let mut words = Vec::new();
-    while let Some(word) = all.next() {
-        let text = word.to_string_lossy();
-        match &*text {
-            "--" => {
-                words.push(word);
-                words.extend(all);
-                return words;
-            }
-            "-k" | "--kernel" | "--class" => drop(all.next()),
-            "--all" | "--newest" => {}
-            text if text.starts_with("-k") || text.starts_with("--kernel=") || text.starts_with("--class=") => {}
-            _ => words.push(word),
-        }
-    }
-    words
-}
-
-pub(super) fn exec(named: Option<PathBuf>, args: &ExecArgs) -> Result<Exit, Error> {
-    match run(named, args, words(), |plan| plan) {
-        // Of the lab, and not of the command, whose exit code may be anything.
-        Err(error) if error.interruption().is_none() => {
-            say(&format!("lab exec: error: {error}"));
-            Ok(Exit::Program(end::FAILED))
-        }
-        done => done,
-    }
-}
-
-/// Runs a command of an earlier run again, on the kernels of `narrow`.
-pub(super) fn again(
-    named: Option<PathBuf>,
-    kernels: &[String],
-    words: &[Raw],
-    narrow: impl FnOnce(Plan) -> Plan,
-) -> Result<Exit, Error> {
-    let words: Vec<OsString> = words.iter().map(|word| OsString::from_vec(word.0.clone())).collect();
-    let names = kernels.iter().flat_map(|kernel| ["--kernel".into(), OsString::from(kernel)]);
-    let line = [OsString::from("lab"), "exec".into()].into_iter().chain(names).chain(words.iter().cloned());
-    let parsed = super::Cli::try_parse_from(line).map_err(|error| Error::Usage(error.to_string()))?;
-    match parsed.command {
-        super::Command::Exec(args) => run(named, &args, words, narrow),
-        _ => Err(Error::Usage("the run does not say how its command was started".to_owned())),
-    }
-}
-
 /// A shell command, for the guest's shell.
 fn in_shell(command: &[u8]) -> Vec<Raw> {
     let words: [&[u8]; 3] = [b"sh", b"-c", command];
     words.map(Raw::from).to_vec()
-}
-
-/// A shell command for `lab bisect`, and how its guests run.
-pub(super) fn question(project: &Project, command: &str) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
-    let cwd = env::current_dir().map_err(Error::file("find", "the working directory"))?;
-    let world = Arc::new(World::new(Options { cwd, ..Options::default() }, project.cache.root())?);
-    let request = ExecRequest {
-        argv: in_shell(command.as_bytes()),
-        name: None,
-        stages: Vec::new(),
-        node: None,
-        env: Vec::new(),
-        inherit: Inherit::All,
-        cwd: Raw::from(&world.spec().cwd),
-        world: Some(world.spec().clone()),
-        user: None,
-        timeout_ms: None,
-        sysctl: Vec::new(),
-        witness: None,
-    };
-    let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
-    let how = GuestOptions {
-        streams: Some(Arc::new(streams)),
-        world: Some(world),
-        shape: Shape::of_programs(),
-        isolate: Isolate::Case,
-        ..GuestOptions::default()
-    };
-    Ok((request.cells(false, None), how))
-}
-
-/// The agent that was built last, so that a command waits neither for a compiler nor for other labs; a new one only where there
-/// is none, or one of another lab.
-pub(super) fn built(project: &Project, no_build: bool) -> Result<Selected, Error> {
-    match build(project, true, false) {
-        Err(Error::Artifact(ArtifactError::Absent { .. } | ArtifactError::Listing { .. })) if !no_build => {
-            build(project, false, false)
-        }
-        other => other,
-    }
-}
-
-fn run(
-    named: Option<PathBuf>,
-    args: &ExecArgs,
-    words: Vec<OsString>,
-    narrow: impl FnOnce(Plan) -> Plan,
-) -> Result<Exit, Error> {
-    let project = Project::open(named)?;
-    let kernels = project.kernels(&args.kernels.filter())?;
-    let selected = built(&project, args.no_build)?;
-    let world = args.world(&project)?;
-    let request = args.request(&selected, world.as_deref())?;
-    let suite = args.suite.plan(args.cwd.as_deref(), args.name.as_deref(), &request)?;
-    let is_one = kernels.len() == 1 && request.stages.len() <= 1 && suite.is_none();
-    let reads = is_one && !args.no_input && args.retries == 0;
-    let interactive = reads && stdin().is_terminal() && stdout().is_terminal();
-    let screen = interactive.then(|| Screen::watch(stdout())).transpose().map_err(Error::file("watch", "terminal"))?;
-    let terminal = screen.as_ref().map(|screen| Terminal {
-        kind: env::var("TERM").unwrap_or_else(|_| USUAL_TERMINAL.to_owned()),
-        size: screen.size(),
-    });
-    let cells = match &suite {
-        Some(plan) => plan.cells.clone(),
-        None => request.cells(reads, terminal.as_ref()),
-    };
-    let labels = || kernels.iter().flat_map(|kernel| cells.iter().map(|info| label(&kernel.id, info).chars().count()));
-    let show_as = if is_one { Show::Plain } else { Show::Prefixed { width: labels().max().unwrap_or_default() } };
-    let streams = Streams::of_process(show_as, screen).map_err(Error::file("duplicate", "standard streams"))?;
-    let is_suite = suite.is_some();
-    let streams = match suite {
-        // Its output is in files, and what it says in the table.
-        Some(plan) => Streams::silent().map_err(Error::file("open", "/dev/null"))?.reading(plan.readers),
-        None => streams,
-    };
-    let streams = Arc::new(streams);
-    let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
-    let how = GuestOptions { exec: words, ..args.how(&streams, world) };
-    let order = Order { how, out: args.results.clone(), talk: Talk::Guests };
-    let selected = Selected { cells, every_cell: false, ..selected };
-    let done = Guests::execute(&project, &kernels, selected, order, false, narrow);
-    // What the command wrote comes before anything that is said of it.
-    streams.finish();
-    let done = done?;
-    if is_one {
-        let (exit, said) = end::of_one(&done.record, args.witness.shows());
-        said.iter().for_each(|line| say(line));
-        return Ok(exit);
-    }
-    show(if is_suite { foreign::differences(&done.record, &done.name) } else { table(&done.record, &done.name) })?;
-    Ok(done.record.finished.map_or(Exit::Infra, |(exit, _)| exit))
 }
 
 /// The variables of `--env`.
@@ -338,6 +227,34 @@ struct Variables {
 }
 
 impl ExecArgs {
+    /// Makes the command one of selftests, with the programs that they call if these are there.
+    pub(super) fn of_selftests(&mut self, project: &Project, tests: Vec<OsString>, sources: PathBuf) -> Result<(), Error> {
+        self.suite.of_kernel(sources)?;
+        self.command = tests;
+        let states_path = self.env.iter().any(|word| word.as_encoded_bytes().starts_with(b"PATH="));
+        if self.tools.is_none() && !states_path {
+            match Tools::in_cache(project.cache.root()).suites() {
+                Some(_) => self.tools = Some(ToolSet::Kselftest),
+                None => note("tests call this host's programs; `lab setup --tests` brings newer ones"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a command line says of guests, where it says something.
+    pub(super) fn follow(&mut self, how: &HowArgs) {
+        self.cold |= how.cold;
+        self.isolate = how.isolate.unwrap_or(self.isolate);
+        self.jobs = how.jobs.or(self.jobs);
+        self.retries = how.retries.unwrap_or(self.retries);
+        if how.flaky != OnFlaky::default() {
+            self.flaky = how.flaky;
+        }
+        // A later value of a layer replaces an earlier one.
+        self.deadline.extend(how.deadline.iter().cloned());
+        self.results = how.out.clone().or(self.results.take());
+    }
+
     /// Files of the host for the command.
     fn world(&self, project: &Project) -> Result<Option<Arc<World>>, Error> {
         let Root::World(root) = self.root.clone() else {
@@ -362,8 +279,10 @@ impl ExecArgs {
             (None, RootChoice::Path(_)) => PathBuf::from("/"),
         };
         let stated = self.env.iter().rev().find_map(|word| word.as_encoded_bytes().strip_prefix(b"PATH="));
+        let with_tools = self.search_path(project)?;
         let path = match stated {
             Some(path) => Some(OsStr::from_bytes(path).to_owned()),
+            None if with_tools.is_some() => with_tools,
             None if self.clean_env => None,
             None => env::var_os("PATH"),
         };
@@ -377,7 +296,7 @@ impl ExecArgs {
         if no_shell {
             return Err(Error::Usage("--setup needs a root with a shell: use another --root than none".to_owned()));
         }
-        let command = self.setup_program(command, world.spec())?;
+        let command = self.setup_program(project, command, world.spec())?;
         Ok(Some(Arc::new(world.behind(command)?)))
     }
 
@@ -395,8 +314,8 @@ impl ExecArgs {
     }
 
     /// The set-up's variables are few: a machine that is saved must not depend on the rest of the caller's.
-    fn setup_program(&self, command: &OsStr, world: &WorldSpec) -> Result<CellProgram, Error> {
-        let Variables { mut env, passed } = self.variables()?;
+    fn setup_program(&self, project: &Project, command: &OsStr, world: &WorldSpec) -> Result<CellProgram, Error> {
+        let Variables { mut env, passed } = self.variables(project)?;
         let usual = SETUP_VARIABLES.iter().filter(|_| !self.clean_env).map(|name| (*name).to_owned());
         for name in usual.chain(passed) {
             if let Some(value) = env::var_os(&name).filter(|_| !env.iter().any(|(known, _)| known.0 == name.as_bytes()))
@@ -421,7 +340,22 @@ impl ExecArgs {
         })
     }
 
-    fn variables(&self) -> Result<Variables, Error> {
+    /// `PATH` with the programs of `--tools` first, unless `--env` states it.
+    fn search_path(&self, project: &Project) -> Result<Option<OsString>, Error> {
+        let Some(ToolSet::Kselftest) = self.tools else { return Ok(None) };
+        if self.env.iter().any(|word| word.as_encoded_bytes().starts_with(b"PATH=")) {
+            return Err(Error::Usage("--tools and --env PATH=… both say what PATH is: remove one of them".to_owned()));
+        }
+        let set = Tools::in_cache(project.cache.root()).suites();
+        let set = set.ok_or_else(|| Error::Host("the programs of --tools are not there; `lab setup --tests` brings them".to_owned()))?;
+        let own = if self.clean_env { None } else { env::var_os("PATH") };
+        let usual = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
+        let others = own.iter().flat_map(env::split_paths).chain(usual);
+        let all = std::iter::once(set.root().join(programs::BIN)).chain(others);
+        Ok(Some(env::join_paths(all).map_err(|error| Error::Usage(format!("PATH: {error}")))?))
+    }
+
+    fn variables(&self, project: &Project) -> Result<Variables, Error> {
         let (mut env, mut passed) = (Vec::new(), Vec::new());
         for word in &self.env {
             let bytes = word.as_encoded_bytes();
@@ -430,6 +364,9 @@ impl ExecArgs {
                 Some(at) => env.push((Raw::from(&bytes[..at]), Raw::from(&bytes[at + 1..]))),
                 None => passed.push(word.to_string_lossy().into_owned()),
             }
+        }
+        if let Some(path) = self.search_path(project)? {
+            env.push((Raw::from("PATH"), Raw::from(path.as_encoded_bytes())));
         }
         Ok(Variables { env, passed })
     }
@@ -458,8 +395,8 @@ impl ExecArgs {
         }
     }
 
-    fn request(&self, selected: &Selected, world: Option<&World>) -> Result<ExecRequest, Error> {
-        let Variables { env, passed } = self.variables()?;
+    fn request(&self, project: &Project, selected: &Selected, world: Option<&World>) -> Result<ExecRequest, Error> {
+        let Variables { env, passed } = self.variables(project)?;
         if let Some(word) = self.command.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
             return Err(Error::Usage(format!(
                 "an argument has a zero byte: {}",
@@ -483,6 +420,11 @@ impl ExecArgs {
             timeout_ms: self.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             sysctl: self.sysctl.clone(),
             witness: self.witness.rules()?,
+            requires: self
+                .require
+                .iter()
+                .filter_map(|it| if let Requirement::Capability(capability) = it { Some(*capability) } else { None })
+                .collect(),
         })
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// What is wrong with a word.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct WrongWord(String);
+pub(in crate::cli) struct WrongWord(String);
 
 impl From<String> for WrongWord {
     fn from(why: String) -> Self {
@@ -14,7 +14,7 @@ impl From<String> for WrongWord {
     }
 }
 
-pub(super) fn name(text: &str) -> Result<String, WrongWord> {
+pub(in crate::cli) fn name(text: &str) -> Result<String, WrongWord> {
     let fits =
         !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned().into()) }

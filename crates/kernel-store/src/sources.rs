@@ -1,0 +1,265 @@
+//! The sources of a kernel as far as its selftests need them, in the cache.
+
+use super::{
+    apt::Apt,
+    cache::WritePurpose,
+    config::Kernel,
+    error::{KernelsError, Result},
+    lockfile::KernelsLock,
+    packages::ArchivePackage,
+    source::{LocalKernel, Locked, LockedPackage, Source},
+    store::KernelStore,
+};
+use lab_base::{file::touch, process};
+use lab_guard::private;
+use lab_protocol::KernelVersion;
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Directory of unpacked sources below the cache.
+pub const SOURCES: &str = "sources";
+/// What is kept: the selftests, and what `make headers` and their programs are built from.
+const KEPT: [&str; 13] = [
+    "Kbuild",
+    "Kconfig",
+    "Makefile",
+    "arch/x86",
+    "include",
+    "scripts",
+    "tools/arch",
+    "tools/build",
+    "tools/include",
+    "tools/lib",
+    "tools/scripts",
+    "tools/testing/selftests",
+    "usr",
+];
+/// Disk space for the package and what is kept of it, bytes: 6.12 needs 0.6 GiB.
+const SPACE: u64 = 1 << 30;
+
+/// The package with a kernel's sources.
+struct Wanted<'a> {
+    suite: &'a str,
+    package: String,
+    version: &'a str,
+    kernel: KernelVersion,
+    /// Its checksum, if the lock has it. That of another package's sources comes from the signed index.
+    sha256: Option<&'a str>,
+}
+
+impl KernelStore<'_> {
+    /// The tree with the selftests of a kernel, if it is on this host already.
+    ///
+    /// # Errors
+    /// The kernel is not locked, or it comes from nowhere that has packaged sources.
+    pub fn known_sources(&self, kernel: &Kernel, lock: &KernelsLock) -> Result<Option<PathBuf>> {
+        if let Source::Path(LocalKernel::Tree { tree }) = &kernel.source {
+            return Ok(Some(tree.clone()));
+        }
+        let wanted = wanted(kernel, lock).map_err(|error| error.of(&kernel.id))?;
+        let place = self.place_of_sources(&wanted);
+        if !place.is_dir() {
+            return Ok(None);
+        }
+        touch(&place);
+        Ok(Some(place))
+    }
+
+    /// The tree with the selftests of a kernel: of a built tree that tree itself, of a Debian package the sources that it was built
+    /// from, which are downloaded and unpacked the first time.
+    ///
+    /// # Errors
+    /// As [`Self::known_sources`], and if the archive no longer has the sources, or they can't be unpacked.
+    pub fn sources(&self, kernel: &Kernel, lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<PathBuf> {
+        if let Some(known) = self.known_sources(kernel, lock)? {
+            return Ok(known);
+        }
+        let fetch = || {
+            let wanted = wanted(kernel, lock)?;
+            let progress = |message: &str| progress(&format!("{}: {message}", kernel.id));
+            let writing = self.cache.write(WritePurpose::Fetch, &progress)?;
+            let place = self.place_of_sources(&wanted);
+            // Another run may have unpacked them while this one waited.
+            if place.is_dir() {
+                return Ok(place);
+            }
+            writing.reserve(SPACE)?;
+            let apt = Apt::new(writing.root(), &self.config.debian, wanted.suite)?;
+            let found = match find(&apt.kernels()?, &wanted) {
+                Ok(found) => found,
+                Err(_) => {
+                    apt.update(&progress)?;
+                    find(&apt.kernels()?, &wanted)?
+                }
+            };
+            let stage = writing.stage()?;
+            let locked = LockedPackage {
+                suite: wanted.suite,
+                pattern: &wanted.package,
+                package: &wanted.package,
+                version: &found.version,
+                sha256: wanted.sha256.unwrap_or(&found.sha256),
+                kernel: wanted.kernel,
+                whole: true,
+                parts: &[],
+            };
+            let deb = locked.get(&writing, &apt, (locked.package, locked.sha256), stage.path(), &progress)?;
+            progress(&format!("unpacking the selftests of {} {}", wanted.package, found.version));
+            let tree = unpack(&deb, stage.path(), &wanted.package)?;
+            let parent = self.cache.root().join(SOURCES);
+            private::keep(&parent)?;
+            fs::rename(&tree, &place).map_err(KernelsError::io(&place))?;
+            Ok(place)
+        };
+        fetch().map_err(|error: KernelsError| self.explain(error, kernel))
+    }
+
+    /// Builds programs of a collection of selftests, `net` for example, in the sources of a kernel. What is there already is not
+    /// built again. Gives those that can't be built, each with the compiler's reason.
+    ///
+    /// # Errors
+    /// The sources are not on this host, or another build can't be waited for.
+    pub fn build_selftests(
+        &self,
+        kernel: &Kernel,
+        lock: &KernelsLock,
+        (collection, programs): (&str, &[String]),
+        progress: &dyn Fn(&str),
+    ) -> Result<Vec<(String, String)>> {
+        let build = || {
+            // A tree of a person's is not written to.
+            let wanted = wanted(kernel, lock)?;
+            let tree = self.place_of_sources(&wanted);
+            let dir = tree.join("tools/testing/selftests").join(collection);
+            let progress = |message: &str| progress(&format!("{}: {message}", kernel.id));
+            let _writing = self.cache.write(WritePurpose::Build, &progress)?;
+            if !tree.join("usr/include/linux/version.h").is_file() {
+                progress("installing the headers of its sources (make headers)");
+                make(&tree, "make headers", &["headers".into()])?;
+            }
+            let missing: Vec<&String> = programs.iter().filter(|name| !dir.join(name).is_file()).collect();
+            if !missing.is_empty() {
+                let names: Vec<&str> = missing.iter().map(|name| &***name).collect();
+                progress(&format!("building {} of {collection}", names.join(", ")));
+            }
+            let mut failed = Vec::new();
+            for name in missing {
+                // lib.mk makes programs by the path of its output, which is the directory itself.
+                match make(&dir, "make", &[dir.join(name).into()]) {
+                    Ok(()) => {}
+                    Err(error @ (KernelsError::MissingProgram { .. } | KernelsError::Interrupted { .. })) => {
+                        return Err(error);
+                    }
+                    Err(error) => failed.push((name.clone(), error.to_string())),
+                }
+            }
+            Ok(failed)
+        };
+        build().map_err(|error: KernelsError| self.explain(error, kernel))
+    }
+
+    fn place_of_sources(&self, wanted: &Wanted<'_>) -> PathBuf {
+        self.cache.root().join(SOURCES).join(format!("{}-{}", wanted.package, wanted.version))
+    }
+}
+
+/// The package that has the sources of a locked one: Debian builds both from one source package, with one version.
+fn wanted<'a>(kernel: &Kernel, lock: &'a KernelsLock) -> Result<Wanted<'a>> {
+    let none = || KernelsError::NoSelftests { origin: kernel.source.to_string() };
+    if !kernel.source.get().is_locked() {
+        return Err(none());
+    }
+    match lock.entry(kernel)? {
+        Locked::Deb(deb) => Ok(Wanted {
+            suite: &deb.suite,
+            package: format!("linux-source-{}.{}", deb.kernel.major, deb.kernel.minor),
+            version: &deb.version,
+            kernel: deb.kernel,
+            sha256: None,
+        }),
+        Locked::LinuxSource(locked) => Ok(Wanted {
+            suite: &locked.suite,
+            package: locked.package.clone(),
+            version: &locked.version,
+            kernel: locked.kernel,
+            sha256: Some(&locked.sha256),
+        }),
+        _ => Err(none()),
+    }
+}
+
+/// Runs make in a directory of the sources.
+fn make(dir: &Path, what: &str, targets: &[OsString]) -> Result<()> {
+    let args = [OsString::from("-s")].into_iter().chain(targets.iter().cloned());
+    process::capture(what, "make", process::command("make", args).dir(dir))?;
+    Ok(())
+}
+
+/// The version of the archive, or what it has instead.
+fn find(packages: &[ArchivePackage], wanted: &Wanted<'_>) -> Result<ArchivePackage> {
+    let exact = packages.iter().find(|it| it.name == wanted.package && it.version == wanted.version);
+    exact.cloned().ok_or_else(|| {
+        let versions: Vec<&str> =
+            packages.iter().filter(|it| it.name == wanted.package).map(|it| &*it.version).collect();
+        let others = packages.iter().map(|it| &*it.name).filter(|name| name.starts_with("linux-source-"));
+        let mut others: Vec<&str> = others.collect();
+        others.dedup();
+        let available = match (&versions[..], &others[..]) {
+            ([], []) => "no sources of kernels".to_owned(),
+            ([], names) => names.join(", "),
+            (versions, _) => versions.join(", "),
+        };
+        KernelsError::NoSources {
+            package: wanted.package.clone(),
+            version: wanted.version.to_owned(),
+            suite: wanted.suite.to_owned(),
+            available,
+        }
+    })
+}
+
+/// Unpacks what is kept, into a directory of the stage.
+fn unpack(deb: &Path, stage: &Path, package: &str) -> Result<PathBuf> {
+    let (files, tree) = (stage.join("package"), stage.join("tree"));
+    fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
+    let args = ["-x".as_ref(), deb.as_os_str(), files.as_os_str()];
+    process::capture("dpkg-deb -x", "dpkg", process::command("dpkg-deb", args))?;
+    fs::remove_file(deb).map_err(KernelsError::io(deb))?;
+    let archive = files.join("usr/src").join(format!("{package}.tar.xz"));
+    let mut args: Vec<OsString> = vec!["-xf".into(), archive.into(), "--strip-components=1".into(), "-C".into()];
+    args.push(tree.clone().into());
+    args.extend(KEPT.iter().map(|part| format!("{package}/{part}").into()));
+    process::capture("tar", "tar", process::command("tar", &args))?;
+    fs::remove_dir_all(&files).map_err(KernelsError::io(&files))?;
+    Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_another_version_are_no_sources_of_the_kernel() {
+        let package = |name: &str, version: &str| ArchivePackage {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            ..ArchivePackage::default()
+        };
+        let all = [package("linux-source-6.12", "6.12.113-1"), package("linux-source-6.12", "6.12.117-1")];
+        let wanted = |name: &str, version: &'static str| Wanted {
+            suite: "bookworm-security",
+            package: name.to_owned(),
+            version,
+            kernel: KernelVersion::new(6, 12, 117),
+            sha256: None,
+        };
+        assert_eq!(find(&all, &wanted("linux-source-6.12", "6.12.117-1")).unwrap().version, "6.12.117-1");
+        let error = find(&all, &wanted("linux-source-6.12", "6.12.115-1")).unwrap_err().to_string();
+        assert!(error.contains("6.12.113-1, 6.12.117-1"), "{error}");
+        let error = find(&all, &wanted("linux-source-6.17", "6.17.13-1")).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"");
+    }
+}

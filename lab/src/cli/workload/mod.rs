@@ -1,0 +1,121 @@
+//! Workloads: the command lines of `lab exec` that a project keeps in `workloads.toml`, under names.
+
+mod file;
+mod keys;
+
+use file::{Workload, Workloads};
+
+use super::{
+    args::OutputArgs,
+    exec::{self, Ahead, ExecArgs, ExecPlan, Go, Told},
+    run::RunArgs,
+};
+use crate::{
+    error::Error,
+    project::{
+        Project,
+        filter::{CellFilter, KernelFilter},
+        select::select_cells,
+    },
+};
+use lab_base::say::say;
+use lab_kernel_store::Kernel;
+use lab_record::{exit::Exit, plan::Plan};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// A workload in a list.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    about: Option<&'a str>,
+    kernels: &'a [String],
+    /// What it is, as `lab exec` has it.
+    words: Vec<String>,
+}
+
+impl<'a> Row<'a> {
+    fn of(Workload { name, about, kernels, words }: &'a Workload) -> Self {
+        let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        Self { name, about: about.as_deref(), kernels, words }
+    }
+}
+
+/// Prints the workloads of a project.
+pub(super) fn show(project: &Project, output: &OutputArgs) -> Result<Exit, Error> {
+    let Workloads(all) = Workloads::load(&project.root)?;
+    let rows: Vec<Row<'_>> = all.iter().map(Row::of).collect();
+    output.show("workloads", &rows, || {
+        let mut text = String::new();
+        for Row { name, about, words, .. } in &rows {
+            let _ = writeln!(text, "{name}{}", about.map_or_else(String::new, |about| format!("  {about}")));
+            let words: Vec<String> = words.iter().map(|word| lab_base::text::shell_quote(word)).collect();
+            let _ = writeln!(text, "    lab exec {}", words.join(" "));
+        }
+        text
+    })?;
+    Ok(if rows.is_empty() { Exit::Nothing } else { Exit::Passed })
+}
+
+/// The workload with this name, as arguments of `lab exec`.
+fn named(project: &Project, name: &str) -> Result<(Workload, ExecArgs), Error> {
+    let workload = Workloads::load(&project.root)?.named(name)?;
+    let args = ExecArgs::parsed(&workload.words).map_err(|error| Error::Usage(format!("workload {name}: {error}")))?;
+    Ok((workload, args))
+}
+
+/// The kernels that the command line names, or else the workload, or else the default ones.
+fn kernels_of(workload: &Workload, asked: KernelFilter) -> KernelFilter {
+    let names_none = asked.kernel.is_empty() && asked.class.is_empty() && !asked.all;
+    if names_none { KernelFilter { kernel: workload.kernels.clone(), ..asked } } else { asked }
+}
+
+/// Runs a workload.
+pub(super) fn run(project: &Project, name: &str, run: &RunArgs) -> Result<Exit, Error> {
+    let (workload, mut args) = named(project, name)?;
+    let kernels = kernels_of(&workload, run.select.kernels.filter());
+    let cells = run.select.filter();
+    args.no_build |= run.select.no_build;
+    args.follow(&run.how);
+    if run.dry_run {
+        let kernels = project.kernels(&kernels)?;
+        return super::run::show_dry(project, &plan(project, &kernels, &args, &cells)?);
+    }
+    let told = Told { talk: run.how.talk(), format: Some(&run.how.format), fail_fast: run.how.fail_fast };
+    let order = Go { args: &args, words: workload.words, kernels, cells, suite: Some(told) };
+    exec::go(project, order, |plan| plan)
+}
+
+/// The plan of a workload as far as it is known without a download.
+pub(super) fn listed(
+    project: &Project,
+    name: &str,
+    asked: KernelFilter,
+    cells: &CellFilter,
+) -> Result<Plan, Error> {
+    let (workload, mut args) = named(project, name)?;
+    args.no_build |= cells.no_build;
+    let kernels = project.kernels(&kernels_of(&workload, asked))?;
+    plan(project, &kernels, &args, cells)
+}
+
+/// The same of arguments of `lab exec`.
+pub(super) fn plan(
+    project: &Project,
+    kernels: &[&Kernel],
+    args: &ExecArgs,
+    filter: &CellFilter,
+) -> Result<Plan, Error> {
+    let mut facts = Vec::new();
+    for kernel in kernels {
+        match project.facts(kernel) {
+            Ok(known) => facts.push(known),
+            Err(error) => say(&format!("left out: {error}")),
+        }
+    }
+    let selected = exec::built(project, args.no_build)?;
+    let planned = ExecPlan::new(project, kernels, args, &selected, Ahead::Look)?;
+    let cells = select_cells(&planned.cells(false, None), filter)?;
+    Ok(planned.skips.apply(Plan::new(facts, cells, false)))
+}
+

@@ -5,6 +5,7 @@
 
 mod cell;
 mod effects;
+mod live;
 mod marks;
 mod state;
 
@@ -17,6 +18,7 @@ use lab_protocol::witness::Account;
 use lab_topology::{Netns, unpoisoned};
 use lab_witness::{AttachEvent, Book, EndedProgram};
 pub use lab_witness::{ListedAttachment, WitnessFault};
+pub use live::LiveWitness;
 use marks::{Marks, State};
 use nix::time::{ClockId, clock_gettime};
 use std::{
@@ -32,7 +34,7 @@ use std::{
 };
 
 /// Path of the object in a guest.
-const OBJECT: &str = "/lib/bpf/witness.o";
+pub const OBJECT: &str = "/lib/bpf/witness.o";
 /// Longest time between two looks at the events, milliseconds.
 const LOOK: u16 = 10;
 /// Time within which the kernel frees nearly every program whose last user has gone.
@@ -70,7 +72,15 @@ impl Witness {
     /// # Errors
     /// Why this kernel's functions can't be watched.
     pub fn load(whom: Whom) -> Result<Self, WatchError> {
-        let object = WatchObject::open(Path::new(OBJECT))?;
+        Self::load_from(Path::new(OBJECT), whom)
+    }
+
+    /// As [`Self::load`], with the object at a path.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn load_from(object: &Path, whom: Whom) -> Result<Self, WatchError> {
+        let object = WatchObject::open(object)?;
         let watch = Watch::start(&object, if whom == Whom::Others { std::process::id() } else { NO_PROCESS })?;
         let sources = sources(&watch);
         Ok(Self { watch: Arc::new(Mutex::new(watch)), sources })
@@ -83,7 +93,6 @@ impl Witness {
         if let Err(error) = &counting {
             sources.push(format!("no program's runs are known: {error}"));
         }
-        let before = state::read(nodes, unpoisoned(self.watch.lock()).programs());
         let names: HashMap<u32, String> =
             nodes.iter().map(|ns| (ns.inode() as u32, ns.name().to_owned())).chain(state::own()).collect();
         let mut locked = unpoisoned(self.watch.lock());
@@ -92,6 +101,8 @@ impl Witness {
         let lost = locked.lost().unwrap_or_default();
         let bell = locked.bell();
         drop(locked);
+        let before = state::read(nodes, unpoisoned(self.watch.lock()).programs());
+        let listed_ns = now_ns();
         let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
         let maps: BTreeSet<u32> = lab_bpf::map_ids().unwrap_or_default().into_iter().collect();
         let own = unpoisoned(self.watch.lock()).programs().to_vec();
@@ -100,7 +111,8 @@ impl Witness {
         let marker =
             Marker { own, maps, names: names.clone(), begun_ns, marks: Arc::new(Mutex::new(Marks::new(begin))) };
         let machine = Arc::new(Mutex::new(EffectsBegin::now()));
-        let book = Book::new(names, begun_ns);
+        let mut book = Book::new(names, begun_ns);
+        book.knows(&before, listed_ns);
         let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
         let stop = Arc::new(AtomicBool::new(false));
         let reader = {

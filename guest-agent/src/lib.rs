@@ -21,10 +21,11 @@ mod program;
 mod sender;
 mod session;
 mod shell;
+mod watcher;
 mod world;
 
 use lab_harness::{Suite, holder, listing, stranger, topologies};
-use lab_protocol::PROTOCOL_VERSION;
+use lab_protocol::{PROTOCOL_VERSION, witness::WATCH};
 use serde::Serialize;
 use std::{fmt, process::ExitCode};
 
@@ -47,6 +48,7 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
     match arguments.next() {
         Some(name) if world::modprobe::is_meant(&name) => return world::modprobe::main(arguments),
         Some(name) if program::mark::is_meant(&name) => return program::mark::main(arguments),
+        Some(name) if watcher::is_meant(&name) => return watcher::main(arguments),
         _ => {}
     }
     match std::env::args().nth(1).as_deref() {
@@ -56,12 +58,15 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
             std::thread::park();
         },
         Some(stranger::STRANGER) => stranger::act(),
+        Some(WATCH) => watcher::main(arguments.skip(1)),
         Some("--version") => {
             println!("guest-agent {}, protocol {PROTOCOL_VERSION}", version());
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("guest-agent runs as PID 1 of a lab guest; elsewhere give it --list, --topologies or --version");
+            eprintln!(
+                "guest-agent runs as PID 1 of a lab guest; elsewhere give it --list, --topologies, --watch-attach or --version"
+            );
             ExitCode::from(2)
         }
     }

@@ -11,6 +11,14 @@ use std::{
 /// Maximum time until the port appears after its driver was loaded.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The ports in sysfs.
+const PORTS: &str = "/sys/class/virtio-ports";
+
+/// Whether the machine has a port of this name: it is a guest of the lab.
+pub fn is_there(name: &str) -> bool {
+    find(Path::new(PORTS), name).is_some()
+}
+
 /// Opens the port of this name for reading and writing.
 ///
 /// # Errors
@@ -18,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn open(name: &str) -> io::Result<File> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(device) = find(Path::new("/sys/class/virtio-ports"), name) {
+        if let Some(device) = find(Path::new(PORTS), name) {
             return OpenOptions::new().read(true).write(true).open(Path::new("/dev").join(device));
         }
         if Instant::now() > deadline {

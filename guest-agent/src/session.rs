@@ -124,7 +124,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                     return Err(AgentError::OutOfTurn { message: "Shell", when: "before Hello" });
                 };
                 set_clock(request.now_unix_ns);
-                shell = Some(Shell::start(Arc::clone(runner), *request, sender.clone()));
+                shell = Some(Shell::start(Arc::clone(runner), *request, programs.witness(), sender.clone()));
             }
             HostMessage::Measure(request) => {
                 let Some(runner) = &runner else {

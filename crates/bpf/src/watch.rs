@@ -9,14 +9,16 @@ use crate::{
     raw::Function,
     sys::{self, Command},
 };
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use lab_abi::witness::{self, THIS_CPU_OFF, WitnessConfig, entered, kind};
+use aya::maps::{HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf};
+use lab_abi::witness::{self, THIS_CPU_OFF, WitnessConfig, WitnessEvent, entered, kind};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     collections::HashMap,
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
@@ -27,6 +29,8 @@ const TRACING: u32 = 26;
 /// `BPF_TRACE_FENTRY` and `BPF_TRACE_FEXIT` of `enum bpf_attach_type`.
 const FENTRY: u32 = 24;
 const FEXIT: u32 = 25;
+/// Time between two looks at whether events were written.
+const STEP: Duration = Duration::from_micros(200);
 
 /// One program on one function.
 struct Hook {
@@ -152,7 +156,10 @@ pub struct Watch {
     programs: Vec<u32>,
     unwatched: Vec<(&'static str, String)>,
     events: RingBuf<MapData>,
+    drained: u64,
     lost: PerCpuArray<MapData, u64>,
+    written: PerCpuArray<MapData, u64>,
+    under_way: BpfHashMap<MapData, u64, WitnessEvent>,
     _maps: Vec<MapData>,
 }
 
@@ -191,13 +198,67 @@ impl Watch {
         let wrong = |map| move |error| BpfError::Map { map, error };
         let events = RingBuf::try_from(take("EVENTS")?).map_err(wrong("EVENTS"))?;
         let lost = PerCpuArray::try_from(take("LOST")?).map_err(wrong("LOST"))?;
-        Ok(Self { links, programs, unwatched, events, lost, _maps: maps.into_values().collect() })
+        let written = PerCpuArray::try_from(take("WRITTEN")?).map_err(wrong("WRITTEN"))?;
+        let under_way = BpfHashMap::try_from(take("WAITING")?).map_err(wrong("WAITING"))?;
+        Ok(Self {
+            links,
+            programs,
+            unwatched,
+            events,
+            drained: 0,
+            lost,
+            written,
+            under_way,
+            _maps: maps.into_values().collect(),
+        })
     }
 
     /// Hands every event that is there to `take`.
     pub fn drain(&mut self, mut take: impl FnMut(&[u8])) {
         while let Some(event) = self.events.next() {
+            self.drained += 1;
             take(&event);
+        }
+    }
+
+    /// Hands over every event of what had begun when it is called, and gives whether that was all within this time: the kernel
+    /// changes its lists before the event about it is written.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn settle(&mut self, within: Duration, mut take: impl FnMut(&[u8])) -> Result<bool, BpfError> {
+        let end = Instant::now() + within;
+        let wrong = |map| move |error| BpfError::Map { map, error };
+        // First what is under way must write its event. A thread that is at something else by now has.
+        let mut waiting = Vec::new();
+        for entry in self.under_way.iter() {
+            let (thread, event) = entry.map_err(wrong("WAITING"))?;
+            waiting.push((thread, event.time_ns));
+        }
+        while !waiting.is_empty() {
+            waiting.retain(|(thread, begun)| self.under_way.get(thread, 0).is_ok_and(|event| event.time_ns == *begun));
+            self.drain(&mut take);
+            if !waiting.is_empty() {
+                if Instant::now() > end {
+                    return Ok(false);
+                }
+                thread::sleep(STEP);
+            }
+        }
+        // Then as many must have come out of the ring as were written by now: a ring is read in order, and counted before it is
+        // written, so that later ones can't stand for these.
+        let sum = |counts: aya::maps::PerCpuValues<u64>| counts.iter().sum::<u64>();
+        let written = sum(self.written.get(&0, 0).map_err(wrong("WRITTEN"))?);
+        loop {
+            self.drain(&mut take);
+            let refused = sum(self.lost.get(&0, 0).map_err(wrong("LOST"))?);
+            if self.drained.saturating_add(refused) >= written {
+                return Ok(true);
+            }
+            if Instant::now() > end {
+                return Ok(false);
+            }
+            thread::sleep(STEP);
         }
     }
 

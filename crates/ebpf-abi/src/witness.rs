@@ -201,6 +201,8 @@ pub struct WitnessEvent {
 mod pod {
     // SAFETY: `repr(C)`, `Copy`, integers only, no implicit padding (the tests below add the sizes up).
     unsafe impl aya::Pod for super::WitnessConfig {}
+    // SAFETY: likewise.
+    unsafe impl aya::Pod for super::WitnessEvent {}
 }
 
 /// The commands of bpf(2) that are watched (`enum bpf_cmd`, include/uapi/linux/bpf.h).

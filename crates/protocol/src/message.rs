@@ -8,7 +8,7 @@
 //! `CellFinished`. Both directions have a window: what is sent is acknowledged by `InputTaken` and `OutputTaken`.
 //!
 //! In place of `Run` a guest may be asked for a `Shell`: `ShellReady` or `Refused`, then `Input` and `Output` as they come,
-//! then the staged cell's `CellFinished` where there is one, then `ShellExited`. Or for a `Measure`.
+//! then `ShellAccount` where the witness watched, the staged cell's `CellFinished` where there is one, then `ShellExited`. Or for a `Measure`.
 
 use crate::{
     capability::CapabilityReport,
@@ -18,12 +18,13 @@ use crate::{
     outcome::CellReport,
     shell::{ShellRequest, Size, Stream},
     version::KernelVersion,
+    witness::Account,
     work::CellJob,
 };
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// Name of the virtio-serial port, in `/sys/class/virtio-ports/*/name` of the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -97,6 +98,11 @@ pub enum AgentMessage {
     InputTaken {
         /// Bytes since the last such message.
         bytes: u32,
+    },
+    /// What the program of a `Shell` attached.
+    ShellAccount {
+        /// The witness's account.
+        account: Box<Account>,
     },
     /// The program has ended, and its topology was deleted.
     ShellExited {

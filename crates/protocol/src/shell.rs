@@ -14,6 +14,8 @@ pub struct ShellRequest {
     pub command: Vec<String>,
     /// A terminal for the program. Without it, standard output and standard error are separate.
     pub terminal: Option<Terminal>,
+    /// Whether the witness watches what the program attaches.
+    pub is_watched: bool,
     /// Factor on every deadline of a case.
     pub time_scale: f32,
     /// Wall clock for the guest, nanoseconds since the epoch.

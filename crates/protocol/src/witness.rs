@@ -2,6 +2,11 @@
 //!
 //! The account is the guest's, read from the kernel and not from the program. The demands are judged by the host.
 
+mod lines;
+mod live;
+
+pub use live::{LIVE_VERSION, LiveLine, LiveStep, LiveVerb};
+
 use crate::attach::AttachType;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -20,6 +25,12 @@ pub const CHANGES: usize = 64;
 pub const NAMES: usize = 64;
 /// The program in a command's root that makes marks.
 pub const MARKER: &str = "/run/lab/mark";
+/// The program in a guest that watches what is attached, live.
+pub const WATCHER: &str = "/run/lab/watch-attach";
+/// The argument by which the agent watches what is attached, live, on any machine.
+pub const WATCH: &str = "--watch-attach";
+/// The eBPF object of [`WATCHER`].
+pub const WATCHER_OBJECT: &str = "/run/lab/witness.o";
 /// The socket of [`MARKER`].
 pub const MARK_SOCKET: &str = "/run/lab/mark.socket";
 /// The word on a guest's kernel command line by which the agent loads the witness before the snapshot is taken.

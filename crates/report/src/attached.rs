@@ -3,7 +3,7 @@
 use lab_base::text;
 use lab_protocol::{
     AttachRequest, DeviceKind,
-    witness::{Account, AttachRow, DeviceRow, Effects, StateMark},
+    witness::{Account, AttachRow},
 };
 use lab_record::{
     plan::{KernelFacts, required_attach},
@@ -18,98 +18,7 @@ const LINES: usize = 100;
 
 /// The account of one cell, one line each: its rows, what is left, its gaps, and from what it was read.
 pub fn lines(account: &Account) -> Vec<String> {
-    let mut out: Vec<String> = account.rows.iter().map(row).collect();
-    out.extend(account.left.iter().map(|left| format!("left attached: {left}")));
-    out.extend(account.devices.iter().map(device_row));
-    out.extend(account.marks.iter().flat_map(mark));
-    out.extend(account.effects.iter().flat_map(effects));
-    out.extend(gaps(account));
-    out.extend(account.readings.iter().map(|readings| {
-        let unclear = match readings.unclear {
-            0 => String::new(),
-            count => format!(", {count} can't be: something changed meanwhile"),
-        };
-        format!("held against what the case read: {} readings are compared{unclear}", readings.compared)
-    }));
-    out.extend(account.sources.iter().map(|source| format!("source: {source}")));
-    out.into_iter().map(|line| text::line(&line, WIDTH)).collect()
-}
-
-/// A netkit device that was made or changed.
-fn device_row(row: &DeviceRow) -> String {
-    let what = if row.is_new { "made" } else { "changed" };
-    let settings = if row.settings.is_empty() { "without settings" } else { &*row.settings };
-    let times = if row.count == 1 { String::new() } else { format!(", {} ×", row.count) };
-    let end = row.refused.as_ref().map_or_else(|| what.to_owned(), |errno| format!("not {what}, {errno}"));
-    format!(
-        "netkit device {} in {} {end}: {settings}, by {} ({}){times}",
-        row.name, row.namespace, row.process, row.pid
-    )
-}
-
-/// A mark: what changed since the one before.
-fn mark(mark: &StateMark) -> Vec<String> {
-    let head = format!("mark {} (+{} ms)", mark.name, mark.at_ms);
-    if mark.changes.is_empty() {
-        return vec![format!("{head}: nothing changed")];
-    }
-    let more = (mark.omitted > 0).then(|| format!("{head}: and {} more changes", mark.omitted));
-    mark.changes.iter().map(|change| format!("{head}: {change}")).chain(more).collect()
-}
-
-/// Bits of taint by their letters (Documentation/admin-guide/tainted-kernels.rst).
-const TAINT: &[u8] = b"PFSRMBUDAWCIOELKXTNJ";
-
-/// What the program did to its machine.
-fn effects(effects: &Effects) -> Vec<String> {
-    let mut out = vec![format!(
-        "used {:.2} s of processor time and at most {} MiB of memory, the kernel's for it included",
-        effects.cpu_ms as f64 / 1000.0,
-        effects.memory_kib.div_ceil(1024)
-    )];
-    if !effects.modules.is_empty() {
-        out.push(format!("modules were loaded: {}", effects.modules.join(", ")));
-    }
-    if effects.taint != 0 {
-        let letter = |bit: &usize| TAINT.get(*bit).map_or('?', |letter| char::from(*letter));
-        let letters: String = (0..64).filter(|bit| effects.taint >> bit & 1 == 1).map(|bit| letter(&bit)).collect();
-        out.push(format!("the kernel became tainted: {letters}"));
-    }
-    if effects.oom_kills > 0 {
-        out.push(format!("the kernel killed {} processes for want of memory", effects.oom_kills));
-    }
-    out
-}
-
-/// What the account does not know.
-fn gaps(account: &Account) -> Vec<String> {
-    let counted = [
-        (account.lost, "events were lost"),
-        (account.omitted, "rows and leftovers are left out"),
-        (account.unexplained, "attachments ended, or began, and no event says so"),
-    ];
-    let counted = counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("gap: {count} {what}"));
-    let absent = account.absent.iter().map(|reason| format!("no events: {reason}"));
-    absent.chain(counted).collect()
-}
-
-fn row(row: &AttachRow) -> String {
-    let mut line = format!("{} by {}: {}", row.place, row.way.word(), row.subject());
-    let detail = if row.detail.is_empty() { String::new() } else { format!(", {}", row.detail) };
-    let counts = [(row.attached, "attached"), (row.detached, "detached"), (row.replaced, "replaced")];
-    let counts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} {count} ×")).collect();
-    line += &format!("{detail}, {}", counts.join(", "));
-    if !row.refused.is_empty() {
-        line += &format!("{}refused {}", if counts.is_empty() { "" } else { ", " }, row.refusals());
-    }
-    match row.runs {
-        _ if row.attached == 0 => {}
-        Some(0) => line += ", never ran",
-        Some(runs) => line += &format!(", ran {runs} ×"),
-        None => line += ", runs unknown",
-    }
-    line
+    account.lines().into_iter().map(|line| text::line(&line, WIDTH)).collect()
 }
 
 /// What a program is on a kernel.
@@ -138,7 +47,9 @@ pub fn across(record: &RunRecord) -> Vec<String> {
         if !kernels.contains(&id) {
             kernels.push(id);
         }
-        for row in account.rows.iter().filter(|row| row.place.attach.is_some()) {
+        // One that was only detached was there before.
+        let tried = |row: &&AttachRow| row.attached > 0 || !row.refused.is_empty();
+        for row in account.rows.iter().filter(|row| row.place.attach.is_some()).filter(tried) {
             let subject = Subject {
                 cell: cell.id.to_string(),
                 program: row.program.clone(),
@@ -152,7 +63,7 @@ pub fn across(record: &RunRecord) -> Vec<String> {
             }
         }
         others.extend(account.left.iter().map(|left| format!("{id}: left attached: {left}")));
-        others.extend(gaps(account).into_iter().map(|gap| format!("{id}: {gap}")));
+        others.extend(account.gaps().into_iter().map(|gap| format!("{id}: {gap}")));
     }
     let (mut differing, mut same) = (Vec::new(), Vec::new());
     for (subject, on) in &seen {

@@ -16,10 +16,14 @@ impl Book {
         sources: Vec<String>,
         lost: u64,
     ) -> Account {
-        let is_new = |standing: &&ListedAttachment| !before.iter().any(|old| is_same(old, standing));
+        let is_new = |standing: &ListedAttachment| !before.iter().any(|old| is_same(old, standing));
         let mut left = Vec::new();
-        for standing in after.iter().filter(is_new) {
+        for standing in after {
+            // What is listed has not ended, whether it is new or not.
             let maker = self.maker(standing);
+            if !is_new(standing) {
+                continue;
+            }
             let pin = standing.link.and_then(|link| self.pins.get(&link).cloned());
             // Its maker's words for the place, which name what a link's own list does not.
             let (hook, target) = match &maker {
@@ -45,7 +49,7 @@ impl Book {
             .map(|alive| alive.row)
             .collect();
         self.unexplained += unseen.len() as u64;
-        unseen.into_iter().for_each(|row| self.ended(row, false));
+        unseen.into_iter().for_each(|row| self.count_end(row, false));
         let omitted = left.len().saturating_sub(LEFT) as u64;
         left.sort_by(|a, b| (&a.place, a.prog_id, a.link_id).cmp(&(&b.place, b.prog_id, b.link_id)));
         left.truncate(LEFT);

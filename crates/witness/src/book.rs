@@ -3,18 +3,19 @@
 use crate::{
     decode::{AttachEvent, SeenDevice, SeenProgram, What},
     fault::WitnessFault,
+    live::{Doer, Steps},
     names::Hooked,
     netkit,
     request::FilterRequest,
 };
 use lab_protocol::{
     AttachType,
-    witness::{AttachPlace, AttachRow, AttachWay, DeviceRow, ROWS, errno_name},
+    witness::{AttachPlace, AttachRow, AttachWay, DeviceRow, LiveVerb, ROWS, errno_name},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Attachments that are followed at the same time, at most; those beyond are counted in their rows, and their ends are not.
-const ALIVE: usize = 1 << 16;
+pub(crate) const ALIVE: usize = 1 << 16;
 /// Programs whose runs are followed at the same time, at most.
 const PROGRAMS: usize = 1 << 16;
 /// Ids of programs in a row.
@@ -56,6 +57,8 @@ pub(crate) struct Alive {
     /// A filter's parent and priority.
     pub filter: Option<(u32, u32)>,
     pub by: String,
+    /// It was attached before the book began.
+    pub is_old: bool,
 }
 
 /// The account as far as it is written.
@@ -71,13 +74,13 @@ pub struct Book {
     pub(crate) idle: HashMap<u32, Alive>,
     pub(crate) links_on: HashMap<DeviceKey, HashSet<u32>>,
     /// The device that has left its network namespace.
-    moving: Option<DeviceKey>,
+    pub(crate) moving: Option<DeviceKey>,
     pub(crate) others: HashMap<DeviceKey, Vec<Alive>>,
-    alive: usize,
+    pub(crate) alive: usize,
     /// The rows of each program that is loaded, and how often it ran before.
     programs: HashMap<u32, Vec<usize>>,
     pub(crate) pins: HashMap<u32, String>,
-    begin_ns: Option<u64>,
+    pub(crate) begin_ns: Option<u64>,
     pub(crate) events: u64,
     pub(crate) omitted: u64,
     pub(crate) unexplained: u64,
@@ -85,6 +88,12 @@ pub struct Book {
     fault: Option<WitnessFault>,
     /// The kernel does not count how often programs run.
     is_uncounted: bool,
+    /// Whose event is entered.
+    pub(crate) doer: Doer,
+    /// The steps of the events, where somebody follows them.
+    pub(crate) steps: Option<Steps>,
+    /// When the list of what was there was complete: what began before may be in it.
+    pub(crate) listed_ns: u64,
 }
 
 /// Network namespace and index of a device.
@@ -134,9 +143,11 @@ impl Book {
 
     fn enter(&mut self, event: AttachEvent) {
         let refused = event.refused;
+        self.doer = Doer::of(&event);
         match event.what.clone() {
             What::ProgAttach { hook, instead } => {
                 let row = self.row(&event, hook.clone(), AttachWay::Program, String::new());
+                self.attached(&event, &hook, AttachWay::Program, (None, instead), "");
                 if self.count(row, refused) {
                     if let Some(old) = instead {
                         self.end_program(&event.target, &hook.name, old, true);
@@ -147,11 +158,13 @@ impl Book {
             What::ProgDetach { hook } if refused.is_none() => {
                 self.end_program(&event.target, &hook.name, event.program.id, false);
             }
+            What::ProgDetach { hook } => self.step(LiveVerb::Detach, &event, &hook, None),
             What::LinkAttach { hook, link } => {
                 let row = self.row(&event, hook.clone(), AttachWay::Link, String::new());
+                self.attached(&event, &hook, AttachWay::Link, (Some(link).filter(|id| *id != 0), None), "");
                 if self.count(row, refused) && link != 0 && self.has_room() {
-                    // One of that id whose end was not seen.
-                    if self.end_link(link, false) {
+                    // One of that id whose end was not seen, or that was listed already.
+                    if !self.forget_listed_link(&event, link) && self.end_link(link, false) {
                         self.unexplained += 1;
                     }
                     self.alive += 1;
@@ -160,6 +173,8 @@ impl Book {
                 }
             }
             What::LinkUpdate { link } if refused.is_none() => self.update(&event, link),
+            What::LinkUpdate { link } => self.step_of_link(LiveVerb::Update, &event, link),
+            What::LinkDetach { link } if refused.is_some() => self.step_of_link(LiveVerb::Detach, &event, link),
             What::LinkDetach { link } | What::LinkGone { link } if refused.is_none() => {
                 let is_freed = matches!(event.what, What::LinkGone { .. });
                 self.end_link(link, !is_freed);
@@ -170,6 +185,7 @@ impl Book {
             }
             What::FilterNew { request, instead } => self.filter(&event, &request, instead),
             What::FilterDel { request, gone } if refused.is_none() => self.unfilter(&event.target, &request, gone),
+            What::FilterDel { request, .. } => self.step(LiveVerb::Detach, &event, &filter_hook(&request), None),
             What::QdiscDel { request } if refused.is_none() => {
                 self.end_where(&event.target, |alive| alive.filter.is_some_and(|(parent, _)| request.takes(parent)));
             }
@@ -186,8 +202,11 @@ impl Book {
                 }
             }
             What::Netkit { request } => {
-                let namespace = self.namespace(event.target.netns);
-                if !netkit::enter(&mut self.devices, &event, &request, namespace) {
+                let row = netkit::row(&event, &request, self.namespace(event.target.netns));
+                if let Some(steps) = &mut self.steps {
+                    steps.device(row.clone());
+                }
+                if !netkit::enter(&mut self.devices, row) {
                     self.omitted += 1;
                 }
             }
@@ -206,11 +225,13 @@ impl Book {
                     return;
                 }
                 let row = self.row(&event, hook.clone(), AttachWay::Netlink, String::new());
+                self.attached(&event, &hook, AttachWay::Netlink, (None, None), "");
                 if self.count(row, refused) {
                     self.live(&event, hook, None, row);
                 }
             }
             What::Pin { link: Some(link), path } if refused.is_none() && self.pins.len() < ALIVE => {
+                self.pinned(&event, link, &path);
                 self.pins.insert(link, path);
             }
             What::Unloaded { runs } => self.ran(EndedProgram { id: event.program.id, runs: Some(runs) }),
@@ -229,11 +250,12 @@ impl Book {
 
     fn update(&mut self, event: &AttachEvent, link: u32) {
         let Some(before) = self.links.get(&link).cloned() else {
-            self.unexplained += 1;
+            self.unexplained += u64::from(!self.is_early(event.time_ns));
             return;
         };
         // The request names the link only: the place is where the link was made.
         let event = AttachEvent { target: before.target.clone(), ..event.clone() };
+        self.updated(&event, &before, link);
         let row = self.row(&event, before.hook.clone(), AttachWay::Link, "update".to_owned());
         self.count(row, None);
         if let Some(row) = before.row {
@@ -243,8 +265,9 @@ impl Book {
     }
 
     fn filter(&mut self, event: &AttachEvent, request: &FilterRequest, instead: Option<u32>) {
-        let hook = Hooked { attach: Some(AttachType::Tc), name: request.hook() };
+        let hook = filter_hook(request);
         let detail = if request.is_direct { "direct-action" } else { "" };
+        self.attached(event, &hook, AttachWay::Filter, (None, instead), detail);
         let row = self.row(event, hook.clone(), AttachWay::Filter, detail.to_owned());
         if self.count(row, event.refused) {
             if let Some(old) = instead {
@@ -285,6 +308,7 @@ impl Book {
 
     fn live(&mut self, event: &AttachEvent, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) {
         if self.has_room() {
+            self.forget_listed(event, &hook);
             self.alive += 1;
             self.others.entry(device_key(&event.target)).or_default().push(alive(event, hook, filter, row));
         }
@@ -306,9 +330,9 @@ impl Book {
         match ended {
             Some(ended) => {
                 self.alive -= 1;
-                self.ended(ended.row, is_replaced);
+                self.ended(&ended, None, is_replaced);
             }
-            None => self.unexplained += 1,
+            None => self.unexplained += u64::from(!self.is_early(self.doer.time_ns)),
         }
     }
 
@@ -321,14 +345,24 @@ impl Book {
             }
         }
         self.alive -= 1;
-        self.ended(ended.row, false);
+        self.ended(&ended, Some(link), false);
         if stays && self.idle.len() < ALIVE {
             self.idle.insert(link, ended);
         }
         true
     }
 
-    pub(crate) fn ended(&mut self, row: Option<usize>, is_replaced: bool) {
+    /// An attachment has ended; one that there was before has a row from then on.
+    fn ended(&mut self, alive: &Alive, link: Option<u32>, is_replaced: bool) {
+        if !is_replaced {
+            self.detached(alive, link);
+        }
+        let row = alive.row.or_else(|| alive.is_old.then(|| self.row_of_old(alive, link)).flatten());
+        self.count_end(row, is_replaced);
+    }
+
+    /// Counts an end.
+    pub(crate) fn count_end(&mut self, row: Option<usize>, is_replaced: bool) {
         if let Some(row) = row.map(|row| &mut self.rows[row]) {
             if is_replaced {
                 row.replaced += 1;
@@ -345,11 +379,11 @@ impl Book {
             self.others.insert(device_key(target), rest);
         }
         self.alive -= ended.len();
-        ended.into_iter().for_each(|alive| self.ended(alive.row, false));
+        ended.into_iter().for_each(|alive| self.ended(&alive, None, false));
     }
 
     /// The row of an event, and that its program's runs belong to it.
-    fn row(&mut self, event: &AttachEvent, hook: Hooked, way: AttachWay, detail: String) -> Option<usize> {
+    pub(crate) fn row(&mut self, event: &AttachEvent, hook: Hooked, way: AttachWay, detail: String) -> Option<usize> {
         let key = RowKey {
             place: self.place(&event.target, hook),
             way,
@@ -433,9 +467,14 @@ pub(crate) const fn device_key(target: &SeenDevice) -> DeviceKey {
 
 fn alive(event: &AttachEvent, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) -> Alive {
     let AttachEvent { program, target, process, pid, .. } = event;
-    Alive { row, program: program.clone(), target: target.clone(), hook, filter, by: format!("{process} ({pid})") }
+    let by = format!("{process} ({pid})");
+    Alive { row, program: program.clone(), target: target.clone(), hook, filter, by, is_old: false }
 }
 
-fn hex(tag: [u8; 8]) -> String {
+fn filter_hook(request: &FilterRequest) -> Hooked {
+    Hooked { attach: Some(AttachType::Tc), name: request.hook() }
+}
+
+pub(crate) fn hex(tag: [u8; 8]) -> String {
     tag.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,6 +12,7 @@ mod decode;
 mod fault;
 #[cfg(test)]
 mod fuzz;
+mod live;
 mod names;
 mod netkit;
 mod request;

@@ -92,26 +92,24 @@ fn setting((kind, value): (u16, &[u8])) -> Option<(u16, String)> {
     Some((kind, word))
 }
 
-/// Enters a request into the rows of devices; gives whether there was room.
-pub(crate) fn enter(
-    rows: &mut Vec<DeviceRow>,
-    event: &AttachEvent,
-    request: &NetkitRequest,
-    namespace: String,
-) -> bool {
+/// The row of a request.
+pub(crate) fn row(event: &AttachEvent, request: &NetkitRequest, namespace: String) -> DeviceRow {
     let name = if request.name.is_empty() { &event.target.name } else { &request.name };
-    // A request for a new device may be about one that is there.
-    let is_new = request.is_new && event.target.name.is_empty();
-    let row = DeviceRow {
+    DeviceRow {
         name: name.clone(),
         namespace,
-        is_new,
+        // A request for a new device may be about one that is there.
+        is_new: request.is_new && event.target.name.is_empty(),
         settings: request.settings.clone(),
         refused: event.refused.map(errno_name),
         process: event.process.clone(),
         pid: event.pid,
         count: 1,
-    };
+    }
+}
+
+/// Enters a row into those of devices; gives whether there was room.
+pub(crate) fn enter(rows: &mut Vec<DeviceRow>, row: DeviceRow) -> bool {
     let is_same = |known: &&mut DeviceRow| DeviceRow { pid: row.pid, count: 1, ..(**known).clone() } == row;
     if let Some(known) = rows.iter_mut().find(is_same) {
         known.count += 1;

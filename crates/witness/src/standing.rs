@@ -16,6 +16,11 @@ impl Book {
         self.events
     }
 
+    /// Whether a device has left its network namespace and not come to another one.
+    pub const fn is_moving(&self) -> bool {
+        self.moving.is_some()
+    }
+
     /// Ends that no event began, and begins that no event ended.
     pub const fn unexplained(&self) -> u64 {
         self.unexplained

@@ -19,6 +19,9 @@ static EMPTY: Array<WitnessEvent> = Array::with_max_entries(1, 0);
 static SCRATCH: PerCpuArray<WitnessEvent> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(RING, 0);
+// Events that were begun to be written, the lost ones among them.
+#[map]
+static WRITTEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
@@ -92,6 +95,10 @@ pub fn at_once() -> Option<&'static mut WitnessEvent> {
 /// Writes an event, with as much of the request as belongs to it.
 #[inline(always)]
 pub fn write(event: &WitnessEvent, long: bool) {
+    if let Some(count) = WRITTEN.get_ptr_mut(0) {
+        // SAFETY: this CPU's value.
+        unsafe { *count += 1 };
+    }
     let start = core::ptr::from_ref(event).cast::<u8>();
     // SAFETY: both lengths are within the event.
     let written = unsafe {

@@ -40,8 +40,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-pub use witnessed::are_expected;
-use witnessed::{WitnessSeat, Witnessed, WitnessedCase};
+use witnessed::{Witnessed, WitnessedCase};
+pub use witnessed::{WitnessSeat, are_expected};
 
 /// Bytes of output in one message, at most; also what a pipe holds (pipe(7)).
 const PIECE: usize = 64 << 10;
@@ -100,6 +100,11 @@ impl ProgramSeat {
     /// A signal for it.
     pub fn signal(&self, signal: i32) {
         self.hand(|lines| lines.signal(signal));
+    }
+
+    /// The witness of the guest.
+    pub fn witness(&self) -> Arc<WitnessSeat> {
+        Arc::clone(&self.witness)
     }
 
     /// Readies the guest for programs, before its snapshot is taken.

@@ -3,7 +3,13 @@
 mod program;
 mod root;
 
-use crate::{error::AgentError, names::Names, program::terminal::Pty, sender::Sender, world};
+use crate::{
+    error::AgentError,
+    names::Names,
+    program::{WitnessSeat, terminal::Pty},
+    sender::Sender,
+    world,
+};
 use lab_harness::{Runner, Staged, unpoisoned};
 use lab_protocol::{
     AgentMessage,
@@ -28,12 +34,12 @@ pub struct Shell {
 
 impl Shell {
     /// Starts the program. `sender` reports to the host.
-    pub fn start(runner: Arc<Runner>, request: ShellRequest, sender: Sender) -> Self {
+    pub fn start(runner: Arc<Runner>, request: ShellRequest, witness: Arc<WitnessSeat>, sender: Sender) -> Self {
         let (input, taken) = mpsc::channel();
         let terminal = Arc::new(Mutex::new(None));
         let seat = Arc::clone(&terminal);
         thread::spawn(move || {
-            let said = match live(&runner, &request, taken, &seat, &sender) {
+            let said = match live(&runner, &request, &witness, taken, (&seat, &sender)) {
                 Ok(code) => sender.send(&AgentMessage::ShellExited { code }),
                 Err(error) => sender.send(&AgentMessage::Refused { message: error.to_string() }),
             };
@@ -61,15 +67,17 @@ impl Shell {
 fn live(
     runner: &Arc<Runner>,
     request: &ShellRequest,
+    witness: &WitnessSeat,
     input: mpsc::Receiver<Vec<u8>>,
-    seat: &Mutex<Option<Pty>>,
-    sender: &Sender,
+    (seat, sender): (&Mutex<Option<Pty>>, &Sender),
 ) -> Result<u8, AgentError> {
     world::name_guest().map_err(AgentError::file("/proc/sys/kernel/hostname"))?;
     let staged = Staged::build(runner, &request.stage, request.time_scale)?;
-    let names = Names::publish(&staged.namespaces()?)?;
+    let nodes = staged.namespaces()?;
+    let names = Names::publish(&nodes)?;
     let root = root::prepare(request.world.as_ref())?;
     let welcome = staged.describe()?;
+    let witnessed = request.is_watched.then(|| witness.begin(runner, &nodes));
     let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;
     *unpoisoned(seat.lock()) = program.terminal();
     sender.send(&AgentMessage::ShellReady { welcome })?;
@@ -87,7 +95,10 @@ fn live(
         program::end_all();
         code
     })?;
-    drop(names);
+    if let Some(witnessed) = witnessed {
+        sender.send(&AgentMessage::ShellAccount { account: Box::new(witnessed.finish(&nodes)) })?;
+    }
+    drop((names, nodes));
     if let Some(report) = staged.end()? {
         sender.send(&AgentMessage::CellFinished { report: Box::new(report) })?;
     }

@@ -1,11 +1,12 @@
 //! The root directory and the environment of the program.
 
 use crate::{error::AgentError, world::MountedWorld};
-use lab_protocol::world::WorldSpec;
+use lab_protocol::{witness::WATCHER, world::WorldSpec};
 use nix::mount::{MsFlags, mount};
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    io::ErrorKind,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -45,6 +46,13 @@ pub fn prepare(spec: Option<&WorldSpec>) -> Result<Environment, AgentError> {
         fs::write(&path, text)
             .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
             .map_err(AgentError::file(&path))?;
+    }
+    if world.is_none() {
+        // Another root has it mounted.
+        match symlink("/init", WATCHER) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(AgentError::file(WATCHER)(error)),
+            _ => {}
+        }
     }
     Ok(Environment { world })
 }

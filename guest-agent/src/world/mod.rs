@@ -17,8 +17,9 @@ pub use linux::{hostname, name_guest, settle_once};
 pub use share::unmount as let_go;
 
 use inside::InRoot;
+use lab_harness::witness::OBJECT;
 use lab_protocol::{
-    witness::MARKER,
+    witness::{MARKER, WATCHER, WATCHER_OBJECT},
     world::{EXTRA, MODULES, ROOT, Uplink, WorldChanges, WorldMount, WorldRoot, WorldSpec},
 };
 use nix::{
@@ -206,9 +207,18 @@ fn mount_own(inside: &InRoot, root: &Path, spec: &WorldSpec) -> Result<(), Mount
     for dir in RUN {
         inside.directory(Path::new(dir))?;
     }
-    let marker = Path::new(MARKER);
-    mount(Some("/init"), &inside.file_point(marker)?.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .map_err(MountError::mount("the program that makes marks", marker))?;
+    for (from, at, what) in [
+        ("/init", MARKER, "the program that makes marks"),
+        ("/init", WATCHER, "the program that watches what is attached"),
+        (OBJECT, WATCHER_OBJECT, "the witness's eBPF object"),
+    ] {
+        let at = Path::new(at);
+        // An agent may have been built without the object.
+        if Path::new(from).exists() {
+            mount(Some(from), &inside.file_point(at)?.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .map_err(MountError::mount(what, at))?;
+        }
+    }
     if Path::new(NETNS).is_dir() {
         bind(Path::new(NETNS), inside, Path::new(NETNS), true)?;
     }

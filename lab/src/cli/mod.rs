@@ -26,6 +26,7 @@ mod run;
 mod setup;
 mod shell;
 mod topology;
+mod watch_attach;
 mod witness;
 mod workload;
 
@@ -104,6 +105,8 @@ enum Command {
     Check(Box<check::CheckArgs>),
     /// In a command of `lab exec`: mark a place, for the account to tell what changed in the kernel since the last mark.
     Mark(mark::MarkArgs),
+    /// Show what is attached on this machine while it happens: by which mechanism, where, and by which process. Needs root.
+    WatchAttach(watch_attach::WatchAttachArgs),
     /// Open a shell in a guest, with a topology or a case that is stopped before its first packet.
     Shell(shell::ShellArgs),
     /// Compare boots and restores with a stock virtme-ng.
@@ -257,6 +260,7 @@ impl Cli {
             Command::List(args) => list::list(project, &args),
             Command::Capabilities(args) => capabilities::capabilities(project, &args),
             Command::Mark(args) => mark::run(&args),
+            Command::WatchAttach(args) => watch_attach::watch(project, &args),
             Command::Mutants(args) => mutants::mutants(project, &args),
             Command::Topology(command) => topology::topology(project, command),
             Command::Kernels(command) => kernels::kernels(project, &command),

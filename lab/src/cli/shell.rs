@@ -3,7 +3,7 @@
 use super::topology;
 use crate::{
     error::Error,
-    guests::{Guests, VisitLog},
+    guests::{Guests, VisitLog, machine::Shape},
     project::{
         Project,
         filter::KernelFilter,
@@ -11,7 +11,7 @@ use crate::{
     },
     run::visit::Visited,
     shell::{
-        Ended, ShellSession,
+        Ended, SessionEnd, ShellSession,
         terminal::{Keyboard, Screen},
     },
     world::{Options, World},
@@ -22,11 +22,13 @@ use lab_image::{PROGRAMS, Profile, Toolbox};
 use lab_protocol::{
     Capability, CellReport, LinkKind, Outcome,
     shell::{ShellRequest, ShellStage, Terminal},
+    witness::PRELOAD,
 };
 use lab_record::{
     exit::Exit,
     plan::{Expectation, KernelFacts, Plan},
 };
+use lab_report::attached;
 use std::{
     env,
     fmt::Write as _,
@@ -44,6 +46,18 @@ pub(super) enum ProfileArg {
     Shell,
     /// This host's root, read-only; changes are written to the guest's memory.
     Host,
+}
+
+/// The value of --witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(super) enum WitnessArg {
+    /// An interactive shell is watched.
+    #[default]
+    Auto,
+    /// The session is watched, and its account is on standard error.
+    Show,
+    /// Nothing watches.
+    Off,
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +84,10 @@ pub(super) struct ShellArgs {
     /// Use the existing builds of the agent and the eBPF object.
     #[arg(long)]
     no_build: bool,
+    /// Whether the end of the session tells what was attached in it, and what is left. auto: of an interactive shell in which
+    /// something was.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    witness: WitnessArg,
     /// Run this command instead of a shell, and exit with its exit code.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -108,11 +126,19 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let world = host.then(|| Ok::<_, Error>(Arc::new(World::new(options()?, project.cache.root())?))).transpose()?;
     // The host has all tools: the guest that runs cells will do.
     let profile = if host { Profile::Suite } else { Profile::Shell };
+    let is_watched = match args.witness {
+        WitnessArg::Auto => interactive && args.command.is_empty(),
+        WitnessArg::Show => true,
+        WitnessArg::Off => false,
+    };
+    let cmdline = is_watched.then(|| PRELOAD.to_owned()).into_iter().collect();
+    let shape = Shape { profile, cmdline, ..Shape::default() };
     let request = ShellRequest {
         world: world.as_ref().map(|world| world.spec().clone()),
         stage,
         command: args.command.clone(),
         terminal,
+        is_watched,
         time_scale: 1.0,
         now_unix_ns: 0,
     };
@@ -125,9 +151,15 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let (input, mut output, mut errors) = (stdin(), stdout().lock(), stderr());
     let keyboard = Keyboard::new(input.as_fd());
     let shell = ShellSession::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
-    let visited = guests.visit(&kernel.id, profile, args.cold, world, &shell, &told);
+    let visited = guests.visit(&kernel.id, &shape, args.cold, world, &shell, &told);
     // The terminal must be restored before anything is printed.
-    let (ended, report) = shell.end();
+    let SessionEnd { ended, report, account } = shell.end();
+    if let Some(account) = account {
+        let is_idle = account.rows.is_empty() && account.left.is_empty() && account.devices.is_empty();
+        if args.witness == WitnessArg::Show || !is_idle || !account.is_whole() {
+            attached::lines(&account).iter().for_each(|line| say(&format!("{}: {line}", kernel.id)));
+        }
+    }
     if let Some(report) = report {
         say(&verdict(&report));
     }

@@ -3,7 +3,7 @@
 use super::Guests;
 use crate::{
     error::Error,
-    guests::machine::kernel_files,
+    guests::machine::{Shape, kernel_files},
     lists::Lists,
     run::{
         common::{Common, GuestFiles, Retries},
@@ -16,7 +16,6 @@ use crate::{
     world::World,
 };
 use lab_base::{lock::lock, say::say, text};
-use lab_image::Profile;
 use lab_record::{
     event::{Accelerator, Event},
     exit::Exit,
@@ -54,7 +53,7 @@ impl Guests {
     pub fn visit(
         &self,
         id: &str,
-        profile: Profile,
+        shape: &Shape,
         cold: bool,
         world: Option<Arc<World>>,
         visitor: &dyn Visitor,
@@ -62,8 +61,9 @@ impl Guests {
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
-        let prepared = self.machine.prepare(unpacked, profile, self.acceleration.accel, scratch.path().to_owned());
-        let mut prepared = prepared.map_err(|error| Error::Host(error.to_string()))?;
+        let prepared =
+            self.machine.prepare(unpacked, shape.profile, self.acceleration.accel, scratch.path().to_owned());
+        let mut prepared = shape.of(prepared.map_err(|error| Error::Host(error.to_string()))?);
         prepared.files = world.map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
         let accelerator = Accelerator::from(&self.acceleration);
         let facts = self.facts().into_iter().find(|facts| facts.id == id).ok_or(Error::NothingSelected)?;

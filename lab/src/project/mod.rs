@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     lists::Lists,
     project::{
-        artifacts::Builder,
+        artifacts::{ArtifactError, Artifacts, Builder},
         filter::KernelFilter,
         home::Home,
         select::{facts, stated},
@@ -170,6 +170,22 @@ pub fn root(named: Option<PathBuf>) -> Result<PathBuf, Error> {
         Some(named) => Err(Error::NoProject { from: named }),
         None => project_root(&absolute(Path::new("."))?),
     }
+}
+
+/// What was built for guests, for a command that needs no kernel. Without a project the working directory stands for one.
+pub fn built(named: Option<PathBuf>) -> Result<Artifacts, Error> {
+    let root = match root(named) {
+        Err(Error::NoProject { from }) => absolute(&from)?,
+        root => root?,
+    };
+    let (cache, home) = (Cache::open()?, Home::of(&root));
+    let builder = Builder { project: &root, home: &home, cache: cache.root(), say: &note };
+    builder.existing().map_err(|error| match error {
+        ArtifactError::Absent { what, path } => {
+            Error::Host(format!("{what} does not exist at {}; `lab build` builds it", path.display()))
+        }
+        error => error.into(),
+    })
 }
 
 /// Makes a path absolute, for programs that run in another directory.

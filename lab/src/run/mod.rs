@@ -26,6 +26,7 @@ mod warm;
 pub use drawing::only_draws;
 #[cfg(any(test, feature = "testing"))]
 pub use session::caps::report as cut_report;
+pub(crate) use session::caps::witness as cut_account;
 
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,14 @@ pub mod terminal;
 #[cfg(test)]
 mod tests;
 
-use crate::run::visitor::{VisitError, Visitor};
+use crate::run::{
+    cut_account,
+    visitor::{VisitError, Visitor},
+};
 use lab_protocol::{
     AgentMessage, CellReport, HostMessage,
     shell::{INPUT_WINDOW, ShellRequest, Stream},
+    witness::Account,
 };
 use std::{
     cell::RefCell,
@@ -61,7 +65,19 @@ struct State {
     under_way: usize,
     input_over: bool,
     report: Option<Box<CellReport>>,
+    account: Option<Box<Account>>,
     ended: Ended,
+}
+
+/// What is known of a session at its end.
+#[derive(Debug, Default)]
+pub struct SessionEnd {
+    /// How it ended.
+    pub ended: Ended,
+    /// The report of the staged case.
+    pub report: Option<Box<CellReport>>,
+    /// What the program attached.
+    pub account: Option<Box<Account>>,
 }
 
 impl<'a> ShellSession<'a> {
@@ -77,15 +93,15 @@ impl<'a> ShellSession<'a> {
         Self { request, screen, keyboard, streams, greet, state: RefCell::default() }
     }
 
-    /// Returns how the session ended and the report of the staged case. Restores the terminal.
-    pub fn end(self) -> (Ended, Option<Box<CellReport>>) {
+    /// Returns what is known of the session. Restores the terminal.
+    pub fn end(self) -> SessionEnd {
         let state = self.state.into_inner();
         match (state.raw, &state.ended) {
             // The program has restored the terminal's modes itself.
             (None, _) | (Some(_), Ended::Program(_)) => {}
             (Some(raw), _) => raw.end(&state.shown),
         }
-        (state.ended, state.report)
+        SessionEnd { ended: state.ended, report: state.report, account: state.account }
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
@@ -163,6 +179,10 @@ impl Visitor for ShellSession<'_> {
             AgentMessage::InputTaken { bytes } => {
                 let mut state = self.state.borrow_mut();
                 state.under_way = state.under_way.saturating_sub(bytes as usize);
+            }
+            AgentMessage::ShellAccount { mut account } => {
+                cut_account(&mut account);
+                self.state.borrow_mut().account = Some(account);
             }
             AgentMessage::CellFinished { report } => self.state.borrow_mut().report = Some(report),
             AgentMessage::Refused { message } => return self.finish(Ended::Refused(message)),

@@ -29,6 +29,7 @@ struct Left {
     visited: Visited,
     ended: Ended,
     report: Option<Box<CellReport>>,
+    account: Option<Box<Account>>,
     output: String,
     errors: String,
     events: Vec<Event>,
@@ -40,6 +41,7 @@ fn request() -> ShellRequest {
         world: None,
         command: vec!["cat".to_owned()],
         terminal: None,
+        is_watched: false,
         time_scale: 0.0,
         now_unix_ns: 0,
     }
@@ -93,7 +95,7 @@ fn visited(
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let greeted = Mutex::new(String::new());
     let greet = |welcome: &str| *greeted.lock().unwrap() = welcome.to_owned();
-    let (visited, (ended, report)) = std::thread::scope(|scope| {
+    let (visited, SessionEnd { ended, report, account }) = std::thread::scope(|scope| {
         scope.spawn(|| io::copy(&mut &input[..], &mut std::fs::File::from(writer)));
         let keyboard = Keyboard::new(reader.as_fd());
         let shell = ShellSession::new(request(), None, Some(keyboard), (&mut output, &mut errors), &greet);
@@ -101,7 +103,7 @@ fn visited(
     });
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let events = events.into_inner().unwrap();
-    Left { visited, ended, report, output: text(output), errors: text(errors), events }
+    Left { visited, ended, report, account, output: text(output), errors: text(errors), events }
 }
 
 fn output(stream: Stream, bytes: &[u8]) -> AgentMessage {
@@ -120,6 +122,8 @@ fn input_arrives_in_order_and_within_the_window() {
         HostMessage::Input { bytes } if bytes.is_empty() => {
             script.say(&output(Stream::Error, b"over"));
             script.say(&AgentMessage::CellFinished { report: Box::new(passed("A01-x", Vec::new())) });
+            let account = Account { lost: 3, sources: vec!["s".repeat(1 << 20)], ..Account::default() };
+            script.say(&AgentMessage::ShellAccount { account: Box::new(account) });
             script.say(&AgentMessage::ShellExited { code: 42 });
         }
         HostMessage::Input { bytes } => {
@@ -138,6 +142,8 @@ fn input_arrives_in_order_and_within_the_window() {
     assert!(left.output == wanted, "{} bytes instead of {}", left.output.len(), wanted.len());
     assert_eq!(left.errors, "over");
     assert_eq!(left.report.unwrap().cell.as_str(), "A01-x");
+    let account = left.account.unwrap();
+    assert!(account.lost == 3 && account.sources[0].len() < 1 << 16, "what a guest says of attachments is cut");
 }
 
 #[test]

@@ -12,20 +12,19 @@ use lab_protocol::{
     witness::{Account, DIFFERENCES, Readings},
 };
 use lab_topology::{Netns, unpoisoned};
-use lab_witness::{Book, OnHook, WitnessFault};
+use lab_witness::{AttachEvent, Book, OnHook, WitnessFault};
 use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     sync::{Arc, Mutex},
-    thread,
     time::{Duration, Instant},
 };
 
 /// The calling thread's network namespace.
 const HERE: &str = "/proc/thread-self/ns/net";
-/// Time for an event of another thread that the kernel is just writing.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(5);
+/// Time for the events of what other threads were at during a reading.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A cell that is watched.
 pub struct CellWatching {
@@ -121,9 +120,10 @@ impl Listener for Ear {
         if !is_clear || self.with(|_, seen| differences(&seen.book, netns, reading)).is_empty() {
             return;
         }
-        thread::sleep(WRITTEN_WITHIN);
-        self.with(|_, seen| {
-            if seen.book.events() == asked {
+        // Another thread may have changed what was listed and not have written its event yet.
+        self.with(|watch, seen| {
+            let is_settled = settle(watch, &mut seen.book);
+            if is_settled && seen.book.events() == asked {
                 differences(&seen.book, netns, reading).into_iter().for_each(|line| seen.readings.differ(line));
             } else {
                 seen.readings.compared -= 1;
@@ -131,6 +131,17 @@ impl Listener for Ear {
             }
         });
     }
+}
+
+/// Enters the events of everything that has begun; gives whether they are all there, and no device is on its way to another
+/// namespace.
+fn settle(watch: &mut Watch, book: &mut Book) -> bool {
+    let take = |bytes: &[u8]| {
+        if let Some(event) = AttachEvent::decode(bytes) {
+            book.take(event);
+        }
+    };
+    watch.settle(WRITTEN_WITHIN, take).unwrap_or(false) && !book.is_moving()
 }
 
 /// The topology's name of a namespace.

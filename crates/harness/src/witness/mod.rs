@@ -5,6 +5,7 @@
 
 mod cell;
 mod effects;
+mod live;
 mod marks;
 mod state;
 
@@ -17,6 +18,7 @@ use lab_protocol::witness::Account;
 use lab_topology::{Netns, unpoisoned};
 use lab_witness::{AttachEvent, Book, EndedProgram};
 pub use lab_witness::{ListedAttachment, WitnessFault};
+pub use live::LiveWitness;
 use marks::{Marks, State};
 use nix::time::{ClockId, clock_gettime};
 use std::{
@@ -32,7 +34,7 @@ use std::{
 };
 
 /// Path of the object in a guest.
-const OBJECT: &str = "/lib/bpf/witness.o";
+pub const OBJECT: &str = "/lib/bpf/witness.o";
 /// Longest time between two looks at the events, milliseconds.
 const LOOK: u16 = 10;
 /// Time within which the kernel frees nearly every program whose last user has gone.
@@ -71,6 +73,8 @@ pub struct Witness {
 struct BeginState {
     counting: Result<OwnedFd, String>,
     before: Vec<ListedAttachment>,
+    /// When `before` was complete.
+    listed_ns: u64,
     /// Events that were lost.
     lost: u64,
     /// Programs that there were, and maps.
@@ -90,7 +94,15 @@ impl Witness {
     /// # Errors
     /// Why this kernel's functions can't be watched.
     pub fn load(whom: Whom) -> Result<Self, WatchError> {
-        let object = WatchObject::open(Path::new(OBJECT))?;
+        Self::load_from(Path::new(OBJECT), whom)
+    }
+
+    /// As [`Self::load`], with the object at a path.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn load_from(object: &Path, whom: Whom) -> Result<Self, WatchError> {
+        let object = WatchObject::open(object)?;
         let watch = Watch::start(&object, if whom == Whom::Others { std::process::id() } else { NO_PROCESS })?;
         let sources = sources(&watch);
         Ok(Self { watch: Arc::new(Mutex::new(watch)), sources, ahead: Mutex::default() })
@@ -109,15 +121,16 @@ impl Witness {
             nodes.iter().map(|ns| (ns.inode() as u32, ns.name().to_owned())).chain(state::own()).collect();
         let mut watch = unpoisoned(self.watch.lock());
         let own = watch.programs().to_vec();
-        let before = state::read(nodes, &own);
         // What happened while the guest was made ready.
         watch.drain(|_| ());
         let lost = watch.lost().unwrap_or_default();
         drop(watch);
+        let before = state::read(nodes, &own);
+        let listed_ns = now_ns();
         let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
         let maps: BTreeSet<u32> = lab_bpf::map_ids().unwrap_or_default().into_iter().collect();
         let state = State::read(nodes, &own, &maps, &names);
-        BeginState { counting, before, lost, programs, maps, own, names, state, machine: EffectsBegin::now() }
+        BeginState { counting, before, listed_ns, lost, programs, maps, own, names, state, machine: EffectsBegin::now() }
     }
 
     /// Begins to watch. `nodes` have the names of network namespaces.
@@ -127,7 +140,7 @@ impl Witness {
             Some(ahead) => BeginState { machine: ahead.machine.again(), ..ahead },
             None => self.read(nodes),
         };
-        let BeginState { counting, before, lost, programs, maps, own, names, state, machine } = begin;
+        let BeginState { counting, before, listed_ns, lost, programs, maps, own, names, state, machine } = begin;
         let mut sources = self.sources.clone();
         if let Err(error) = &counting {
             sources.push(format!("no program's runs are known: {error}"));
@@ -137,7 +150,8 @@ impl Witness {
         let marker =
             Marker { own, maps, names: names.clone(), begun_ns, marks: Arc::new(Mutex::new(Marks::new(state))) };
         let machine = Arc::new(Mutex::new(machine));
-        let book = Book::new(names, begun_ns);
+        let mut book = Book::new(names, begun_ns);
+        book.knows(&before, listed_ns);
         let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
         let stop = Arc::new(AtomicBool::new(false));
         let reader = {

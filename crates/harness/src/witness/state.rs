@@ -15,10 +15,19 @@ use std::{
 /// Network namespaces that are looked at, at most.
 const NAMESPACES: usize = 2000;
 const OWN: &str = "/proc/self/ns/net";
+/// Where iproute2 keeps names of network namespaces.
+const NAMED: &str = "/run/netns";
 
 /// The guest's first network namespace, which has no name of its own.
 pub fn own() -> Option<(u32, String)> {
     fs::metadata(OWN).ok().map(|found| (found.ino() as u32, "guest".to_owned()))
+}
+
+/// The name that iproute2 has for a network namespace.
+pub fn named(inode: u32) -> Option<String> {
+    let is_it = |entry: &fs::DirEntry| fs::metadata(entry.path()).is_ok_and(|found| found.ino() as u32 == inode);
+    let found = fs::read_dir(NAMED).ok()?.flatten().find(is_it)?;
+    Some(found.file_name().to_string_lossy().chars().map(|c| if c.is_control() { '?' } else { c }).collect())
 }
 
 /// Reads the lists; the programs `own` and their links are left out.
@@ -59,7 +68,7 @@ pub fn namespaces(nodes: &[Netns]) -> BTreeMap<u64, Netns> {
         PathBuf::from(format!("/proc/self/fd/{}", ns.fd().as_raw_fd()))
     });
     // By `ip netns`, without a process.
-    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());
+    let named = fs::read_dir(NAMED).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut all = BTreeMap::new();
     for path in of_nodes.chain(of_processes).chain(named) {
         let Ok(file) = File::open(&path) else { continue };

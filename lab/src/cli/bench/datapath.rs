@@ -3,7 +3,7 @@
 use crate::{
     bench::datapath::{DatapathReport, KernelTable, Measurement, setups},
     error::Error,
-    guests::{Guests, VisitLog},
+    guests::{Guests, VisitLog, machine::Shape},
     project::{Project, filter::KernelFilter, select::build},
     run::visit::Visited,
 };
@@ -12,7 +12,6 @@ use lab_base::{
     say::{say, show},
     text,
 };
-use lab_image::Profile;
 use lab_record::exit::Exit;
 use lab_report::results::directory;
 use std::path::PathBuf;
@@ -48,7 +47,7 @@ pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Ex
         let told = VisitLog::default();
         let round = |line: &str| say(&format!("{id}: {line}"));
         let measurement = Measurement::new(setups(&facts), rounds, window_ms, &round);
-        match guests.visit(id, Profile::Suite, false, None, &measurement, &told)? {
+        match guests.visit(id, &Shape::default(), false, None, &measurement, &told)? {
             Visited::Interrupted => return Ok(guests.interrupted()),
             Visited::Lost => return Ok(Exit::Infra),
             Visited::Done => {}

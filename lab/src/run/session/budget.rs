@@ -54,6 +54,7 @@ impl MessageKind {
             AgentMessage::Farewell { .. } | AgentMessage::Fatal { .. } => Self::LastWords,
             AgentMessage::ShellReady { .. }
             | AgentMessage::Refused { .. }
+            | AgentMessage::ShellAccount { .. }
             | AgentMessage::ShellExited { .. }
             | AgentMessage::Measured { .. } => Self::Visit,
             AgentMessage::Output { .. } | AgentMessage::InputTaken { .. } => Self::Stream,

@@ -40,7 +40,7 @@ pub(super) fn lines(texts: &mut Vec<String>) {
 }
 
 /// Truncates an account of attachments.
-fn witness(account: &mut Account) {
+pub(crate) fn witness(account: &mut Account) {
     lines(&mut account.sources);
     account.absent.iter_mut().for_each(|reason| text::cap(reason, MAX_TEXT));
     let beyond = account.rows.len().saturating_sub(ROWS) + account.left.len().saturating_sub(LEFT);

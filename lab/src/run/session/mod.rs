@@ -210,6 +210,7 @@ impl Session<'_> {
             | AgentMessage::Refused { .. }
             | AgentMessage::Output { .. }
             | AgentMessage::InputTaken { .. }
+            | AgentMessage::ShellAccount { .. }
             | AgentMessage::ShellExited { .. }
             | AgentMessage::Measured { .. } => {
                 self.note("ignored a shell or measurement message: none is active".to_owned())

@@ -22,6 +22,8 @@ pub enum LoadClass {
     MapType,
     /// The kernel has no such type of program.
     ProgramType,
+    /// The kernel has no such type of attachment.
+    AttachType,
     /// The function that a tracing program is for does not exist.
     Target,
     /// A field or type that the program reads does not exist.
@@ -60,7 +62,7 @@ pub enum LoadClass {
 
 impl LoadClass {
     /// Every class.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Kfunc,
         Self::KfuncSignature,
         Self::KfuncModule,
@@ -68,6 +70,7 @@ impl LoadClass {
         Self::Helper,
         Self::MapType,
         Self::ProgramType,
+        Self::AttachType,
         Self::Target,
         Self::Core,
         Self::Kconfig,
@@ -97,6 +100,7 @@ impl LoadClass {
             Self::Helper => "helper",
             Self::MapType => "map-type",
             Self::ProgramType => "program-type",
+            Self::AttachType => "attach-type",
             Self::Target => "target",
             Self::Core => "core",
             Self::Kconfig => "kconfig",
@@ -131,6 +135,7 @@ impl LoadClass {
             Self::Helper => "guard the call by a CO-RE check of enum bpf_func_id, or require a newer kernel",
             Self::MapType => "use another type of map on this kernel, or require a newer kernel",
             Self::ProgramType => "leave the program out on this kernel, or require a newer kernel",
+            Self::AttachType => "leave the program out on this kernel, or require a newer kernel",
             Self::Target => "turn the program off where the kernel lacks the function (bpf_program__set_autoload)",
             Self::Core => "ask bpf_core_field_exists() or bpf_core_type_exists() before the access",
             Self::Kconfig => "declare the extern __weak, or require a kernel with the option",
@@ -297,6 +302,9 @@ pub fn explain(load: &LoadFact) -> Named {
     }
     if let Some(line) = said("the kernel has no program type") {
         return of(LoadClass::ProgramType, named(&plain(line)));
+    }
+    if let Some(line) = said("the kernel has no attach type") {
+        return of(LoadClass::AttachType, named(&plain(line)));
     }
     if let Some(line) = either("failed to resolve CO-RE relocation") {
         return of(LoadClass::Core, named(&plain(line)));

@@ -18,13 +18,14 @@ mod finding;
 mod flow;
 #[cfg(test)]
 mod fuzz;
+mod kfuncs;
 mod order;
 mod packet;
 mod predict;
 mod relocation;
 mod sections;
 
-pub use class::{LoadClass, Named, classify, explain, failure, module_of};
+pub use class::{LoadClass, Named, classify, explain, failure};
 pub use code::ObjectCode;
 pub use elf::{ElfError, ElfObject, ElfProgram, Kfunc, MAX_OBJECT, inspect};
 pub use expect::unmet;

@@ -6,9 +6,10 @@
 
 use crate::{
     btf::{Btf, essential, kind},
-    class::{LoadClass, module_of},
+    class::LoadClass,
     code::{Extern, ExternKind, ObjectCode, Place, Target},
     flow::{Context, Effect, Effects, looked_at},
+    kfuncs::module_of,
     order::CheckOrder,
     relocation::{CoreRelocation, Matcher, RelocationKind, Resolved},
     sections::SectionName,
@@ -91,6 +92,11 @@ impl<'a> KernelTypes<'a> {
     pub fn has_attach_type(&self, name: &str) -> Option<bool> {
         let has = |types: &BTreeMap<u32, &[u8]>| types.values().any(|known| *known == name.as_bytes());
         (!self.attach_types.is_empty()).then(|| has(&self.attach_types))
+    }
+
+    /// The same by its number (`enum bpf_attach_type`).
+    pub fn has_attach_number(&self, number: u32) -> Option<bool> {
+        (!self.attach_types.is_empty()).then(|| self.attach_types.contains_key(&number))
     }
 
     /// Whether an option of the configuration is set; `None` without a configuration.

@@ -5,7 +5,8 @@ use crate::{
     settings,
     tell::Teller,
 };
-use lab_check::{CheckOrder, FactLine, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
+use lab_check::{CheckOrder, FactLine, KernelTypes, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
+use lab_protocol::KernelVersion;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -26,6 +27,8 @@ const PINS: &str = "/sys/fs/bpf";
 const ARTIFACTS: &str = "LAB_ARTIFACTS";
 /// Programs that are loaded alone, at most.
 const MOST_ALONE: usize = 200;
+/// The kernel's type information.
+const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// A loaded object.
 pub struct LoadedObject<'a> {
@@ -211,8 +214,19 @@ fn types_that_are_missing(object: &Object<'_>, said: &[String], failed: Option<&
         && libbpf::has_program_type(program.kind()) == Some(false)
     {
         found.push(format!("the kernel has no program type {}", libbpf::type_name(program.kind())));
+    } else if let Some(program) = program.filter(|it| it.is_wanted() && it.attach_kind() != 0)
+        && has_attach_type(program.attach_kind()) == Some(false)
+    {
+        found.push(format!("the kernel has no attach type {}", libbpf::attach_type_name(program.attach_kind())));
     }
     found
+}
+
+/// Whether the kernel's type information has the type of attachment. It can't be asked otherwise: the error for one that is unknown is
+/// that for any other fault.
+fn has_attach_type(kind: u32) -> Option<bool> {
+    let btf = fs::read(KERNEL_TYPES).ok()?;
+    KernelTypes::read(&btf, None, KernelVersion::new(0, 0, 0))?.has_attach_number(kind)
 }
 
 /// The whole log of the program that failed, which is kept as an artefact. libbpf explains what it put in place of relocations

@@ -145,6 +145,12 @@ pub fn map_type_name(kind: u32) -> String {
     text(unsafe { sys::libbpf_bpf_map_type_str(kind) })
 }
 
+/// The name of a type of attachment: `cgroup_unix_connect`.
+pub fn attach_type_name(kind: u32) -> String {
+    // SAFETY: takes a number, returns a constant or null.
+    text(unsafe { sys::libbpf_bpf_attach_type_str(kind) })
+}
+
 const fn answer(found: c_int) -> Option<bool> {
     match found {
         0 => Some(false),
@@ -320,6 +326,12 @@ impl ObjectProgram<'_> {
     pub fn kind(&self) -> u32 {
         // SAFETY: the object is open.
         unsafe { sys::bpf_program__type(self.program.as_ptr()) }
+    }
+
+    /// `enum bpf_attach_type` that it is loaded for, 0 for most.
+    pub fn attach_kind(&self) -> u32 {
+        // SAFETY: the object is open.
+        unsafe { sys::bpf_program__expected_attach_type(self.program.as_ptr()) }
     }
 
     /// Whether it is loaded with the object.

@@ -47,7 +47,6 @@ pub struct Type<'a> {
     /// `BTF_KIND_*`.
     pub kind: u8,
     name: u32,
-    info: u32,
     /// Its size, or the type that it refers to.
     word: u32,
     rest: &'a [u8],
@@ -58,7 +57,6 @@ pub struct Type<'a> {
 pub struct Member<'a> {
     pub name: &'a [u8],
     pub kind: u32,
-    pub bit_offset: u32,
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -133,21 +131,16 @@ impl<'a> Btf<'a> {
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
-    /// How many types there are, `void` included.
-    pub fn len(&self) -> u32 {
-        self.starts.len() as u32 + 1
-    }
-
     /// The type of that number.
     pub fn get(&self, id: u32) -> Option<Type<'a>> {
         if id == 0 {
-            return Some(Type { kind: kind::VOID, name: 0, info: 0, word: 0, rest: &[] });
+            return Some(Type { kind: kind::VOID, name: 0, word: 0, rest: &[] });
         }
         let start = *self.starts.get(id as usize - 1)? as usize;
         let info = word(self.types, start + 4)?;
         let kind = (info >> 24 & 0x1f) as u8;
         let rest = self.types.get(start + 12..start + 12 + behind(kind, (info & 0xffff) as usize)?)?;
-        Some(Type { kind, name: word(self.types, start)?, info, word: word(self.types, start + 8)?, rest })
+        Some(Type { kind, name: word(self.types, start)?, word: word(self.types, start + 8)?, rest })
     }
 
     /// The types whose names without flavour are this one.
@@ -183,15 +176,7 @@ impl<'a> Btf<'a> {
         if !of.is_composite() {
             return Vec::new();
         }
-        let has_bits = of.info >> 31 == 1;
-        let member = |words: &[u8]| {
-            let offset = word(words, 8)?;
-            Some(Member {
-                name: self.text(word(words, 0)?),
-                kind: word(words, 4)?,
-                bit_offset: if has_bits { offset & 0xff_ffff } else { offset },
-            })
-        };
+        let member = |words: &[u8]| Some(Member { name: self.text(word(words, 0)?), kind: word(words, 4)? });
         of.rest.chunks_exact(12).filter_map(member).collect()
     }
 
@@ -207,26 +192,6 @@ impl<'a> Btf<'a> {
             _ => return Vec::new(),
         };
         of.rest.chunks_exact(size).filter_map(value).collect()
-    }
-
-    /// Bytes of a value of the type.
-    pub fn size(&self, id: u32) -> Option<u64> {
-        let (mut id, mut count) = (id, 1u64);
-        for _ in 0..DEPTH {
-            let (_, found) = self.plain(id)?;
-            match found.kind {
-                kind::PTR => return count.checked_mul(8),
-                kind::ARRAY => {
-                    let (element, elements) = found.array()?;
-                    (id, count) = (element, count.checked_mul(u64::from(elements))?);
-                }
-                kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 | kind::FLOAT | kind::DATASEC => {
-                    return count.checked_mul(u64::from(found.word));
-                }
-                _ => return None,
-            }
-        }
-        None
     }
 
     /// The variables and functions of a section of an object, by their types' numbers.
@@ -342,15 +307,13 @@ pub(crate) mod tests {
         let int = written.int();
         let alias = written.add("u32", kind::TYPEDEF, 0, int, &[]);
         let point = written.structure("point___old", &[("x", alias), ("y", int)]);
-        let many = written.add("", kind::ARRAY, 0, 0, &[point, int, 3]);
         let values = written.enumeration("color", &[("RED", 1), ("BLUE", 7)]);
         let bytes = written.bytes();
         let btf = Btf::read(&bytes).unwrap();
         assert_eq!((btf.named(b"point"), btf.find(b"point___old", kind::STRUCT)), (&[point][..], Some(point)));
         assert_eq!((btf.find(b"point", kind::STRUCT), btf.find(b"u32", kind::STRUCT)), (None, None));
-        assert_eq!((btf.size(point), btf.size(many), btf.size(alias)), (Some(8), Some(24), Some(4)));
         let members = btf.members(btf.get(point).unwrap());
-        assert_eq!((members[1].name, members[1].bit_offset), (&b"y"[..], 32));
+        assert_eq!((members[1].name, members[1].kind), (&b"y"[..], int));
         assert_eq!(btf.values(btf.get(values).unwrap()), [(&b"RED"[..], 1), (&b"BLUE"[..], 7)]);
         assert_eq!(btf.plain(alias).map(|(id, _)| id), Some(int));
         assert!((0..bytes.len()).all(|length| Btf::read(&bytes[..length]).is_none()), "what is cut off is not read");

@@ -92,16 +92,19 @@ pub struct CodeMap {
 pub struct ObjectCode {
     /// `.BTF`.
     pub btf: Vec<u8>,
+    /// The sections with code, by their numbers.
     pub sections: BTreeMap<usize, CodeSection>,
     /// In the order in which they are loaded.
     pub programs: Vec<CodeProgram>,
     /// In the order in which libbpf looks for them.
     pub externs: Vec<Extern>,
+    /// The maps.
     pub maps: Vec<CodeMap>,
     /// Functions that other objects may call, which the verifier checks by themselves.
     pub globals: BTreeSet<Place>,
     /// Static functions in sections of programs.
     pub statics: Vec<String>,
+    /// Whether it has a section `maps`.
     pub has_legacy_maps: bool,
 }
 

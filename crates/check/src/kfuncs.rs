@@ -60,4 +60,3 @@ pub fn kfunc(name: &str, named: impl Fn(&str) -> String) -> Named {
     }
     Named { class: LoadClass::Kfunc, sentence: named(&format!("the kernel has no kfunc {name}")) }
 }
-

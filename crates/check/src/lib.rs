@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 mod btf;
+mod changes;
 mod class;
 mod code;
 mod elf;
@@ -25,6 +26,7 @@ mod predict;
 mod relocation;
 mod sections;
 
+pub use changes::{CheckChange, changes};
 pub use class::{LoadClass, Named, classify, explain, failure};
 pub use code::ObjectCode;
 pub use elf::{ElfError, ElfObject, ElfProgram, Kfunc, MAX_OBJECT, inspect};

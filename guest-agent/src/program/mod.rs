@@ -12,6 +12,7 @@ pub mod terminal;
 mod witnessed;
 
 use crate::{error::AgentError, kmsg, names::Names, sender::Sender, world};
+use asked::AskedServer;
 use lab_harness::{Netns, Runner, Staged, quiet};
 use lab_protocol::{
     AgentMessage, CellId, CellProgram, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, ProgramEnd,
@@ -19,7 +20,6 @@ use lab_protocol::{
     witness::MARK_SOCKET,
     work::{OUTPUT_WINDOW, TAKEN_SOCKET},
 };
-use asked::AskedServer;
 use lines::Lines;
 use nix::{
     sys::{

@@ -178,8 +178,7 @@ pub fn compare(predicted: &[ForObject], answers: &[CheckAnswer]) -> Compared {
         for (kind, name, known) in [(AttachType::Tcx, "tcx", it.tcx), (AttachType::Netkit, "netkit", it.netkit)] {
             // A kernel without veth has devices for no hook at all.
             let hooks = answer.facts.hooks.iter().filter(|hook| hook.hook.attach_type() == kind);
-            let absent: Vec<bool> =
-                hooks.map(|hook| matches!(hook.attach, lab_check::AttachFact::Absent(_))).collect();
+            let absent: Vec<bool> = hooks.map(|hook| matches!(hook.attach, lab_check::AttachFact::Absent(_))).collect();
             let (Some(known), Some(is_absent)) = (known, absent.first()) else { continue };
             compared.certain += 1;
             if known == *is_absent {
@@ -256,7 +255,8 @@ mod tests {
             tcx: None,
             netkit: None,
         };
-        let predicted = vec![("x".to_owned(), vec![certain("a", Some("kfunc")), certain("b", Some("kfunc")), certain("c", None)])];
+        let predicted =
+            vec![("x".to_owned(), vec![certain("a", Some("kfunc")), certain("b", Some("kfunc")), certain("c", None)])];
         let missing = "libbpf: extern (func ksym) 'f': not found in kernel or module BTFs";
         let other = "libbpf: map 'flows': failed to create: -EINVAL";
         let held = [answer("a", Some(-22), missing), answer("c", Some(-22), other), answer("d", Some(-22), other)];
@@ -265,10 +265,13 @@ mod tests {
         let texts: Vec<&str> = wrong.contradicted.iter().map(|it| &*it.text).collect();
         assert_eq!(
             (wrong.certain, texts),
-            (2, vec![
-                "predicted: it does not load (no kfunc f); it loads",
-                "predicted: the load fails by kfunc (no kfunc f); it fails by map"
-            ])
+            (
+                2,
+                vec![
+                    "predicted: it does not load (no kfunc f); it loads",
+                    "predicted: the load fails by kfunc (no kfunc f); it fails by map"
+                ]
+            )
         );
     }
 }

@@ -1,6 +1,11 @@
 //! The table of a check, its findings, and the same as JSON.
 
-use super::{answers::CheckAnswer, inputs::CheckInput};
+use super::{
+    against::{Changed, lines},
+    answers::CheckAnswer,
+    inputs::CheckInput,
+    predict::Compared,
+};
 use lab_base::text;
 use lab_check::{AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings};
 use lab_protocol::AttachType;
@@ -29,8 +34,17 @@ pub struct Told {
     pub findings: usize,
 }
 
+/// What is told beside the objects' own facts.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// The predictions; `None` where none could be made.
+    pub predicted: Option<Compared>,
+    /// What changed since an earlier run, and that run's directory.
+    pub changed: Option<(String, Vec<Changed>)>,
+}
+
 /// Everything about the objects.
-pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer]) -> Told {
+pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> Told {
     let mut out = String::new();
     let mut count = 0;
     for input in inputs {
@@ -41,7 +55,8 @@ pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer]) -> Told {
             out.push('\n');
         }
         failures(&own, &mut out);
-        let found = found(input, &own);
+        let mut found = found(input, &own);
+        found.extend(contradictions(input, beside));
         count += found.len();
         found.iter().for_each(|line| wrapped(&format!("finding: {line}"), &mut out));
         if !out.ends_with("\n\n") {
@@ -55,7 +70,30 @@ pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer]) -> Told {
                 . delivered  c changed  x dropped  r redirected  0 never ran  ? not sent\n\
                 ! refused  - the kernel has no such hook\n\n";
     }
+    if let Some((before, changed)) = &beside.changed {
+        let lines = lines(changed);
+        wrapped(
+            &format!(
+                "{} changes since {before}",
+                if lines.is_empty() { "no".to_owned() } else { lines.len().to_string() }
+            ),
+            &mut out,
+        );
+        lines.iter().for_each(|line| wrapped(&format!("  {}", text::line(line, LINE)), &mut out));
+        out.push('\n');
+    }
+    if let Some(compared) = &beside.predicted {
+        let wrong = compared.contradicted.len();
+        out += &format!("predictions: {} certain ones were tried, {wrong} were wrong\n", compared.certain);
+    }
     Told { text: out, findings: count }
+}
+
+/// Predictions that were certain and wrong.
+fn contradictions(input: &CheckInput, beside: &Beside) -> Vec<String> {
+    let all = beside.predicted.iter().flat_map(|compared| &compared.contradicted);
+    let own = all.filter(|it| it.object == input.name);
+    own.map(|it| format!("{}: {}; the prediction is wrong, please report it", it.kernel, it.text)).collect()
 }
 
 /// Findings of one object.
@@ -270,7 +308,7 @@ fn attempts(answer: &CheckAnswer) -> Vec<serde_json::Value> {
 }
 
 /// The same for programs.
-pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer]) -> serde_json::Value {
+pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> serde_json::Value {
     let object = |input: &CheckInput| {
         let own: Vec<&CheckAnswer> = answers.iter().filter(|answer| answer.object == input.name).collect();
         let kernels = own.iter().map(|answer| {
@@ -285,12 +323,21 @@ pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer]) -> serde_json::Value
                 "facts": answer.facts,
             })
         });
+        let mut findings = found(input, &own);
+        findings.extend(contradictions(input, beside));
         serde_json::json!({
             "object": input.path,
             "name": input.name,
             "kernels": kernels.collect::<Vec<_>>(),
-            "findings": found(input, &own),
+            "findings": findings,
         })
     };
-    serde_json::Value::Array(inputs.iter().map(object).collect())
+    let mut all = serde_json::json!({
+        "objects": inputs.iter().map(object).collect::<Vec<_>>(),
+        "predictions": beside.predicted,
+    });
+    if let Some((before, changed)) = &beside.changed {
+        all["against"] = serde_json::json!({ "run": before, "changed": changed });
+    }
+    all
 }

@@ -2,7 +2,7 @@
 
 use super::args::{KernelArgs, OutputArgs};
 use crate::{
-    check::{CheckInput, CheckPlan, answers, inputs, json, predict, told},
+    check::{Beside, CheckAnswer, CheckInput, CheckPlan, Earlier, answers, inputs, json, predict, told},
     error::Error,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{Project, absolute, select::Selected},
@@ -32,6 +32,10 @@ pub(super) struct CheckArgs {
     /// prediction is no verdict: the exit code is 0.
     #[arg(long)]
     predict: bool,
+    /// Compare with an earlier run: its name in results/, its directory, or `yesterday` for the newest check from before today. What
+    /// got worse fails the check.
+    #[arg(long, value_name = "RUN", conflicts_with = "predict")]
+    against: Option<PathBuf>,
     /// Findings fail the check too: hooks or kernels that disagree, programs that never ran.
     #[arg(long)]
     strict: bool,
@@ -94,6 +98,7 @@ fn words(args: &CheckArgs) -> Result<Vec<Raw>, Error> {
     };
     option("--config", args.config.as_deref().map(absolute).transpose()?.map(Into::into));
     option("--memory", args.memory.map(|mib| format!("{mib}M").into()));
+    option("--against", args.against.as_deref().filter(|run| run.is_dir()).map(absolute).transpose()?.map(Into::into));
     option("--timeout", args.timeout.map(|time| time.as_secs_f64().to_string().into()));
     for object in &args.objects {
         words.push(absolute(object)?.into());
@@ -109,6 +114,8 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     if args.predict {
         return predicted(&project, &kernels, &inputs, &args.output);
     }
+    let results = project.root.join("results");
+    let earlier = args.against.as_deref().map(|run| Earlier::open(&results, run, WORD, &inputs)).transpose()?;
     project.ready()?;
     let builder = project.builder();
     let loader = if args.no_build { builder.existing_loader()? } else { builder.loader()? };
@@ -137,16 +144,41 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     let done = Guests::execute(&project, &kernels, selected, order, false, narrow)?;
     let kept = bundles.keep_artifacts(&done.name)?;
     let all = answers(&done.record, &done.name, &inputs);
-    let told = told(&inputs, &all);
+    let ran: Vec<&Kernel> =
+        kernels.iter().copied().filter(|kernel| all.iter().any(|answer| answer.kernel == *kernel.id)).collect();
+    let changed = earlier.map(|earlier| (earlier.directory.display().to_string(), earlier.changed(&all)));
+    let beside = Beside { predicted: compared(&project, &ran, &inputs, &all), changed };
+    let told = told(&inputs, &all, &beside);
     if args.output.is_json() {
-        super::args::show_json("objects", &json(&inputs, &all))?;
+        super::args::show_json("objects", &json(&inputs, &all, &beside))?;
     } else {
         show(told.text)?;
         let logs = if kept > 0 { ", and the verifier's logs below verifier/" } else { "" };
         show(format_args!("{}: report.html{logs}\n", done.name.display()))?;
     }
     let exit = done.record.finished.map_or(Exit::Infra, |(exit, _)| exit);
-    Ok(if exit == Exit::Passed && args.strict && told.findings > 0 { Exit::Failed } else { exit })
+    let changed = beside.changed.iter().flat_map(|(_, changed)| changed).flat_map(|it| &it.changes);
+    let is_worse = changed.into_iter().any(|change| change.is_worse);
+    let fails = args.strict && told.findings > 0 || is_worse;
+    Ok(if exit == Exit::Passed && fails { Exit::Failed } else { exit })
+}
+
+/// What the boots have shown of the predictions. A kernel that can't be read is no fault of the objects.
+fn compared(
+    project: &Project,
+    kernels: &[&Kernel],
+    inputs: &[CheckInput],
+    answers: &[CheckAnswer],
+) -> Option<predict::Compared> {
+    let fetched = kernels.iter().map(|kernel| project.store().fetch(kernel, &project.lock, &|_| ()));
+    let fetched = fetched.collect::<Result<Vec<_>, _>>().map_err(Error::from);
+    match fetched.and_then(|fetched| predict::predict(inputs, &fetched, project.cache.root())) {
+        Ok(predicted) => Some(predict::compare(&predicted, answers)),
+        Err(error) => {
+            say(&format!("no predictions: {error}"));
+            None
+        }
+    }
 }
 
 /// What the kernels that are in the cache say against the objects.
@@ -161,7 +193,7 @@ fn predicted(
     let (cached, others): (Vec<&Kernel>, Vec<&Kernel>) = kernels.iter().partition(is_cached);
     let fetched = cached.iter().map(|kernel| project.store().fetch(kernel, &project.lock, &|_| ()));
     let fetched = fetched.collect::<Result<Vec<_>, _>>()?;
-    let found = predict::predict(inputs, &fetched)?;
+    let found = predict::predict(inputs, &fetched, project.cache.root())?;
     if !others.is_empty() {
         let names: Vec<&str> = others.iter().map(|kernel| &*kernel.id).collect();
         say(&format!("not in the cache, and left out: {}; `lab kernels fetch` fetches kernels", names.join(", ")));

@@ -262,7 +262,9 @@ pub fn explain(load: &LoadFact) -> Named {
         return of(class, plain(line));
     }
     if let Some(line) = said("failed to initialize slot") {
-        return of(LoadClass::ProgArray, plain(line));
+        // A program that is not loaded has no descriptor.
+        let is_left_out = load.attempt == LoadAttempt::Alone && line.contains(" fd=-");
+        return of(if is_left_out { LoadClass::Companions } else { LoadClass::ProgArray }, plain(line));
     }
     if let Some(line) = said("the kernel has no program type") {
         return of(LoadClass::ProgramType, named(&plain(line)));

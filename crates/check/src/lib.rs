@@ -15,6 +15,7 @@ mod code;
 mod elf;
 mod expect;
 mod facts;
+mod fault;
 mod finding;
 mod flow;
 #[cfg(test)]
@@ -35,8 +36,11 @@ pub use facts::{
     AttachFact, CheckFacts, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE, PacketFact, ProgramFact,
     RunFact, VerifierStats,
 };
+pub use fault::CheckFault;
 pub use finding::{OnKernel, findings};
-pub use order::{CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, hook_named};
+pub use order::{
+    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, PinnedMap, hook_named,
+};
 pub use packet::{PacketError, bytes_of_hex, frame};
 pub use predict::{KernelTypes, Prediction};
 

@@ -8,6 +8,7 @@ use crate::{
     btf::{Btf, essential, kind},
     class::LoadClass,
     code::{Extern, ExternKind, ObjectCode, Place, Target},
+    fault::CheckFault,
     flow::{Context, Effect, Effects, looked_at},
     kfuncs::module_of,
     order::CheckOrder,
@@ -44,6 +45,8 @@ pub struct KernelTypes<'a> {
     attach_types: BTreeMap<u32, &'a [u8]>,
     /// The options that are set; `None` without a configuration.
     config: Option<BTreeSet<String>>,
+    /// A fault that is made on purpose.
+    fault: Option<CheckFault>,
     /// Whether its modules have type information.
     has_module_types: bool,
 }
@@ -83,9 +86,23 @@ impl<'a> KernelTypes<'a> {
             program_types: list(b"bpf_prog_type"),
             attach_types: list(b"bpf_attach_type"),
             config: config.map(|text| text.lines().filter_map(set).collect()),
+            fault: None,
             has_module_types: version >= MODULE_TYPES,
             btf,
         })
+    }
+
+    /// The same with a fault.
+    pub fn with_fault(mut self, fault: Option<CheckFault>) -> Self {
+        match fault {
+            // bpf_redirect.
+            Some(CheckFault::HelperUnknown) => drop(self.helpers.remove(&23)),
+            Some(CheckFault::AttachTypeUnknown) => {
+                self.attach_types.retain(|_, name| !name.starts_with(b"BPF_TCX") && !name.starts_with(b"BPF_NETKIT"));
+            }
+            _ => {}
+        }
+        Self { fault, ..self }
     }
 
     /// Whether it knows the type of attachment; `None` where its type information does not say which it knows.
@@ -289,7 +306,9 @@ impl Search<'_> {
                 let has_modules = self.kernel.has_module_types;
                 use RelocationKind as K;
                 let effect = match found.flatten() {
-                    Some(Resolved::Answer(answer)) => Effect::Number(i64::from(answer)),
+                    Some(Resolved::Answer(answer)) => {
+                        Effect::Number(i64::from(answer || self.kernel.fault == Some(CheckFault::AnswersYes)))
+                    }
                     Some(Resolved::Value) => continue,
                     Some(Resolved::Poisoned) => refuse(&mut refusals, Cause { class, is_certain: true, text }),
                     Some(Resolved::Unknown) => match relocation.kind {

@@ -104,6 +104,7 @@ fn try_load<'a>(
     if let Err(error) = fs::create_dir_all(&pins) {
         tell.note(format!("{}: {error}: maps that are pinned by name fail", pins.display()));
     }
+    let unpinned = settings::pins(settings_of, &pins);
     let mut messages = Messages::collect().ok();
     let mut fact = LoadFact {
         attempt,
@@ -116,7 +117,8 @@ fn try_load<'a>(
     };
     let opened = Object::open(bytes, &order.name, &pins.to_string_lossy());
     let done = opened.map_err(|errno| (errno, None, Vec::new())).and_then(|mut object| {
-        let mut problems = settings::before(settings_of, &object);
+        let mut problems = unpinned;
+        problems.extend(settings::before(settings_of, &object));
         prepare(&object, attempt, alone.as_deref());
         object.log(|_| (STATISTICS, LOG));
         match object.load() {

@@ -1,6 +1,6 @@
 //! Facts on standard output, each as soon as it is known.
 
-use lab_check::{CheckFacts, FactLine, MAX_LINE};
+use lab_check::{CheckFacts, CheckFault, FactLine, MAX_LINE};
 use lab_protocol::work::TAKEN_SOCKET;
 use std::{
     io::{self, Read, Write, stdout},
@@ -21,11 +21,13 @@ pub struct Teller {
     written: u64,
     /// Whether the agent answers.
     is_answered: bool,
+    /// A fault that is made on purpose.
+    fault: Option<CheckFault>,
 }
 
 impl Teller {
-    pub fn new(facts: CheckFacts) -> Self {
-        Self { facts, written: 0, is_answered: true }
+    pub fn new(fault: Option<CheckFault>) -> Self {
+        Self { facts: CheckFacts::default(), written: 0, is_answered: true, fault }
     }
 
     /// Everything so far.
@@ -34,7 +36,10 @@ impl Teller {
     }
 
     /// Writes a fact. A reader that is gone takes the guest along, so errors do not matter.
-    pub fn fact(&mut self, line: FactLine) {
+    pub fn fact(&mut self, mut line: FactLine) {
+        if let Some(fault) = self.fault {
+            fault.spoil(&mut line);
+        }
         if let Ok(text) = serde_json::to_string(&line)
             && text.len() < MAX_LINE
         {

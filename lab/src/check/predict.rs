@@ -3,7 +3,7 @@
 
 use super::{answers::CheckAnswer, inputs::CheckInput};
 use crate::error::Error;
-use lab_check::{KernelTypes, Prediction};
+use lab_check::{CheckFault, KernelTypes, Prediction};
 use lab_image::type_info;
 use lab_kernel_store::BootableKernel;
 use lab_protocol::AttachType;
@@ -49,11 +49,12 @@ pub type ForObject = (String, Vec<Predicted>);
 /// # Errors
 /// An image can't be read.
 pub fn predict(inputs: &[CheckInput], kernels: &[BootableKernel], cache: &Path) -> Result<Vec<ForObject>, Error> {
+    let fault = inputs.first().and_then(|input| input.config.order.fault);
     let newest = kernels.iter().max_by_key(|kernel| kernel.version);
-    let names = newest.map(|kernel| with_types(kernel, cache, |types| types.helpers().collect())).transpose()?;
+    let names = newest.map(|kernel| with_types(kernel, cache, fault, |types| types.helpers().collect())).transpose()?;
     let names: BTreeMap<u32, String> = names.flatten().unwrap_or_default();
     let columns = in_parallel(kernels, |kernel| {
-        let found = with_types(kernel, cache, |types| {
+        let found = with_types(kernel, cache, fault, |types| {
             inputs.iter().map(|input| of(input, kernel, types, &names)).collect::<Vec<_>>()
         });
         Ok(found?.unwrap_or_else(|| inputs.iter().map(|_| unread(kernel)).collect()))
@@ -87,12 +88,13 @@ fn in_parallel<T: Sync, U: Send>(all: &[T], call: impl Fn(&T) -> U + Sync) -> Ve
 fn with_types<T>(
     kernel: &BootableKernel,
     cache: &Path,
+    fault: Option<CheckFault>,
     call: impl FnOnce(&KernelTypes<'_>) -> T,
 ) -> Result<Option<T>, Error> {
     let bytes = type_info(&kernel.vmlinuz, cache).map_err(|error| Error::Host(error.to_string()))?;
     let config = kernel.config.as_ref().and_then(|path| fs::read_to_string(path).ok());
     let types = bytes.as_deref().and_then(|bytes| KernelTypes::read(bytes, config.as_deref(), kernel.version));
-    Ok(types.map(|types| call(&types)))
+    Ok(types.map(|types| call(&types.with_fault(fault))))
 }
 
 fn of(

@@ -162,7 +162,7 @@ fn load(answer: &CheckAnswer) -> String {
     }
     match (answer.facts.loaded_whole(), lab_check::failure(&answer.facts)) {
         (true, _) => {
-            let how = answer.facts.loads.iter().find(|load| load.errno.is_none()).map(|load| load.attempt);
+            let how = answer.facts.loads.iter().rfind(|load| load.errno.is_none()).map(|load| load.attempt);
             if how == Some(LoadAttempt::Typed) { "ok, types set".to_owned() } else { "ok".to_owned() }
         }
         (false, Some(class)) => format!("✗ {class}"),

@@ -2,7 +2,7 @@
 
 use super::args::{KernelArgs, OutputArgs};
 use crate::{
-    check::{Beside, CheckAnswer, CheckInput, CheckPlan, Earlier, answers, inputs, json, predict, told},
+    check::{Beside, Bundles, CheckAnswer, CheckInput, CheckPlan, Earlier, answers, inputs, json, predict, told},
     error::Error,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{Project, absolute, select::Selected},
@@ -10,10 +10,18 @@ use crate::{
 };
 use clap::{Args, Parser};
 use lab_base::say::{say, show};
+use lab_check::CheckFault;
 use lab_kernel_store::Kernel;
-use lab_protocol::{Raw, witness::PRELOAD};
+use lab_protocol::{CellInfo, Raw, witness::PRELOAD};
 use lab_record::{exit::Exit, plan::Plan};
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, sync::Arc, time::Duration};
+use sha2::{Digest, Sha256};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Time for one object on one kernel: the verifier takes more than a minute for its limit in an emulated guest.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -36,6 +44,9 @@ pub(super) struct CheckArgs {
     /// got worse fails the check.
     #[arg(long, value_name = "RUN", conflicts_with = "predict")]
     against: Option<PathBuf>,
+    /// A fault of the check itself, which must be noticed.
+    #[arg(long, value_name = "NAME", hide = true, value_parser = fault)]
+    mutant: Option<CheckFault>,
     /// Findings fail the check too: hooks or kernels that disagree, programs that never ran.
     #[arg(long)]
     strict: bool,
@@ -63,6 +74,15 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
+
+fn fault(name: &str) -> Result<CheckFault, UnknownFault> {
+    CheckFault::named(name).ok_or(UnknownFault)
+}
+
+/// No fault of the check has the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such fault of the check; they are {}", CheckFault::ALL.map(CheckFault::name).join(", "))]
+struct UnknownFault;
 
 /// First of the words by which a run says that it was a check.
 pub(super) const WORD: &str = "check";
@@ -108,7 +128,8 @@ fn words(args: &CheckArgs) -> Result<Vec<Raw>, Error> {
 
 fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Plan) -> Result<Exit, Error> {
     // Before anything is built or booted.
-    let inputs = inputs(&args.objects, args.config.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
+    let mut inputs = inputs(&args.objects, args.config.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
+    inputs.iter_mut().for_each(|input| input.config.order.fault = args.mutant);
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     if args.predict {
@@ -129,12 +150,7 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
         cold: args.cold,
         isolate: args.isolate,
         streams: Some(Arc::new(streams)),
-        shape: Shape {
-            memory_mib: args.memory,
-            // The same machine as `lab exec` has, and so the same snapshot.
-            cmdline: vec![PRELOAD.to_owned()],
-            ..Shape::of_programs()
-        },
+        shape: shape(args.memory),
         exec: words(args)?,
         world: Some(world),
         ..GuestOptions::default()
@@ -161,6 +177,48 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     let is_worse = changed.into_iter().any(|change| change.is_worse);
     let fails = args.strict && told.findings > 0 || is_worse;
     Ok(if exit == Exit::Passed && fails { Exit::Failed } else { exit })
+}
+
+fn shape(memory_mib: Option<u32>) -> Shape {
+    // The same machine as `lab exec` has, and so the same snapshot.
+    Shape { memory_mib, cmdline: vec![PRELOAD.to_owned()], ..Shape::of_programs() }
+}
+
+/// An object for `lab bisect`.
+pub(super) struct Asked {
+    pub cells: Vec<CellInfo>,
+    pub how: GuestOptions,
+    /// Of the object, the loader, and what is expected.
+    pub digest: Vec<u8>,
+    /// Files that exist as long as this value.
+    pub bundles: Bundles,
+}
+
+/// One object as the question of a search. What its `check.toml` expects holds for the kernels of kernels.toml; of a commit it is
+/// only expected that the object loads and attaches.
+pub(super) fn question(project: &Project, object: &Path, no_build: bool) -> Result<Asked, Error> {
+    let inputs = inputs(&[object.to_owned()], None).map_err(|error| Error::Usage(error.to_string()))?;
+    project.ready()?;
+    let builder = project.builder();
+    let loader = if no_build { builder.existing_loader()? } else { builder.loader()? };
+    // A kernel whose version is not known is none that the search can use.
+    let facts: Vec<_> = project.config.kernels.iter().filter_map(|kernel| project.facts(kernel).ok()).collect();
+    let mut digest = Sha256::new();
+    for input in &inputs {
+        digest.update(Sha256::digest(&input.bytes));
+        digest.update(Sha256::digest(format!("{:?}", input.config)));
+    }
+    digest.update(Sha256::digest(&loader.bytes));
+    let plan = CheckPlan::new(&inputs, &facts, &loader, Some(TIMEOUT), project.cache.root())?;
+    let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
+    let how = GuestOptions {
+        streams: Some(Arc::new(streams)),
+        world: Some(plan.world),
+        shape: shape(None),
+        isolate: Isolate::Case,
+        ..GuestOptions::default()
+    };
+    Ok(Asked { cells: plan.cells, how, digest: digest.finalize().to_vec(), bundles: plan.bundles })
 }
 
 /// What the boots have shown of the predictions. A kernel that can't be read is no fault of the objects.

@@ -20,6 +20,7 @@ mod finding;
 mod flow;
 #[cfg(test)]
 mod fuzz;
+mod hint;
 mod kfuncs;
 mod order;
 mod packet;
@@ -38,6 +39,7 @@ pub use facts::{
 };
 pub use fault::CheckFault;
 pub use finding::{OnKernel, findings};
+pub use hint::ifindex_keys;
 pub use order::{
     CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, PinnedMap, hook_named,
 };

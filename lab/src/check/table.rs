@@ -7,8 +7,10 @@ use super::{
     predict::Compared,
 };
 use lab_base::text;
-use lab_check::{AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings};
-use lab_protocol::AttachType;
+use lab_check::{
+    AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings, ifindex_keys,
+};
+use lab_protocol::{AttachType, Hook};
 use lab_record::verdict::Standing;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -105,23 +107,32 @@ fn found(input: &CheckInput, own: &[&CheckAnswer]) -> Vec<String> {
         lines.extend(answer.splats.iter().map(|splat| format!("{}: {}", answer.kernel, text::line(splat, LINE))));
         lines.extend(answer.facts.notes.iter().map(|note| format!("{}: {}", answer.kernel, text::line(note, LINE))));
     }
+    // The kernels on which a program is listed at one of these hooks.
+    let at = |program: &str, is_it: &dyn Fn(Hook) -> bool| {
+        let has = |answer: &&CheckAnswer| {
+            let mut hooks = answer.facts.hooks.iter().filter(|hook| hook.program == program && is_it(hook.hook));
+            hooks.any(|hook| hook.attach == AttachFact::Listed)
+        };
+        own.iter().copied().filter(has).map(|answer| &*answer.kernel).collect::<Vec<_>>().join(", ")
+    };
     /// `bpf_redirect_peer`, `enum bpf_func_id`.
     const REDIRECT_PEER: u32 = 155;
     for program in input.object.programs.iter().filter(|program| program.helpers.contains(&REDIRECT_PEER)) {
-        let at_netkit = |answer: &&CheckAnswer| {
-            answer.facts.hooks.iter().any(|hook| {
-                hook.program == program.name
-                    && hook.hook.attach_type() == AttachType::Netkit
-                    && hook.attach == AttachFact::Listed
-            })
-        };
-        let on: Vec<&str> = own.iter().copied().filter(at_netkit).map(|answer| &*answer.kernel).collect();
+        let on = at(&program.name, &|hook| hook.attach_type() == AttachType::Netkit);
         if !on.is_empty() {
             lines.push(format!(
-                "program {} calls bpf_redirect_peer, which works at ingress of tc and tcx alone; it attaches at netkit on {}, \
+                "program {} calls bpf_redirect_peer, which works at ingress of tc and tcx alone; it attaches at netkit on {on}, \
                  where such a packet is dropped",
-                program.name,
-                on.join(", ")
+                program.name
+            ));
+        }
+    }
+    for program in input.code.as_ref().map(ifindex_keys).unwrap_or_default() {
+        let on = at(program, &|hook| hook == Hook::NetkitPrimary);
+        if !on.is_empty() {
+            lines.push(format!(
+                "hint: program {program} seems to use skb->ifindex as a map's key; at netkit/primary, where it attaches on {on}, \
+                 that is the peer, an index of the workload's namespace (docs/findings.md, G01)"
             ));
         }
     }
@@ -193,7 +204,7 @@ fn short(count: u32) -> String {
 }
 
 /// The worst that happened to a packet.
-fn letter(facts: &CheckFacts, program: &str, hook: lab_protocol::Hook) -> char {
+fn letter(facts: &CheckFacts, program: &str, hook: Hook) -> char {
     let Some(at) = facts.hooks.iter().find(|it| it.program == program && it.hook == hook) else { return ' ' };
     match &at.attach {
         AttachFact::Absent(_) => return '-',

@@ -1,4 +1,4 @@
-// The packet's device as a map's key: at netkit/primary it is that of the device itself, behind tc it may be another.
+// The packet's device as a map's key: at netkit/primary it is the peer, an index of the other namespace.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

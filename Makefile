@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants witness plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign faults hostile fuzz shards lint-ci check dist install clean
+.PHONY: help lab lab-run mutants witness plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign objects faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -33,6 +33,9 @@ stress: setup ## Run the suite 20 times beside busy loops with QEMU stopped at r
 test: setup-tests ## Run every test of the project, those on real guests included (ARGS="exec_guests roots" selects programs)
 	@scripts/test $(ARGS)
 
+objects: setup-tests ## Check the corpus of objects on 18 kernels, hold predictions against the boots, and find the check's own faults
+	@$(TEST) -p lab --test check -- --include-ignored --test-threads 1 $(ARGS)
+
 faults: setup ## Break guests, host and lab on purpose, and count lost verdicts and leftovers
 	@$(TEST) --quiet -p lab --test faults -- $(ARGS)
 
@@ -54,7 +57,7 @@ test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, sna
 test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
 	@scripts/test-kvm long
 
-test-all: test fuzz shards foreign witness test-kvm-long ## Everything that the gate runs, in its long forms
+test-all: test fuzz shards foreign objects witness test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards
@@ -84,6 +87,7 @@ check: setup-tests ## Formatting, lints, and the dependencies' licences, sources
 	@cargo fmt --all --check
 	@cargo fmt --manifest-path ebpf/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@scripts/clippy-loader
 	@scripts/deny
 
 dist: setup ## Build the packages: an archive, a .deb and an OCI image, in target/dist

@@ -10,6 +10,8 @@ use std::{
 
 /// Maximum number of images kept: enough for a few builds of a full matrix.
 const KEPT: usize = 48;
+/// Kind of the files with type information, of which as many are kept again: one is small, and each kernel has one.
+pub const TYPES: &str = "btf";
 /// Younger images are never removed: a run may be about to boot them.
 const YOUNG: Duration = Duration::from_secs(3600);
 
@@ -34,15 +36,18 @@ pub fn store(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(ImageError::io("image cache", dir))?;
     file::replace_durably(path, bytes).map_err(ImageError::io("image", path))?;
-    prune(dir);
+    let has_types = |path: &Path| path.extension().is_some_and(|kind| kind == TYPES);
+    let is_alike = has_types(path);
+    prune(dir, |other| has_types(other) == is_alike);
     Ok(())
 }
 
 /// Removes images that were not used for the longest time. Errors are ignored: removal is tried again next time.
-fn prune(dir: &Path) {
+fn prune(dir: &Path, is_counted: impl Fn(&Path) -> bool) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut images: Vec<_> =
         entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    images.retain(|(_, path)| is_counted(path));
     images.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
     let old = |used: &SystemTime| used.elapsed().is_ok_and(|age| age > YOUNG);
     for (_, path) in images.iter().skip(KEPT).filter(|(used, _)| old(used)) {
@@ -63,8 +68,9 @@ mod tests {
             let age = if index < 3 { Duration::ZERO } else { YOUNG * 2 + Duration::from_secs(index as u64) };
             file.set_modified(now - age).unwrap();
         }
+        store(&dir.path().join("kernel.btf"), b"x").unwrap();
         store(&dir.path().join("new.cpio"), b"x").unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), KEPT + 1, "type information is counted apart");
         assert!(dir.path().join("new.cpio").exists() && dir.path().join("0.cpio").exists());
         assert!(!dir.path().join(format!("{}.cpio", KEPT + 4)).exists());
     }

@@ -17,7 +17,7 @@ mod profile;
 mod setup_header;
 mod signature;
 mod toolbox;
-mod type_names;
+mod type_info;
 mod wanted;
 
 pub use decompress::{module_release, read_module};
@@ -28,5 +28,5 @@ pub use image::{Image, ImageInput, Spec, build};
 pub use profile::Profile;
 pub use setup_header::SetupHeader;
 pub use toolbox::{PROGRAMS, Toolbox};
-pub use type_names::TypeNames;
+pub use type_info::type_info;
 pub use wanted::ModuleList;

@@ -1,8 +1,10 @@
 //! Why a load failed: from what the loader and the verifier said, in the order in which causes hide each other, and never from the
 //! error's number alone.
 
-use crate::facts::{CheckFacts, LoadAttempt, LoadFact};
-use lab_protocol::KernelVersion;
+use crate::{
+    facts::{CheckFacts, LoadAttempt, LoadFact},
+    kfuncs::kfunc,
+};
 use std::fmt;
 
 /// Classes of failed loads. The names are those of `check.toml`: `load = "fails: kfunc"`.
@@ -22,6 +24,8 @@ pub enum LoadClass {
     MapType,
     /// The kernel has no such type of program.
     ProgramType,
+    /// The kernel has no such type of attachment.
+    AttachType,
     /// The function that a tracing program is for does not exist.
     Target,
     /// A field or type that the program reads does not exist.
@@ -60,7 +64,7 @@ pub enum LoadClass {
 
 impl LoadClass {
     /// Every class.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Kfunc,
         Self::KfuncSignature,
         Self::KfuncModule,
@@ -68,6 +72,7 @@ impl LoadClass {
         Self::Helper,
         Self::MapType,
         Self::ProgramType,
+        Self::AttachType,
         Self::Target,
         Self::Core,
         Self::Kconfig,
@@ -97,6 +102,7 @@ impl LoadClass {
             Self::Helper => "helper",
             Self::MapType => "map-type",
             Self::ProgramType => "program-type",
+            Self::AttachType => "attach-type",
             Self::Target => "target",
             Self::Core => "core",
             Self::Kconfig => "kconfig",
@@ -131,6 +137,7 @@ impl LoadClass {
             Self::Helper => "guard the call by a CO-RE check of enum bpf_func_id, or require a newer kernel",
             Self::MapType => "use another type of map on this kernel, or require a newer kernel",
             Self::ProgramType => "leave the program out on this kernel, or require a newer kernel",
+            Self::AttachType => "leave the program out on this kernel, or require a newer kernel",
             Self::Target => "turn the program off where the kernel lacks the function (bpf_program__set_autoload)",
             Self::Core => "ask bpf_core_field_exists() or bpf_core_type_exists() before the access",
             Self::Kconfig => "declare the extern __weak, or require a kernel with the option",
@@ -176,44 +183,6 @@ pub struct Named {
     pub class: LoadClass,
     /// One sentence.
     pub sentence: String,
-}
-
-/// kfuncs that are in modules of the kernel: the beginning of their names, and the module.
-const IN_MODULES: [(&str, &str); 12] = [
-    ("bpf_skb_ct_", "nf_conntrack"),
-    ("bpf_xdp_ct_", "nf_conntrack"),
-    ("bpf_ct_set_nat_info", "nf_nat"),
-    ("bpf_ct_", "nf_conntrack"),
-    ("bpf_skb_set_fou_encap", "fou"),
-    ("bpf_skb_get_fou_encap", "fou"),
-    ("bpf_skb_get_xfrm_info", "xfrm_interface"),
-    ("bpf_skb_set_xfrm_info", "xfrm_interface"),
-    ("bpf_xdp_flow_lookup", "nf_flow_table"),
-    ("bpf_crypto_", "bpf_crypto_skcipher"),
-    ("bpf_testmod", "bpf_testmod"),
-    ("bpf_kfunc_", "bpf_testmod"),
-];
-
-/// The first version of mainline with the kfunc, with the commit's title.
-const KFUNCS: [(&str, KernelVersion, &str); 14] = [
-    ("bpf_dynptr_from_skb", v(6, 4), "bpf: Add skb dynptrs"),
-    ("bpf_dynptr_from_xdp", v(6, 4), "bpf: Add xdp dynptrs"),
-    ("bpf_dynptr_slice", v(6, 4), "bpf: Add bpf_dynptr_slice and bpf_dynptr_slice_rdwr"),
-    ("bpf_dynptr_slice_rdwr", v(6, 4), "bpf: Add bpf_dynptr_slice and bpf_dynptr_slice_rdwr"),
-    ("bpf_dynptr_adjust", v(6, 5), "bpf: Add bpf_dynptr_adjust"),
-    ("bpf_dynptr_is_null", v(6, 5), "bpf: Add bpf_dynptr_is_null and bpf_dynptr_is_rdonly"),
-    ("bpf_dynptr_size", v(6, 5), "bpf: Add bpf_dynptr_size"),
-    ("bpf_dynptr_clone", v(6, 5), "bpf: Add bpf_dynptr_clone"),
-    ("bpf_rcu_read_lock", v(6, 2), "bpf: Add kfunc bpf_rcu_read_lock/unlock()"),
-    ("bpf_obj_new_impl", v(6, 2), "bpf: Introduce bpf_obj_new"),
-    ("bpf_cast_to_kern_ctx", v(6, 2), "bpf: Add a kfunc to type cast from bpf uapi ctx to kernel ctx"),
-    ("bpf_iter_num_new", v(6, 4), "bpf: implement numbers iterator"),
-    ("bpf_sk_assign_tcp_reqsk", v(6, 9), "bpf: tcp: Support arbitrary SYN Cookie."),
-    ("bpf_skb_set_fou_encap", v(6, 4), "bpf,fou: Add bpf_skb_{set,get}_fou_encap kfuncs"),
-];
-
-const fn v(major: u16, minor: u16) -> KernelVersion {
-    KernelVersion::new(major, minor, 0)
 }
 
 /// The number of a helper that libbpf puts in place of a relocation that it could not resolve (`bpf_core_poison_insn`).
@@ -293,10 +262,15 @@ pub fn explain(load: &LoadFact) -> Named {
         return of(class, plain(line));
     }
     if let Some(line) = said("failed to initialize slot") {
-        return of(LoadClass::ProgArray, plain(line));
+        // A program that is not loaded has no descriptor.
+        let is_left_out = load.attempt == LoadAttempt::Alone && line.contains(" fd=-");
+        return of(if is_left_out { LoadClass::Companions } else { LoadClass::ProgArray }, plain(line));
     }
     if let Some(line) = said("the kernel has no program type") {
         return of(LoadClass::ProgramType, named(&plain(line)));
+    }
+    if let Some(line) = said("the kernel has no attach type") {
+        return of(LoadClass::AttachType, named(&plain(line)));
     }
     if let Some(line) = either("failed to resolve CO-RE relocation") {
         return of(LoadClass::Core, named(&plain(line)));
@@ -337,26 +311,6 @@ pub fn explain(load: &LoadFact) -> Named {
     let is_about_the_file = ["elf: ", "sec '", "BTF"].iter().any(|start| sentence.starts_with(start));
     let class = if load.failed.is_none() && is_about_the_file { LoadClass::Object } else { LoadClass::Other };
     of(if load.attempt == LoadAttempt::Alone { LoadClass::Companions } else { class }, named(&sentence))
-}
-
-/// The module of the kernel that a kfunc is in, as far as that is known.
-pub fn module_of(kfunc: &str) -> Option<&'static str> {
-    IN_MODULES.iter().find(|(start, _)| kfunc.starts_with(start)).map(|(_, module)| *module)
-}
-
-/// A kfunc that was not found.
-fn kfunc(name: &str, named: impl Fn(&str) -> String) -> Named {
-    if let Some((_, since, title)) = KFUNCS.iter().find(|(it, ..)| *it == name)
-        && module_of(name).is_none()
-    {
-        let sentence = format!("the kernel has no kfunc {name}; mainline has it since {since} ({title})");
-        return Named { class: LoadClass::Kfunc, sentence: named(&sentence) };
-    }
-    if let Some(module) = module_of(name) {
-        let sentence = format!("the kernel has no kfunc {name}; it is in the module {module}, if the kernel has one");
-        return Named { class: LoadClass::KfuncModule, sentence: named(&sentence) };
-    }
-    Named { class: LoadClass::Kfunc, sentence: named(&format!("the kernel has no kfunc {name}")) }
 }
 
 /// The first word between single quotation marks.

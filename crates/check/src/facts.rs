@@ -285,9 +285,10 @@ impl CheckFacts {
         }
     }
 
-    /// Whether the whole object was loaded at once.
+    /// Whether the whole object was loaded at once: by the last attempt, since what `check.toml` says is tried after the object as
+    /// it is.
     pub fn loaded_whole(&self) -> bool {
-        self.loads.iter().any(|load| load.attempt != LoadAttempt::Alone && load.errno.is_none())
+        self.loads.iter().rfind(|load| load.attempt != LoadAttempt::Alone).is_some_and(|load| load.errno.is_none())
     }
 
     /// The sum of the verified instructions.

@@ -8,26 +8,43 @@
 
 #![warn(missing_docs)]
 
+mod btf;
+mod changes;
 mod class;
+mod code;
 mod elf;
 mod expect;
 mod facts;
+mod fault;
 mod finding;
+mod flow;
 #[cfg(test)]
 mod fuzz;
+mod hint;
+mod kfuncs;
 mod order;
 mod packet;
+mod predict;
+mod relocation;
+mod sections;
 
-pub use class::{LoadClass, Named, classify, explain, failure, module_of};
+pub use changes::{CheckChange, changes};
+pub use class::{LoadClass, Named, classify, explain, failure};
+pub use code::ObjectCode;
 pub use elf::{ElfError, ElfObject, ElfProgram, Kfunc, MAX_OBJECT, inspect};
 pub use expect::unmet;
 pub use facts::{
     AttachFact, CheckFacts, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE, PacketFact, ProgramFact,
     RunFact, VerifierStats,
 };
+pub use fault::CheckFault;
 pub use finding::{OnKernel, findings};
-pub use order::{CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, hook_named};
+pub use hint::ifindex_keys;
+pub use order::{
+    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, PinnedMap, hook_named,
+};
 pub use packet::{PacketError, bytes_of_hex, frame};
+pub use predict::{KernelTypes, Prediction};
 
 /// Instructions that the verifier looks at, at most (`BPF_COMPLEXITY_LIMIT_INSNS`, include/linux/bpf_verifier.h).
 pub const INSN_LIMIT: u32 = 1_000_000;

@@ -1,5 +1,6 @@
 //! What the loader in a guest is to do.
 
+use crate::fault::CheckFault;
 use lab_protocol::Hook;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub struct CheckOrder {
     pub modules: Vec<String>,
     /// What is expected, by the kernel's name in `kernels.toml`.
     pub expect: BTreeMap<String, Vec<CheckExpectation>>,
+    /// A fault of the check that is made on purpose.
+    pub fault: Option<CheckFault>,
 }
 
 /// One packet.
@@ -55,6 +58,21 @@ pub struct CheckMap {
     pub max_entries: Option<u32>,
     /// Keys and values that are written after the load.
     pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    /// A map that is already pinned under its name, as an object that is loaded before would leave it.
+    pub pinned: Option<PinnedMap>,
+}
+
+/// A pinned map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedMap {
+    /// Its type: `hash`.
+    pub kind: String,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Entries.
+    pub max_entries: u32,
 }
 
 /// A slot of a program array.

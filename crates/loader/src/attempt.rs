@@ -5,7 +5,8 @@ use crate::{
     settings,
     tell::Teller,
 };
-use lab_check::{CheckOrder, FactLine, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
+use lab_check::{CheckOrder, FactLine, KernelTypes, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
+use lab_protocol::KernelVersion;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -26,6 +27,8 @@ const PINS: &str = "/sys/fs/bpf";
 const ARTIFACTS: &str = "LAB_ARTIFACTS";
 /// Programs that are loaded alone, at most.
 const MOST_ALONE: usize = 200;
+/// The kernel's type information.
+const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// A loaded object.
 pub struct LoadedObject<'a> {
@@ -101,6 +104,7 @@ fn try_load<'a>(
     if let Err(error) = fs::create_dir_all(&pins) {
         tell.note(format!("{}: {error}: maps that are pinned by name fail", pins.display()));
     }
+    let unpinned = settings::pins(settings_of, &pins);
     let mut messages = Messages::collect().ok();
     let mut fact = LoadFact {
         attempt,
@@ -113,7 +117,8 @@ fn try_load<'a>(
     };
     let opened = Object::open(bytes, &order.name, &pins.to_string_lossy());
     let done = opened.map_err(|errno| (errno, None, Vec::new())).and_then(|mut object| {
-        let mut problems = settings::before(settings_of, &object);
+        let mut problems = unpinned;
+        problems.extend(settings::before(settings_of, &object));
         prepare(&object, attempt, alone.as_deref());
         object.log(|_| (STATISTICS, LOG));
         match object.load() {
@@ -211,8 +216,19 @@ fn types_that_are_missing(object: &Object<'_>, said: &[String], failed: Option<&
         && libbpf::has_program_type(program.kind()) == Some(false)
     {
         found.push(format!("the kernel has no program type {}", libbpf::type_name(program.kind())));
+    } else if let Some(program) = program.filter(|it| it.is_wanted() && it.attach_kind() != 0)
+        && has_attach_type(program.attach_kind()) == Some(false)
+    {
+        found.push(format!("the kernel has no attach type {}", libbpf::attach_type_name(program.attach_kind())));
     }
     found
+}
+
+/// Whether the kernel's type information has the type of attachment. It can't be asked otherwise: the error for one that is unknown is
+/// that for any other fault.
+fn has_attach_type(kind: u32) -> Option<bool> {
+    let btf = fs::read(KERNEL_TYPES).ok()?;
+    KernelTypes::read(&btf, None, KernelVersion::new(0, 0, 0))?.has_attach_number(kind)
 }
 
 /// The whole log of the program that failed, which is kept as an artefact. libbpf explains what it put in place of relocations

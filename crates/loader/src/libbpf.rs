@@ -1,6 +1,6 @@
 //! libbpf itself. Every unsafe call of the loader that concerns it is here.
 
-use lab_check::VerifierStats;
+use lab_check::{PinnedMap, VerifierStats};
 use libbpf_sys as sys;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::{
@@ -143,6 +143,32 @@ pub fn has_map_type(kind: u32) -> Option<bool> {
 pub fn map_type_name(kind: u32) -> String {
     // SAFETY: takes a number, returns a constant or null.
     text(unsafe { sys::libbpf_bpf_map_type_str(kind) })
+}
+
+/// Creates a map and pins it.
+///
+/// # Errors
+/// The errno, negative.
+pub fn pin_map(path: &str, name: &str, wanted: &PinnedMap) -> Result<(), i32> {
+    let kind = (1..64).find(|kind| map_type_name(*kind) == wanted.kind).ok_or(-libc::EINVAL)?;
+    let c_text = |text: &str| CString::new(text.replace('\0', "")).unwrap_or_default();
+    let (path, name) = (c_text(path), c_text(name));
+    // SAFETY: the strings live across the calls; no options.
+    let fd = owned(unsafe {
+        let (key, value) = (wanted.key_size, wanted.value_size);
+        sys::bpf_map_create(kind, name.as_ptr(), key, value, wanted.max_entries, ptr::null())
+    })?;
+    // SAFETY: the string lives across the call, and the descriptor is open.
+    match unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) } {
+        0 => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// The name of a type of attachment: `cgroup_unix_connect`.
+pub fn attach_type_name(kind: u32) -> String {
+    // SAFETY: takes a number, returns a constant or null.
+    text(unsafe { sys::libbpf_bpf_attach_type_str(kind) })
 }
 
 const fn answer(found: c_int) -> Option<bool> {
@@ -320,6 +346,12 @@ impl ObjectProgram<'_> {
     pub fn kind(&self) -> u32 {
         // SAFETY: the object is open.
         unsafe { sys::bpf_program__type(self.program.as_ptr()) }
+    }
+
+    /// `enum bpf_attach_type` that it is loaded for, 0 for most.
+    pub fn attach_kind(&self) -> u32 {
+        // SAFETY: the object is open.
+        unsafe { sys::bpf_program__expected_attach_type(self.program.as_ptr()) }
     }
 
     /// Whether it is loaded with the object.

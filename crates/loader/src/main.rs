@@ -12,7 +12,7 @@ mod tell;
 mod wire;
 
 use attempt::{LoadedObject, load_object};
-use lab_check::{CheckFacts, CheckOrder, FactLine, unmet};
+use lab_check::{CheckOrder, FactLine, unmet};
 use lab_protocol::KernelVersion;
 use std::{env, fs, path::PathBuf, process::ExitCode};
 use tell::Teller;
@@ -56,7 +56,7 @@ fn check() -> Result<Vec<String>, LoaderError> {
     let (order, object) = bundle.split_at(end);
     let order: CheckOrder = serde_json::from_slice(order).map_err(|error| LoaderError::Order { error })?;
     let object = object.get(1..).unwrap_or_default();
-    let mut tell = Teller::new(CheckFacts::default());
+    let mut tell = Teller::new(order.fault);
     let system = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let (release, version) = (system("/proc/sys/kernel/osrelease"), system("/proc/sys/kernel/version"));
     let version = KernelVersion::from_uname(&release, &version);

@@ -7,7 +7,10 @@ use crate::{
 };
 use lab_check::CheckOrder;
 use socket2::{Domain, Socket, Type};
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
 
 /// Has the kernel load modules. The request for the flags of a device that does not exist asks for the module of that name
 /// (`dev_load`, net/core/dev_ioctl.c).
@@ -34,6 +37,16 @@ fn request(socket: &Socket, module: &str) -> std::io::Result<()> {
     // SAFETY: the request takes the address of an ifreq, which lives across the call. Its answer, no such device, does not matter.
     unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut ask) };
     Ok(())
+}
+
+/// Before the object is opened. Returns what could not be done.
+pub fn pins(order: &CheckOrder, directory: &Path) -> Vec<String> {
+    let pinned = order.maps.iter().filter_map(|(name, map)| Some((name, map.pinned.as_ref()?)));
+    let made = pinned.filter_map(|(name, wanted)| {
+        let errno = libbpf::pin_map(&directory.join(name).to_string_lossy(), name, wanted).err()?;
+        Some(format!("maps: a map of the type {} can't be pinned as `{name}`: {}", wanted.kind, name_of(errno)))
+    });
+    made.collect()
 }
 
 /// Before the load. Returns what could not be done.

@@ -199,6 +199,9 @@ fn name(signal: i32) -> &'static str {
     }
 }
 
+/// Where a program with a root of its own asks its agent to wait until the host has taken so many bytes of its standard output:
+/// it writes the number and a line feed, and reads to the end.
+pub const TAKEN_SOCKET: &str = "/run/lab/taken";
 /// Bytes of one stream that may be on their way to the host: the agent waits for [`crate::HostMessage::OutputTaken`] before it
 /// reads more of what the program writes, so that a reader who is slow slows the program and nothing else.
 pub const OUTPUT_WINDOW: usize = 1 << 20;

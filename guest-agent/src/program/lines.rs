@@ -6,7 +6,17 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+/// Between two looks at whether the program has ended.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The lines to one program. They exist before it starts: what comes early is kept for it.
 pub struct Lines {
@@ -115,6 +125,8 @@ pub struct Window {
 #[derive(Default)]
 struct State {
     under_way: usize,
+    /// Bytes that the host has taken since the start.
+    taken: u64,
     closed: bool,
 }
 
@@ -132,7 +144,16 @@ impl Window {
     pub fn leave(&self, bytes: usize) {
         let mut state = lock(&self.state);
         state.under_way = state.under_way.saturating_sub(bytes);
+        state.taken += bytes as u64;
         self.taken.notify_all();
+    }
+
+    /// Waits until the host has taken so many bytes since the start, nobody wants them, or `ended`.
+    pub fn wait_taken(&self, bytes: u64, ended: &AtomicBool) {
+        let mut state = lock(&self.state);
+        while state.taken < bytes && !state.closed && !ended.load(Ordering::SeqCst) {
+            state = self.taken.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Nobody wants more.
@@ -145,7 +166,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::Arc, thread, time::Duration};
+    use std::{sync::Arc, thread};
 
     #[test]
     fn a_full_window_holds_the_stream_until_the_host_takes() {
@@ -164,6 +185,26 @@ mod tests {
         assert!(window.enter(1000, 100), "one piece always fits");
         window.close();
         assert!(!window.enter(50, 100), "nobody waits for a reader who left");
+    }
+
+    #[test]
+    fn who_waits_for_the_host_goes_on_when_it_has_taken_everything() {
+        let window = Arc::new(Window::default());
+        let (said, heard) = mpsc::channel();
+        let other = Arc::clone(&window);
+        let thread = thread::spawn(move || {
+            other.wait_taken(7, &AtomicBool::new(false));
+            said.send(()).unwrap();
+        });
+        assert!(window.enter(7, 100));
+        window.leave(3);
+        assert!(heard.recv_timeout(LOOK * 2).is_err(), "4 bytes are under way");
+        window.leave(4);
+        heard.recv_timeout(Duration::from_secs(5)).unwrap();
+        thread.join().unwrap();
+        window.wait_taken(1000, &AtomicBool::new(true));
+        window.close();
+        window.wait_taken(1000, &AtomicBool::new(false));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Where to start: [`ProgramSeat::run`] has the whole life of one. `lines.rs` is what the session's thread hands it from the host,
 //! `start.rs` says why one did not start, `processes.rs` knows which processes are its.
 
+mod asked;
 mod lines;
 pub mod mark;
 mod processes;
@@ -11,15 +12,15 @@ pub mod terminal;
 mod witnessed;
 
 use crate::{error::AgentError, kmsg, names::Names, sender::Sender, world};
+use asked::AskedServer;
 use lab_harness::{Netns, Runner, Staged, quiet};
 use lab_protocol::{
     AgentMessage, CellId, CellProgram, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, ProgramEnd,
     shell::{Size, Stream},
     witness::MARK_SOCKET,
-    work::OUTPUT_WINDOW,
+    work::{OUTPUT_WINDOW, TAKEN_SOCKET},
 };
 use lines::Lines;
-use mark::MarkServer;
 use nix::{
     sys::{
         signal::{Signal, killpg},
@@ -227,13 +228,24 @@ impl OpenedProgram<'_> {
         };
         let marks = witnessed.as_ref().and_then(Witnessed::marker).map(|marker| {
             let at = started.world.as_ref().map_or_else(|| MARK_SOCKET.into(), |world| world.path(MARK_SOCKET));
-            MarkServer::listen(&at, marker)
+            mark::listen(&at, marker)
         });
         if let Some(Err(error)) = &marks {
             kmsg::note(&format!("no marks can be made: {error}"));
         }
+        let taken = started.world.as_ref().map(|world| {
+            let lines = Arc::clone(&self.lines);
+            // A question that is no number is about nothing that was written.
+            AskedServer::listen(&world.path(TAKEN_SOCKET), move |bytes, ended| {
+                lines.window(Stream::Output).wait_taken(bytes.parse().unwrap_or_default(), ended);
+                "taken\n".to_owned()
+            })
+        });
+        if let Some(Err(error)) = &taken {
+            kmsg::note(&format!("a program can't ask what the host has taken: {error}"));
+        }
         let (finished, stuck) = self.follow(started, program, &before, sender);
-        drop(marks);
+        drop((marks, taken));
         let outcome = match (&finished, &stuck) {
             (Err(message), _) => Outcome::Errored { kind: ErrorKind::Agent, message: message.clone() },
             (Ok(_), Some(message)) => Outcome::Errored { kind: ErrorKind::Hang, message: message.clone() },

@@ -3,8 +3,8 @@
 use crate::lists::KernelRange;
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_check::{
-    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, Fate, HOOKS, LoadClass, bytes_of_hex,
-    frame, hook_named,
+    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, Fate, HOOKS, LoadClass, PinnedMap,
+    bytes_of_hex, frame, hook_named,
 };
 use lab_guard::bounded;
 use lab_protocol::{Hook, KernelVersion};
@@ -106,7 +106,7 @@ impl CheckConfig {
         }
         if let Some(maps) = top.section("maps", "[maps]".into(), &[])? {
             for key in maps.keys() {
-                let map = maps.section(key, format!("[maps.{key}]"), &["max_entries", "entries"])?;
+                let map = maps.section(key, format!("[maps.{key}]"), &["max_entries", "entries", "pinned"])?;
                 order.maps.insert(key.to_owned(), map.map(|map| map_of(&map)).transpose()?.unwrap_or_default());
             }
         }
@@ -155,7 +155,19 @@ fn value(section: &Section<'_>, key: &str) -> Result<Vec<u8>, ConfigError> {
 }
 
 fn map_of(section: &Section<'_>) -> Result<CheckMap, ConfigError> {
-    let mut map = CheckMap { max_entries: section.number("max_entries", 1..u32::MAX)?, entries: Vec::new() };
+    let max_entries = section.number("max_entries", 1..u32::MAX)?;
+    let mut map = CheckMap { max_entries, ..CheckMap::default() };
+    if let Some(pinned) =
+        section.section("pinned", "`pinned`".into(), &["type", "key_size", "value_size", "max_entries"])?
+    {
+        let number = |key: &str| pinned.number(key, 0..u32::MAX)?.ok_or_else(|| pinned.missing(key));
+        map.pinned = Some(PinnedMap {
+            kind: pinned.required("type")?.to_owned(),
+            key_size: number("key_size")?,
+            value_size: number("value_size")?,
+            max_entries: number("max_entries")?,
+        });
+    }
     for entry in section.sections("entries", "this entry", &["key", "value"])? {
         let bytes = |key: &str| {
             let text = entry.required(key)?;
@@ -271,6 +283,7 @@ mod tests {
             mac = "hex 01:02"
             [maps.flows]
             max_entries = 16
+            pinned = { type = "hash", key_size = 4, value_size = 1, max_entries = 8 }
             entries = [{ key = "hex 01000000", value = "hex 02" }]
             [[slots]]
             map = "jmp"
@@ -292,6 +305,7 @@ mod tests {
         assert_eq!((&*config.order.globals["level"], &*config.order.globals["mac"]), (&[3u8, 1][..], &[1u8, 2][..]));
         assert_eq!(config.order.hooks, [Hook::ClsactIngress, Hook::NetkitPeer]);
         assert_eq!(config.order.maps["flows"].entries, [(vec![1, 0, 0, 0], vec![2])]);
+        assert_eq!(config.order.maps["flows"].pinned.as_ref().map(|it| (&*it.kind, it.max_entries)), Some(("hash", 8)));
         let on = |version: &str| {
             let version = version.parse().unwrap();
             let those = config.expect.iter().filter(|it| it.holds("x", version));
@@ -316,6 +330,7 @@ mod tests {
         assert!(error("[[expect]]\npacket = \"p\"\nfate = \"dropped\"").contains("[packets] has no `p`"));
         assert!(error("[globals]\nx = \"one\"").contains("must be a number"));
         assert!(error("[[expect]]\nkernels = \"new\"\nload = \"loads\"").contains("`kernels`:"));
+        assert!(error("[maps.m]\npinned = { type = \"hash\" }").contains("key_size"));
         assert!(error("only = 3").contains("must be a list of texts"));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::config::{CheckConfig, beside};
 use lab_base::{strict_toml::ConfigError, text};
-use lab_check::{ElfError, ElfObject, MAX_OBJECT, inspect};
+use lab_check::{ElfError, ElfObject, MAX_OBJECT, ObjectCode, inspect};
 use lab_guard::bounded;
 use std::{
     collections::BTreeSet,
@@ -24,6 +24,8 @@ pub struct CheckInput {
     pub bytes: Vec<u8>,
     /// What it has.
     pub object: ElfObject,
+    /// Its code, for predictions; `None` where it is not understood.
+    pub code: Option<ObjectCode>,
     /// Its `check.toml`.
     pub config: CheckConfig,
 }
@@ -84,7 +86,8 @@ fn input(path: &Path, config: Option<&Path>, names: &mut BTreeSet<String>) -> Re
         Some(path) => CheckConfig::load(path)?,
         None => beside(path).map(|path| CheckConfig::load(&path)).transpose()?.unwrap_or_default(),
     };
-    let input = CheckInput { path: path.to_owned(), name: unique(path, names), bytes, object, config };
+    let code = ObjectCode::read(&bytes);
+    let input = CheckInput { path: path.to_owned(), name: unique(path, names), bytes, object, code, config };
     input.compare()?;
     Ok(input)
 }

@@ -3,6 +3,7 @@
 //! A cell is one object on one kernel: a program ([`crate::project::loader`]) that gets the object and what is expected of it in a
 //! bundle, and writes facts to its standard output. [`lab_check`] says what the facts mean; guest and host use the same code.
 
+mod against;
 mod answers;
 mod bundle;
 mod config;
@@ -10,8 +11,9 @@ mod inputs;
 pub mod predict;
 mod table;
 
+pub use against::{Changed, Earlier, lines};
 pub use answers::{CheckAnswer, answers};
 pub use bundle::{Bundles, CheckPlan};
 pub use config::{CheckConfig, Conditional};
 pub use inputs::{CheckInput, InputError, inputs};
-pub use table::{Told, json, told};
+pub use table::{Beside, Told, json, told};

@@ -1,9 +1,16 @@
 //! The table of a check, its findings, and the same as JSON.
 
-use super::{answers::CheckAnswer, inputs::CheckInput};
+use super::{
+    against::{Changed, lines},
+    answers::CheckAnswer,
+    inputs::CheckInput,
+    predict::Compared,
+};
 use lab_base::text;
-use lab_check::{AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings};
-use lab_protocol::AttachType;
+use lab_check::{
+    AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings, ifindex_keys,
+};
+use lab_protocol::{AttachType, Hook};
 use lab_record::verdict::Standing;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,8 +36,17 @@ pub struct Told {
     pub findings: usize,
 }
 
+/// What is told beside the objects' own facts.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// The predictions; `None` where none could be made.
+    pub predicted: Option<Compared>,
+    /// What changed since an earlier run, and that run's directory.
+    pub changed: Option<(String, Vec<Changed>)>,
+}
+
 /// Everything about the objects.
-pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer]) -> Told {
+pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> Told {
     let mut out = String::new();
     let mut count = 0;
     for input in inputs {
@@ -41,7 +57,8 @@ pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer]) -> Told {
             out.push('\n');
         }
         failures(&own, &mut out);
-        let found = found(input, &own);
+        let mut found = found(input, &own);
+        found.extend(contradictions(input, beside));
         count += found.len();
         found.iter().for_each(|line| wrapped(&format!("finding: {line}"), &mut out));
         if !out.ends_with("\n\n") {
@@ -55,7 +72,30 @@ pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer]) -> Told {
                 . delivered  c changed  x dropped  r redirected  0 never ran  ? not sent\n\
                 ! refused  - the kernel has no such hook\n\n";
     }
+    if let Some((before, changed)) = &beside.changed {
+        let lines = lines(changed);
+        wrapped(
+            &format!(
+                "{} changes since {before}",
+                if lines.is_empty() { "no".to_owned() } else { lines.len().to_string() }
+            ),
+            &mut out,
+        );
+        lines.iter().for_each(|line| wrapped(&format!("  {}", text::line(line, LINE)), &mut out));
+        out.push('\n');
+    }
+    if let Some(compared) = &beside.predicted {
+        let wrong = compared.contradicted.len();
+        out += &format!("predictions: {} certain ones were tried, {wrong} were wrong\n", compared.certain);
+    }
     Told { text: out, findings: count }
+}
+
+/// Predictions that were certain and wrong.
+fn contradictions(input: &CheckInput, beside: &Beside) -> Vec<String> {
+    let all = beside.predicted.iter().flat_map(|compared| &compared.contradicted);
+    let own = all.filter(|it| it.object == input.name);
+    own.map(|it| format!("{}: {}; the prediction is wrong, please report it", it.kernel, it.text)).collect()
 }
 
 /// Findings of one object.
@@ -67,23 +107,32 @@ fn found(input: &CheckInput, own: &[&CheckAnswer]) -> Vec<String> {
         lines.extend(answer.splats.iter().map(|splat| format!("{}: {}", answer.kernel, text::line(splat, LINE))));
         lines.extend(answer.facts.notes.iter().map(|note| format!("{}: {}", answer.kernel, text::line(note, LINE))));
     }
+    // The kernels on which a program is listed at one of these hooks.
+    let at = |program: &str, is_it: &dyn Fn(Hook) -> bool| {
+        let has = |answer: &&CheckAnswer| {
+            let mut hooks = answer.facts.hooks.iter().filter(|hook| hook.program == program && is_it(hook.hook));
+            hooks.any(|hook| hook.attach == AttachFact::Listed)
+        };
+        own.iter().copied().filter(has).map(|answer| &*answer.kernel).collect::<Vec<_>>().join(", ")
+    };
     /// `bpf_redirect_peer`, `enum bpf_func_id`.
     const REDIRECT_PEER: u32 = 155;
     for program in input.object.programs.iter().filter(|program| program.helpers.contains(&REDIRECT_PEER)) {
-        let at_netkit = |answer: &&CheckAnswer| {
-            answer.facts.hooks.iter().any(|hook| {
-                hook.program == program.name
-                    && hook.hook.attach_type() == AttachType::Netkit
-                    && hook.attach == AttachFact::Listed
-            })
-        };
-        let on: Vec<&str> = own.iter().copied().filter(at_netkit).map(|answer| &*answer.kernel).collect();
+        let on = at(&program.name, &|hook| hook.attach_type() == AttachType::Netkit);
         if !on.is_empty() {
             lines.push(format!(
-                "program {} calls bpf_redirect_peer, which works at ingress of tc and tcx alone; it attaches at netkit on {}, \
+                "program {} calls bpf_redirect_peer, which works at ingress of tc and tcx alone; it attaches at netkit on {on}, \
                  where such a packet is dropped",
-                program.name,
-                on.join(", ")
+                program.name
+            ));
+        }
+    }
+    for program in input.code.as_ref().map(ifindex_keys).unwrap_or_default() {
+        let on = at(program, &|hook| hook == Hook::NetkitPrimary);
+        if !on.is_empty() {
+            lines.push(format!(
+                "hint: program {program} seems to use skb->ifindex as a map's key; at netkit/primary, where it attaches on {on}, \
+                 that is the peer, an index of the workload's namespace (docs/findings.md, G01)"
             ));
         }
     }
@@ -124,7 +173,7 @@ fn load(answer: &CheckAnswer) -> String {
     }
     match (answer.facts.loaded_whole(), lab_check::failure(&answer.facts)) {
         (true, _) => {
-            let how = answer.facts.loads.iter().find(|load| load.errno.is_none()).map(|load| load.attempt);
+            let how = answer.facts.loads.iter().rfind(|load| load.errno.is_none()).map(|load| load.attempt);
             if how == Some(LoadAttempt::Typed) { "ok, types set".to_owned() } else { "ok".to_owned() }
         }
         (false, Some(class)) => format!("✗ {class}"),
@@ -155,7 +204,7 @@ fn short(count: u32) -> String {
 }
 
 /// The worst that happened to a packet.
-fn letter(facts: &CheckFacts, program: &str, hook: lab_protocol::Hook) -> char {
+fn letter(facts: &CheckFacts, program: &str, hook: Hook) -> char {
     let Some(at) = facts.hooks.iter().find(|it| it.program == program && it.hook == hook) else { return ' ' };
     match &at.attach {
         AttachFact::Absent(_) => return '-',
@@ -270,7 +319,7 @@ fn attempts(answer: &CheckAnswer) -> Vec<serde_json::Value> {
 }
 
 /// The same for programs.
-pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer]) -> serde_json::Value {
+pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> serde_json::Value {
     let object = |input: &CheckInput| {
         let own: Vec<&CheckAnswer> = answers.iter().filter(|answer| answer.object == input.name).collect();
         let kernels = own.iter().map(|answer| {
@@ -285,12 +334,21 @@ pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer]) -> serde_json::Value
                 "facts": answer.facts,
             })
         });
+        let mut findings = found(input, &own);
+        findings.extend(contradictions(input, beside));
         serde_json::json!({
             "object": input.path,
             "name": input.name,
             "kernels": kernels.collect::<Vec<_>>(),
-            "findings": found(input, &own),
+            "findings": findings,
         })
     };
-    serde_json::Value::Array(inputs.iter().map(object).collect())
+    let mut all = serde_json::json!({
+        "objects": inputs.iter().map(object).collect::<Vec<_>>(),
+        "predictions": beside.predicted,
+    });
+    if let Some((before, changed)) = &beside.changed {
+        all["against"] = serde_json::json!({ "run": before, "changed": changed });
+    }
+    all
 }

@@ -2,7 +2,7 @@
 
 use super::args::{KernelArgs, OutputArgs};
 use crate::{
-    check::{CheckInput, CheckPlan, answers, inputs, json, predict, told},
+    check::{Beside, Bundles, CheckAnswer, CheckInput, CheckPlan, Earlier, answers, inputs, json, predict, told},
     error::Error,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{Project, absolute, select::Selected},
@@ -10,10 +10,18 @@ use crate::{
 };
 use clap::{Args, Parser};
 use lab_base::say::{say, show};
+use lab_check::CheckFault;
 use lab_kernel_store::Kernel;
-use lab_protocol::{Raw, witness::PRELOAD};
+use lab_protocol::{CellInfo, Raw, witness::PRELOAD};
 use lab_record::{exit::Exit, plan::Plan};
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, sync::Arc, time::Duration};
+use sha2::{Digest, Sha256};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Time for one object on one kernel: the verifier takes more than a minute for its limit in an emulated guest.
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -32,6 +40,13 @@ pub(super) struct CheckArgs {
     /// prediction is no verdict: the exit code is 0.
     #[arg(long)]
     predict: bool,
+    /// Compare with an earlier run: its name in results/, its directory, or `yesterday` for the newest check from before today. What
+    /// got worse fails the check.
+    #[arg(long, value_name = "RUN", conflicts_with = "predict")]
+    against: Option<PathBuf>,
+    /// A fault of the check itself, which must be noticed.
+    #[arg(long, value_name = "NAME", hide = true, value_parser = fault)]
+    mutant: Option<CheckFault>,
     /// Findings fail the check too: hooks or kernels that disagree, programs that never ran.
     #[arg(long)]
     strict: bool,
@@ -59,6 +74,15 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     output: OutputArgs,
 }
+
+fn fault(name: &str) -> Result<CheckFault, UnknownFault> {
+    CheckFault::named(name).ok_or(UnknownFault)
+}
+
+/// No fault of the check has the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no such fault of the check; they are {}", CheckFault::ALL.map(CheckFault::name).join(", "))]
+struct UnknownFault;
 
 /// First of the words by which a run says that it was a check.
 pub(super) const WORD: &str = "check";
@@ -94,6 +118,7 @@ fn words(args: &CheckArgs) -> Result<Vec<Raw>, Error> {
     };
     option("--config", args.config.as_deref().map(absolute).transpose()?.map(Into::into));
     option("--memory", args.memory.map(|mib| format!("{mib}M").into()));
+    option("--against", args.against.as_deref().filter(|run| run.is_dir()).map(absolute).transpose()?.map(Into::into));
     option("--timeout", args.timeout.map(|time| time.as_secs_f64().to_string().into()));
     for object in &args.objects {
         words.push(absolute(object)?.into());
@@ -103,12 +128,15 @@ fn words(args: &CheckArgs) -> Result<Vec<Raw>, Error> {
 
 fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Plan) -> Result<Exit, Error> {
     // Before anything is built or booted.
-    let inputs = inputs(&args.objects, args.config.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
+    let mut inputs = inputs(&args.objects, args.config.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
+    inputs.iter_mut().for_each(|input| input.config.order.fault = args.mutant);
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     if args.predict {
         return predicted(&project, &kernels, &inputs, &args.output);
     }
+    let results = project.root.join("results");
+    let earlier = args.against.as_deref().map(|run| Earlier::open(&results, run, WORD, &inputs)).transpose()?;
     project.ready()?;
     let builder = project.builder();
     let loader = if args.no_build { builder.existing_loader()? } else { builder.loader()? };
@@ -122,12 +150,7 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
         cold: args.cold,
         isolate: args.isolate,
         streams: Some(Arc::new(streams)),
-        shape: Shape {
-            memory_mib: args.memory,
-            // The same machine as `lab exec` has, and so the same snapshot.
-            cmdline: vec![PRELOAD.to_owned()],
-            ..Shape::of_programs()
-        },
+        shape: shape(args.memory),
         exec: words(args)?,
         world: Some(world),
         ..GuestOptions::default()
@@ -137,16 +160,83 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     let done = Guests::execute(&project, &kernels, selected, order, false, narrow)?;
     let kept = bundles.keep_artifacts(&done.name)?;
     let all = answers(&done.record, &done.name, &inputs);
-    let told = told(&inputs, &all);
+    let ran: Vec<&Kernel> =
+        kernels.iter().copied().filter(|kernel| all.iter().any(|answer| answer.kernel == *kernel.id)).collect();
+    let changed = earlier.map(|earlier| (earlier.directory.display().to_string(), earlier.changed(&all)));
+    let beside = Beside { predicted: compared(&project, &ran, &inputs, &all), changed };
+    let told = told(&inputs, &all, &beside);
     if args.output.is_json() {
-        super::args::show_json("objects", &json(&inputs, &all))?;
+        super::args::show_json("objects", &json(&inputs, &all, &beside))?;
     } else {
         show(told.text)?;
         let logs = if kept > 0 { ", and the verifier's logs below verifier/" } else { "" };
         show(format_args!("{}: report.html{logs}\n", done.name.display()))?;
     }
     let exit = done.record.finished.map_or(Exit::Infra, |(exit, _)| exit);
-    Ok(if exit == Exit::Passed && args.strict && told.findings > 0 { Exit::Failed } else { exit })
+    let changed = beside.changed.iter().flat_map(|(_, changed)| changed).flat_map(|it| &it.changes);
+    let is_worse = changed.into_iter().any(|change| change.is_worse);
+    let fails = args.strict && told.findings > 0 || is_worse;
+    Ok(if exit == Exit::Passed && fails { Exit::Failed } else { exit })
+}
+
+fn shape(memory_mib: Option<u32>) -> Shape {
+    // The same machine as `lab exec` has, and so the same snapshot.
+    Shape { memory_mib, cmdline: vec![PRELOAD.to_owned()], ..Shape::of_programs() }
+}
+
+/// An object for `lab bisect`.
+pub(super) struct Asked {
+    pub cells: Vec<CellInfo>,
+    pub how: GuestOptions,
+    /// Of the object, the loader, and what is expected.
+    pub digest: Vec<u8>,
+    /// Files that exist as long as this value.
+    pub bundles: Bundles,
+}
+
+/// One object as the question of a search. What its `check.toml` expects holds for the kernels of kernels.toml; of a commit it is
+/// only expected that the object loads and attaches.
+pub(super) fn question(project: &Project, object: &Path, no_build: bool) -> Result<Asked, Error> {
+    let inputs = inputs(&[object.to_owned()], None).map_err(|error| Error::Usage(error.to_string()))?;
+    project.ready()?;
+    let builder = project.builder();
+    let loader = if no_build { builder.existing_loader()? } else { builder.loader()? };
+    // A kernel whose version is not known is none that the search can use.
+    let facts: Vec<_> = project.config.kernels.iter().filter_map(|kernel| project.facts(kernel).ok()).collect();
+    let mut digest = Sha256::new();
+    for input in &inputs {
+        digest.update(Sha256::digest(&input.bytes));
+        digest.update(Sha256::digest(format!("{:?}", input.config)));
+    }
+    digest.update(Sha256::digest(&loader.bytes));
+    let plan = CheckPlan::new(&inputs, &facts, &loader, Some(TIMEOUT), project.cache.root())?;
+    let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
+    let how = GuestOptions {
+        streams: Some(Arc::new(streams)),
+        world: Some(plan.world),
+        shape: shape(None),
+        isolate: Isolate::Case,
+        ..GuestOptions::default()
+    };
+    Ok(Asked { cells: plan.cells, how, digest: digest.finalize().to_vec(), bundles: plan.bundles })
+}
+
+/// What the boots have shown of the predictions. A kernel that can't be read is no fault of the objects.
+fn compared(
+    project: &Project,
+    kernels: &[&Kernel],
+    inputs: &[CheckInput],
+    answers: &[CheckAnswer],
+) -> Option<predict::Compared> {
+    let fetched = kernels.iter().map(|kernel| project.store().fetch(kernel, &project.lock, &|_| ()));
+    let fetched = fetched.collect::<Result<Vec<_>, _>>().map_err(Error::from);
+    match fetched.and_then(|fetched| predict::predict(inputs, &fetched, project.cache.root())) {
+        Ok(predicted) => Some(predict::compare(&predicted, answers)),
+        Err(error) => {
+            say(&format!("no predictions: {error}"));
+            None
+        }
+    }
 }
 
 /// What the kernels that are in the cache say against the objects.
@@ -161,7 +251,7 @@ fn predicted(
     let (cached, others): (Vec<&Kernel>, Vec<&Kernel>) = kernels.iter().partition(is_cached);
     let fetched = cached.iter().map(|kernel| project.store().fetch(kernel, &project.lock, &|_| ()));
     let fetched = fetched.collect::<Result<Vec<_>, _>>()?;
-    let found = predict::predict(inputs, &fetched)?;
+    let found = predict::predict(inputs, &fetched, project.cache.root())?;
     if !others.is_empty() {
         let names: Vec<&str> = others.iter().map(|kernel| &*kernel.id).collect();
         say(&format!("not in the cache, and left out: {}; `lab kernels fetch` fetches kernels", names.join(", ")));

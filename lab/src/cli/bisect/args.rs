@@ -9,11 +9,14 @@ use std::{path::PathBuf, str::FromStr};
 #[derive(Debug, Args)]
 pub(crate) struct WhatArgs {
     /// The case or cell that fails, `*` and `?` allowed; repeatable.
-    #[arg(short, long, value_name = "GLOB", required_unless_present_any = ["capability", "exec"])]
+    #[arg(short, long, value_name = "GLOB", required_unless_present_any = ["capability", "exec", "check"])]
     pub case: Vec<String>,
     /// Search for a shell command that fails instead of a case; it runs as with `lab exec -- sh -c COMMAND`.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["case", "capability"])]
     pub exec: Option<String>,
+    /// Search for an eBPF object that fails `lab check` instead of a case; what its check.toml says holds.
+    #[arg(long, value_name = "OBJECT", conflicts_with_all = ["case", "capability", "exec"])]
+    pub check: Option<PathBuf>,
     /// Search for a capability instead of a failing case (names: `lab capabilities`). Supported counts as bad; see --terms.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["case", "match_"], value_parser = capability)]
     pub capability: Option<Capability>,

@@ -8,7 +8,7 @@ mod step;
 
 pub(super) use step::{ABORT, step};
 
-use super::exec;
+use super::{check, exec};
 use crate::bisect::tester::{Supply, Tester};
 use crate::{
     bisect::{
@@ -24,6 +24,7 @@ use crate::{
         state::{Remembering, SearchState},
     },
     cache,
+    check::Bundles,
     error::Error,
     guests::GuestOptions,
     project::{
@@ -160,11 +161,25 @@ pub(super) struct Question {
     pub promise: Option<String>,
     /// How guests run.
     pub how: GuestOptions,
+    /// The object, where it is one that is checked.
+    checked: Option<Checked>,
+}
+
+/// An object that is searched for.
+struct Checked {
+    path: PathBuf,
+    /// What the object and its check.toml are, for the search's directory.
+    digest: Vec<u8>,
+    /// The files of its guests.
+    _bundles: Bundles,
 }
 
 impl Question {
     /// The shell command, where it is one that is searched for.
     fn command(&self) -> Option<String> {
+        if self.checked.is_some() {
+            return None;
+        }
         let program = self.selected.cells.first()?.work.program()?;
         program.argv.last().map(Raw::shown)
     }
@@ -172,9 +187,16 @@ impl Question {
 
 fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
     let named = select::named(project, &args.case, args.no_build)?;
-    let (cells, how) = match &args.exec {
-        Some(command) => exec::question(project, command)?,
-        None => (named.cells, GuestOptions::default()),
+    let (cells, how, checked) = match (&args.exec, &args.check) {
+        (Some(command), _) => {
+            let (cells, how) = exec::question(project, command)?;
+            (cells, how, None)
+        }
+        (None, Some(object)) => {
+            let check::Asked { cells, how, digest, bundles } = check::question(project, object, args.no_build)?;
+            (cells, how, Some(Checked { path: object.clone(), digest, _bundles: bundles }))
+        }
+        (None, None) => (named.cells, GuestOptions::default(), None),
     };
     let how = GuestOptions { deadlines: args.deadline.clone(), ..how };
     let selected = Selected { cells, ..named };
@@ -186,7 +208,7 @@ fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
         }
     };
     let promise = args.capability.is_none().then(|| selected.cells.first().map(|info| info.title.clone())).flatten();
-    Ok(Question { selected, predicate, promise, how })
+    Ok(Question { selected, predicate, promise, how, checked })
 }
 
 /// The kind of history that is searched.
@@ -310,6 +332,9 @@ fn step_line(question: &Question) -> String {
     if let Some(command) = question.command() {
         return format!("lab bisect-step --exec {}", text::shell_quote(&command));
     }
+    if let Some(checked) = &question.checked {
+        return format!("lab bisect-step --check {}", text::shell_quote(&checked.path.to_string_lossy()));
+    }
     match &question.predicate {
         Predicate::Capability(capability) => format!("lab bisect-step --capability {capability}"),
         Predicate::Cells { cells, .. } => format!("lab bisect-step{}", cases(cells)),
@@ -325,6 +350,9 @@ fn reproduce(kernel: &str, question: &Question) -> String {
     let kernel = text::shell_quote(kernel);
     if let Some(command) = question.command() {
         return format!("lab exec --kernel {kernel} -- sh -c {}", text::shell_quote(&command));
+    }
+    if let Some(checked) = &question.checked {
+        return format!("lab check --kernel {kernel} {}", text::shell_quote(&checked.path.to_string_lossy()));
     }
     match &question.predicate {
         Predicate::Capability(_) => format!("lab capabilities --kernel {kernel}"),

@@ -53,6 +53,7 @@ impl SearchDirectory {
         let mut hasher = Sha256::new();
         hasher.update(question.predicate.to_string());
         hasher.update(kernels);
+        hasher.update(question.checked.as_ref().map(|checked| checked.digest.clone()).unwrap_or_default());
         for name in names {
             hasher.update(format!("\0{}\0{}", name.exact, name.long));
         }

@@ -1,0 +1,20 @@
+// The same field, with a question before it.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+
+struct task_struct {
+	int lab_no_such;
+} __attribute__((preserve_access_index));
+
+SEC("tc") int reads(struct __sk_buff *skb)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	int value = 0;
+
+	if (bpf_core_field_exists(task->lab_no_such))
+		bpf_probe_read_kernel(&value, sizeof(value), &task->lab_no_such);
+	return value;
+}
+
+char _license[] SEC("license") = "GPL";

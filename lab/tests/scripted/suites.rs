@@ -408,7 +408,7 @@ fn workloads() {
     let (_, told) = workload(scratch.path(), &wrong, &running("lacking"));
     assert_eq!(told.code, Some(2), "{}", told.table);
     let line = "workloads.toml:8: `isolate` in [workloads.small]: unknown value `siute`";
-    assert!(told.table.contains(line) && told.table.contains("suite"), "{}", told.table);
+    assert!(told.table.contains(line) && told.table.contains("; known: kernel, group"), "{}", told.table);
     assert!(!results.exists(), "nothing is left");
     let absent = of(&running("smal"));
     assert!(absent.code == Some(4) && absent.table.contains("no workload matches `smal`; did you mean `small`?"), "{}", absent.table);

@@ -42,9 +42,7 @@ impl Workloads {
     pub(in crate::cli) fn load(root: &Path) -> Result<Self, Error> {
         let path = root.join(WORKLOADS_TOML);
         match lab_guard::bounded::text(&path) {
-            Ok(text) => {
-                Ok(Self::parse(&text, &path.display().to_string(), root).map_err(KernelsError::from)?)
-            }
+            Ok(text) => Ok(Self::parse(&text, &path.display().to_string(), root).map_err(KernelsError::from)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(Error::file("read", path)(error)),
         }

@@ -91,7 +91,8 @@ mod tests {
             "CONFIG_NETKIT=y\nCONFIG_VETH=m\n# CONFIG_AMT is not set\nCONFIG_HZ=250\nCONFIG_LSM=\"a,b\"\n",
         );
         let lacks = |text: &str| config.lacks(&text.parse().unwrap());
-        for has in ["CONFIG_NETKIT", "CONFIG_NETKIT=y", "CONFIG_VETH", "CONFIG_VETH=m", "CONFIG_HZ=250", "CONFIG_LSM=a,b"]
+        for has in
+            ["CONFIG_NETKIT", "CONFIG_NETKIT=y", "CONFIG_VETH", "CONFIG_VETH=m", "CONFIG_HZ=250", "CONFIG_LSM=a,b"]
         {
             assert_eq!(lacks(has), None, "{has}");
         }

@@ -260,6 +260,7 @@ mod tests {
         let error = find(&all, &wanted("linux-source-6.12", "6.12.115-1")).unwrap_err().to_string();
         assert!(error.contains("6.12.113-1, 6.12.117-1"), "{error}");
         let error = find(&all, &wanted("linux-source-6.17", "6.17.13-1")).unwrap_err().to_string();
-        insta::assert_snapshot!(error, @"");
+        let line = "bookworm-security has no linux-source-6.17 6.17.13-1; it has linux-source-6.12: name a kernel tree";
+        assert!(error.starts_with(line), "{error}");
     }
 }

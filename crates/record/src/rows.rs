@@ -4,6 +4,7 @@
 use crate::{
     event::{Moment, Start},
     guest::{GuestEnd, GuestRecord, KernelRecord},
+    kept::Kept,
     plan::{Expectation, PlannedCell, PlannedKernel},
     splat::Splat,
     verdict::Verdict,
@@ -82,6 +83,12 @@ fn not_run(why: &str) -> Verdict {
 
 /// The verdict of a row without a guest. If no guest was started, the kernel's notes contain the reason.
 fn no_guest(kernel: &KernelRecord) -> Verdict {
+    let by_host = |kept: &Kept| matches!(kept.outcome, Outcome::SkippedItself { .. });
+    // Without a guest, only the host can have skipped them.
+    if kernel.guests.is_empty() && !kernel.verdicts.is_empty() && kernel.verdicts.values().all(by_host) {
+        let message = "no guest was needed: the host skips every cell".to_owned();
+        return row(Outcome::SkippedItself { message }, Vec::new());
+    }
     match kernel.notes.last() {
         Some(note) if kernel.guests.is_empty() => not_run(&format!("no guest was started: {note}")),
         _ if kernel.guests.is_empty() => not_run("no guest was started"),

@@ -13,11 +13,7 @@ use crate::{
 use clap::{Args, Parser};
 use lab_protocol::Raw;
 use lab_record::{exit::Exit, plan::Plan};
-use std::{
-    ffi::OsString,
-    os::unix::ffi::OsStringExt,
-    path::PathBuf,
-};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 /// First of the words by which a run says that it was one of selftests.
 pub(super) const WORD: &str = "kselftest";
@@ -84,12 +80,7 @@ fn run(
     }
     let words = std::iter::once(WORD.into()).chain(words).collect();
     let told = Told { talk: Talk::Usual, format: None, fail_fast: false };
-    let order = Go {
-        args: &exec,
-        words,
-        kernels: exec.kernels.filter(),
-        cells: CellFilter::default(),
-        suite: Some(told),
-    };
+    let order =
+        Go { args: &exec, words, kernels: exec.kernels.filter(), cells: CellFilter::default(), suite: Some(told) };
     exec::go(&project, order, narrow)
 }

@@ -29,10 +29,9 @@ impl FromStr for Requirement {
     fn from_str(text: &str) -> Result<Self, NotARequirement> {
         let names = Capability::ALL.map(Capability::name);
         let named = Capability::ALL.into_iter().find(|it| it.name() == text).map(Self::Capability);
-        named.or_else(|| text.parse().ok().map(Self::Config)).ok_or_else(|| NotARequirement {
-            word: text.to_owned(),
-            hint: suggest(text, &names),
-        })
+        named
+            .or_else(|| text.parse().ok().map(Self::Config))
+            .ok_or_else(|| NotARequirement { word: text.to_owned(), hint: suggest(text, &names) })
     }
 }
 
@@ -108,7 +107,9 @@ mod tests {
         assert_eq!("netkit".parse(), Ok(Requirement::Capability(Capability::Netkit)));
         assert!(matches!("CONFIG_NETKIT=y".parse(), Ok(Requirement::Config(_))));
         let error = "netkti".parse::<Requirement>().unwrap_err().to_string();
-        assert!(error.starts_with("`netkti` is neither a capability nor CONFIG_NAME[=VALUE]") && error.contains("netkit"));
+        assert!(
+            error.starts_with("`netkti` is neither a capability nor CONFIG_NAME[=VALUE]") && error.contains("netkit")
+        );
     }
 
     #[test]
@@ -123,7 +124,11 @@ mod tests {
         let mut unknown = Vec::new();
         let skips = HostSkips::of_configs(&wanted, &configs, |kernel| unknown.push(kernel.to_owned()));
         assert_eq!(unknown, ["mine"]);
-        let plan = Plan::new(vec![facts("old", "6.1"), facts("new", "6.12"), facts("mine", "6.12")], vec![cell("a[tc]")], false);
+        let plan = Plan::new(
+            vec![facts("old", "6.1"), facts("new", "6.12"), facts("mine", "6.12")],
+            vec![cell("a[tc]")],
+            false,
+        );
         let plan = skips.apply(plan);
         let why = "CONFIG_NETKIT is not set, CONFIG_AMT is not set".to_owned();
         let told: Vec<&Expectation> = plan.kernels.iter().map(|kernel| &kernel.cells[0].expectation).collect();

@@ -294,7 +294,10 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        file("net/Makefile", "TEST_PROGS := a.sh \\\n\tb.sh # c.sh\nTEST_PROGS += gone.sh $(OTHER)\nTEST_GEN_FILES = nettest x.o\nTEST_GEN_PROGS = tls\n");
+        file(
+            "net/Makefile",
+            "TEST_PROGS := a.sh \\\n\tb.sh # c.sh\nTEST_PROGS += gone.sh $(OTHER)\nTEST_GEN_FILES = nettest x.o\nTEST_GEN_PROGS = tls\n",
+        );
         file("net/a.sh", "#!/bin/sh\n# conntrack is not called\n. lib.sh\nnettest -s; mausezahn x | jq .\n");
         file("net/b.sh", "#!/bin/sh\ntrue\n");
         file("net/lib.sh", "require_command jq\nrequire_command teamd\n");

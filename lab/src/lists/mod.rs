@@ -86,8 +86,11 @@ impl Lists {
     /// The file can't be read, or an entry is invalid.
     pub fn with_known(mut self, path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        let text = lab_guard::bounded::text(path)
-            .map_err(|error| ConfigError { file: file.clone(), line: 1, message: error.to_string() })?;
+        let text = lab_guard::bounded::text(path).map_err(|error| ConfigError {
+            file: file.clone(),
+            line: 1,
+            message: error.to_string(),
+        })?;
         self.known.splice(..0, known::parse(&text, &file)?);
         Ok(self)
     }

@@ -7,9 +7,7 @@ use crate::{
     lab,
 };
 use lab::testing::agent::Script;
-use lab_protocol::{
-    AgentMessage, CellId, CellReport, FailureKind, HowEnded, Outcome, ProgramEnd, shell::Stream,
-};
+use lab_protocol::{AgentMessage, CellId, CellReport, FailureKind, HowEnded, Outcome, ProgramEnd, shell::Stream};
 use std::{collections::BTreeMap, fs, path::Path, process::Output};
 
 /// The names of the scenarios.
@@ -184,7 +182,8 @@ fn programs(act: impl Fn(&CellId, u32) -> (String, u8, Vec<String>) + 'static) -
 pub fn scenario(name: &str) -> Option<Scenario> {
     Some(match name {
         DIRTY => programs(|cell, _| {
-            let log = if cell.as_str().contains("b.sh") { vec!["left behind: namespace ns0".to_owned()] } else { Vec::new() };
+            let log =
+                if cell.as_str().contains("b.sh") { vec!["left behind: namespace ns0".to_owned()] } else { Vec::new() };
             ("TEST: part     [ OK ]\n".to_owned(), 0, log)
         }),
         STEADY => programs(|_, _| ("TEST: part     [ OK ]\n".to_owned(), 0, Vec::new())),
@@ -225,7 +224,8 @@ fn exec(scenario: &str, scratch: &Path, words: &[&str]) -> Ran {
 fn ran(output: &Output, results: &Path) -> Ran {
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    let events = fs::read_to_string(results.join("latest/events.jsonl")).unwrap_or_else(|error| panic!("{error}: {errors}"));
+    let events =
+        fs::read_to_string(results.join("latest/events.jsonl")).unwrap_or_else(|error| panic!("{error}: {errors}"));
     let mut ran = Ran {
         code: output.status.code(),
         table: format!("{table}{errors}"),
@@ -242,7 +242,11 @@ fn ran(output: &Output, results: &Path) -> Ran {
                 let outcome = &verdict["outcome"];
                 let flaky = verdict["earlier"].as_array().is_some_and(|earlier| !earlier.is_empty());
                 let word = if flaky { "flaky ".to_owned() } else { String::new() };
-                let told = format!("{word}{} {}", outcome["outcome"].as_str().unwrap(), outcome["kind"].as_str().unwrap_or_default());
+                let told = format!(
+                    "{word}{} {}",
+                    outcome["outcome"].as_str().unwrap(),
+                    outcome["kind"].as_str().unwrap_or_default()
+                );
                 ran.verdicts.insert(cell.clone(), told.trim().to_owned());
                 ran.guests.insert(cell, event["guest"].as_u64().unwrap_or_default());
             }
@@ -381,7 +385,11 @@ fn workloads() {
     let of = |words: &[&str]| workload(scratch.path(), WORKLOADS, words).1;
 
     let listed = of(&["list", "--workload", "small", "--no-build"]);
-    assert!(listed.code == Some(0) && listed.table.contains("net/a.sh") && listed.table.contains("6.12 run"), "{}", listed.table);
+    assert!(
+        listed.code == Some(0) && listed.table.contains("net/a.sh") && listed.table.contains("6.12 run"),
+        "{}",
+        listed.table
+    );
     let all = of(&["list", "--workloads"]);
     assert!(all.table.contains("small  two tests\n    lab exec --name=small"), "{}", all.table);
     let dry = of(&["run", "--workload", "lacking", "--dry-run", "--no-build"]);
@@ -408,8 +416,12 @@ fn workloads() {
     let (_, told) = workload(scratch.path(), &wrong, &running("lacking"));
     assert_eq!(told.code, Some(2), "{}", told.table);
     let line = "workloads.toml:8: `isolate` in [workloads.small]: unknown value `siute`";
-    assert!(told.table.contains(line) && told.table.contains("suite"), "{}", told.table);
+    assert!(told.table.contains(line) && told.table.contains("; known: kernel, group"), "{}", told.table);
     assert!(!results.exists(), "nothing is left");
     let absent = of(&running("smal"));
-    assert!(absent.code == Some(4) && absent.table.contains("no workload matches `smal`; did you mean `small`?"), "{}", absent.table);
+    assert!(
+        absent.code == Some(4) && absent.table.contains("no workload matches `smal`; did you mean `small`?"),
+        "{}",
+        absent.table
+    );
 }

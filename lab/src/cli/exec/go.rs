@@ -165,11 +165,7 @@ pub(in crate::cli) struct Told<'a> {
     pub fail_fast: bool,
 }
 
-pub(in crate::cli) fn go(
-    project: &Project,
-    order: Go<'_>,
-    narrow: impl FnOnce(Plan) -> Plan,
-) -> Result<Exit, Error> {
+pub(in crate::cli) fn go(project: &Project, order: Go<'_>, narrow: impl FnOnce(Plan) -> Plan) -> Result<Exit, Error> {
     let Go { args, words, kernels, cells: filter, suite: told } = order;
     let kernels = project.kernels(&kernels)?;
     let lists = args.known.as_deref().map(|path| project.lists.clone().with_known(path)).transpose();

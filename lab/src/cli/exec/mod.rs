@@ -228,7 +228,12 @@ struct Variables {
 
 impl ExecArgs {
     /// Makes the command one of selftests, with the programs that they call if these are there.
-    pub(super) fn of_selftests(&mut self, project: &Project, tests: Vec<OsString>, sources: PathBuf) -> Result<(), Error> {
+    pub(super) fn of_selftests(
+        &mut self,
+        project: &Project,
+        tests: Vec<OsString>,
+        sources: PathBuf,
+    ) -> Result<(), Error> {
         self.suite.of_kernel(sources)?;
         self.command = tests;
         let states_path = self.env.iter().any(|word| word.as_encoded_bytes().starts_with(b"PATH="));
@@ -347,7 +352,9 @@ impl ExecArgs {
             return Err(Error::Usage("--tools and --env PATH=… both say what PATH is: remove one of them".to_owned()));
         }
         let set = Tools::in_cache(project.cache.root()).suites();
-        let set = set.ok_or_else(|| Error::Host("the programs of --tools are not there; `lab setup --tests` brings them".to_owned()))?;
+        let set = set.ok_or_else(|| {
+            Error::Host("the programs of --tools are not there; `lab setup --tests` brings them".to_owned())
+        })?;
         let own = if self.clean_env { None } else { env::var_os("PATH") };
         let usual = [PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")];
         let others = own.iter().flat_map(env::split_paths).chain(usual);

@@ -118,7 +118,11 @@ fn tell_config(top: &Path, names: &[String], config: &KernelConfig, say: &mut dy
         let Some((all, lacks)) = lacking(top, collection, config) else { continue };
         if !lacks.is_empty() {
             let options = text::count(all, "option");
-            say(format!("{collection}/config has {options}, and the kernel lacks {}: {}", lacks.len(), lacks.join(", ")));
+            say(format!(
+                "{collection}/config has {options}, and the kernel lacks {}: {}",
+                lacks.len(),
+                lacks.join(", ")
+            ));
         }
     }
 }

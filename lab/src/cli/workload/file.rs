@@ -42,9 +42,7 @@ impl Workloads {
     pub(in crate::cli) fn load(root: &Path) -> Result<Self, Error> {
         let path = root.join(WORKLOADS_TOML);
         match lab_guard::bounded::text(&path) {
-            Ok(text) => {
-                Ok(Self::parse(&text, &path.display().to_string(), root).map_err(KernelsError::from)?)
-            }
+            Ok(text) => Ok(Self::parse(&text, &path.display().to_string(), root).map_err(KernelsError::from)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(Error::file("read", path)(error)),
         }
@@ -194,34 +192,46 @@ command = ["true"]
 "#;
         let all = parse(text).unwrap().0;
         assert_eq!((&*all[0].name, &*all[0].kernels, all.len()), ("felix", &["6.1*".to_owned()][..], 2));
-        insta::assert_snapshot!(words(&all[0]), @"");
+        let wanted = "--name=felix --cwd=/p --suite=go --topology=pods --kind=veth --kind=nk-l3 --node=w0 --require=netkit \
+                      --require=CONFIG_VETH --file=/p/data:/data --file=/etc/os-release --clean-env --memory=2G \
+                      --sysctl=net.ipv4.ip_forward=1 --test-timeout=TestA*=5m --deadline=run=2h --isolate=file --retries=2 \
+                      --known=/p/felix-known.toml --require-attach=netkit=netkit -- ./felix.test -x";
+        assert_eq!(words(&all[0]), wanted);
         assert_eq!(words(&all[1]), "--name=plain --root=image -- true");
     }
 
     #[test]
     fn an_error_names_file_line_key_and_the_nearest_word() {
         let of = |body: &str| parse(&format!("[workloads.a]\ncommand = [\"x\"]\n{body}\n")).unwrap_err();
-        let all = [
-            of("isolat = \"test\""),
-            of("isolate = \"tset\""),
-            of("suite = \"gotest\""),
-            of("suite = \"libtests\""),
-            of("timeout = \"soon\""),
-            of("memory = \"1\""),
-            of("retries = 21"),
-            of("requires = [\"netkti\"]"),
-            of("kinds = [\"veth\"]"),
-            of("network = \"host\""),
-            of("timeouts = { x = \"never\" }"),
-            of("deadlines = { rnu = \"2h\" }"),
-            of("require-attach = [\"xdp\"]"),
-            of("command = \"x\""),
-            parse("[workloads.a]\nsuite = \"go\"\n").unwrap_err(),
-            parse("[workloads.\"a b\"]\ncommand = [\"x\"]\n").unwrap_err(),
-            parse("[workload.a]\ncommand = [\"x\"]\n").unwrap_err(),
-            parse("workloads = 1\n").unwrap_err(),
-        ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        for (body, wanted) in [
+            ("isolat = \"test\"", "unknown key `isolat` in [workloads.a]; did you mean `isolate`?"),
+            ("isolate = \"kernle\"", "`isolate` in [workloads.a]: unknown value `kernle`; did you mean `kernel`?"),
+            ("suite = \"libtset\"", "`suite` in [workloads.a]: unknown value `libtset`; did you mean `libtest`?"),
+            ("timeout = \"soon\"", "`timeout` in [workloads.a]: `soon` is no time; write 90, 500ms, 5m or 2h"),
+            ("memory = \"1\"", "`memory` in [workloads.a]: `1` is no size from 128M to 1024G"),
+            ("retries = 21", "`retries` in [workloads.a] must be a whole number from 0 to 20"),
+            ("requires = [\"netkti\"]", "`netkti` is neither a capability nor CONFIG_NAME[=VALUE]"),
+            ("network = \"host\"", "`network` in [workloads.a]: `host` is none of none, pasta and host:PORT"),
+            ("timeouts = { x = \"never\" }", "`timeouts` in [workloads.a]: `never` is no time"),
+            ("deadlines = { rnu = \"2h\" }", "rnu"),
+            ("require-attach = [\"xdp\"]", "`require-attach` in [workloads.a]: `xdp` is not [KIND=]TYPE"),
+        ] {
+            let error = of(body);
+            assert!(error.starts_with("workloads.toml:3: ") && error.contains(wanted), "{body}: {error}");
+        }
+        // What several keys are wrong about is told of the command.
+        let error = of("kinds = [\"veth\"]");
+        assert!(error.starts_with("workloads.toml:2: [workloads.a]: ") && error.contains("--topology"), "{error}");
+        for (text, wanted) in [
+            ("[workloads.a]\nsuite = \"go\"\n", "workloads.toml:1: [workloads.a] has no `command`"),
+            ("[workloads.a]\ncommand = \"x\"\n", "`command` in [workloads.a] must be a list of texts"),
+            ("[workloads.\"a b\"]\ncommand = [\"x\"]\n", "workload \"a b\": at most 100 letters"),
+            ("[workload.a]\ncommand = [\"x\"]\n", "unknown key `workload` in the file; did you mean `workloads`?"),
+            ("workloads = 1\n", "`workloads` in the file must be a table"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -87,12 +87,7 @@ pub(super) fn run(project: &Project, name: &str, run: &RunArgs) -> Result<Exit, 
 }
 
 /// The plan of a workload as far as it is known without a download.
-pub(super) fn listed(
-    project: &Project,
-    name: &str,
-    asked: KernelFilter,
-    cells: &CellFilter,
-) -> Result<Plan, Error> {
+pub(super) fn listed(project: &Project, name: &str, asked: KernelFilter, cells: &CellFilter) -> Result<Plan, Error> {
     let (workload, mut args) = named(project, name)?;
     args.no_build |= cells.no_build;
     let kernels = project.kernels(&kernels_of(&workload, asked))?;
@@ -118,4 +113,3 @@ pub(super) fn plan(
     let cells = select_cells(&planned.cells(false, None), filter)?;
     Ok(planned.skips.apply(Plan::new(facts, cells, false)))
 }
-

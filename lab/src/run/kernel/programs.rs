@@ -22,7 +22,14 @@ impl ProgramHost for Of<'_, '_> {
         let streams = self.run.streams.filter(|_| !info.work.is_case())?;
         let owner = self.run.owner(&info.id);
         let whose = (&self.run.id(), &*owner);
-        Some(OpenStreams::open(streams, self.run.interrupt, self.launch.directory(), whose, info, self.launch.timing.scale))
+        Some(OpenStreams::open(
+            streams,
+            self.run.interrupt,
+            self.launch.directory(),
+            whose,
+            info,
+            self.launch.timing.scale,
+        ))
     }
 }
 

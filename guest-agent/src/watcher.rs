@@ -76,7 +76,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
         Err(problem) => return failed(&problem, USAGE),
     };
     if !geteuid().is_root() {
-        return failed("watching what is attached needs root: sudo lab watch-attach", INFRA);
+        return failed("watching what is attached needs root", INFRA);
     }
     // From here on a signal waits until everything has been told.
     let mut ends = SigSet::empty();
@@ -153,7 +153,10 @@ fn explained(error: &WatchError) -> String {
             )
         }
         _ if error.to_string().contains("EPERM") => {
-            format!("{error}: watching needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, which a container may not have")
+            format!(
+                "{error}: this process may not load tracing programs: it needs CAP_BPF and CAP_PERFMON, which a container takes \
+                 away, and a kernel without a policy against them (lockdown, a security module)"
+            )
         }
         _ => error.to_string(),
     }

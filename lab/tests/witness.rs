@@ -320,7 +320,7 @@ fn live_steps_agree(kernel: &str) {
             ["attach", "tcx/ingress", "v0", "guest", "link", ""],
             ["update", "tcx/ingress", "v0", "guest", "link", ""],
             ["attach", "tcx/egress", "v0", "guest", "program", ""],
-            ["attach", "netkit/primary", "v0", "guest", "link", "EINVAL"],
+            ["attach", "netkit/primary", "v0", "guest", "link", "ENXIO"],
             ["detach", "tcx/ingress", "v0", "guest", "", ""],
             ["attach", "netkit/peer", "p0", "guest", "link", ""],
             ["pin", "netkit/peer", "p0", "guest", "", ""],

@@ -5,6 +5,7 @@ use crate::{error::Error, project};
 use clap::Args;
 use lab_protocol::witness::WATCH;
 use lab_record::exit::Exit;
+use nix::unistd::geteuid;
 use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
 
 /// The eBPF object of the witness.
@@ -23,6 +24,9 @@ pub(super) struct WatchAttachArgs {
 
 /// Becomes the agent, which watches: this program knows nothing of eBPF.
 pub(super) fn watch(named: Option<PathBuf>, args: &WatchAttachArgs) -> Result<Exit, Error> {
+    if !geteuid().is_root() {
+        return Err(Error::Host("watching what is attached needs root: sudo lab watch-attach".to_owned()));
+    }
     let built = project::built(named)?;
     let object = built.objects.get(OBJECT).ok_or_else(|| Error::Host(format!("the lab has no {OBJECT}")))?;
     let mut agent = Command::new(&built.agent.path);

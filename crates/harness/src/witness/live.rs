@@ -80,7 +80,11 @@ impl LiveWitness {
 
     /// The first line.
     pub fn begun(&self) -> LiveLine {
-        LiveLine::Begun { version: LIVE_VERSION, sources: self.sources.clone(), attached: self.before.len() as u64 }
+        LiveLine::Begun {
+            version: LIVE_VERSION,
+            sources: self.sources.clone(),
+            attached: self.before.iter().filter(|standing| standing.attach.is_some()).count() as u64,
+        }
     }
 
     /// What has happened since the last look.

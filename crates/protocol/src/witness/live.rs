@@ -17,7 +17,7 @@ pub enum LiveLine {
         version: u32,
         /// From what is read, and what that can't see.
         sources: Vec<String>,
-        /// Programs and links that are attached now.
+        /// How often a program is attached now, by tc, tcx and netkit.
         attached: u64,
     },
     /// A program was attached, replaced or detached, or the kernel refused that.
@@ -133,7 +133,10 @@ impl fmt::Display for LiveLine {
         match self {
             Self::Begun { sources, attached, .. } => {
                 sources.iter().try_for_each(|source| writeln!(f, "source: {source}"))?;
-                write!(f, "watching; {attached} programs and links are attached now; Ctrl-C ends it with a summary")
+                write!(
+                    f,
+                    "watching; {attached} programs are attached by tc, tcx and netkit now; Ctrl-C ends it with a summary"
+                )
             }
             Self::Step(step) => step.fmt(f),
             Self::Device(row) => row.fmt(f),

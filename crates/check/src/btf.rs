@@ -5,6 +5,10 @@ use std::collections::HashMap;
 const MAGIC: [u8; 2] = [0x9f, 0xeb];
 /// Types that lead to each other through modifiers, at most: cycles are broken input.
 const DEPTH: usize = 64;
+/// Bytes of a name that are read, at most; a symbol of the kernel has less than 512 (`KSYM_NAME_LEN`).
+const NAME: usize = 1024;
+/// Types that are read, at most; a kernel has 150,000.
+const MOST: usize = 1 << 20;
 
 /// `BTF_KIND_*`.
 pub mod kind {
@@ -114,6 +118,9 @@ impl<'a> Btf<'a> {
             let (kind, count) = ((info >> 24 & 0x1f) as u8, (info & 0xffff) as usize);
             let length = 12 + behind(kind, count)?;
             types.get(at..at.checked_add(length)?)?;
+            if btf.starts.len() >= MOST {
+                return None;
+            }
             btf.starts.push(u32::try_from(at).ok()?);
             let name = btf.text(word(types, at)?);
             if !name.is_empty() {
@@ -128,6 +135,7 @@ impl<'a> Btf<'a> {
     /// A name.
     pub fn text(&self, offset: u32) -> &'a [u8] {
         let rest = self.strings.get(offset as usize..).unwrap_or_default();
+        let rest = &rest[..rest.len().min(NAME)];
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 

@@ -180,7 +180,8 @@ impl ObjectCode {
                 let target = match (into, r_type) {
                     _ if symbol.is_undefined() => Target::Extern(symbol.name().ok()?.to_owned()),
                     (Some(into), R_BPF_64_32) => {
-                        Target::Code((into, start.checked_add_signed(number as isize)?.checked_add(1)?))
+                        // From the instruction behind the call: -1 is the function itself.
+                        Target::Code((into, start.checked_add_signed(number as isize + 1)?))
                     }
                     // The address of a function, for a helper that calls it back.
                     (Some(into), R_BPF_64_64) => {

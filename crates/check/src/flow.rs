@@ -105,18 +105,29 @@ struct Walk<'a> {
     is_certain: bool,
     todo: Vec<State>,
     seen: HashSet<State>,
+    /// States that are followed, at most.
+    most: usize,
     found: BTreeSet<usize>,
 }
 
-/// Walks through a program.
-pub fn looked_at(code: &ObjectCode, effects: &Effects, context: Context, start: Place) -> Looked {
-    let walk = |is_certain| {
-        let mut walk =
-            Walk { code, effects, context, is_certain, todo: Vec::new(), seen: HashSet::new(), found: BTreeSet::new() };
+/// Walks through a program. `budget` is what the object may still take, in states.
+pub fn looked_at(code: &ObjectCode, effects: &Effects, context: Context, start: Place, budget: &mut usize) -> Looked {
+    let mut walk = |is_certain| {
+        let mut walk = Walk {
+            code,
+            effects,
+            context,
+            is_certain,
+            todo: Vec::new(),
+            seen: HashSet::new(),
+            most: MOST.min(*budget),
+            found: BTreeSet::new(),
+        };
         let mut registers = [Value::Open; REGISTERS];
         registers[1] = Value::Context;
         walk.push(State { place: start, registers, is_measured: false });
         let is_whole = walk.run();
+        *budget = budget.saturating_sub(walk.seen.len());
         (walk.found, is_whole)
     };
     let (certain, _) = walk(true);
@@ -132,7 +143,7 @@ pub fn looked_at(code: &ObjectCode, effects: &Effects, context: Context, start: 
 
 impl Walk<'_> {
     fn push(&mut self, state: State) {
-        if self.seen.len() < MOST && self.seen.insert(state.clone()) {
+        if self.seen.len() < self.most && self.seen.insert(state.clone()) {
             self.todo.push(state);
         }
     }
@@ -142,7 +153,7 @@ impl Walk<'_> {
         while let Some(state) = self.todo.pop() {
             self.step(state);
         }
-        self.seen.len() < MOST
+        self.seen.len() < self.most
     }
 
     fn step(&mut self, mut state: State) {
@@ -390,7 +401,7 @@ mod tests {
         let section = CodeSection { instructions: instructions.to_vec(), ..CodeSection::default() };
         let code = ObjectCode { sections: BTreeMap::from([(1, section)]), ..ObjectCode::default() };
         let effects = effects.iter().map(|(at, effect)| ((1, *at), effect.clone())).collect();
-        looked_at(&code, &effects, Context::Skb, (1, 0))
+        looked_at(&code, &effects, Context::Skb, (1, 0), &mut 1000)
     }
 
     const CALLED: Instruction = Instruction { code: CALL, to: 0, from: 0, offset: 0, number: 999 };

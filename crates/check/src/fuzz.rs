@@ -1,6 +1,10 @@
 //! Objects of any bytes, and lines of any loader: `docs/fuzzing.md`.
 
-use crate::{CheckFacts, OnKernel, findings, frame, inspect, unmet};
+use crate::{
+    CheckFacts, CheckOrder, KernelTypes, ObjectCode, OnKernel, changes, findings, frame, ifindex_keys, inspect, unmet,
+};
+use lab_protocol::KernelVersion;
+use std::collections::BTreeMap;
 
 #[test]
 fn objects() {
@@ -12,6 +16,16 @@ fn objects() {
         let mut header = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 247, 0];
         header.extend(bytes);
         drop(inspect(&header));
+        let code = ObjectCode::read(&header).unwrap_or_default();
+        drop(ifindex_keys(&code));
+        // The same bytes as type information, of a kernel and of an object.
+        let mut btf = vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
+        btf.extend(bytes);
+        let types = KernelTypes::read(&btf, None, KernelVersion::new(6, 1, 0));
+        if let Some(types) = types {
+            let code = ObjectCode { btf: btf.clone(), ..code };
+            drop(types.predict(&code, &CheckOrder::default(), &BTreeMap::new()));
+        }
     });
 }
 
@@ -21,6 +35,7 @@ fn lines() {
         let text = String::from_utf8_lossy(bytes);
         let facts = CheckFacts::read(&text);
         drop(unmet(&facts, &[]));
+        drop(changes(&facts, &facts));
         drop(findings(&[OnKernel { kernel: "k".to_owned(), facts }]));
         drop(frame(&text));
     });

@@ -31,6 +31,8 @@ const MODULE_TYPES: KernelVersion = KernelVersion::new(5, 11, 0);
 const COMPARED: [&str; 4] = ["CGROUP_SOCK", "CGROUP_SOCK_ADDR", "CGROUP_SOCKOPT", "CGROUP_SKB"];
 /// Values that libbpf gives to externs itself.
 const VIRTUAL: [&str; 3] = ["LINUX_KERNEL_VERSION", "LINUX_HAS_BPF_COOKIE", "LINUX_HAS_SYSCALL_WRAPPER"];
+/// States of an object's programs that are followed, at most: bounds the time for ten thousand programs.
+const BUDGET: usize = 1_000_000;
 /// Reasons that are told, at most.
 const TOLD: usize = 20;
 
@@ -130,7 +132,8 @@ impl<'a> KernelTypes<'a> {
     /// What speaks against the object. `names` has the names of helpers that other kernels have.
     pub fn predict(&self, code: &ObjectCode, order: &CheckOrder, names: &BTreeMap<u32, String>) -> Prediction {
         let local = Btf::read(&code.btf);
-        let mut found = Search { kernel: self, code, order, names, local: local.as_ref(), causes: Vec::new() };
+        let mut found =
+            Search { kernel: self, code, order, names, local: local.as_ref(), causes: Vec::new(), budget: BUDGET };
         found.run();
         let causes = found.causes;
         let end = causes.iter().position(|cause| cause.is_certain);
@@ -159,6 +162,8 @@ struct Search<'a> {
     names: &'a BTreeMap<u32, String>,
     local: Option<&'a Btf<'a>>,
     causes: Vec<Cause>,
+    /// States of programs that may still be followed.
+    budget: usize,
 }
 
 /// What became of an extern.
@@ -299,6 +304,7 @@ impl Search<'_> {
             refusals.push(cause);
             Effect::Refused(refusals.len() - 1)
         };
+        let externs: BTreeMap<&str, &Extern> = self.code.externs.iter().map(|it| (&*it.name, it)).collect();
         for (number, section) in &self.code.sections {
             for (at, relocation) in &section.relocations {
                 let (class, text) = (LoadClass::Core, self.describe(relocation));
@@ -331,7 +337,7 @@ impl Search<'_> {
                 let place: Place = (*number, at);
                 match section.targets.get(&at) {
                     Some(Target::Extern(name)) => {
-                        let Some(it) = self.code.externs.iter().find(|it| it.name == *name) else { continue };
+                        let Some(it) = externs.get(&**name).copied() else { continue };
                         let is_call = instruction.code == CALL;
                         let effect = match (self.found(it), is_call) {
                             (_, false) if it.kind == ExternKind::Kconfig => continue,
@@ -455,7 +461,7 @@ impl Search<'_> {
             "XDP" => Context::Xdp,
             _ => Context::Other,
         };
-        let looked = looked_at(code, effects, context, place);
+        let looked = looked_at(code, effects, context, place, &mut self.budget);
         let mut own: Vec<Cause> = Vec::new();
         for number in &looked.possible {
             let Some(cause) = refusals.get(*number) else { continue };

@@ -5,6 +5,7 @@ mod attacks;
 #[path = "../../../guest-agent/src/modules.rs"]
 mod modules;
 #[path = "../../../guest-agent/src/port.rs"]
+#[expect(dead_code, reason = "only the agent asks whether it is in a guest")]
 mod port;
 
 use lab_protocol::{

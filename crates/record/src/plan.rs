@@ -405,7 +405,7 @@ mod tests {
         );
         assert_eq!(plan.unrunnable_cases(), ["N17-egress"]);
         let why = |kernel: usize| match &plan.kernels[kernel].cells[2].expectation {
-            Expectation::Skip { why, .. } => why.clone(),
+            Expectation::Skip { why, .. } | Expectation::HostSkip { why } => why.clone(),
             Expectation::Run => "runs".to_owned(),
         };
         assert_eq!((why(0), why(1)), ("needs kernel 6.7".to_owned(), "runs".to_owned()));

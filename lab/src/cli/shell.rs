@@ -11,7 +11,7 @@ use crate::{
     },
     run::visit::Visited,
     shell::{
-        Ended, SessionEnd, ShellSession,
+        Ended, ShellEnd, ShellSession,
         terminal::{Keyboard, Screen},
     },
     world::{Options, World},
@@ -153,7 +153,7 @@ pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Er
     let shell = ShellSession::new(request, screen, Some(keyboard), (&mut output, &mut errors), &greet);
     let visited = guests.visit(&kernel.id, &shape, args.cold, world, &shell, &told);
     // The terminal must be restored before anything is printed.
-    let SessionEnd { ended, report, account } = shell.end();
+    let ShellEnd { ended, report, account } = shell.end();
     if let Some(account) = account {
         let is_idle = account.rows.is_empty() && account.left.is_empty() && account.devices.is_empty();
         if args.witness == WitnessArg::Show || !is_idle || !account.is_whole() {

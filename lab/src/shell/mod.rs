@@ -71,7 +71,7 @@ struct State {
 
 /// What is known of a session at its end.
 #[derive(Debug, Default)]
-pub struct SessionEnd {
+pub struct ShellEnd {
     /// How it ended.
     pub ended: Ended,
     /// The report of the staged case.
@@ -94,14 +94,14 @@ impl<'a> ShellSession<'a> {
     }
 
     /// Returns what is known of the session. Restores the terminal.
-    pub fn end(self) -> SessionEnd {
+    pub fn end(self) -> ShellEnd {
         let state = self.state.into_inner();
         match (state.raw, &state.ended) {
             // The program has restored the terminal's modes itself.
             (None, _) | (Some(_), Ended::Program(_)) => {}
             (Some(raw), _) => raw.end(&state.shown),
         }
-        SessionEnd { ended: state.ended, report: state.report, account: state.account }
+        ShellEnd { ended: state.ended, report: state.report, account: state.account }
     }
 
     fn write(&self, stream: Stream, bytes: &[u8]) -> io::Result<()> {

@@ -95,7 +95,7 @@ fn visited(
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     let greeted = Mutex::new(String::new());
     let greet = |welcome: &str| *greeted.lock().unwrap() = welcome.to_owned();
-    let (visited, SessionEnd { ended, report, account }) = std::thread::scope(|scope| {
+    let (visited, ShellEnd { ended, report, account }) = std::thread::scope(|scope| {
         scope.spawn(|| io::copy(&mut &input[..], &mut std::fs::File::from(writer)));
         let keyboard = Keyboard::new(reader.as_fd());
         let shell = ShellSession::new(request(), None, Some(keyboard), (&mut output, &mut errors), &greet);

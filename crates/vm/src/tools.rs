@@ -1,6 +1,6 @@
 //! QEMU's version, which every result names: QEMU 7.2 has panicked guests under TCG, so a random panic may be QEMU's
-//! fault. It is read every time, because the distribution upgrades QEMU in place. virtme-ng's version is pinned; asking
-//! for it would start Python and take longer than restoring a guest.
+//! fault. It is read again whenever QEMU's files have changed (`facts.rs`), because the distribution upgrades QEMU in place.
+//! virtme-ng's version is pinned; asking for it would start Python and take longer than restoring a guest.
 
 use super::{
     VmError,

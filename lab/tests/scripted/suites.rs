@@ -391,7 +391,7 @@ fn workloads() {
         listed.table
     );
     let all = of(&["list", "--workloads"]);
-    assert!(all.table.contains("small  two tests\n    lab exec --name=small"), "{}", all.table);
+    assert!(all.table.contains("small  two tests\n    lab exec '--name=small'"), "{}", all.table);
     let dry = of(&["run", "--workload", "lacking", "--dry-run", "--no-build"]);
     assert!(dry.table.contains("skip  2 cells: CONFIG_NO_SUCH_OPTION is not set"), "{}", dry.table);
 

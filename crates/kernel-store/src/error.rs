@@ -151,11 +151,11 @@ pub enum KernelsError {
     )]
     NotSources { id: String },
     /// Neither a tree nor a package has the kernel's selftests.
-    #[error("{origin} has no packaged sources: name a kernel tree with --tree, or another kernel's sources")]
+    #[error("{origin} has no packaged sources: name a kernel tree with --tree, or another kernel with --source-of")]
     NoSelftests { origin: String },
     /// The archive no longer has the sources of a kernel's version.
     #[error(
-        "{suite} has no {package} {version}; it has {available}: name a kernel tree with --tree, or another kernel's sources"
+        "{suite} has no {package} {version}; it has {available}: name a kernel tree with --tree, or another kernel with --source-of"
     )]
     NoSources {
         package: String,

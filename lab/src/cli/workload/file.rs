@@ -238,7 +238,7 @@ command = ["true"]
     fn an_unknown_workload_has_its_nearest_names() {
         let all = parse("[workloads.felix]\ncommand = [\"x\"]\n[workloads.other]\ncommand = [\"x\"]\n").unwrap();
         assert!(all.clone().named("felix").is_ok());
-        assert_eq!(all.named("feliks").unwrap_err().to_string(), "no workload matches `feliks`; did you mean `felix`?");
+        assert_eq!(all.named("feli").unwrap_err().to_string(), "no workload matches `feli`; did you mean `felix`?");
         let none = Workloads::default().named("x").unwrap_err().to_string();
         assert!(none.contains("workloads.toml beside kernels.toml has none"), "{none}");
     }

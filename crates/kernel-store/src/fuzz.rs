@@ -106,7 +106,7 @@ fn rpm_headers() {
 fn rpm_index() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let is_inside = |href: &str| !href.is_empty() && href.split('/').all(|part| !["", ".", ".."].contains(&part));
-        if let Ok(rpm::Index { href, .. }) = rpm::primary(bytes) {
+        if let Ok(rpm::PackageList { href, .. }) = rpm::primary(bytes) {
             assert!(is_inside(&href), "{href}");
         }
         for package in rpm::packages(bytes).unwrap_or_default() {

@@ -12,7 +12,7 @@ use std::fmt;
 
 /// A kernel that the matrix does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct LadderStep {
     pub id: String,
     pub class: KernelClass,
     pub suite: String,
@@ -24,13 +24,13 @@ pub struct Step {
 
 /// What the suites offer, oldest kernels first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Ladder {
-    pub steps: Vec<Step>,
+pub struct KernelLadder {
+    pub steps: Vec<LadderStep>,
     /// Kernels of which an archive has dropped packages: suite, name and version.
     pub incomplete: Vec<String>,
 }
 
-impl Ladder {
+impl KernelLadder {
     /// Adds the kernels of a suite from `since` on whose package matches and that neither `known` nor the ladder has.
     pub(super) fn add(
         &mut self,
@@ -60,7 +60,7 @@ impl Ladder {
                 continue;
             }
             let class = if KernelClass::From67.holds(kernel) { KernelClass::From67 } else { KernelClass::Below67 };
-            self.steps.push(Step {
+            self.steps.push(LadderStep {
                 id: kernel.to_string(),
                 class,
                 suite: suite.to_owned(),
@@ -87,9 +87,9 @@ pub(super) fn pattern(text: &str) -> Result<globset::GlobMatcher> {
 }
 
 /// Tables of `kernels.toml`.
-impl fmt::Display for Ladder {
+impl fmt::Display for KernelLadder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Step { id, class, suite, package, version, .. } in &self.steps {
+        for LadderStep { id, class, suite, package, version, .. } in &self.steps {
             writeln!(f, "# {package} {version}")?;
             writeln!(f, "[kernels.\"{id}\"]\nclass = \"{class}\"")?;
             writeln!(f, "source.deb = {{ suite = \"{suite}\", package = \"{package}\" }}\n")?;
@@ -139,7 +139,7 @@ Version: 5.10.262-1
                     sha256 = \"aa\"\nkernel = \"6.12.117\"\n";
         let lock = KernelsLock::parse(lock, "kernels.lock").unwrap();
         let packages = packages::kernels(INDEX.as_bytes()).unwrap();
-        let mut ladder = Ladder::default();
+        let mut ladder = KernelLadder::default();
         let pattern = pattern("linux-image-*-cloud-amd64").unwrap();
         for suite in ["trixie", "trixie-security"] {
             ladder.add(suite, &packages, &pattern, "6.1".parse().unwrap(), &lock);

@@ -7,7 +7,7 @@ use super::{
     config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
-    ladder::{self, Ladder},
+    ladder::{self, KernelLadder},
     lockfile::KernelsLock,
     packages::ArchivePackage,
     source::{self, Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
@@ -251,14 +251,14 @@ impl KernelStore<'_> {
         since: KernelVersion,
         lock: &KernelsLock,
         progress: &dyn Fn(&str),
-    ) -> Result<Ladder> {
+    ) -> Result<KernelLadder> {
         let pattern = ladder::pattern(pattern)?;
         let known = self.config.kernels.iter().filter_map(|kernel| kernel.source.suite_of_debian());
         let own: BTreeSet<&str> = known.collect();
         let named: BTreeSet<&str> = suites.iter().map(|suite| &**suite).collect();
         let writing = self.cache.write(WritePurpose::Fetch, progress)?;
         let mut indexes = Indexes::default();
-        let mut found = Ladder::default();
+        let mut found = KernelLadder::default();
         for suite in if named.is_empty() { own } else { named } {
             let debian = &self.config.debian;
             let packages = source::of_suite(&mut indexes, writing.root(), debian, suite, progress)?;

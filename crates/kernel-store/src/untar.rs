@@ -1,6 +1,6 @@
 //! Extracts only a kernel's files from a package's archive.
 
-use super::names::is_file_name;
+use super::{error::KernelsError, names::is_file_name};
 use lab_base::interrupt::Interrupt;
 use std::{
     fs::{self, File},
@@ -27,7 +27,7 @@ pub(super) struct UnpackedFiles {
 
 /// What an entry of an archive is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     File,
     Directory,
     /// A symbolic link.
@@ -76,11 +76,11 @@ impl UnpackedFiles {
     ) -> Result<(), Refusal> {
         entries(stream, |name, entry| {
             let kind = match entry.header().entry_type() {
-                kind if kind.is_dir() => Kind::Directory,
-                kind if kind.is_symlink() => Kind::Link,
-                kind if kind.is_gnu_sparse() => Kind::Sparse,
-                kind if kind.is_file() => Kind::File,
-                _ => Kind::Special,
+                kind if kind.is_dir() => EntryKind::Directory,
+                kind if kind.is_symlink() => EntryKind::Link,
+                kind if kind.is_gnu_sparse() => EntryKind::Sparse,
+                kind if kind.is_file() => EntryKind::File,
+                _ => EntryKind::Special,
             };
             self.take(rename(name), kind, entry, stage)?;
             Ok(true)
@@ -91,20 +91,20 @@ impl UnpackedFiles {
     ///
     /// # Errors
     /// As for [`Self::add`].
-    pub fn take(&mut self, name: &str, kind: Kind, content: &mut impl Read, stage: &Path) -> Result<(), Refusal> {
+    pub fn take(&mut self, name: &str, kind: EntryKind, content: &mut impl Read, stage: &Path) -> Result<(), Refusal> {
         if removes_a_kernel(name) {
             return Err(Refusal::Archive(format!("`{}` removes files of another layer", name.escape_debug())));
         }
         let Some((release, place)) = place(name)? else { return Ok(()) };
         match kind {
-            Kind::Directory => return Ok(()),
+            EntryKind::Directory => return Ok(()),
             // Headers packages have `build` and `source` links beside the modules, which point outside of the package.
-            Kind::Link if name.ends_with("/build") || name.ends_with("/source") => return Ok(()),
-            Kind::Sparse => return Err(Refusal::Archive(format!("`{}` is a sparse file", name.escape_debug()))),
-            Kind::Link | Kind::Special => {
+            EntryKind::Link if name.ends_with("/build") || name.ends_with("/source") => return Ok(()),
+            EntryKind::Sparse => return Err(Refusal::Archive(format!("`{}` is a sparse file", name.escape_debug()))),
+            EntryKind::Link | EntryKind::Special => {
                 return Err(Refusal::Archive(format!("`{}` is a link or a special file", name.escape_debug())));
             }
-            Kind::File => {}
+            EntryKind::File => {}
         }
         self.image |= place == Path::new("vmlinuz");
         if let Some(release) = release
@@ -143,6 +143,15 @@ impl UnpackedFiles {
             }
             _ => Err(Refusal::Archive("has no boot/vmlinuz-*: not a kernel package".into())),
         }
+    }
+}
+
+/// The error for an archive that was refused while its files were written to `stage`.
+pub(super) fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
+    match refusal {
+        Refusal::Disk(error) => KernelsError::io(stage)(error),
+        Refusal::Stopped => KernelsError::Interrupted { what: format!("unpacking {archive}") },
+        Refusal::Archive(reason) => KernelsError::Archive { archive: archive.to_owned(), reason },
     }
 }
 

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 pub(super) enum KernelsCommand {
     /// Show the kernels, their locked versions and whether they are cached. The JSON also has the sources and the names
     /// of packages.
-    List(ListArgs),
+    List(KernelListArgs),
     /// Download and unpack kernels in their locked versions.
     Fetch(KernelArgs),
     /// Compile the kernels that are configured as sources; a kernel that is already built is not built again.
@@ -63,7 +63,7 @@ pub(super) enum KernelsCommand {
 
 /// Formats of `lab kernels list`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum ListFormat {
+enum KernelListFormat {
     #[default]
     Text,
     Json,
@@ -71,10 +71,10 @@ enum ListFormat {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ListArgs {
+pub(super) struct KernelListArgs {
     /// Output format.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: ListFormat,
+    format: KernelListFormat,
     /// The same as --format json.
     #[arg(long, conflicts_with = "format", hide = true)]
     json: bool,
@@ -133,14 +133,14 @@ pub(super) fn kernels(named: Option<PathBuf>, command: &KernelsCommand) -> Resul
     }
 }
 
-fn list(named: Option<PathBuf>, args: &ListArgs) -> Result<Exit, Error> {
+fn list(named: Option<PathBuf>, args: &KernelListArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let rows = project.store().rows(&project.lock);
     match args.format {
         _ if args.json => show_json("kernels", &rows)?,
-        ListFormat::Json => show_json("kernels", &rows)?,
-        ListFormat::Text => show(format_args!("{}\n", table(&rows)))?,
-        ListFormat::Markdown => show(format_args!("{}\n", page(&rows)))?,
+        KernelListFormat::Json => show_json("kernels", &rows)?,
+        KernelListFormat::Text => show(format_args!("{}\n", table(&rows)))?,
+        KernelListFormat::Markdown => show(format_args!("{}\n", page(&rows)))?,
     }
     Ok(Exit::Passed)
 }

@@ -3,10 +3,10 @@
 mod read;
 mod write;
 
-pub(super) use read::Image;
+pub(super) use read::ContainerImage;
 #[cfg(test)]
 pub(super) use read::layers;
-pub use write::push;
+pub(super) use write::{KernelFiles, write};
 
 /// File of a layout that names its images (OCI image specification, image-layout.md).
 const INDEX: &str = "index.json";

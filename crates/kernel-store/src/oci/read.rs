@@ -5,7 +5,7 @@ use crate::{
     compressed::decompressed,
     digest::Digest,
     error::{KernelsError, Result},
-    untar::{Refusal, UnpackedFiles},
+    untar::{Refusal, UnpackedFiles, refused},
 };
 use serde::Deserialize;
 use std::{
@@ -123,14 +123,14 @@ fn bad(path: &Path, reason: &str) -> KernelsError {
 }
 
 /// An image for this architecture.
-pub(crate) struct Image {
+pub(crate) struct ContainerImage {
     blobs: Blobs,
     manifest: Manifest,
     /// Digest of its manifest.
     pub digest: Digest,
 }
 
-impl Image {
+impl ContainerImage {
     /// The image of a layout with this tag; without one, its only image.
     ///
     /// # Errors
@@ -229,19 +229,19 @@ impl Image {
     pub fn unpack(&self, stage: &Path, found: &mut UnpackedFiles, name: &str) -> Result<()> {
         for layer in &self.manifest.layers {
             let path = self.blobs.file(layer)?;
-            let refused = |refusal| match refusal {
+            let refusing = |refusal| match refusal {
                 Refusal::Archive(reason) => {
                     KernelsError::Archive { archive: format!("layer {} of {name}", layer.digest), reason }
                 }
-                other => crate::source::refused(other, name, stage),
+                other => refused(other, name, stage),
             };
             if !layer.media_type.contains("tar") {
                 let reason = format!("is no archive ({})", layer.media_type.escape_debug());
-                return Err(refused(Refusal::Archive(reason)));
+                return Err(refusing(Refusal::Archive(reason)));
             }
             let file = File::open(&path).map_err(KernelsError::io(&path))?;
             let stream = decompressed(BufReader::new(file)).map_err(KernelsError::io(&path))?;
-            found.add_renamed(stream, stage, within).map_err(refused)?;
+            found.add_renamed(stream, stage, within).map_err(refusing)?;
         }
         Ok(())
     }

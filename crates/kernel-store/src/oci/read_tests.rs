@@ -13,7 +13,7 @@ fn a_layout_without_the_image_says_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     let told = |tag: Option<&str>| {
-        let error = Image::tagged(dir.path(), tag).err().unwrap().to_string();
+        let error = ContainerImage::tagged(dir.path(), tag).err().unwrap().to_string();
         error.replace(&dir.path().display().to_string(), "DIR")
     };
     assert_eq!(told(None), "DIR: is no OCI layout: it has no file oci-layout");

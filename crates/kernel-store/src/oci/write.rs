@@ -5,9 +5,9 @@ use crate::{
     digest::Digest,
     error::{KernelsError, Result},
     files,
-    store::BootableKernel,
 };
 use flate2::{Compression, write::GzEncoder};
+use lab_protocol::KernelVersion;
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
@@ -15,12 +15,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What an image has of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KernelFiles<'a> {
+    /// `uname -r`.
+    pub release: &'a str,
+    pub version: KernelVersion,
+    /// bzImage.
+    pub vmlinuz: &'a Path,
+    /// Directory with `modules.dep` and `kernel/`.
+    pub modules: &'a Path,
+    pub config: Option<&'a Path>,
+}
+
 /// Writes a kernel into a layout, which is created if it does not exist, and gives the image a tag. An image that had the
 /// tag loses it. Returns the digest of the image's manifest.
 ///
 /// # Errors
 /// The directory exists and is no layout, or a file can't be read or written.
-pub fn push(kernel: &BootableKernel, layout: &Path, tag: &str) -> Result<Digest> {
+pub(crate) fn write(kernel: &KernelFiles<'_>, layout: &Path, tag: &str) -> Result<Digest> {
     let mut index = index_of(layout)?;
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(KernelsError::io(&blobs))?;
@@ -74,13 +87,13 @@ fn index_of(layout: &Path) -> Result<Vec<Value>> {
 }
 
 /// Writes the kernel's files as a layer; returns its descriptor, and the digest of the unpacked archive.
-fn layer(kernel: &BootableKernel, blobs: &Path) -> Result<(Value, Digest)> {
+fn layer(kernel: &KernelFiles<'_>, blobs: &Path) -> Result<(Value, Digest)> {
     let stage = tempfile::NamedTempFile::new_in(blobs).map_err(KernelsError::io(blobs))?;
     let unpacked = tempfile::tempfile_in(blobs).map_err(KernelsError::io(blobs))?;
-    let release = &kernel.release;
-    let mut all = vec![(format!("boot/vmlinuz-{release}"), kernel.vmlinuz.clone())];
-    all.extend(kernel.config.iter().map(|path| (format!("boot/config-{release}"), path.clone())));
-    for file in files::of_modules(&kernel.modules)? {
+    let release = kernel.release;
+    let mut all = vec![(format!("boot/vmlinuz-{release}"), kernel.vmlinuz.to_owned())];
+    all.extend(kernel.config.iter().map(|path| (format!("boot/config-{release}"), path.to_path_buf())));
+    for file in files::of_modules(kernel.modules)? {
         all.push((format!("lib/modules/{release}/{}", file.display()), kernel.modules.join(&file)));
     }
     let mut archive = tar::Builder::new(unpacked);

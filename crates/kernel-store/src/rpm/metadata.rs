@@ -37,7 +37,7 @@ fn bad<T>(reason: impl Into<String>) -> Result<T> {
 
 /// Where a repository's list of packages is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Index {
+pub(crate) struct PackageList {
     /// Path in the repository.
     pub href: String,
     pub digest: Digest,
@@ -76,7 +76,7 @@ impl RpmPackage {
 ///
 /// # Errors
 /// It is no such file, or has no list in XML.
-pub(crate) fn primary(repomd: &[u8]) -> Result<Index> {
+pub(crate) fn primary(repomd: &[u8]) -> Result<PackageList> {
     let mut found = None;
     let mut current = Pending::default();
     let mut inside = false;
@@ -93,7 +93,7 @@ pub(crate) fn primary(repomd: &[u8]) -> Result<Index> {
             Element::End(["data"], _) if inside => {
                 inside = false;
                 let (href, digest, size) = std::mem::take(&mut current).finish("its list of packages")?;
-                found = Some(Index { href, digest, size });
+                found = Some(PackageList { href, digest, size });
             }
             _ => {}
         }

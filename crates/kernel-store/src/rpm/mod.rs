@@ -6,4 +6,4 @@ mod package;
 pub(super) use metadata::{BadIndex, RpmPackage, packages, primary};
 pub(super) use package::{Claims, RpmFile};
 #[cfg(test)]
-pub(super) use {metadata::Index, package::cpio};
+pub(super) use {metadata::PackageList, package::cpio};

@@ -8,7 +8,7 @@ use crate::{
     digest::Digest,
     error::{KernelsError, Result},
     openpgp::Keyring,
-    untar::{Bounded, Kind, MOST_ENTRIES, MOST_NAME, Refusal, UnpackedFiles, damaged},
+    untar::{Bounded, EntryKind, MOST_ENTRIES, MOST_NAME, Refusal, UnpackedFiles, damaged},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lab_base::interrupt::Interrupt;
@@ -248,15 +248,15 @@ pub(crate) fn cpio(stream: impl Read, stage: &Path, found: &mut UnpackedFiles) -
         }
         let kind = match mode & 0o170_000 {
             // The content of hard links is at the last of them only.
-            0o100_000 if links > 1 && size == 0 => Kind::Special,
-            0o100_000 => Kind::File,
-            0o040_000 => Kind::Directory,
-            0o120_000 => Kind::Link,
-            _ => Kind::Special,
+            0o100_000 if links > 1 && size == 0 => EntryKind::Special,
+            0o100_000 => EntryKind::File,
+            0o040_000 => EntryKind::Directory,
+            0o120_000 => EntryKind::Link,
+            _ => EntryKind::Special,
         };
         let mut content = (&mut stream).take(size);
         let is_boot_link =
-            kind == Kind::Link && name.trim_start_matches("./").trim_start_matches('/').starts_with("boot/");
+            kind == EntryKind::Link && name.trim_start_matches("./").trim_start_matches('/').starts_with("boot/");
         // A package whose image is beside its modules has a link to it for the boot loader.
         if !is_boot_link {
             found.take(&absolute(&name), kind, &mut content, stage)?;

@@ -13,7 +13,7 @@ use crate::{
     modules,
     names::is_file_name,
     packages::{self, ArchivePackage},
-    untar::{Refusal, UnpackedFiles},
+    untar::{UnpackedFiles, refused},
 };
 use lab_base::{process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
@@ -385,15 +385,6 @@ fn unpack(deb: &Path, stage: &Path, found: &mut UnpackedFiles) -> Result<()> {
         let _ = stream.kill();
         refused(refusal, &deb.file_name().unwrap_or_default().to_string_lossy(), stage)
     })
-}
-
-/// The error for files that were refused.
-pub(crate) fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
-    match refusal {
-        Refusal::Disk(error) => KernelsError::io(stage)(error),
-        Refusal::Stopped => KernelsError::Interrupted { what: format!("unpacking {archive}") },
-        Refusal::Archive(reason) => KernelsError::Archive { archive: archive.to_owned(), reason },
-    }
 }
 
 #[cfg(test)]

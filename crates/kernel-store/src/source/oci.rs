@@ -1,14 +1,14 @@
 //! Kernels in images of containers: a layout on disk, or an image of a registry, which skopeo copies.
 
-use super::{Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Site, SourceTable, refused};
+use super::{Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Site, SourceTable};
 use crate::{
     cache::{CachedKernel, WritePurpose, Writing},
     digest::Digest,
     error::{KernelsError, Result},
     header, modules,
     names::is_file_name,
-    oci::Image,
-    untar::UnpackedFiles,
+    oci::ContainerImage,
+    untar::{UnpackedFiles, refused},
 };
 use lab_base::{process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
@@ -124,12 +124,12 @@ impl LockEntry for LockedOci {
 
 impl OciImage {
     /// Opens the image: the locked one, or the one that has the tag now. One of a registry is copied to `dir`.
-    fn open(&self, locked: Option<&Digest>, dir: &Path, progress: &dyn Fn(&str)) -> Result<Image> {
+    fn open(&self, locked: Option<&Digest>, dir: &Path, progress: &dyn Fn(&str)) -> Result<ContainerImage> {
         match (&self.place, locked) {
-            (Place::Layout { dir, tag }, None) => Image::tagged(dir, tag.as_deref()),
-            (Place::Layout { dir, tag }, Some(digest)) => Image::with_digest(dir, digest).or_else(|error| {
+            (Place::Layout { dir, tag }, None) => ContainerImage::tagged(dir, tag.as_deref()),
+            (Place::Layout { dir, tag }, Some(digest)) => ContainerImage::with_digest(dir, digest).or_else(|error| {
                 // What the layout has instead, if that is why.
-                let now = Image::tagged(dir, tag.as_deref())?;
+                let now = ContainerImage::tagged(dir, tag.as_deref())?;
                 if now.digest == *digest {
                     return Err(error);
                 }
@@ -152,7 +152,7 @@ impl OciImage {
                 let command = process::command("skopeo", arguments);
                 let what = format!("skopeo copy {from}");
                 process::capture(&what, "skopeo", command)?;
-                let image = Image::copied(dir)?;
+                let image = ContainerImage::copied(dir)?;
                 match locked {
                     Some(digest) if *digest != image.digest => Err(KernelsError::Digest {
                         what: self.name.clone(),
@@ -166,7 +166,7 @@ impl OciImage {
     }
 
     /// Unpacks an image to a stage; returns the release of its kernel.
-    fn unpack(&self, image: &Image, writing: &Writing<'_>, stage: &Path) -> Result<String> {
+    fn unpack(&self, image: &ContainerImage, writing: &Writing<'_>, stage: &Path) -> Result<String> {
         writing.reserve(image.size().saturating_mul(SPACE_PER_BYTE))?;
         let mut found = UnpackedFiles::default();
         image.unpack(stage, &mut found, &self.name)?;

@@ -1,9 +1,6 @@
 //! Kernels from RPM repositories: Fedora, CentOS Stream, AlmaLinux, Rocky Linux, openSUSE, Amazon Linux.
 
-use super::{
-    Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Site, SourceTable, deb,
-    refused as refused_of,
-};
+use super::{Bound, ConfiguredSource, Indexes, Job, KernelSource, LockEntry, Locked, Site, SourceTable, deb};
 use crate::{
     apt::AptState,
     cache::{CachedKernel, WritePurpose, Writing},
@@ -16,7 +13,7 @@ use crate::{
     names::is_file_name,
     openpgp::Keyring,
     rpm::{self, BadIndex, Claims, RpmFile, RpmPackage},
-    untar::UnpackedFiles,
+    untar::{UnpackedFiles, refused},
 };
 use lab_base::{nearest::nearest, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
@@ -350,17 +347,15 @@ impl KernelSource for RpmRepository {
             apt.download(&self.address(&package.href), package.size, &path, progress)?;
             part.digest.check(&path, &what)?;
             let file = File::open(&path).map_err(KernelsError::io(&path))?;
-            let refused = |refusal| refused_of(refusal, &what, stage.path());
-            let mut package_file = RpmFile::open(file).map_err(refused)?;
+            let refusing = |refusal| refused(refusal, &what, stage.path());
+            let mut package_file = RpmFile::open(file).map_err(refusing)?;
             if let Some(keys) = &keys {
                 package_file.verify(keys, &what, &download)?;
             }
             progress(&format!("unpacking {}", part.package));
             let version = format!("{}-{}", package.version, package.release);
-            let refused = |refusal| refused_of(refusal, &what, stage.path());
-            package_file.check(&Claims { name: &part.package, version: &version }).map_err(refused)?;
-            let refused = |refusal| refused_of(refusal, &what, stage.path());
-            package_file.unpack(stage.path(), &mut files).map_err(refused)?;
+            package_file.check(&Claims { name: &part.package, version: &version }).map_err(refusing)?;
+            package_file.unpack(stage.path(), &mut files).map_err(refusing)?;
             fs::remove_file(&path).map_err(KernelsError::io(&path))?;
         }
         fs::remove_dir_all(&download).map_err(KernelsError::io(&download))?;

@@ -26,3 +26,4 @@ field!(eth_dst: [u8; 6]);
 field!(mtu_len_diff: i32);
 field!(tunnel_id: u32);
 field!(tunnel_remote: [u32; 4]);
+field!(socket_port: u32);

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod assign;
 mod config;
 mod count;
 mod fib;

@@ -42,6 +42,7 @@ pub mod exec;
 pub mod foreign;
 pub mod guests;
 pub mod lists;
+pub mod pace;
 pub mod project;
 pub mod provenance;
 pub mod run;

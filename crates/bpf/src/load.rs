@@ -46,11 +46,13 @@ pub enum ProgramKind {
     Reject,
     /// `bpf_skb_set_tunnel_key` and `bpf_redirect`.
     Tunnel,
+    /// `bpf_sk_assign`.
+    Assign,
 }
 
 impl ProgramKind {
     /// Every program of the object.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Count,
         Self::Policy,
         Self::TailEntry,
@@ -63,6 +65,7 @@ impl ProgramKind {
         Self::CheckMtu,
         Self::Reject,
         Self::Tunnel,
+        Self::Assign,
     ];
 
     /// The function's name in the object, which is the program's name in the kernel too.
@@ -80,6 +83,7 @@ impl ProgramKind {
             Self::CheckMtu => "check_mtu",
             Self::Reject => "reject",
             Self::Tunnel => "tunnel",
+            Self::Assign => "assign",
         }
     }
 }

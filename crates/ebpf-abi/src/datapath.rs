@@ -75,6 +75,14 @@ pub mod fault {
     pub const RELATED_DENIED: u32 = 24;
     /// The reply's leg of a connection that is not translated is forgotten.
     pub const NO_REPLY_LEG: u32 = 25;
+    /// Fragments and packets with extension headers pass unjudged.
+    pub const UNREADABLE_PASS: u32 = 26;
+    /// Connections of all protocols are one.
+    pub const PROTOCOL_IGNORED: u32 = 27;
+    /// ICMP errors about unknown flows are judged as if they were packets of their flow.
+    pub const UNKNOWN_ERRORS_PASS: u32 = 28;
+    /// Forwarded packets keep their link-layer source.
+    pub const SOURCE_MAC_KEPT: u32 = 29;
 }
 
 /// Configuration of a program of the datapath, set at load time.
@@ -221,6 +229,8 @@ pub struct Counters {
     pub missed: u64,
     /// ICMP errors that belong to a known connection.
     pub related: u64,
+    /// Dropped packets whose ports can't be read: fragments, and packets with IP options or extension headers.
+    pub unreadable: u64,
 }
 
 impl Counters {
@@ -235,6 +245,7 @@ impl Counters {
         self.spoofed += other.spoofed;
         self.missed += other.missed;
         self.related += other.related;
+        self.unreadable += other.unreadable;
     }
 }
 
@@ -262,7 +273,7 @@ mod tests {
         assert_eq!(size_of::<ConnectionKey>(), 4 + size_of::<Tuple>());
         assert_eq!(size_of::<ServiceKey>(), 16 + 2 * 2);
         assert_eq!(size_of::<Backend>(), 16 + 2 * 2);
-        assert_eq!(size_of::<Counters>(), 9 * 8);
+        assert_eq!(size_of::<Counters>(), 10 * 8);
         // The kernel compares prefixes over the bytes as they lie.
         assert_eq!(offset_of!(RuleKey, remote) * 8, RuleKey::FIXED_BITS as usize);
         assert_eq!(size_of::<RuleKey>() * 8, RuleKey::ALL_BITS as usize);

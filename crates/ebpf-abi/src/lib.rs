@@ -60,6 +60,10 @@ pub struct Config {
     pub tunnel_id: u32,
     /// Far end that `tunnel` chooses: an address as in [`datapath::Address`].
     pub tunnel_remote: datapath::Address,
+    /// Port of the socket that `assign` gives packets to, host byte order.
+    pub socket_port: u32,
+    /// Always 0.
+    pub unused: u32,
 }
 
 impl Config {
@@ -76,6 +80,8 @@ impl Config {
             mtu_len_diff: 0,
             tunnel_id: 0,
             tunnel_remote: [0; 4],
+            socket_port: 0,
+            unused: 0,
         }
     }
 }
@@ -116,7 +122,8 @@ pub struct Seen {
     pub gso_segs: u32,
     /// Verdict that the program was about to return.
     pub verdict: i32,
-    /// What `bpf_fib_lookup` returned (`BPF_FIB_LKUP_RET_*`, or a negative errno), in the programs that ask it.
+    /// What `bpf_fib_lookup` returned (`BPF_FIB_LKUP_RET_*`, or a negative errno), in the programs that ask it; in `assign` what
+    /// `bpf_sk_assign` returned.
     pub fib_code: i32,
     /// The device that it named.
     pub fib_ifindex: u32,
@@ -196,7 +203,7 @@ mod tests {
 
     #[test]
     fn layouts_have_no_padding() {
-        assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6 + 2 * 4 + 16);
+        assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6 + 2 * 4 + 16 + 2 * 4);
         assert_eq!(size_of::<Seen>(), 2 * 8 + 16 * 4 + 2 * 6 + 4);
         assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
         assert_eq!(size_of::<PolicyKey>(), 4);

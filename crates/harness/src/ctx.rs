@@ -384,6 +384,7 @@ impl Ctx {
             attach: self.attached.into_iter().map(|attached| attached.record).collect(),
             checks: self.checks,
             duration_us: 0,
+            waited_us: 0,
             log: self.log,
             metrics: self.metrics,
             program: None,

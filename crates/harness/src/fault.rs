@@ -25,6 +25,8 @@ pub enum Fault {
     FilterStays,
     /// A program that was attached without a link stays attached.
     ProgramStays,
+    /// Attaching a program takes more than a second.
+    SlowAttach,
     /// One of [`lab_bpf::datapath::fault`], in every program of the miniature datapath.
     Datapath(u32),
     /// A check of the harness notices less than it is there for.
@@ -151,6 +153,7 @@ impl Mutant {
             noticed_by: self.noticed_by.iter().map(|id| CellId((*id).into())).collect(),
             needs: self.needs.to_vec(),
             of_witness: matches!(self.fault, Fault::Witness(_)),
+            slows: self.fault == Fault::SlowAttach,
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod leaks;
 mod measure;
 pub mod probe;
 mod runner;
+pub mod slab;
 mod stage;
 pub mod stranger;
 mod suite;

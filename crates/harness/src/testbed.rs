@@ -11,7 +11,7 @@ use lab_netlink::NetlinkError;
 use lab_protocol::{AttachRecord, AttachRequest, AttachType, Hook};
 use lab_topology::{Net, Netns, Topology, link};
 use nix::errno::Errno;
-use std::{os::fd::AsFd, sync::Arc};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 /// A device in its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub struct Spot {
 pub const P0: Spot = Spot { node: "host", dev: "p0" };
 /// The node's end of the second workload's link.
 pub const P1: Spot = Spot { node: "host", dev: "p1" };
+
+/// How long attaching takes with [`Fault::SlowAttach`].
+const SLOW: Duration = Duration::from_millis(1_500);
 
 /// `expected_attach_type` 0 is valid for every hook. If it is set explicitly, the loader does not read the kernel's BTF
 /// for each program, which takes a tenth of a second and more under emulation.
@@ -107,6 +110,9 @@ impl Testbed {
         };
         let direction = if ctx.fault == Some(Fault::OtherDirection) { direction.other() } else { direction };
         let hook = hook(attach_type, direction);
+        if ctx.fault == Some(Fault::SlowAttach) {
+            std::thread::sleep(SLOW);
+        }
         let handle = self.run(at, || attach_hook(hook, ifindex, &**program, how))?;
         self.report(ctx, at, request, program.id(), Some(program.clone()))?;
         let stays = match handle {

@@ -112,6 +112,9 @@ pub struct MutantInfo {
     /// It is a fault of the witness, which has to watch the cells for it.
     #[serde(default)]
     pub of_witness: bool,
+    /// No cell fails, and all take several times as long: the host compares them with a run without the fault.
+    #[serde(default)]
+    pub slows: bool,
 }
 
 /// One row of the catalogue.

@@ -203,6 +203,10 @@ pub struct CellReport {
     pub checks: Vec<Check>,
     /// Wall time in the guest, microseconds.
     pub duration_us: u64,
+    /// How much of it the guest's processor waited for one of the host, microseconds: measured by the host, and 0 in the guest's
+    /// own report.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub waited_us: u64,
     /// Lines that the case logged.
     pub log: Vec<String>,
     /// Metrics: `udp.sent`, `udp.lost`, …
@@ -218,7 +222,18 @@ pub struct CellReport {
     pub attachments: Vec<Attachment>,
 }
 
+/// Whether nothing was measured: such a number is not written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(number: &u64) -> bool {
+    *number == 0
+}
+
 impl CellReport {
+    /// The time that the cell took without what the guest waited for the host, microseconds.
+    pub const fn own_us(&self) -> u64 {
+        self.duration_us.saturating_sub(self.waited_us)
+    }
+
     /// Creates the report of a cell that could not report itself.
     pub fn bare(cell: CellId, outcome: Outcome) -> Self {
         Self {
@@ -227,6 +242,7 @@ impl CellReport {
             attach: Vec::new(),
             checks: Vec::new(),
             duration_us: 0,
+            waited_us: 0,
             log: Vec::new(),
             metrics: BTreeMap::new(),
             program: None,

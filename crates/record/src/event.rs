@@ -8,6 +8,7 @@ use crate::{
     plan::Plan,
     provenance::Provenance,
     shard::{MergedShard, Shard},
+    slow::Slow,
     splat::Splat,
     verdict::Verdict,
 };
@@ -143,6 +144,9 @@ pub struct RunInfo {
     /// How often a cell that does not pass is repeated.
     #[serde(default)]
     pub retries: u32,
+    /// Whether a kernel that is much slower than recorded fails the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub slow_fails: bool,
     /// Expired entries of `splats.toml` and `known.toml`; each of them fails the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expired: Vec<Expired>,
@@ -184,6 +188,7 @@ impl RunInfo {
             mutant: None,
             canary: false,
             retries: 0,
+            slow_fails: false,
             expired: Vec::new(),
             exec: Vec::new(),
             expected_ms: None,
@@ -261,6 +266,7 @@ impl Event {
             | Self::Note { .. }
             | Self::CellAdopted { .. }
             | Self::KernelFinished { .. }
+            | Self::Slow { .. }
             | Self::RunFinished { .. } => None,
         }
     }
@@ -422,6 +428,13 @@ pub enum Event {
         gave_up: bool,
         /// Wall time, milliseconds.
         wall_ms: u64,
+    },
+    /// Cells of a kernel took much longer than recorded.
+    Slow {
+        /// Kernel id.
+        kernel: Id,
+        /// Which, and how much.
+        finding: Slow,
     },
     /// The last event.
     RunFinished {

@@ -3,6 +3,7 @@
 use crate::{
     event::{ImageInfo, Moment, Start},
     kept::Verdicts,
+    slow::Slow,
     splat::Splat,
     verdict::Attempt,
 };
@@ -30,6 +31,8 @@ pub struct KernelRecord {
     pub gave_up: bool,
     /// Lost guests, one line each.
     pub losses: Vec<String>,
+    /// Cells that took much longer than recorded.
+    pub slow: Vec<Slow>,
     /// Notes.
     pub notes: Vec<String>,
     /// Attempts at cells that are to be repeated, oldest first.

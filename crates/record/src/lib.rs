@@ -24,6 +24,7 @@ pub mod reporter;
 pub mod rows;
 pub mod run;
 pub mod shard;
+pub mod slow;
 pub mod splat;
 pub mod synthetic;
 #[cfg(any(test, feature = "testing"))]

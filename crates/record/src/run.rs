@@ -11,6 +11,7 @@ use crate::{
     plan::{PlannedCell, PlannedKernel},
     provenance::{Call, quoted},
     shard::MergedShard,
+    slow::Slow,
     verdict::{Attempt, Standing, Verdict},
 };
 use lab_guard::Id;
@@ -166,6 +167,11 @@ impl RunRecord {
                 record.finished = Some((wall_ms, peak_memory_kib));
                 record.gave_up = gave_up;
             }
+            Event::Slow { kernel, finding } => {
+                let record = self.kernel(&kernel);
+                record.notes.push(format!("slow: {}", finding.line()));
+                record.slow.push(finding);
+            }
             Event::RunFinished { exit, wall_ms } => self.finished = Some((exit, wall_ms)),
         }
     }
@@ -259,6 +265,19 @@ impl RunRecord {
         }
     }
 
+    /// Kernels with cells that took much longer than recorded, with what was found.
+    pub fn slow(&self) -> impl Iterator<Item = (&PlannedKernel, &Slow)> {
+        self.planned().flat_map(|(kernel, happened)| {
+            happened.into_iter().flat_map(|happened| &happened.slow).map(move |finding| (kernel, finding))
+        })
+    }
+
+    /// Whether that fails the run.
+    pub fn slow_fails(&self) -> bool {
+        let wanted = self.info.as_ref().is_some_and(|info| info.slow_fails);
+        wanted && self.slow().any(|(kernel, _)| !kernel.facts.may_fail)
+    }
+
     /// Incomplete shards, one line each.
     pub fn lost_shards(&self) -> Vec<String> {
         self.info.iter().flat_map(|info| &info.merged).filter_map(MergedShard::problem).collect()
@@ -269,7 +288,8 @@ impl RunRecord {
     /// crashes are no verdicts. Kernels marked `may_fail` are reported but don't count.
     pub fn exit(&self) -> Exit {
         let expired = self.info.as_ref().is_some_and(|info| !info.expired.is_empty());
-        let mut exit = if self.dead_cases().is_empty() && !expired { Exit::Passed } else { Exit::Failed };
+        let fails = !self.dead_cases().is_empty() || expired || self.slow_fails();
+        let mut exit = if fails { Exit::Failed } else { Exit::Passed };
         let mut shards = self.info.iter().flat_map(|info| &info.merged);
         if exit == Exit::Passed && shards.any(|shard| !shard.may_fail && shard.problem().is_some()) {
             exit = Exit::Infra;

@@ -116,6 +116,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             format!("{kernel}: guest {guest} lost ({kind}): {}", text::line(message, WIDTH))
         }
         Event::Note { kernel, text: note } => format!("{kernel}: {}", text::line(note, WIDTH)),
+        Event::Slow { kernel, finding } => format!("{kernel}: slow: {}", text::line(&finding.line(), WIDTH)),
         Event::KernelFinished { kernel, wall_ms, .. } => {
             let happened = record.kernels.get(kernel);
             // Cells that never ran also have a verdict, but do not count as done.
@@ -280,6 +281,7 @@ impl Reporter for Bars {
             Event::RunFinished { .. } => drop(self.screen.clear()),
             Event::Topologies { .. }
             | Event::CellRetried { .. }
+            | Event::Slow { .. }
             | Event::Splat { .. }
             | Event::GuestEnded { .. }
             | Event::KernelStarted { .. }

@@ -10,6 +10,7 @@ use lab_record::{
     reporter::Reporter,
     rows,
     run::{Counts, RunRecord},
+    slow::Slow,
     verdict::Standing,
 };
 use serde::Serialize;
@@ -48,6 +49,9 @@ struct KernelSummary<'a> {
     known: Vec<String>,
     unexpected_passes: Vec<String>,
     losses: &'a [String],
+    /// Cells that took much longer than recorded.
+    #[serde(skip_serializing_if = "<[Slow]>::is_empty")]
+    slow: &'a [Slow],
 }
 
 #[derive(Serialize)]
@@ -116,6 +120,7 @@ fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
             known,
             unexpected_passes,
             losses: &happened.losses,
+            slow: &happened.slow,
         };
         Some((&*kernel.facts.id, summary))
     });

@@ -31,6 +31,7 @@ pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     failures(record, directory, &style, &mut out);
     excused(record, &style, &mut out);
     splats(record, &style, &mut out);
+    slow(record, &style, &mut out);
     paths(record, directory, &mut out);
     let counts = record.counts();
     let lost = record.lost_shards();
@@ -38,7 +39,8 @@ pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
         let _ = writeln!(out, "{} {}\n", style.bad.apply_to("SHARD"), text::line(problem, MAX_REASON));
     }
     let expired = record.info.as_ref().map_or(0, |info| info.expired.len());
-    let bad = counts.failed + counts.errored + counts.not_run + record.dead_cases().len() + lost.len() + expired > 0;
+    let bad = counts.failed + counts.errored + counts.not_run + record.dead_cases().len() + lost.len() + expired > 0
+        || record.slow_fails();
     let line = counts.line();
     let painted = if bad { style.bad.apply_to(line) } else { style.good.apply_to(line) };
     let _ = writeln!(out, "{painted}");
@@ -208,6 +210,15 @@ fn splats(record: &RunRecord, style: &Palette, out: &mut String) {
     }
     if all.len() > MAX_TOLD {
         let _ = writeln!(out, "… and {} more, see run.json\n", all.len() - MAX_TOLD);
+    }
+}
+
+/// Kernels that are slower than recorded, which fails a run only if that was asked for.
+fn slow(record: &RunRecord, style: &Palette, out: &mut String) {
+    let paint = if record.slow_fails() { &style.bad } else { &style.warn };
+    for (kernel, finding) in record.slow().take(MAX_TOLD) {
+        let id = &kernel.facts.id;
+        let _ = writeln!(out, "{} {id} {}\n", paint.apply_to("SLOW"), text::line(&finding.line(), MAX_REASON));
     }
 }
 

@@ -13,6 +13,7 @@ use lab_netlink::{
     route::{
         RouteNetlinkMessage,
         link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
+        nsid::{NsidAttribute, NsidMessage},
     },
 };
 use lab_protocol::DeviceKind;
@@ -300,6 +301,22 @@ pub fn info(ns: &Netns, name: &str) -> Result<DeviceInfo, NetlinkError> {
 /// The kernel's refusal: `ENODEV` if it is not there.
 pub fn info_by_index(ns: &Netns, ifindex: u32) -> Result<DeviceInfo, NetlinkError> {
     get(ns, without_counters(message::indexed(ifindex, Vec::new()))).map(|message| DeviceInfo::of(&message))
+}
+
+/// The number that a namespace has for another one (`RTM_GETNSID`); `None` where it has none.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn netnsid(ns: &Netns, of: &Netns) -> Result<Option<i32>, NetlinkError> {
+    let mut message = NsidMessage::default();
+    message.attributes.push(NsidAttribute::Fd(of.fd().as_raw_fd().cast_unsigned()));
+    let answer = ns.netlink().get(RouteNetlinkMessage::GetNsId(message))?;
+    let RouteNetlinkMessage::NewNsId(answer) = answer else { return Ok(None) };
+    Ok(answer.attributes.iter().find_map(|attribute| match attribute {
+        // NETNSA_NSID_NOT_ASSIGNED.
+        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+        _ => None,
+    }))
 }
 
 /// Every device of the namespace.

@@ -28,6 +28,9 @@ pub struct DeviceInfo {
     pub carries: bool,
     /// `IFLA_LINK`: index of the other end, in the other end's namespace.
     pub peer_ifindex: Option<u32>,
+    /// `IFLA_LINK_NETNSID`: the other end's namespace, by the number that this device's namespace has for it; `None` where both
+    /// ends are in one namespace.
+    pub peer_netnsid: Option<i32>,
     /// Set for netkit.
     pub netkit: Option<NetkitInfo>,
 }
@@ -68,6 +71,7 @@ impl DeviceInfo {
             running: message.header.flags.contains(LinkFlags::Running),
             carries: false,
             peer_ifindex: None,
+            peer_netnsid: None,
             netkit: None,
         };
         for attribute in &message.attributes {
@@ -76,6 +80,7 @@ impl DeviceInfo {
                 LinkAttribute::Address(bytes) => info.mac = bytes.as_slice().try_into().ok(),
                 LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
                 LinkAttribute::OperState(state) => info.carries = *state == State::Up,
+                LinkAttribute::LinkNetNsId(id) => info.peer_netnsid = Some(*id),
                 LinkAttribute::Link(index) => info.peer_ifindex = Some(*index),
                 LinkAttribute::LinkInfo(parts) => (info.kind, info.netkit) = kind_of(parts),
                 _ => {}

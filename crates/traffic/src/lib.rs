@@ -33,7 +33,7 @@ pub use icmp::{PingReport, ping};
 pub use icmp_error::{IcmpError, icmp_error};
 pub use late::arrivals as late_arrivals;
 pub use path::Path;
-pub use probe::{Oversized, UdpProbe, UdpSink};
+pub use probe::{ExtensionHeader, Oversized, UdpProbe, UdpSink};
 pub use stream::{StreamReport, UdpStream};
 pub use tcp::{TcpReport, tcp_exchange};
 pub use tcp_ends::{ConnectAttempt, half_closed, many, refused, reset};

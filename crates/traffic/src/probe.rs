@@ -46,6 +46,49 @@ sockopt_impl!(
     libc::c_int
 );
 
+sockopt_impl!(
+    /// `IPV6_HOPOPTS`, a header of the shortest length.
+    HopByHop,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_HOPOPTS,
+    [u8; 8]
+);
+sockopt_impl!(
+    /// `IPV6_DSTOPTS`, likewise.
+    Destination,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_DSTOPTS,
+    [u8; 8]
+);
+
+/// An extension header of IPv6 with options that every receiver skips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtensionHeader {
+    /// Options for every router.
+    HopByHop,
+    /// Options for the destination.
+    Destination,
+}
+
+impl ExtensionHeader {
+    /// PadN over the whole header; the kernel writes the next header (RFC 8200, section 4.2).
+    const PADDING: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+
+    /// Adds it to all packets of a socket.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_to(self, socket: &UdpSocket) -> io::Result<()> {
+        match self {
+            Self::HopByHop => setsockopt(socket, HopByHop, &Self::PADDING)?,
+            Self::Destination => setsockopt(socket, Destination, &Self::PADDING)?,
+        }
+        Ok(())
+    }
+}
+
 /// Handling of datagrams that are larger than the path MTU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oversized {

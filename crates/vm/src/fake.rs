@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -127,6 +127,7 @@ impl FakeLauncher {
         let power = guest.try_clone().map_err(port)?;
         let port_end = guest.try_clone().map_err(port)?;
         let exit = Arc::new(Mutex::new(None));
+        let waited_us = Arc::new(AtomicU64::new(0));
         let mut agent = FakeAgent {
             spec: spec.clone(),
             boot,
@@ -135,6 +136,7 @@ impl FakeLauncher {
             console: Console::File(spec.console.clone()),
             kernel: None,
             exit: GuestExit { code: Some(0), signal: None, stderr: String::new() },
+            waited_us: Arc::clone(&waited_us),
         };
         let script = Arc::clone(&self.script);
         let end = Arc::clone(&exit);
@@ -157,6 +159,7 @@ impl FakeLauncher {
             freezing: self.freezing,
             survivors: self.survivors,
             port_at: Instant::now() + self.port_after,
+            waited_us,
         }))
     }
 }
@@ -171,6 +174,7 @@ pub struct FakeAgent {
     console: Console,
     kernel: Option<String>,
     exit: GuestExit,
+    waited_us: Arc<AtomicU64>,
 }
 
 /// Where the console of a guest goes.
@@ -229,6 +233,11 @@ impl FakeAgent {
         self.console.write(text).expect("console is writable");
     }
 
+    /// The guest's processor waits for one of the host.
+    pub fn wait_for_host(&self, micros: u64) {
+        self.waited_us.fetch_add(micros, Ordering::SeqCst);
+    }
+
     /// Sets the exit status that the host sees after the script returns; 0 by default.
     pub fn set_exit(&mut self, exit: GuestExit) {
         self.exit = exit;
@@ -245,6 +254,7 @@ struct FakeGuest {
     freezing: bool,
     survivors: usize,
     port_at: Instant,
+    waited_us: Arc<AtomicU64>,
 }
 
 impl Guest for FakeGuest {
@@ -309,6 +319,10 @@ impl Guest for FakeGuest {
 
     fn peak_memory_kib(&self) -> Option<u64> {
         None
+    }
+
+    fn waited(&self) -> Option<Duration> {
+        Some(Duration::from_micros(self.waited_us.load(Ordering::SeqCst)))
     }
 
     fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError> {

@@ -115,6 +115,13 @@ impl LaunchStage {
     }
 }
 
+/// How long the guest's processor was on a run queue of the host (`run_delay` in /proc/PID/task/TID/schedstat). Of QEMU's
+/// threads it is the one that has run the longest; threads have names only if QEMU is asked for them.
+fn waited(qemu: &Process) -> Option<Duration> {
+    let times = qemu.tasks().ok()?.flatten().filter_map(|task| task.schedstat().ok());
+    times.max_by_key(|times| times.sum_exec_runtime).map(|times| Duration::from_nanos(times.run_delay))
+}
+
 impl MachineGuest {
     /// Connects to a port, which may not exist yet, or not listen yet: QEMU makes one after the other.
     fn dial(&mut self, port: fn(&Files) -> &PathBuf, deadline: Instant) -> Result<UnixStream, VmError> {
@@ -221,6 +228,10 @@ impl Guest for MachineGuest {
         let now = self.qemu.as_ref().and_then(|qemu| qemu.status().ok()?.vmhwm);
         self.peak_memory_kib.set(now.or(self.peak_memory_kib.get()));
         self.peak_memory_kib.get()
+    }
+
+    fn waited(&self) -> Option<Duration> {
+        self.qemu.as_ref().and_then(waited)
     }
 
     fn freeze(&mut self, state: &Path) -> Result<Recipe, VmError> {

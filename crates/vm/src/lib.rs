@@ -199,6 +199,10 @@ pub trait Guest: Send {
     /// Peak resident memory of the virtual machine's process, KiB (`VmHWM`), if known.
     fn peak_memory_kib(&self) -> Option<u64>;
 
+    /// How long its processors have been ready to run without a processor of the host, since its start: what a guest under
+    /// KVM counts as steal. `None` if the host does not tell.
+    fn waited(&self) -> Option<Duration>;
+
     /// Writes the state of all devices to a file and ends the guest. Together with the memory file this is a snapshot.
     ///
     /// # Errors

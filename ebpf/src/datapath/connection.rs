@@ -7,7 +7,8 @@ use lab_abi::datapath::{ConnectionKey, FROM_WORKLOAD, ServiceKey, Tuple, fault};
 #[inline(always)]
 fn key(packet: &Packet, tuple: Tuple) -> ConnectionKey {
     let zone = if config::has(fault::ONE_ZONE) { 0 } else { packet.host_ifindex };
-    ConnectionKey { zone, tuple }
+    let protocol = if config::has(fault::PROTOCOL_IGNORED) { 0 } else { tuple.protocol };
+    ConnectionKey { zone, tuple: Tuple { protocol, ..tuple } }
 }
 
 /// Looks a packet up; where its connection is known, the packet leaves as that says.

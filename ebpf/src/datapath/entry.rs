@@ -22,11 +22,16 @@ fn to_workload(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn enter(ctx: &TcContext, direction: u32) -> i32 {
     let Some(packet) = maps::packet() else { return VERDICT_DROP };
-    if packet.read(ctx).is_none() {
-        return VERDICT_NEXT;
-    }
     packet.host_ifindex = config::host_ifindex(ctx);
     packet.direction = direction;
+    if packet.read(ctx).is_none() {
+        if packet.unreadable == 0 || config::has(fault::UNREADABLE_PASS) {
+            return VERDICT_NEXT;
+        }
+        // Neither a rule nor the reverse path check can be applied to it.
+        maps::count(packet, |counters| counters.unreadable += 1);
+        return VERDICT_DROP;
+    }
     maps::count(packet, |counters| counters.entered += 1);
     if direction == FROM_WORKLOAD && !config::has(fault::NO_RPF) && !is_its_own(packet) {
         maps::count(packet, |counters| counters.spoofed += u64::from(!config::has(fault::SPOOFED_UNCOUNTED)));

@@ -68,7 +68,8 @@ fn leave(ctx: &TcContext, route: &bpf_fib_lookup, resolved: bool) -> i32 {
         return unsafe { bpf_redirect_neigh(route.ifindex, core::ptr::null_mut(), 0, 0) as i32 };
     }
     let written = config::has(fault::MAC_KEPT)
-        || (ctx.store(0, &route.dmac, 0).is_ok() && ctx.store(route.dmac.len(), &route.smac, 0).is_ok());
+        || (ctx.store(0, &route.dmac, 0).is_ok()
+            && (config::has(fault::SOURCE_MAC_KEPT) || ctx.store(route.dmac.len(), &route.smac, 0).is_ok()));
     // SAFETY: takes numbers only.
     if written { unsafe { bpf_redirect(route.ifindex, 0) as i32 } } else { VERDICT_DROP }
 }

@@ -37,19 +37,27 @@ pub struct Packet {
     pub family: u32,
     /// Whether it is an ICMP error about `tuple`.
     pub related: u32,
+    /// Whether it is a unicast IP packet whose ports are not where they would be read.
+    pub unreadable: u32,
 }
 
 impl Packet {
-    /// Reads a packet; `None` for what the datapath leaves alone.
+    /// Reads a packet; `None` for what the datapath leaves alone, and for what it can't read ([`Packet::unreadable`]).
     #[inline(always)]
     pub fn read(&mut self, ctx: &TcContext) -> Option<()> {
         self.related = 0;
+        self.unreadable = 0;
         self.family = match load_u16(ctx, ETHERTYPE)? {
             ETH_P_IP => 4,
             ETH_P_IPV6 => 6,
             _ => return None,
         };
         let protocol = self.addresses(ctx, NETWORK)?;
+        if self.family == 6 && is_extension(protocol) {
+            // Listener reports have a hop-by-hop header, and go to a group.
+            self.unreadable = u32::from(u32::from_be(self.tuple.destination[0]) >> 24 != 0xff);
+            return None;
+        }
         self.source = self.tuple.source;
         self.destination = self.tuple.destination;
         let transport = NETWORK + self.header_len();
@@ -101,6 +109,8 @@ impl Packet {
             return load_u8(ctx, at + 6).map(u32::from);
         }
         if load_u8(ctx, at)? != 0x45 || load_u16(ctx, at + 6)? & IPV4_FRAGMENT != 0 {
+            // Group membership has an option, and goes to a group.
+            self.unreadable = u32::from(load_u8(ctx, at + 16)? >> 4 != 0xe);
             return None;
         }
         let both: [u32; 2] = ctx.load(at + 12).ok()?;
@@ -148,6 +158,12 @@ fn is_error(ctx: &TcContext, protocol: u32, transport: usize) -> Option<bool> {
         ICMPV6 => matches!(load_u8(ctx, transport)?, 1..=4),
         _ => false,
     })
+}
+
+/// Whether a next header is an extension header of IPv6 (IANA's registry of them): hop-by-hop, routing, fragment,
+/// authentication, destination options, mobility.
+const fn is_extension(next_header: u32) -> bool {
+    matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135)
 }
 
 const fn mapped(v4: u32) -> Address {

@@ -19,7 +19,7 @@ fn policy(ctx: TcContext) -> i32 {
             }
             maps::count(packet, |counters| counters.related += 1);
         }
-    } else if packet.related != 0 || verdict(packet) == VERDICT_DROP {
+    } else if packet.related != 0 && !config::has(fault::UNKNOWN_ERRORS_PASS) || verdict(packet) == VERDICT_DROP {
         maps::count(packet, |counters| counters.denied += u64::from(!config::has(fault::DENIED_UNCOUNTED)));
         return VERDICT_DROP;
     } else {

@@ -20,6 +20,8 @@ pub struct MutantRound {
     /// Capabilities that the kernel must have for the round, in addition to those that its cells need.
     pub needs: Vec<Capability>,
     breaks: String,
+    /// Whether the cells only take longer.
+    pub slows: bool,
 }
 
 /// Result of a round.
@@ -48,13 +50,13 @@ impl MutantRound {
     /// nothing.
     pub fn control(mutants: &[&MutantInfo]) -> Self {
         let cells = mutants.iter().flat_map(|mutant| mutant.noticed_by.clone()).collect();
-        Self { name: NO_MUTANT.to_owned(), cells, needs: Vec::new(), breaks: "nothing".to_owned() }
+        Self { name: NO_MUTANT.to_owned(), cells, needs: Vec::new(), breaks: "nothing".to_owned(), slows: false }
     }
 
     /// The round of a mutant.
     pub fn of(mutant: &MutantInfo) -> Self {
-        let MutantInfo { name, breaks, noticed_by, needs, of_witness: _ } = mutant.clone();
-        Self { name, cells: noticed_by, needs, breaks }
+        let MutantInfo { name, breaks, noticed_by, needs, of_witness: _, slows } = mutant.clone();
+        Self { name, cells: noticed_by, needs, breaks, slows }
     }
 
     /// Returns the result for a kernel that can run none of the cells, or does not have the code that the fault breaks.
@@ -63,8 +65,12 @@ impl MutantRound {
         self.verdict(End::NotApplicable(why))
     }
 
-    /// Only a failed cell detects the fault; an error is not a verdict.
+    /// Only a failed cell detects the fault, or the finding that all are slow; an error is not a verdict.
     pub fn judge(&self, record: &RunRecord) -> MutantVerdict {
+        if let Some((_, finding)) = record.slow().next().filter(|_| self.slows) {
+            let why = text::line(&finding.line(), MAX_REASON);
+            return self.verdict(End::Caught { cell: "its slowness".to_owned(), why });
+        }
         let outcomes: Vec<(CellId, Outcome)> =
             record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone())).collect();
         self.weigh(&outcomes)
@@ -155,6 +161,7 @@ mod tests {
             noticed_by: vec![cell("T17-x[tc]"), cell("T18-y[tc]")],
             needs: Vec::new(),
             of_witness: false,
+            slows: false,
         }
     }
 

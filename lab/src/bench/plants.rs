@@ -83,10 +83,15 @@ pub enum PlantEnd {
 }
 
 impl PlantEnd {
-    /// A failed check detects the fault, and so does a kernel that dies; anything else is no verdict on the kernel.
+    /// A failed check detects the fault, and so does a kernel that dies, or one that is much slower than without the fault;
+    /// anything else is no verdict on the kernel.
     pub fn of(record: &RunRecord) -> Self {
         let verdicts = record.verdicts().map(|(_, cell, verdict)| (cell.id.clone(), verdict.outcome.clone()));
-        Self::weigh(&verdicts.collect::<Vec<_>>())
+        let end = Self::weigh(&verdicts.collect::<Vec<_>>());
+        match (end, record.slow().next()) {
+            (Self::Missed, Some((_, finding))) => Self::Caught { by: "its slowness".to_owned(), why: finding.line() },
+            (end, _) => end,
+        }
     }
 
     fn weigh(outcomes: &[(CellId, Outcome)]) -> Self {

@@ -212,6 +212,9 @@ pub(super) struct HowArgs {
     /// any case.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(super) flaky: crate::run::common::OnFlaky,
+    /// Whether a kernel that takes several times as long as recorded fails the run. It is reported in any case.
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub(super) slow: OnSlow,
     /// Replace a deadline, for example silence=30s or run=2h. Layers: boot, silence (no heartbeat), idle (no
     /// cell begins), cell, guest, run; repeatable. The default depends on the accelerator.
     #[arg(long, value_name = "LAYER=TIME")]
@@ -237,6 +240,16 @@ pub(super) struct HowArgs {
     pub(super) witness: bool,
     #[command(flatten)]
     pub(super) format: FormatArgs,
+}
+
+/// What a slow kernel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(super) enum OnSlow {
+    /// A warning.
+    #[default]
+    Warn,
+    /// A failure.
+    Fail,
 }
 
 impl KernelArgs {
@@ -285,6 +298,7 @@ impl HowArgs {
             isolate: self.isolate.unwrap_or_default(),
             retries: Retries { count: self.retries.unwrap_or_default(), on_flaky: self.flaky },
             fail_fast: self.fail_fast,
+            slow_fails: self.slow == OnSlow::Fail,
             deadlines: self.deadline.clone(),
             shape: if self.witness { Shape::watched() } else { Shape::default() },
             selection,

@@ -4,6 +4,7 @@ use crate::{
     bench::mutants::{MutantRound, MutantVerdict, exit, summary},
     error::Error,
     guests::{GuestOptions, Guests, machine::Shape},
+    pace::Pace,
     project::{
         Project,
         filter::KernelFilter,
@@ -27,7 +28,7 @@ use std::{
     collections::VecDeque,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Mutex, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread::{self, available_parallelism},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -152,15 +153,18 @@ fn one(
     if plan.kernels.iter().all(|kernel| kernel.cells.is_empty()) {
         return Ok(round.not_applicable(lacks.unwrap_or_else(|| "the agent lists none of its cells".to_owned())));
     }
-    let place = directory::create(directory, &Id::new(&round.name)?)?;
-    let mut events = EventLog::create(&place)?;
-    let how = GuestOptions {
-        jobs: Some(NonZeroUsize::MIN),
-        mutant: Some(round.name.clone()),
-        shape: shape.clone(),
-        ..GuestOptions::default()
+    let run = |name: &str, mutant: Option<String>, pace: Option<Arc<Pace>>| {
+        let place = directory::create(directory, &Id::new(name)?)?;
+        let mut events = EventLog::create(&place)?;
+        let jobs = Some(NonZeroUsize::MIN);
+        let how = GuestOptions { jobs, mutant, pace, shape: shape.clone(), ..GuestOptions::default() };
+        guests.run(directory::fresh_id(), plan.clone(), &place, &how, &mut [&mut events])
     };
-    let record = guests.run(directory::fresh_id(), plan, &place, &how, &mut [&mut events])?;
+    let pace = match round.slows {
+        true => Some(Pace::of(&run(&format!("{}-without", round.name), None, None)?, "the run without it")),
+        false => None,
+    };
+    let record = run(&round.name, Some(round.name.clone()), pace.map(Arc::new))?;
     Ok(round.judge(&record))
 }
 
@@ -177,6 +181,7 @@ mod tests {
             noticed_by: Vec::new(),
             needs: Vec::new(),
             of_witness: false,
+            slows: false,
         };
         let all: Vec<MutantInfo> = (0..10).map(named).collect();
         let all: Vec<&MutantInfo> = all.iter().collect();

@@ -68,7 +68,7 @@ pub(super) fn durations(named: Option<PathBuf>, args: &DurationsArgs) -> Result<
     let path = args.out.clone().unwrap_or_else(|| durations_path(&project));
     let mut durations = if args.anew { Durations::default() } else { Durations::load(&path)? };
     for run in &args.runs {
-        durations.learn(&log::read(&report::directory(named.clone(), run)?)?);
+        durations.learn(&log::read(&report::directory(named.clone(), run)?)?, &|facts| facts.class.clone());
     }
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;

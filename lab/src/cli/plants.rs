@@ -4,6 +4,7 @@ use crate::{
     bench::plants::{Plant, PlantEnd, exit, summary},
     error::Error,
     guests::{GuestOptions, Guests},
+    pace::Pace,
     project::{
         Project,
         filter::{CellFilter, KernelFilter},
@@ -25,7 +26,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Mutex, mpsc},
+    sync::{Arc, Mutex, mpsc},
     thread::{self, available_parallelism},
 };
 
@@ -70,18 +71,19 @@ pub(super) fn plant(named: Option<PathBuf>, args: &PlantArgs) -> Result<Exit, Er
     let nursery =
         Nursery { project: &project, kernel, selected: &selected, directory: &directory, likely: args.likely };
 
-    let healthy = nursery.healthy(NonZeroUsize::new(jobs))?;
+    let (healthy, pace) = nursery.healthy(NonZeroUsize::new(jobs))?;
+    let pace = Arc::new(pace);
     let left: Mutex<VecDeque<&Plant>> = Mutex::new(plants.iter().copied().collect());
     let (sender, receiver) = mpsc::channel();
     let mut ends = Vec::new();
     thread::scope(|scope| {
         for _ in 0..jobs {
-            let (sender, left, nursery, healthy) = (sender.clone(), &left, &nursery, &healthy);
+            let (sender, left, nursery, healthy, pace) = (sender.clone(), &left, &nursery, &healthy, &pace);
             scope.spawn(move || {
                 let next = || lock(left).pop_front();
                 while let Some(plant) = next() {
                     // The receiver exists until all senders are dropped, so sending can't fail.
-                    drop(sender.send(nursery.one(plant, healthy).map(|end| (plant, end))));
+                    drop(sender.send(nursery.one(plant, healthy, pace).map(|end| (plant, end))));
                 }
             });
         }
@@ -119,8 +121,8 @@ struct Nursery<'p> {
 }
 
 impl Nursery<'_> {
-    /// The cells that pass without a fault: only they can detect one.
-    fn healthy(&self, jobs: Option<NonZeroUsize>) -> Result<BTreeSet<CellId>, Error> {
+    /// The cells that pass without a fault, with their times: only they can detect one.
+    fn healthy(&self, jobs: Option<NonZeroUsize>) -> Result<(BTreeSet<CellId>, Pace), Error> {
         let how = GuestOptions { jobs, ..GuestOptions::default() };
         let record = self.run("plant=0", "healthy", self.selected.cells.clone(), &how)?;
         let (mut passed, mut failed) = (BTreeSet::new(), 0);
@@ -135,11 +137,12 @@ impl Nursery<'_> {
             }
         }
         say(&format!("without a plant: {} cells pass, {failed} do not", passed.len()));
-        if passed.is_empty() { Err(Error::NothingSelected) } else { Ok(passed) }
+        let pace = Pace::of(&record, "the run without a plant");
+        if passed.is_empty() { Err(Error::NothingSelected) } else { Ok((passed, pace)) }
     }
 
     /// Runs the likely cells, and all others unless one of these has failed.
-    fn one(&self, plant: &Plant, healthy: &BTreeSet<CellId>) -> Result<PlantEnd, Error> {
+    fn one(&self, plant: &Plant, healthy: &BTreeSet<CellId>, pace: &Arc<Pace>) -> Result<PlantEnd, Error> {
         let cells: Vec<CellInfo> =
             self.selected.cells.iter().filter(|info| healthy.contains(&info.id)).cloned().collect();
         let is_likely = |info: &CellInfo| {
@@ -147,8 +150,13 @@ impl Nursery<'_> {
             plant.cases.iter().any(|pattern| names.iter().any(|name| Pattern::new(pattern).matches(name)))
         };
         let (first, others): (Vec<_>, Vec<_>) = cells.into_iter().partition(is_likely);
-        let how =
-            GuestOptions { jobs: Some(NonZeroUsize::MIN), fail_fast: true, cold: true, ..GuestOptions::default() };
+        let how = GuestOptions {
+            jobs: Some(NonZeroUsize::MIN),
+            fail_fast: true,
+            cold: true,
+            pace: Some(Arc::clone(pace)),
+            ..GuestOptions::default()
+        };
         let mut end = PlantEnd::Missed;
         for (stage, cells) in [("likely", first), ("others", others)] {
             if cells.is_empty() || stage == "others" && self.likely {

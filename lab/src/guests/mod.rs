@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     guests::machine::{Machine, Shape, kernel_files},
     lists::Lists,
+    pace::Pace,
     project::{
         home::Home,
         select::{Selected, facts, stated},
@@ -95,6 +96,10 @@ pub struct GuestOptions {
     pub exec: Vec<Raw>,
     /// GuestFiles of the host for programs.
     pub world: Option<Arc<World>>,
+    /// Whether a kernel that is much slower than recorded fails the run.
+    pub slow_fails: bool,
+    /// The record for that, if it is not the machine's.
+    pub pace: Option<Arc<Pace>>,
     /// The arguments that select the same cells on one of the kernels, for commands that run them again.
     pub selection: Selection,
 }
@@ -185,10 +190,20 @@ impl Guests {
     pub fn remember(&self, record: &RunRecord) {
         let path = own_durations(&self.machine);
         let mut durations = Durations::load(&path).unwrap_or_default();
-        durations.learn(record);
-        if let Err(error) = durations.save(&path) {
+        durations.learn(record, &|facts| facts.class.clone());
+        let saved = durations.save(&path).and_then(|()| Pace::remember(self.machine.cache(), record));
+        if let Err(error) = saved {
             say(&format!("cannot write the durations of cells: {error}"));
         }
+    }
+
+    /// How long cells took on this machine.
+    fn pace(&self) -> Pace {
+        let classes = (own_durations(&self.machine), self.durations.clone());
+        Pace::load(self.machine.cache(), classes.0, classes.1).unwrap_or_else(|error| {
+            say(&format!("no kernel is compared with its earlier times: {error}"));
+            Pace::default()
+        })
     }
 
     /// Adds a kernel.
@@ -249,6 +264,8 @@ impl Guests {
             prepared.files = how.world.clone().map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
             Ok(prepared)
         };
+        // A command's time says nothing of the next one's. Without a record nothing is found.
+        let pace = how.pace.clone().or_else(|| how.exec.is_empty().then(|| Arc::new(self.pace())));
         let jobs = how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
         let run = Run {
             info: RunInfo {
@@ -257,6 +274,7 @@ impl Guests {
                 shard: how.shard.clone(),
                 canary: how.canary,
                 retries: how.retries.count,
+                slow_fails: how.slow_fails,
                 expired: how.lists.expired(&plan),
                 exec: how.exec.clone(),
                 provenance: Provenance {
@@ -277,6 +295,7 @@ impl Guests {
             snapshots: (!how.cold).then(|| SnapshotStore::below(self.machine.cache())),
             isolate: how.isolate,
             estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
+            slow: &|record| pace.as_ref().map(|pace| pace.find(record)).unwrap_or_default(),
             topologies: self.topologies.clone(),
             lists: how.lists.clone(),
             retries: how.retries,

@@ -17,6 +17,7 @@ use lab_base::{
     interrupt::{Interrupt, RunStop},
     lock::lock,
 };
+use lab_guard::Id;
 use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
     event::{Event, RunInfo, Stamped},
@@ -24,6 +25,7 @@ use lab_record::{
     plan::PlannedKernel,
     reporter::Reporter,
     run::RunRecord,
+    slow::Slow,
 };
 use lab_vm::{Launcher, snapshot::SnapshotStore};
 use std::{
@@ -48,6 +50,9 @@ impl<F: Fn(&PlannedKernel) -> Result<Prepared, PrepareError> + Sync> Prepare for
     }
 }
 
+/// Returns the cells of a run that took much longer than recorded.
+pub type FindSlow<'a> = dyn Fn(&RunRecord) -> Vec<(Id, Slow)> + Sync + 'a;
+
 /// A run that is ready to start.
 pub struct Run<'a> {
     /// Information that is known before the run.
@@ -66,6 +71,8 @@ pub struct Run<'a> {
     pub isolate: Isolate,
     /// Estimates a cell's time on a kernel, milliseconds.
     pub estimate: &'a Estimate<'a>,
+    /// Finds kernels that are much slower than recorded, once all have finished.
+    pub slow: &'a FindSlow<'a>,
     /// The suite's topologies.
     pub topologies: Vec<TopologyInfo>,
     /// Allowed splats and known failures.
@@ -120,6 +127,9 @@ impl Run<'_> {
                 }
             }
         });
+        for (kernel, finding) in (self.slow)(&desk.record) {
+            desk.take(Event::Slow { kernel, finding });
+        }
         // Cells that the run's deadline left without a start are `not-run`, which has its own exit code.
         let interrupted = if desk.failed.is_none() { self.interrupt.signal() } else { None };
         let exit = interrupted.map_or_else(|| desk.record.exit(), Exit::Interrupted);

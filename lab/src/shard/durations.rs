@@ -25,6 +25,8 @@ const UNKNOWN_MS: u64 = 200;
 const SKIPPED_MS: u64 = 5;
 /// A new time changes the recorded one by 1/4 of the difference, so that one slow night does not change a plan much.
 const WEIGHT: u64 = 4;
+/// The same for a longer time, where a record is to show that cells became slower.
+const LONGER_WEIGHT: u64 = 64;
 /// The accelerator whose times are preferred: times under emulation are an upper bound for all machines.
 const SLOWEST: &str = "tcg";
 /// Factor from KVM to emulation, for cells with times under KVM only.
@@ -68,8 +70,19 @@ impl Durations {
         Ok(directory::replace(path, text.as_bytes())?)
     }
 
-    /// Adds the times of a run's cells that passed, failed or were skipped by their own verdict.
-    pub fn learn(&mut self, record: &RunRecord) {
+    /// Adds the times of a run's cells that passed, failed or were skipped by their own verdict; `key` is what they are kept by,
+    /// the kernel's class or its id.
+    pub fn learn(&mut self, record: &RunRecord, key: &dyn Fn(&KernelFacts) -> String) {
+        self.learn_with(record, key, WEIGHT);
+    }
+
+    /// As [`Self::learn`], and a longer time changes the record by 1/64 of the difference only: a kernel that has become six
+    /// times as slow takes three times as long as its record for fifteen runs.
+    pub fn learn_slowly(&mut self, record: &RunRecord, key: &dyn Fn(&KernelFacts) -> String) {
+        self.learn_with(record, key, LONGER_WEIGHT);
+    }
+
+    fn learn_with(&mut self, record: &RunRecord, key: &dyn Fn(&KernelFacts) -> String, longer: u64) {
         let Some(info) = record.info.as_ref().filter(|info| info.mutant.is_none()) else { return };
         let by_class = self.cells.entry(info.accelerator.name.clone()).or_default();
         for (kernel, cell, verdict) in record.verdicts() {
@@ -79,11 +92,17 @@ impl Durations {
             ) {
                 continue;
             }
-            let took = verdict.report.duration_us.div_ceil(1000);
-            let known = by_class.entry(kernel.facts.class.clone()).or_default();
+            let took = verdict.report.own_us().div_ceil(1000);
+            let known = by_class.entry(key(&kernel.facts)).or_default();
             let kept = known.entry(cell.id.to_string()).or_insert(took);
-            *kept = (*kept * (WEIGHT - 1) + took).div_ceil(WEIGHT);
+            let weight = if took > *kept { longer } else { WEIGHT };
+            *kept = (*kept * (weight - 1) + took).div_ceil(weight);
         }
+    }
+
+    /// The recorded times of cells, milliseconds, by the key that they are kept by.
+    pub fn times(&self, accelerator: &str, key: &str) -> Option<&BTreeMap<String, u64>> {
+        self.cells.get(accelerator)?.get(key)
     }
 
     /// Number of recorded durations.
@@ -138,6 +157,10 @@ mod tests {
 
     const A: &str = "A01-x[tc,veth]";
 
+    fn class(facts: &KernelFacts) -> String {
+        facts.class.clone()
+    }
+
     fn ran(accelerator: &str, mutant: Option<&str>, outcome: &Outcome, took_us: u64) -> RunRecord {
         let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], false);
         let accelerator = Accelerator { name: accelerator.into(), reason: String::new(), time_scale: 1.0 };
@@ -159,7 +182,7 @@ mod tests {
         let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell(A)], false);
         assert_eq!(Durations::default().expect(&plan, 1), None);
         let mut durations = Durations::default();
-        durations.learn(&ran("tcg", None, &Outcome::Passed, 3_000_000));
+        durations.learn(&ran("tcg", None, &Outcome::Passed, 3_000_000), &class);
         assert_eq!((durations.expect(&plan, 1), durations.expect(&plan, 2)), (Some(3000), Some(1500)));
     }
 
@@ -173,13 +196,13 @@ mod tests {
     fn times_change_slowly_and_are_kept_in_a_file() {
         let mut durations = Durations::default();
         assert_eq!(estimate(&durations, A, "6.7+"), UNKNOWN_MS);
-        durations.learn(&ran("tcg", None, &Outcome::Passed, 1_000_000));
+        durations.learn(&ran("tcg", None, &Outcome::Passed, 1_000_000), &class);
         assert_eq!(estimate(&durations, A, "6.7+"), 1000);
-        durations.learn(&ran("tcg", None, &Outcome::Passed, 2_000_000));
+        durations.learn(&ran("tcg", None, &Outcome::Passed, 2_000_000), &class);
         assert_eq!(estimate(&durations, A, "6.7+"), 1250);
-        durations.learn(&ran("tcg", Some("drop"), &Outcome::Passed, 9_000_000));
-        durations.learn(&ran("tcg", None, &Outcome::NotRun { message: String::new() }, 9_000_000));
-        durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000));
+        durations.learn(&ran("tcg", Some("drop"), &Outcome::Passed, 9_000_000), &class);
+        durations.learn(&ran("tcg", None, &Outcome::NotRun { message: String::new() }, 9_000_000), &class);
+        durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000), &class);
         assert_eq!(estimate(&durations, A, "6.7+"), 1250, "mutants and cells that did not run are not recorded");
         assert_eq!(estimate(&durations, A, "below-6.7"), 1250, "another class is better than a guess");
         assert_eq!(estimate(&durations, "B01-y[tc,veth]", "6.7+"), UNKNOWN_MS);
@@ -199,7 +222,7 @@ mod tests {
     #[test]
     fn times_under_kvm_are_multiplied_and_skips_are_short() {
         let mut durations = Durations::default();
-        durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000));
+        durations.learn(&ran("kvm", None, &Outcome::Passed, 100_000), &class);
         assert_eq!(estimate(&durations, A, "6.7+"), 1000);
         let mut info = cell(A);
         info.requires = vec![Capability::NetkitSingle];

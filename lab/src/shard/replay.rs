@@ -348,6 +348,7 @@ fn guest(event: &mut Event) -> Option<(&Id, &mut u32)> {
         | Event::KernelStarted { .. }
         | Event::Note { .. }
         | Event::CellAdopted { .. }
+        | Event::Slow { .. }
         | Event::KernelFinished { .. }
         | Event::RunFinished { .. } => None,
     }

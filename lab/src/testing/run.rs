@@ -3,6 +3,7 @@
 use crate::{
     error::Error,
     lists::Lists,
+    pace::Pace,
     run::{
         common::{PrepareError, Prepared, Retries},
         dispatch::Run,
@@ -56,6 +57,10 @@ pub struct FakeRun<'a> {
     pub retries: Retries,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
+    /// Earlier times of cells.
+    pub pace: Option<&'a Pace>,
+    /// Whether a kernel that is much slower than that fails the run.
+    pub slow_fails: bool,
     /// If set, no kernel has an image, for this reason.
     pub imageless: Option<&'a str>,
 }
@@ -84,7 +89,7 @@ impl FakeRun<'_> {
         let (expired, retries) = (self.lists.expired(&self.plan), self.retries.count);
         let info = RunInfo::new(self.id, Versions::default(), accelerator, self.plan);
         let run = Run {
-            info: RunInfo { expired, retries, ..info },
+            info: RunInfo { expired, retries, slow_fails: self.slow_fails, ..info },
             jobs: 2,
             room: self.room,
             timing: self.timing,
@@ -98,6 +103,7 @@ impl FakeRun<'_> {
             rescale: self.rescale,
             topologies: Vec::new(),
             estimate: &|_, _| 1,
+            slow: &|record| self.pace.map(|pace| pace.find(record)).unwrap_or_default(),
             prepare: &prepare,
             interrupt: self.interrupt,
         };

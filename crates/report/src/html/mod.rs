@@ -63,6 +63,8 @@ struct Page<'a> {
     dead_cases: Vec<String>,
     lost_shards: Vec<String>,
     expired: Vec<String>,
+    /// Kernels that took much longer than recorded.
+    slow: Vec<String>,
     kernels: Vec<data::KernelColumn<'a>>,
     /// Titles of the table of totals, its rows, and its legend.
     totals: ([&'static str; 5], Vec<totals::Row>, &'static str),
@@ -87,6 +89,10 @@ pub(crate) fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Resu
         dead_cases: record.dead_cases(),
         lost_shards: record.lost_shards(),
         expired: data::expired(record),
+        slow: record
+            .slow()
+            .map(|(kernel, finding)| format!("{} is slow: {}", kernel.facts.id, finding.line()))
+            .collect(),
         kernels: data::kernels(record, &texts),
         cells: record.listing().map(Into::into).collect(),
         splats: data::splats(record),

@@ -50,7 +50,7 @@ impl Reporter for JunitReporter {
         match &stamped.event {
             Event::RunFinished { .. } => self.write(record),
             // Written now, so that the files of finished kernels exist if the runner is killed later.
-            Event::KernelFinished { kernel, .. } => self.write_finished(record, kernel),
+            Event::KernelFinished { kernel, .. } | Event::Slow { kernel, .. } => self.write_finished(record, kernel),
             _ => Ok(()),
         }
     }

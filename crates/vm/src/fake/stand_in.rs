@@ -10,7 +10,7 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::Duration,
 };
@@ -119,6 +119,8 @@ fn agent(machine: &Machine, kernel: &str, stream: UnixStream) -> io::Result<Fake
         console: Console::Output,
         kernel: Some(kernel.to_owned()),
         exit: GuestExit { code: Some(0), signal: None, stderr: String::new() },
+        // The machine's times are those of the stand-in.
+        waited_us: Arc::default(),
     })
 }
 

@@ -64,6 +64,7 @@ pub fn drive(guest: &mut dyn Guest, task: Task<'_>, hear: &mut dyn FnMut(GuestMe
         nonce: None,
         notes: 0,
         program: None,
+        waited: None,
     };
     let talked = session.resume().and_then(|()| session.talk());
     session.close_program(None);
@@ -116,6 +117,8 @@ struct Session<'a> {
     notes: usize,
     /// Streams of the running cell, if it is a program.
     program: Option<OpenStreams<'a>>,
+    /// How long the guest had waited for the host when the running cell started.
+    waited: Option<Duration>,
 }
 
 impl Session<'_> {
@@ -348,6 +351,7 @@ impl Session<'_> {
             return Ok(());
         }
         (self.hear)(GuestMessage::Started(cell.clone()));
+        self.waited = self.guest.waited();
         self.program = self.task.plan.info(&cell).and_then(|info| self.task.programs.open(info));
         self.state = GuestState::Running { cell, since: Instant::now() };
         Ok(())
@@ -362,6 +366,8 @@ impl Session<'_> {
             return;
         }
         caps::report(&mut report);
+        let waited = self.guest.waited().zip(self.waited.take()).map(|(now, then)| now.saturating_sub(then));
+        report.waited_us = waited.map_or(0, |waited| u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         self.close_program(Some(&mut *report));
         self.state = GuestState::Between { since: Instant::now() };
         (self.hear)(GuestMessage::Finished(report));

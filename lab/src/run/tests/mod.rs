@@ -34,6 +34,7 @@ mod host;
 mod isolation;
 mod port;
 mod retries;
+mod slow;
 mod splats;
 mod verdicts;
 mod warm;
@@ -131,6 +132,8 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
     let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
         streams: None,
+        pace: None,
+        slow_fails: false,
         id,
         plan,
         timing,

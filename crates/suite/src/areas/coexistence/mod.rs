@@ -1,5 +1,7 @@
 //! Several mechanisms on one device, and several kinds of device on one node.
 
+mod path;
+
 use lab_bpf::{Config, Program, ProgramKind, TcOptions};
 use lab_harness::{
     case::{Area, Case, CaseResult, Direction, Variant},
@@ -13,7 +15,7 @@ use lab_topology::{Family, library};
 use lab_traffic::Proto;
 use std::sync::Arc;
 
-pub static AREA: Area = Area::new("coexistence", &[CASES]);
+pub static AREA: Area = Area::new("coexistence", &[CASES, path::CASES]);
 
 /// In the order in which they run.
 const CASES: &[Case] = &[

@@ -1,9 +1,10 @@
 //! Traffic through a datapath of several programs: policy, services, forwarding.
 
+mod connections;
 pub mod node;
 mod policy;
 mod services;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("datapath", &[policy::CASES, services::CASES]).keeping_evidence();
+pub static AREA: Area = Area::new("datapath", &[policy::CASES, services::CASES, connections::CASES]).keeping_evidence();

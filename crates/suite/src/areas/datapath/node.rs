@@ -1,6 +1,7 @@
 //! A node that runs the miniature datapath: its workloads, their programs, and traffic through services.
 //!
-//! The workloads send with complete checksums, so that every receiver verifies the packets that the datapath rewrote.
+//! The workloads send with complete checksums, so that every receiver verifies the packets that the datapath rewrote. Where they
+//! leave that to their device ([`DatapathNode::offloading`]), the node's devices complete them.
 
 use lab_bpf::datapath::{Counters, Datapath, FROM_WORKLOAD, Mechanism, TO_WORKLOAD, WorkloadPrograms, fault};
 use lab_harness::{
@@ -76,11 +77,32 @@ impl DatapathNode {
         Self::build(ctx, &[W0, W1])
     }
 
+    /// The same, whose workloads send packets without a complete checksum (`CHECKSUM_PARTIAL`), as is usual for virtual devices.
+    /// The node completes it when it sends to a workload, which then verifies what the datapath made of it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn offloading(ctx: &Ctx) -> Result<Self, Stop> {
+        let node = Self::unsummed(ctx, &[W0, W1])?;
+        for workload in &node.workloads {
+            send_checksummed(node.testbed.net.ns(workload.at.node), workload.at.dev)?;
+        }
+        Ok(node)
+    }
+
     /// These workloads of the topology that the case declares.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn build(ctx: &Ctx, workloads: &[Workload]) -> Result<Self, Stop> {
+        let node = Self::unsummed(ctx, workloads)?;
+        for workload in &node.workloads {
+            send_checksummed(node.testbed.net.ns(workload.name), "eth0")?;
+        }
+        Ok(node)
+    }
+
+    fn unsummed(ctx: &Ctx, workloads: &[Workload]) -> Result<Self, Stop> {
         ctx.declared(Capability::BpfJit)?;
         let testbed = ctx.testbed()?;
         let built_in = match ctx.fault {
@@ -93,7 +115,6 @@ impl DatapathNode {
             if ctx.fault == Some(Fault::SharedSlot) {
                 workload.slot = FIRST_SLOT;
             }
-            send_checksummed(testbed.net.ns(workload.name), "eth0")?;
             let addresses = Family::ALL.map(|family| testbed.net.addr(workload.name, family));
             datapath.register(testbed.ifindex(workload.at), &addresses)?;
         }

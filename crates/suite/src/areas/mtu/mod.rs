@@ -3,6 +3,8 @@
 mod check_mtu;
 mod link;
 
+pub use link::checksum_errors;
+
 use lab_harness::case::Area;
 
 pub static AREA: Area = Area::new("mtu", &[link::CASES, check_mtu::CASES]).keeping_evidence();

@@ -3,7 +3,8 @@
 mod delivery;
 mod effects;
 mod fib;
+mod ingress;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("redirect", &[delivery::CASES, effects::CASES, fib::CASES]);
+pub static AREA: Area = Area::new("redirect", &[delivery::CASES, effects::CASES, fib::CASES, ingress::CASES]);

@@ -3,8 +3,10 @@
 mod codes;
 mod filters;
 mod reject;
+mod senders;
 mod witnesses;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("verdicts", &[codes::CASES, filters::CASES, reject::CASES, witnesses::CASES]);
+pub static AREA: Area =
+    Area::new("verdicts", &[codes::CASES, filters::CASES, reject::CASES, witnesses::CASES, senders::CASES]);

@@ -1,0 +1,148 @@
+//! bpf_redirect with BPF_F_INGRESS, bpf_redirect_peer between kinds of device, and bpf_sk_assign.
+
+use lab_bpf::{Config, ProgramKind};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    flows,
+    testbed::{P0, P1, Spot},
+    variants,
+};
+use lab_protocol::{AttachRequest, AttachType, Capability, DeviceKind, Hook};
+use lab_topology::{Family, library, link};
+use lab_traffic::{Proto, SILENCE_WINDOW, UdpProbe, UdpSink};
+use nix::errno::Errno;
+use std::net::SocketAddr;
+
+/// `BPF_F_INGRESS`, include/uapi/linux/bpf.h.
+const BPF_F_INGRESS: u64 = 1;
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[REDIRECT_INGRESS, PEER_INTO_L3, SK_ASSIGN];
+
+const REDIRECT_INGRESS: Case = Case::new(
+    "R19",
+    "redirect-ingress",
+    "bpf_redirect with BPF_F_INGRESS makes a packet one that the target received: its tc ingress runs, its netkit hooks don't.",
+    redirect_ingress,
+)
+.on(library::PODS)
+.over(variants::paired_mechanisms)
+.needs(&[Capability::Clsact]);
+fn redirect_ingress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    // The node's own address, for the packet to be received.
+    let eth_dst = testbed.net.readback("host", P1.dev)?.mac.unwrap_or_default();
+    let flags =
+        Config { target_ifindex: testbed.ifindex(P1), redirect_flags: BPF_F_INGRESS, ..Config::new(ctx.marker) };
+    let steering = testbed.load(ctx, P0, ProgramKind::Redirect, Config { eth_dst, ..flags })?;
+    let received = testbed.counter(ctx, P1)?;
+    let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let filter = testbed.filter(P1, Direction::FromWorkload, &received, lab_bpf::TcOptions::default())?;
+    testbed.report(ctx, P1, AttachRequest::Tc, received.id(), Some(received.clone()))?;
+    let native = testbed.counter(ctx, P1)?;
+    let mut links = Vec::new();
+    for hook in [Hook::NetkitPeer, Hook::NetkitPrimary] {
+        if variant.device().is_netkit() {
+            let ifindex = testbed.ifindex(P1);
+            let attach = || lab_bpf::attach_link(hook, ifindex, &*native, &lab_bpf::Mprog::default());
+            // One program can't be on a hook twice, but on two hooks.
+            links.push(testbed.run(P1, attach)?);
+        }
+    }
+    let counter = || link::stats(testbed.net.ns("host"), P1.dev).map(|stats| stats.rx_packets);
+    for (proto, family) in flows::all() {
+        let before = (steering.stats()?.marked, received.stats()?.marked, counter()?);
+        testbed.flow_passes(ctx, "w0", "host", proto, family);
+        let steered = steering.stats()?.marked - before.0;
+        match proto {
+            Proto::Tcp => ctx.check(format!("{proto}, {family}: packets redirected"), steered >= 3, steered),
+            _ => ctx.equal(format!("{proto}, {family}: packets redirected"), steered, flows::EXCHANGES.into()),
+        };
+        ctx.equal(
+            format!("{proto}, {family}: at the target's tc ingress"),
+            received.stats()?.marked - before.1,
+            steered,
+        );
+        ctx.equal(
+            format!("{proto}, {family}: device of the packet there"),
+            received.stats()?.last.ifindex,
+            testbed.ifindex(P1),
+        );
+    }
+    ctx.equal("packets at the target's netkit hooks", native.stats()?.marked, 0);
+    filter.detach()?;
+    Ok(())
+}
+
+const PEER_INTO_L3: Case = Case::new(
+    "R20",
+    "peer-into-l3",
+    "bpf_redirect_peer from a veth pod's tc ingress delivers into an L3 netkit pod, past that pod's own program.",
+    peer_into_l3,
+)
+.on(library::MIXED)
+.over(|| {
+    let by = |attach| Variant { attach: Some(attach), ..Variant::default() };
+    vec![by(AttachRequest::Tc), by(AttachRequest::Tcx)]
+})
+.needs(&[Capability::Netkit]);
+fn peer_into_l3(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const L3: Spot = Spot { node: "host", dev: "p2" };
+    let testbed = ctx.testbed()?;
+    let kind = testbed.net.readback("w2", "eth0")?.kind;
+    ctx.equal("the third workload's link", kind, DeviceKind::NetkitL3);
+    let own = testbed.counter(ctx, L3)?;
+    let _own = testbed.attach(ctx, L3, AttachRequest::Netkit, Direction::ToWorkload, &own)?;
+    testbed.flow_passes(ctx, "w0", "w2", Proto::Udp, Family::V4);
+    let config = Config { target_ifindex: testbed.ifindex(L3), ..Config::new(ctx.marker) };
+    let steering = testbed.load(ctx, P0, ProgramKind::RedirectPeer, config)?;
+    let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    let before = own.stats()?.marked;
+    for (proto, family) in flows::all() {
+        let steered = steering.stats()?.marked;
+        testbed.flow_passes(ctx, "w0", "w2", proto, family);
+        let steered = steering.stats()?.marked - steered;
+        ctx.check(format!("{proto}, {family}: packets redirected"), steered >= 3, steered);
+    }
+    ctx.equal("packets at the pod's own program", own.stats()?.marked - before, 0);
+    Ok::<_, Stop>(())
+}
+
+const SK_ASSIGN: Case = Case::new(
+    "R21",
+    "sk-assign",
+    "bpf_sk_assign gives a packet to another socket at tc ingress; on netkit it is EOPNOTSUPP, and the packet goes where it went.",
+    sk_assign,
+)
+.on(library::PAIR)
+.over(variants::paired_mechanisms);
+fn sk_assign(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let host = testbed.net.addr("host", Family::V4);
+    // Nobody listens where the packets go; the proxy has another port.
+    let (to, proxy) = (SocketAddr::new(host, ctx.marker), SocketAddr::new(host, ctx.marker ^ 1));
+    let sink = UdpSink::bind(testbed.net.ns("host"), proxy)?;
+    let probe = UdpProbe::connect(testbed.net.ns("pod"), to)?;
+    let config = Config { socket_port: proxy.port().into(), ..Config::new(ctx.marker) };
+    let program = testbed.load(ctx, P0, ProgramKind::Assign, config)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    probe.send(b"for the proxy")?;
+    // skb_at_tc_ingress(): netkit's programs run where the workload transmits.
+    let native = attachment.hook.attach_type() == AttachType::Netkit;
+    if native {
+        ctx.equal("error of the sender", probe.error(ctx.patience(2_000)), Some(Errno::ECONNREFUSED));
+        ctx.equal("datagram at the proxy", sink.receive(SILENCE_WINDOW), None);
+    } else {
+        let arrived = sink.receive(ctx.patience(2_000)).map(|(bytes, _)| bytes);
+        ctx.equal("datagram at the proxy", arrived.as_deref(), Some(&b"for the proxy"[..]));
+    }
+    let wanted = if native { -(Errno::EOPNOTSUPP as i32) } else { 0 };
+    let stats = program.stats()?;
+    ctx.equal("packets at the program, and what the helper returned", (stats.marked, stats.last.fib_code), (1, wanted));
+    attachment.detach()?;
+    probe.send(b"for nobody")?;
+    ctx.equal("error of the sender without the program", probe.error(ctx.patience(2_000)), Some(Errno::ECONNREFUSED));
+    ctx.equal("datagram at the proxy without the program", sink.receive(SILENCE_WINDOW), None);
+    Ok(())
+}

@@ -222,6 +222,11 @@ impl Search<'_> {
     fn externs(&mut self) {
         let (code, kernel) = (self.code, self.kernel);
         let strong = |it: &&Extern| !it.is_weak;
+        let is_made_up = |it: &&Extern| it.kind == ExternKind::Kconfig && !it.name.starts_with("CONFIG_");
+        let made_up = code.externs.iter().filter(strong).find(|it| is_made_up(it) && !VIRTUAL.contains(&&*it.name));
+        if let Some(it) = made_up {
+            return self.add(LoadClass::Kconfig, true, format!("libbpf does not know the extern {}", it.name));
+        }
         for it in code.externs.iter().filter(strong) {
             let (class, what) = match &it.kind {
                 ExternKind::Kfunc(prototype) => {
@@ -259,9 +264,6 @@ impl Search<'_> {
                     Some(false) => return self.add(LoadClass::Kconfig, true, format!("{} is not set", it.name)),
                     None => self.add(LoadClass::Kconfig, false, format!("{}: no configuration is at hand", it.name)),
                 },
-                ExternKind::Kconfig if !VIRTUAL.contains(&&*it.name) => {
-                    return self.add(LoadClass::Kconfig, true, format!("libbpf does not know the extern {}", it.name));
-                }
                 // Symbols without types are in no file that is at hand.
                 ExternKind::Symbol => self.add(LoadClass::Ksym, false, format!("the symbol {}", it.name)),
                 _ => {}

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 #[test]
 fn events() {
     bolero::check!().for_each(|bytes: &[u8]| {
-        let mut book = Book::new(HashMap::new(), 0);
+        let mut book = Book::new(HashMap::new(), 0).followed();
         for piece in bytes.chunks(HEAD + LONG) {
             if let Some(event) = AttachEvent::decode(piece) {
                 for name in [&event.process, &event.target.name, &event.target.kind, &event.program.name] {
@@ -16,6 +16,9 @@ fn events() {
                 }
                 book.take(event.clone());
                 book.take(event);
+                for line in book.steps() {
+                    assert!(!line.to_string().contains(char::is_control), "{line:?}");
+                }
             }
         }
         let account = book.close(&[], &[], Vec::new(), 0);

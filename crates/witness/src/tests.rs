@@ -2,7 +2,7 @@ use crate::{AttachEvent, Book, EndedProgram, ListedAttachment, decode::SeenDevic
 use lab_abi::witness::{HEAD, LONG, SHORT, entered, kind};
 use lab_protocol::{
     AttachType,
-    witness::{Account, AttachWay, ROWS},
+    witness::{Account, AttachWay, LiveLine, LiveVerb, ROWS},
 };
 use std::collections::HashMap;
 
@@ -354,4 +354,46 @@ fn a_device_that_moves_takes_its_programs_along_and_leaves_its_filters() {
     book.take(there(Written::new(kind::DEVICE_GONE, 0)).word(48, entered::UNREGISTERING).read());
     let account = book.close(&[], &[], Vec::new(), 0);
     assert_eq!((account.rows[0].detached, account.unexplained), (1, 0));
+}
+
+/// What there was before is listed while events come in: an attachment may be in both.
+#[test]
+fn the_end_of_what_was_there_before_is_no_gap_and_has_a_step() {
+    let through = entered::TCX_PROG_ATTACH;
+    let old = [standing(TCX_INGRESS, 1, Some(5)), standing(TCX_INGRESS, 2, None), standing(TCX_INGRESS, 3, None)];
+    let mut book = Book::new(HashMap::from([(NETNS, "w0".to_owned())]), 0).followed();
+    book.knows(&old, 100);
+    let late = |event: Written| event.bytes(0, &200u64.to_le_bytes());
+    let events = [
+        // Listed already.
+        link(TCX_INGRESS, entered::TCX_LINK_ATTACH, 1, 5),
+        prog_attach(TCX_INGRESS, through, 2),
+        // Attached and detached before the list was read.
+        prog_detach(TCX_INGRESS, entered::TCX_PROG_DETACH, 9),
+        late(prog_detach(TCX_INGRESS, entered::TCX_PROG_DETACH, 3)),
+        late(gone(5)),
+        late(prog_attach(TCX_INGRESS, through, 4).refused(22)),
+    ];
+    events.iter().for_each(|event| book.take(event.read()));
+    let steps: Vec<(LiveVerb, u32, Option<u32>, bool)> = book
+        .steps()
+        .iter()
+        .map(|line| match line {
+            LiveLine::Step(step) => (step.verb, step.prog_id, step.link, step.refused.is_some()),
+            other => panic!("{other}"),
+        })
+        .collect();
+    let wanted = [
+        (LiveVerb::Attach, 1, Some(5), false),
+        (LiveVerb::Attach, 2, None, false),
+        (LiveVerb::Detach, 3, None, false),
+        (LiveVerb::Detach, 1, Some(5), false),
+        (LiveVerb::Attach, 4, None, true),
+    ];
+    assert_eq!(steps, wanted);
+    assert!(book.steps().is_empty(), "a step is told once");
+    let account = book.close(&old, &old[1..2], Vec::new(), 0);
+    assert_eq!((account.unexplained, account.left.len()), (0, 0), "{account:?}");
+    let row = account.rows.iter().find(|row| row.ids == [3]).unwrap();
+    assert_eq!((row.attached, row.detached, &*row.detail), (0, 1, "attached before"));
 }

@@ -84,6 +84,25 @@ pub(super) fn is_usable(address: &str) -> bool {
     address.contains(":/") && address.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '[' | ']'))
 }
 
+/// Why an address of an archive that `kernels.toml` names is refused, if it is. It is written to messages and to the lock,
+/// so it has no password; and it may become an argument of a program, so it begins with a scheme.
+pub(super) fn objection(address: &str) -> Option<&'static str> {
+    let Some((scheme, _)) = address.split_once(":/") else { return Some("has no scheme://host/path") };
+    if !is_usable(address) || !["http", "https", "file"].contains(&scheme) {
+        return Some("is no http, https or file address without spaces");
+    }
+    has_user(address).then_some(CREDENTIALS)
+}
+
+/// What is wrong with an address that has the name of a user, and perhaps a password.
+pub(super) const CREDENTIALS: &str = "has a user's name: credentials belong to /etc/apt/auth.conf.d";
+
+/// Whether an address names a user.
+pub(super) fn has_user(address: &str) -> bool {
+    let rest = address.split_once(":/").map_or("", |(_, rest)| rest);
+    rest.trim_start_matches('/').split('/').next().is_some_and(|host| host.contains('@'))
+}
+
 /// What `apt-get update --print-uris` would fetch, in the form of `apt-get indextargets`; the origins are unknown.
 pub(super) fn unread(uris: &str) -> String {
     let targets = uris.lines().filter_map(|line| {
@@ -162,6 +181,16 @@ bookworm-updates\tDebian\thttp://a.example/debian/
 'http://b.example/debian/dists/trixie/main/binary-amd64/Packages.xz' b.example_debian_dists_trixie 0 \n";
         assert_eq!(choose(&unread(uris), "bookworm-backports").unwrap(), "http://b.example/debian/");
         assert_eq!(choose(&unread(uris), "bookworm-security").unwrap(), "http://b.example/s/");
+    }
+
+    #[test]
+    fn an_address_is_no_option_and_has_no_password() {
+        for good in ["https://a.example/os", "http://a.example:81/os/", "file:/srv/os", "file:///srv/a@b/os"] {
+            assert_eq!(objection(good), None, "{good}");
+        }
+        for bad in ["-oDir::Bin=a:/b", "a.example", "rsh://a.example/os", "https://a b/", "https://u:p@a.example/os"] {
+            assert!(objection(bad).is_some(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{
     digest::Digest,
     error::Result,
-    oci::{self, KernelFiles},
+    oci::{self, PushedKernel},
     store::BootableKernel,
 };
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::path::Path;
 /// # Errors
 /// The directory exists and is no layout, or a file can't be read or written.
 pub fn push(kernel: &BootableKernel, layout: &Path, tag: &str) -> Result<Digest> {
-    let files = KernelFiles {
+    let files = PushedKernel {
         release: &kernel.release,
         version: kernel.version,
         vmlinuz: &kernel.vmlinuz,

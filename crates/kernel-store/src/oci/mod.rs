@@ -6,7 +6,7 @@ mod write;
 pub(super) use read::ContainerImage;
 #[cfg(test)]
 pub(super) use read::layers;
-pub(super) use write::{KernelFiles, write};
+pub(super) use write::{PushedKernel, write};
 
 /// File of a layout that names its images (OCI image specification, image-layout.md).
 const INDEX: &str = "index.json";

@@ -17,7 +17,7 @@ use std::{
 
 /// What an image has of a kernel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct KernelFiles<'a> {
+pub(crate) struct PushedKernel<'a> {
     /// `uname -r`.
     pub release: &'a str,
     pub version: KernelVersion,
@@ -33,7 +33,7 @@ pub(crate) struct KernelFiles<'a> {
 ///
 /// # Errors
 /// The directory exists and is no layout, or a file can't be read or written.
-pub(crate) fn write(kernel: &KernelFiles<'_>, layout: &Path, tag: &str) -> Result<Digest> {
+pub(crate) fn write(kernel: &PushedKernel<'_>, layout: &Path, tag: &str) -> Result<Digest> {
     let mut index = index_of(layout)?;
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(KernelsError::io(&blobs))?;
@@ -87,7 +87,7 @@ fn index_of(layout: &Path) -> Result<Vec<Value>> {
 }
 
 /// Writes the kernel's files as a layer; returns its descriptor, and the digest of the unpacked archive.
-fn layer(kernel: &KernelFiles<'_>, blobs: &Path) -> Result<(Value, Digest)> {
+fn layer(kernel: &PushedKernel<'_>, blobs: &Path) -> Result<(Value, Digest)> {
     let stage = tempfile::NamedTempFile::new_in(blobs).map_err(KernelsError::io(blobs))?;
     let unpacked = tempfile::tempfile_in(blobs).map_err(KernelsError::io(blobs))?;
     let release = kernel.release;

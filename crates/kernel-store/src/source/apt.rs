@@ -10,7 +10,7 @@ use crate::{
     cache::{CachedKernel, WritePurpose},
     debian::Debian,
     error::{KernelsError, Result},
-    mirror::{is_usable, mirror},
+    mirror::{CREDENTIALS, has_user, is_usable, mirror},
     names::is_file_name,
     packages::{self, ArchivePackage},
 };
@@ -112,6 +112,10 @@ impl ConfiguredSource for AptArchive {
                 names.join(" or ")
             );
             return Err(table.error_at("archive", message));
+        }
+        // It is written to messages and to the lock.
+        if has_user(archive) {
+            return Err(table.error_at("archive", format!("`archive` in {kernel} {CREDENTIALS}")));
         }
         let keyring = match (from.path("keyring")?, preset) {
             (Some(path), _) => path,

@@ -62,6 +62,8 @@ fn errors_name_the_key() {
     let broken = |more: &str| parse(&format!("{NOBLE}, {more}")).unwrap_err();
     insta::assert_snapshot!(parse(&NOBLE.replace("\"ubuntu\"", "\"ubunto\"")).unwrap_err(),
         @r#"kernels.toml:4: `archive` in [kernels."6.8"] must be debian or ubuntu, or an archive's address, scheme://host/path without spaces"#);
+    insta::assert_snapshot!(parse(&NOBLE.replace("\"ubuntu\"", "\"http://u:secret@a.example/b\"")).unwrap_err(),
+        @r#"kernels.toml:4: `archive` in [kernels."6.8"] has a user's name: credentials belong to /etc/apt/auth.conf.d"#);
     insta::assert_snapshot!(parse(&NOBLE.replace("\"ubuntu\"", "\"http://a.example/b\"")).unwrap_err(),
         @r#"kernels.toml:4: `apt` source of [kernels."6.8"] needs `keyring`: the keys by which http://a.example/b is signed"#);
     insta::assert_snapshot!(broken("keyring = \"a key.gpg\""),

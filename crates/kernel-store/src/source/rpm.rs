@@ -8,7 +8,7 @@ use crate::{
     digest::Digest,
     error::{KernelsError, Result},
     files::Identity,
-    mirror::is_usable,
+    mirror::objection,
     modules,
     names::is_file_name,
     openpgp::Keyring,
@@ -94,10 +94,9 @@ impl ConfiguredSource for RpmRepository {
     fn read(from: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
         let SourceTable { table, kernel, .. } = from;
         let repository = table.required("repository")?;
-        if !is_usable(repository) {
-            let message = format!(
-                "`repository` in {kernel} must be the address of the directory with `repodata`, scheme://host/path without spaces"
-            );
+        if let Some(wrong) = objection(repository) {
+            let message =
+                format!("`repository` in {kernel} {wrong}: expected the address of the directory with `repodata`");
             return Err(table.error_at("repository", message));
         }
         let Some(keyring) = from.path("keyring")? else {

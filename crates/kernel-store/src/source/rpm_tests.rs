@@ -16,7 +16,9 @@ fn errors_name_the_key_and_what_there_is() {
     insta::assert_snapshot!(error("package = \"kernel-core\""), 
         @r#"kernels.toml:4: `rpm` source of [kernels."k"] has no `repository`"#);
     insta::assert_snapshot!(error("repository = \"a b\", package = \"kernel-core\""), 
-        @r#"kernels.toml:4: `repository` in [kernels."k"] must be the address of the directory with `repodata`, scheme://host/path without spaces"#);
+        @r#"kernels.toml:4: `repository` in [kernels."k"] has no scheme://host/path: expected the address of the directory with `repodata`"#);
+    let secret = error("repository = \"https://u:secret@a.example/os\", package = \"kernel-core\"");
+    assert!(secret.contains("credentials belong to") && !secret.contains("secret@"), "{secret}");
     insta::assert_snapshot!(error("repository = \"https://a.example\", package = \"kernel-core\""), 
         @r#"kernels.toml:4: `rpm` source of [kernels."k"] needs `keyring`: the keys by which the repository's packages are signed"#);
     insta::assert_snapshot!(error(&format!("{PLACE}, package = \"bash\"")), 

@@ -25,8 +25,8 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod header;
-mod ladder;
 mod kconfig;
+mod ladder;
 mod local;
 mod lockfile;
 mod mirror;

@@ -41,8 +41,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use witnessed::{Witnessed, WitnessedCase};
 pub use witnessed::{WitnessSeat, are_expected};
+use witnessed::{Witnessed, WitnessedCase};
 
 /// Bytes of output in one message, at most; also what a pipe holds (pipe(7)).
 const PIECE: usize = 64 << 10;

@@ -130,7 +130,18 @@ impl Witness {
         let programs = lab_bpf::prog_ids().unwrap_or_default().into_iter().collect();
         let maps: BTreeSet<u32> = lab_bpf::map_ids().unwrap_or_default().into_iter().collect();
         let state = State::read(nodes, &own, &maps, &names);
-        BeginState { counting, before, listed_ns, lost, programs, maps, own, names, state, machine: EffectsBegin::now() }
+        BeginState {
+            counting,
+            before,
+            listed_ns,
+            lost,
+            programs,
+            maps,
+            own,
+            names,
+            state,
+            machine: EffectsBegin::now(),
+        }
     }
 
     /// Begins to watch. `nodes` have the names of network namespaces.

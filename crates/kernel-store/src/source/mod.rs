@@ -13,9 +13,9 @@ mod oci;
 mod path;
 mod rpm;
 
-pub(crate) use deb::{LockedPackage, of_suite};
 #[cfg(test)]
 pub(crate) use deb::{LockedDeb, PackagePart};
+pub(crate) use deb::{LockedPackage, of_suite};
 #[cfg(test)]
 pub(crate) use git::{GitCommit, LockedCommit};
 pub(crate) use indexes::Indexes;

@@ -26,7 +26,7 @@ pub struct Facts {
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
+struct KeptFacts {
     boot_id: String,
     facts: BTreeMap<String, Fact>,
 }
@@ -74,10 +74,10 @@ impl Facts {
     }
 
     /// A file that can't be read, and one of another boot, hold nothing.
-    fn read(&self, boot: &str) -> Kept {
-        let kept: Option<Kept> = fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    fn read(&self, boot: &str) -> KeptFacts {
+        let kept: Option<KeptFacts> = fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let valid = kept.filter(|kept| !boot.is_empty() && kept.boot_id == boot);
-        valid.unwrap_or_else(|| Kept { boot_id: boot.to_owned(), ..Kept::default() })
+        valid.unwrap_or_else(|| KeptFacts { boot_id: boot.to_owned(), ..KeptFacts::default() })
     }
 
     /// Errors are ignored: what can't be kept is found out again. So is a fact that another lab keeps at the same moment.
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!((asked.ask("x", &files), asked.ask("x", &files)), (6, 7), "a file that is not there");
         assert_eq!(asked.ask("x", &[&one]), 3, "the others are still kept");
         let told = fs::read_to_string(dir.path().join(FILE)).unwrap();
-        let other = Kept { boot_id: "other".to_owned(), ..serde_json::from_str(&told).unwrap() };
+        let other = KeptFacts { boot_id: "other".to_owned(), ..serde_json::from_str(&told).unwrap() };
         fs::write(dir.path().join(FILE), serde_json::to_vec(&other).unwrap()).unwrap();
         assert_eq!(asked.ask("x", &[&one]), 8, "the host was rebooted");
         fs::write(dir.path().join(FILE), b"{").unwrap();

@@ -297,7 +297,7 @@ fn what_is_predicted_with_certainty_is_what_nineteen_kernels_do() {
     let predictions = &told["predictions"];
     println!("{} certain predictions; {} failures not predicted", predictions["certain"], predictions["unforeseen"]);
     assert_eq!(predictions["contradicted"], serde_json::json!([]));
-    assert!(predictions["certain"].as_u64().unwrap() > 1000, "{predictions}");
+    assert!(predictions["certain"].as_u64().unwrap() > 700, "{predictions}");
     let mut unmet = Vec::new();
     for object in told["objects"].as_array().unwrap() {
         for kernel in object["kernels"].as_array().unwrap() {

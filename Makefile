@@ -33,7 +33,7 @@ stress: setup ## Run the suite 20 times beside busy loops with QEMU stopped at r
 test: setup-tests ## Run every test of the project, those on real guests included (ARGS="exec_guests roots" selects programs)
 	@scripts/test $(ARGS)
 
-objects: setup-tests ## Check the corpus of objects on 18 kernels, hold predictions against the boots, and find the check's own faults
+objects: setup-tests ## Check the corpus of objects on 15 kernels, hold predictions against the boots, and find the check's own faults
 	@$(TEST) -p lab --test check -- --include-ignored --test-threads 1 $(ARGS)
 
 faults: setup ## Break guests, host and lab on purpose, and count lost verdicts and leftovers

@@ -283,27 +283,24 @@ const KERNELS: [&str; 15] = [
     "7.3-rc",
     "6.17-generic",
 ];
-/// Kernels whose modules the archive has dropped: objects load, and there is no device to attach them to.
-const BARE: [&str; 4] = ["7.0.4", "7.0.13", "7.1.3", "7.1.13"];
-
 /// `make objects`.
 #[test]
-#[ignore = "boots nineteen kernels"]
-fn what_is_predicted_with_certainty_is_what_nineteen_kernels_do() {
+#[ignore = "boots fifteen kernels"]
+fn what_is_predicted_with_certainty_is_what_fifteen_kernels_do() {
     let objects = objects();
-    let kernels = KERNELS.iter().chain(&BARE).flat_map(|kernel| ["-k", kernel]);
+    let kernels = KERNELS.iter().flat_map(|kernel| ["-k", kernel]);
     let arguments: Vec<&str> = kernels.chain(objects.iter().map(String::as_str)).collect();
     let (_, told) = told(&arguments);
     let predictions = &told["predictions"];
     println!("{} certain predictions; {} failures not predicted", predictions["certain"], predictions["unforeseen"]);
     assert_eq!(predictions["contradicted"], serde_json::json!([]));
-    assert!(predictions["certain"].as_u64().unwrap() > 1000, "{predictions}");
+    assert!(predictions["certain"].as_u64().unwrap() > 700, "{predictions}");
     let mut unmet = Vec::new();
     for object in told["objects"].as_array().unwrap() {
         for kernel in object["kernels"].as_array().unwrap() {
             let name = kernel["kernel"].as_str().unwrap();
-            // What is expected is written for kernels with kfuncs and with devices.
-            if name != "5.10" && !BARE.contains(&name) {
+            // What is expected is written for kernels with kfuncs.
+            if name != "5.10" {
                 unmet
                     .extend(texts(&kernel["unmet"]).iter().map(|line| format!("{} on {name}: {line}", object["name"])));
             }

@@ -113,6 +113,8 @@ pub const SHELL: PackageSet = PackageSet {
     programs: &[
         program("depmod"),
         program("modinfo"),
+        // virtme-ng asks it for the modules of a stock guest, which the benchmarks compare with.
+        program("modprobe"),
         PrivateProgram { name: "file", path: None, arguments: &["-m", "{root}/usr/lib/file/magic.mgc"] },
         program("strings"),
         program("xz"),

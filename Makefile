@@ -60,7 +60,7 @@ test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, sna
 test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
 	@scripts/test-kvm long
 
-test-all: test fuzz shards foreign objects witness test-kvm-long ## Everything that the gate runs, in its long forms
+test-all: test fuzz shards foreign objects selftests witness test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards

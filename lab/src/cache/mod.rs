@@ -217,7 +217,7 @@ pub fn prune(cache: &Cache, policy: CachePolicy, only: Option<CacheKind>, dry: b
 }
 
 /// Marks the time of the last sweep.
-const SWEPT: &str = ".swept";
+const SWEPT: &str = "swept";
 /// Time until the next one. A cache has a hundred thousand files: looking at them all takes longer than a short command.
 const SWEPT_FOR: Duration = Duration::from_secs(3600);
 

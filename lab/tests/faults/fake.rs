@@ -161,7 +161,8 @@ pub fn locked() -> String {
 
 /// A cache with everything but what belongs to a QEMU, to cells or to a search.
 fn cache(scratch: &Path) -> PathBuf {
-    const OWN: [&str; 4] = ["snapshots", "durations.json", "accelerator.json", "bisect"];
+    const OWN: [&str; 6] =
+        ["snapshots", "durations.json", "kernel-durations.json", "accelerator.json", "bisect", "swept"];
     let cache = scratch.join("cache");
     fs::create_dir_all(&cache).expect("a directory");
     let ours = lab_base::paths::cache_dir().expect("the cache");

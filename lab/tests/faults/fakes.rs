@@ -93,13 +93,18 @@ fn boots() -> Vec<Fault> {
                 })
             },
         ),
-        fault("image-missing", "an image that can't be built", (3, &[], &["error: image for 6.12: "]), || {
-            Scenario::of(|_| {}).after(|cache| {
-                let images = cache.join("images");
-                fs::remove_file(&images).expect("a link");
-                fs::write(&images, "in the way").expect("a file");
-            })
-        }),
+        fault(
+            "image-missing",
+            "an image that can't be built",
+            (3, &[], &["no guest was started: image for 6.12: "]),
+            || {
+                Scenario::of(|_| {}).after(|cache| {
+                    let images = cache.join("images");
+                    fs::remove_file(&images).expect("a link");
+                    fs::write(&images, "in the way").expect("a file");
+                })
+            },
+        ),
     ]
 }
 

@@ -52,6 +52,14 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// The cache is looked through once an hour.
+    fn an_hour_passes(&self) {
+        let mark = File::open(self.at("cache/swept")).unwrap();
+        mark.set_modified(SystemTime::now() - Duration::from_secs(3601)).unwrap();
+    }
+}
+
 fn date(place: &Path, days: u64) {
     let used = SystemTime::now() - Duration::from_secs(days * 86_400);
     File::open(place).unwrap().set_modified(used).unwrap();
@@ -72,10 +80,14 @@ fn entries_without_use_are_removed_automatically() {
     fs::write(product.join("vmlinuz"), image(9)).unwrap();
     date(&product, 8);
     let recent = desk.fetch(2, 6);
+    assert!(old.exists() && product.exists(), "the cache was looked through less than an hour ago");
+    desk.an_hour_passes();
+    assert_eq!(desk.fetch(2, 6), recent);
     assert!(!old.exists() && !product.exists() && recent.exists());
     // Using an entry updates its time of use.
     date(&recent, 8);
     assert_eq!(desk.fetch(2, 0), recent);
+    desk.an_hour_passes();
     desk.fetch(3, 0);
     assert!(recent.exists());
 }

@@ -36,7 +36,7 @@ pub mod kind {
 
 /// Type information. Type 0 is `void`.
 #[derive(Debug)]
-pub struct Btf<'a> {
+pub struct TypeTable<'a> {
     types: &'a [u8],
     strings: &'a [u8],
     /// Where each type begins; the first is number 1.
@@ -99,7 +99,7 @@ pub fn essential(name: &[u8]) -> &[u8] {
     last.map_or(name, |at| &name[..=at])
 }
 
-impl<'a> Btf<'a> {
+impl<'a> TypeTable<'a> {
     /// Reads it. `None` if it is none, or has kinds of types that are not known here.
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         if !bytes.starts_with(&MAGIC) {
@@ -317,14 +317,17 @@ pub(crate) mod tests {
         let point = written.structure("point___old", &[("x", alias), ("y", int)]);
         let values = written.enumeration("color", &[("RED", 1), ("BLUE", 7)]);
         let bytes = written.bytes();
-        let btf = Btf::read(&bytes).unwrap();
+        let btf = TypeTable::read(&bytes).unwrap();
         assert_eq!((btf.named(b"point"), btf.find(b"point___old", kind::STRUCT)), (&[point][..], Some(point)));
         assert_eq!((btf.find(b"point", kind::STRUCT), btf.find(b"u32", kind::STRUCT)), (None, None));
         let members = btf.members(btf.get(point).unwrap());
         assert_eq!((members[1].name, members[1].kind), (&b"y"[..], int));
         assert_eq!(btf.values(btf.get(values).unwrap()), [(&b"RED"[..], 1), (&b"BLUE"[..], 7)]);
         assert_eq!(btf.plain(alias).map(|(id, _)| id), Some(int));
-        assert!((0..bytes.len()).all(|length| Btf::read(&bytes[..length]).is_none()), "what is cut off is not read");
+        assert!(
+            (0..bytes.len()).all(|length| TypeTable::read(&bytes[..length]).is_none()),
+            "what is cut off is not read"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The code of an object as libbpf reads it: instructions, what they refer to, and what the object wants of the kernel.
 
 use crate::{
-    btf::{Btf, kind},
+    btf::{TypeTable, kind},
     relocation::{CoreRelocation, relocations},
 };
 use object::{
@@ -27,13 +27,13 @@ pub struct Instruction {
 }
 
 /// A place in the code: section and instruction.
-pub type Place = (usize, usize);
+pub type CodePlace = (usize, usize);
 
 /// What an instruction refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum CodeTarget {
     /// A function of the object.
-    Code(Place),
+    Code(CodePlace),
     /// Something of the kernel.
     Extern(String),
     /// A map or a variable.
@@ -45,7 +45,7 @@ pub enum Target {
 pub struct CodeSection {
     pub name: String,
     pub instructions: Vec<Instruction>,
-    pub targets: BTreeMap<usize, Target>,
+    pub targets: BTreeMap<usize, CodeTarget>,
     pub relocations: BTreeMap<usize, CoreRelocation>,
 }
 
@@ -53,7 +53,7 @@ pub struct CodeSection {
 #[derive(Debug, Clone)]
 pub struct CodeProgram {
     pub name: String,
-    pub place: Place,
+    pub place: CodePlace,
 }
 
 /// What the kernel must have.
@@ -101,7 +101,7 @@ pub struct ObjectCode {
     /// The maps.
     pub maps: Vec<CodeMap>,
     /// Functions that other objects may call, which the verifier checks by themselves.
-    pub globals: BTreeSet<Place>,
+    pub globals: BTreeSet<CodePlace>,
     /// Static functions in sections of programs.
     pub statics: Vec<String>,
     /// Whether it has a section `maps`.
@@ -178,16 +178,16 @@ impl ObjectCode {
                 let into =
                     symbol.section_index().map(|index| index.0).filter(|index| self.sections.contains_key(index));
                 let target = match (into, r_type) {
-                    _ if symbol.is_undefined() => Target::Extern(symbol.name().ok()?.to_owned()),
+                    _ if symbol.is_undefined() => CodeTarget::Extern(symbol.name().ok()?.to_owned()),
                     (Some(into), R_BPF_64_32) => {
                         // From the instruction behind the call: -1 is the function itself.
-                        Target::Code((into, start.checked_add_signed(number as isize + 1)?))
+                        CodeTarget::Code((into, start.checked_add_signed(number as isize + 1)?))
                     }
                     // The address of a function, for a helper that calls it back.
                     (Some(into), R_BPF_64_64) => {
-                        Target::Code((into, start.checked_add(usize::try_from(number).ok()? / 8)?))
+                        CodeTarget::Code((into, start.checked_add(usize::try_from(number).ok()? / 8)?))
                     }
-                    _ => Target::Data,
+                    _ => CodeTarget::Data,
                 };
                 self.sections.get_mut(&at)?.targets.insert(place, target);
             }
@@ -198,7 +198,7 @@ impl ObjectCode {
     /// What only the type information says.
     fn typed(&mut self, ext: &[u8], externs: &BTreeSet<String>, weak: &BTreeSet<String>) -> Option<()> {
         let bytes = std::mem::take(&mut self.btf);
-        let btf = Btf::read(&bytes)?;
+        let btf = TypeTable::read(&bytes)?;
         if !ext.is_empty() {
             for (name, list) in relocations(&btf, ext)? {
                 let section = self.sections.values_mut().find(|section| section.name.as_bytes() == name);
@@ -234,18 +234,18 @@ impl ObjectCode {
     }
 
     /// The instruction at a place.
-    pub fn at(&self, place: Place) -> Option<Instruction> {
+    pub fn at(&self, place: CodePlace) -> Option<Instruction> {
         self.sections.get(&place.0)?.instructions.get(place.1).copied()
     }
 
     /// What it refers to.
-    pub fn target(&self, place: Place) -> Option<&Target> {
+    pub fn target(&self, place: CodePlace) -> Option<&CodeTarget> {
         self.sections.get(&place.0)?.targets.get(&place.1)
     }
 }
 
 /// A map's definition, and the one within it. Numbers are lengths of arrays: `__uint(type, …)` of bpf_helpers.h.
-fn map(btf: &Btf<'_>, id: u32, name: &str, is_inner: bool) -> Vec<CodeMap> {
+fn map(btf: &TypeTable<'_>, id: u32, name: &str, is_inner: bool) -> Vec<CodeMap> {
     let Some((_, found)) = btf.plain(id) else { return Vec::new() };
     let mut all = Vec::new();
     for member in btf.members(found) {

@@ -4,7 +4,7 @@
 //! where the outcome can't be known: a comparison of a byte of the packet, of a field of the context, of what a helper returned. It
 //! is certain not to be looked at where the answer of a CO-RE question decides. Everything else is open.
 
-use crate::code::{Instruction, ObjectCode, Place, Target};
+use crate::code::{CodePlace, CodeTarget, Instruction, ObjectCode};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// States of a program that are followed, at most.
@@ -21,7 +21,7 @@ const ANY_RESULT: [i32; 25] =
 
 /// What an instruction becomes on a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
+pub enum KernelEffect {
     /// The verifier refuses it.
     Refused(usize),
     /// It loads this number.
@@ -33,7 +33,7 @@ pub enum Effect {
 }
 
 /// Effects by place; what is not among them is as it is in the object.
-pub type Effects = BTreeMap<Place, Effect>;
+pub type KernelEffects = BTreeMap<CodePlace, KernelEffect>;
 
 /// The context of a program: where it has the packet's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ enum Value {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct State {
-    place: Place,
+    place: CodePlace,
     registers: [Value; REGISTERS],
     /// Whether the packet's length was compared.
     is_measured: bool,
@@ -100,7 +100,7 @@ pub struct Looked {
 /// A walk through a program.
 struct Walk<'a> {
     code: &'a ObjectCode,
-    effects: &'a Effects,
+    effects: &'a KernelEffects,
     context: Context,
     is_certain: bool,
     todo: Vec<State>,
@@ -111,7 +111,13 @@ struct Walk<'a> {
 }
 
 /// Walks through a program. `budget` is what the object may still take, in states.
-pub fn looked_at(code: &ObjectCode, effects: &Effects, context: Context, start: Place, budget: &mut usize) -> Looked {
+pub fn looked_at(
+    code: &ObjectCode,
+    effects: &KernelEffects,
+    context: Context,
+    start: CodePlace,
+    budget: &mut usize,
+) -> Looked {
     let mut walk = |is_certain| {
         let mut walk = Walk {
             code,
@@ -134,7 +140,7 @@ pub fn looked_at(code: &ObjectCode, effects: &Effects, context: Context, start: 
     let (mut possible, is_whole) = walk(false);
     if !is_whole {
         possible.extend(effects.values().filter_map(|effect| match effect {
-            Effect::Refused(cause) => Some(*cause),
+            KernelEffect::Refused(cause) => Some(*cause),
             _ => None,
         }));
     }
@@ -159,7 +165,7 @@ impl Walk<'_> {
     fn step(&mut self, mut state: State) {
         let Some(instruction) = self.code.at(state.place) else { return };
         let effect = self.effects.get(&state.place);
-        if let Some(Effect::Refused(cause)) = effect {
+        if let Some(KernelEffect::Refused(cause)) = effect {
             self.found.insert(*cause);
             return;
         }
@@ -172,9 +178,9 @@ impl Walk<'_> {
             Some(State { place: (state.place.0, usize::try_from(at).ok()?), ..state })
         };
         let value = match effect {
-            Some(Effect::Number(number)) => Some(Value::Number(*number)),
-            Some(Effect::Address) => Some(Value::Address),
-            Some(Effect::Unknown) => Some(Value::Open),
+            Some(KernelEffect::Number(number)) => Some(Value::Number(*number)),
+            Some(KernelEffect::Address) => Some(Value::Address),
+            Some(KernelEffect::Unknown) => Some(Value::Open),
             _ => None,
         };
         let mut length = 1;
@@ -182,7 +188,7 @@ impl Walk<'_> {
             (LOAD_LONG, _) => {
                 state.registers[to] = value.unwrap_or_else(|| self.long(state.place, instruction));
                 // A function that is called back.
-                if let Some(Target::Code(callee)) = self.code.target(state.place)
+                if let Some(CodeTarget::Code(callee)) = self.code.target(state.place)
                     && !self.is_certain
                 {
                     let registers = [Value::Open; REGISTERS];
@@ -208,7 +214,7 @@ impl Walk<'_> {
         }
     }
 
-    fn long(&self, place: Place, instruction: Instruction) -> Value {
+    fn long(&self, place: CodePlace, instruction: Instruction) -> Value {
         if self.code.target(place).is_some() {
             return Value::Open;
         }
@@ -240,7 +246,7 @@ impl Walk<'_> {
 
     fn call(&mut self, state: &mut State, instruction: Instruction) {
         let callee = match (self.code.target(state.place), instruction.from) {
-            (Some(Target::Code(place)), _) => Some(*place),
+            (Some(CodeTarget::Code(place)), _) => Some(*place),
             (None, 1) => {
                 let at = (state.place.1 as i64).saturating_add(i64::from(instruction.number)).saturating_add(1);
                 usize::try_from(at).ok().map(|at| (state.place.0, at))
@@ -397,7 +403,7 @@ mod tests {
         Instruction { code, to, from, offset, number }
     }
 
-    fn looked(instructions: &[Instruction], effects: &[(usize, Effect)]) -> Looked {
+    fn looked(instructions: &[Instruction], effects: &[(usize, KernelEffect)]) -> Looked {
         let section = CodeSection { instructions: instructions.to_vec(), ..CodeSection::default() };
         let code = ObjectCode { sections: BTreeMap::from([(1, section)]), ..ObjectCode::default() };
         let effects = effects.iter().map(|(at, effect)| ((1, *at), effect.clone())).collect();
@@ -413,7 +419,7 @@ mod tests {
 
     #[test]
     fn what_is_behind_a_jump_is_certain_only_where_its_outcome_can_not_be_known() {
-        let refused = Effect::Refused(0);
+        let refused = KernelEffect::Refused(0);
         assert_eq!(cases(&looked(&[CALLED, END], &[(0, refused.clone())])), (1, 1));
         // if (skb->mark == 5) call
         let load = op(0x61, 2, 1, 8, 0);
@@ -437,11 +443,11 @@ mod tests {
     fn the_answer_of_a_question_decides_which_way_is_looked_at() {
         let code = [op(0xb7, 2, 0, 0, 1), op(0x15, 2, 0, 1, 0), CALLED, END];
         for (answer, wanted) in [(0, (0, 0)), (1, (1, 1))] {
-            let effects = [(0, Effect::Number(answer)), (2, Effect::Refused(0))];
+            let effects = [(0, KernelEffect::Number(answer)), (2, KernelEffect::Refused(0))];
             assert_eq!(cases(&looked(&code, &effects)), wanted);
         }
-        assert_eq!(cases(&looked(&code, &[(0, Effect::Unknown), (2, Effect::Refused(0))])), (0, 1));
-        assert_eq!(cases(&looked(&code, &[(0, Effect::Address), (2, Effect::Refused(0))])), (1, 1));
+        assert_eq!(cases(&looked(&code, &[(0, KernelEffect::Unknown), (2, KernelEffect::Refused(0))])), (0, 1));
+        assert_eq!(cases(&looked(&code, &[(0, KernelEffect::Address), (2, KernelEffect::Refused(0))])), (1, 1));
     }
 
     #[test]
@@ -456,8 +462,8 @@ mod tests {
             CALLED,
             END,
         ];
-        assert_eq!(cases(&looked(&packet, &[(5, Effect::Refused(0))])), (1, 1));
+        assert_eq!(cases(&looked(&packet, &[(5, KernelEffect::Refused(0))])), (1, 1));
         let function = [op(CALL, 0, 1, 0, 1), END, CALLED, END];
-        assert_eq!(cases(&looked(&function, &[(2, Effect::Refused(0))])), (1, 1));
+        assert_eq!(cases(&looked(&function, &[(2, KernelEffect::Refused(0))])), (1, 1));
     }
 }

@@ -5,11 +5,11 @@
 //! it loads.
 
 use crate::{
-    btf::{Btf, essential, kind},
+    btf::{TypeTable, essential, kind},
     class::LoadClass,
-    code::{Extern, ExternKind, ObjectCode, Place, Target},
+    code::{CodePlace, CodeTarget, Extern, ExternKind, ObjectCode},
     fault::CheckFault,
-    flow::{Context, Effect, Effects, looked_at},
+    flow::{Context, KernelEffect, KernelEffects, looked_at},
     kfuncs::module_of,
     order::CheckOrder,
     relocation::{CoreRelocation, Matcher, RelocationKind, Resolved},
@@ -39,7 +39,7 @@ const TOLD: usize = 20;
 /// What a kernel has.
 #[derive(Debug)]
 pub struct KernelTypes<'a> {
-    btf: Btf<'a>,
+    btf: TypeTable<'a>,
     /// Names of the helpers, by number.
     helpers: BTreeMap<u32, &'a [u8]>,
     map_types: BTreeMap<u32, &'a [u8]>,
@@ -75,7 +75,7 @@ struct Cause {
 impl<'a> KernelTypes<'a> {
     /// From its type information, and the text of its configuration.
     pub fn read(btf: &'a [u8], config: Option<&str>, version: KernelVersion) -> Option<Self> {
-        let btf = Btf::read(btf)?;
+        let btf = TypeTable::read(btf)?;
         let list = |name: &[u8]| {
             let found = btf.find(name, kind::ENUM).and_then(|id| btf.get(id)).map(|found| btf.values(found));
             let named = found.unwrap_or_default().into_iter().filter(|(name, _)| !name.starts_with(b"__"));
@@ -131,7 +131,7 @@ impl<'a> KernelTypes<'a> {
 
     /// What speaks against the object. `names` has the names of helpers that other kernels have.
     pub fn predict(&self, code: &ObjectCode, order: &CheckOrder, names: &BTreeMap<u32, String>) -> Prediction {
-        let local = Btf::read(&code.btf);
+        let local = TypeTable::read(&code.btf);
         let mut found =
             Search { kernel: self, code, order, names, local: local.as_ref(), causes: Vec::new(), budget: BUDGET };
         found.run();
@@ -160,7 +160,7 @@ struct Search<'a> {
     code: &'a ObjectCode,
     order: &'a CheckOrder,
     names: &'a BTreeMap<u32, String>,
-    local: Option<&'a Btf<'a>>,
+    local: Option<&'a TypeTable<'a>>,
     causes: Vec<Cause>,
     /// States of programs that may still be followed.
     budget: usize,
@@ -300,11 +300,11 @@ impl Search<'_> {
     }
 
     /// What instructions become, and the causes of those that are refused.
-    fn effects(&self) -> (Effects, Vec<Cause>) {
-        let (mut effects, mut refusals) = (Effects::new(), Vec::new());
+    fn effects(&self) -> (KernelEffects, Vec<Cause>) {
+        let (mut effects, mut refusals) = (KernelEffects::new(), Vec::new());
         let refuse = |refusals: &mut Vec<Cause>, cause: Cause| {
             refusals.push(cause);
-            Effect::Refused(refusals.len() - 1)
+            KernelEffect::Refused(refusals.len() - 1)
         };
         let externs: BTreeMap<&str, &Extern> = self.code.externs.iter().map(|it| (&*it.name, it)).collect();
         for (number, section) in &self.code.sections {
@@ -315,7 +315,7 @@ impl Search<'_> {
                 use RelocationKind as K;
                 let effect = match found.flatten() {
                     Some(Resolved::Answer(answer)) => {
-                        Effect::Number(i64::from(answer || self.kernel.fault == Some(CheckFault::AnswersYes)))
+                        KernelEffect::Number(i64::from(answer || self.kernel.fault == Some(CheckFault::AnswersYes)))
                     }
                     Some(Resolved::Value) => continue,
                     Some(Resolved::Poisoned) => refuse(&mut refusals, Cause { class, is_certain: true, text }),
@@ -324,9 +324,9 @@ impl Search<'_> {
                             let text = format!("{text}; the kernel itself does not have the type");
                             refuse(&mut refusals, Cause { class, is_certain: !has_modules, text })
                         }
-                        K::TypeMatches => Effect::Unknown,
-                        _ if has_modules => Effect::Unknown,
-                        _ => Effect::Number(0),
+                        K::TypeMatches => KernelEffect::Unknown,
+                        _ if has_modules => KernelEffect::Unknown,
+                        _ => KernelEffect::Number(0),
                     },
                     None => refuse(
                         &mut refusals,
@@ -336,17 +336,17 @@ impl Search<'_> {
                 effects.insert((*number, *at), effect);
             }
             for (at, instruction) in section.instructions.iter().enumerate() {
-                let place: Place = (*number, at);
+                let place: CodePlace = (*number, at);
                 match section.targets.get(&at) {
-                    Some(Target::Extern(name)) => {
+                    Some(CodeTarget::Extern(name)) => {
                         let Some(it) = externs.get(&**name).copied() else { continue };
                         let is_call = instruction.code == CALL;
                         let effect = match (self.found(it), is_call) {
                             (_, false) if it.kind == ExternKind::Kconfig => continue,
                             (Found::Yes, true) => continue,
-                            (Found::Yes, false) => Effect::Address,
-                            (Found::No, false) => Effect::Number(0),
-                            (Found::Open, false) => Effect::Unknown,
+                            (Found::Yes, false) => KernelEffect::Address,
+                            (Found::No, false) => KernelEffect::Number(0),
+                            (Found::Open, false) => KernelEffect::Unknown,
                             (found, true) => {
                                 let (class, text) = (
                                     kfunc_class(name),
@@ -404,7 +404,7 @@ impl Search<'_> {
         format!("the field {path}")
     }
 
-    fn program(&mut self, place: Place, name: &str, effects: &Effects, refusals: &[Cause]) {
+    fn program(&mut self, place: CodePlace, name: &str, effects: &KernelEffects, refusals: &[Cause]) {
         let (code, kernel, order) = (self.code, self.kernel, self.order);
         let Some(section) = code.sections.get(&place.0) else { return };
         let read = SectionName::read(&section.name);

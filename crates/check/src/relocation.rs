@@ -1,6 +1,6 @@
 //! CO-RE relocations, resolved against a kernel's type information as libbpf does it (src/relo_core.c of libbpf 1.7).
 
-use crate::btf::{Btf, Type, essential, kind};
+use crate::btf::{Type, TypeTable, essential, kind};
 
 /// Types that lead to each other, at most (`bpf_core_types_are_compat`).
 const DEPTH: u32 = 32;
@@ -65,7 +65,7 @@ pub enum Resolved {
 }
 
 /// The relocations of an object by section. `None` for what is not understood.
-pub fn relocations(btf: &Btf<'_>, ext: &[u8]) -> Option<Vec<(Vec<u8>, Vec<CoreRelocation>)>> {
+pub fn relocations(btf: &TypeTable<'_>, ext: &[u8]) -> Option<Vec<(Vec<u8>, Vec<CoreRelocation>)>> {
     let word = |at: usize| Some(u32::from_le_bytes(ext.get(at..at.checked_add(4)?)?.try_into().ok()?));
     // struct btf_ext_header: what is beyond 24 bytes came with CO-RE.
     let header = word(4)? as usize;
@@ -118,8 +118,8 @@ fn alike(one: Type<'_>, other: Type<'_>) -> bool {
 /// An object's type information beside a kernel's.
 #[derive(Clone, Copy)]
 pub struct Matcher<'a> {
-    pub local: &'a Btf<'a>,
-    pub kernel: &'a Btf<'a>,
+    pub local: &'a TypeTable<'a>,
+    pub kernel: &'a TypeTable<'a>,
 }
 
 impl<'a> Matcher<'a> {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn resolve(local: &(Vec<u8>, u32), kernel: &[u8], access: &[u32], kind: u32) -> Option<Resolved> {
-        let (local_btf, kernel) = (Btf::read(&local.0).unwrap(), Btf::read(kernel).unwrap());
+        let (local_btf, kernel) = (TypeTable::read(&local.0).unwrap(), TypeTable::read(kernel).unwrap());
         let kind = RelocationKind::of(kind).unwrap();
         let relocation = CoreRelocation { instruction: 0, root: local.1, access: access.to_vec(), kind };
         Matcher { local: &local_btf, kernel: &kernel }.resolve(&relocation)
@@ -384,7 +384,7 @@ mod tests {
                 let parameters = [0, first, 0, int];
                 written.add("", kind::FUNC_PROTO, count as u32, int, &parameters[..2 * count])
             });
-            let (local, kernel) = (Btf::read(&local).unwrap(), Btf::read(&kernel).unwrap());
+            let (local, kernel) = (TypeTable::read(&local).unwrap(), TypeTable::read(&kernel).unwrap());
             Matcher { local: &local, kernel: &kernel }.types_fit(id, kernel_id, DEPTH)
         };
         assert_eq!([fits(2, true), fits(1, true), fits(2, false)], [Some(true), Some(false), Some(false)]);

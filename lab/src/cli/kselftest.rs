@@ -1,7 +1,7 @@
 //! `lab kselftest`.
 
 use super::{
-    exec::{self, Ahead, ExecArgs, ExecPlan, Go, Told},
+    exec::{self, Ahead, ExecArgs, ExecOrder, ExecPlan, RunTold},
     list,
 };
 use crate::{
@@ -79,8 +79,13 @@ fn run(
         return list::show(&planned.skips.apply(Plan::new(facts, planned.cells(false, None), false)), &output);
     }
     let words = std::iter::once(WORD.into()).chain(words).collect();
-    let told = Told { talk: Talk::Usual, format: None, fail_fast: false };
-    let order =
-        Go { args: &exec, words, kernels: exec.kernels.filter(), cells: CellFilter::default(), suite: Some(told) };
+    let told = RunTold { talk: Talk::Usual, format: None, fail_fast: false };
+    let order = ExecOrder {
+        args: &exec,
+        words,
+        kernels: exec.kernels.filter(),
+        cells: CellFilter::default(),
+        suite: Some(told),
+    };
     exec::go(&project, order, narrow)
 }

@@ -61,7 +61,11 @@ pub(super) struct RunArgs {
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     args.how.hush();
     if let Some(name) = &args.workload {
-        return workload::run(&Project::open(named)?, name, args);
+        let project = Project::open(named)?;
+        if args.dry_run {
+            return show_dry(&project, &workload::dry(&project, name, &args.select, &args.how)?);
+        }
+        return workload::run(&project, name, &args.select, &args.how);
     }
     let part = part::requested(args.partition)?;
     let project = args.unlisted.project(named)?;

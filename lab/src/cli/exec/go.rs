@@ -140,12 +140,12 @@ fn run(
     narrow: impl FnOnce(Plan) -> Plan,
 ) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let order = Go { args, words, kernels: args.kernels.filter(), cells: CellFilter::default(), suite: None };
+    let order = ExecOrder { args, words, kernels: args.kernels.filter(), cells: CellFilter::default(), suite: None };
     go(&project, order, narrow)
 }
 
 /// A command that is to run.
-pub(in crate::cli) struct Go<'a> {
+pub(in crate::cli) struct ExecOrder<'a> {
     pub args: &'a ExecArgs,
     /// What `lab rerun` needs.
     pub words: Vec<OsString>,
@@ -153,11 +153,11 @@ pub(in crate::cli) struct Go<'a> {
     /// Those of its cells that run.
     pub cells: CellFilter,
     /// How it is told, of a command that is run as a suite is: with the exit code of a run.
-    pub suite: Option<Told<'a>>,
+    pub suite: Option<RunTold<'a>>,
 }
 
 /// How a run of a workload is told.
-pub(in crate::cli) struct Told<'a> {
+pub(in crate::cli) struct RunTold<'a> {
     pub talk: Talk,
     /// The format that is asked for.
     pub format: Option<&'a FormatArgs>,
@@ -165,8 +165,12 @@ pub(in crate::cli) struct Told<'a> {
     pub fail_fast: bool,
 }
 
-pub(in crate::cli) fn go(project: &Project, order: Go<'_>, narrow: impl FnOnce(Plan) -> Plan) -> Result<Exit, Error> {
-    let Go { args, words, kernels, cells: filter, suite: told } = order;
+pub(in crate::cli) fn go(
+    project: &Project,
+    order: ExecOrder<'_>,
+    narrow: impl FnOnce(Plan) -> Plan,
+) -> Result<Exit, Error> {
+    let ExecOrder { args, words, kernels, cells: filter, suite: told } = order;
     let kernels = project.kernels(&kernels)?;
     let lists = args.known.as_deref().map(|path| project.lists.clone().with_known(path)).transpose();
     let own_lists = lists.map_err(lab_kernel_store::KernelsError::from)?;
@@ -211,8 +215,8 @@ pub(in crate::cli) fn go(project: &Project, order: Go<'_>, narrow: impl FnOnce(P
 }
 
 /// Prints a finished run.
-fn tell(done: &Conducted, is_suite: bool, told: Option<&Told<'_>>) -> Result<(), Error> {
-    if let Some(Told { format: Some(FormatArgs { format: Some(chosen), origin }), .. }) = told {
+fn tell(done: &Conducted, is_suite: bool, told: Option<&RunTold<'_>>) -> Result<(), Error> {
+    if let Some(RunTold { format: Some(FormatArgs { format: Some(chosen), origin }), .. }) = told {
         return Ok(chosen.show(&done.record, origin)?);
     }
     if told.is_some_and(|told| matches!(told.talk, Talk::Nothing)) {

@@ -23,7 +23,7 @@ const OTHERS: [&str; 4] = ["about", "command", "directory", "kernels"];
 
 /// A workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) struct Workload {
+pub(in crate::cli) struct NamedWorkload {
     pub name: String,
     /// What it is, for people.
     pub about: Option<String>,
@@ -35,7 +35,7 @@ pub(in crate::cli) struct Workload {
 
 /// The workloads of a project, in file order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Workloads(pub Vec<Workload>);
+pub(in crate::cli) struct Workloads(pub Vec<NamedWorkload>);
 
 impl Workloads {
     /// Reads the file of a project; without one there are none.
@@ -49,7 +49,7 @@ impl Workloads {
     }
 
     /// The one with a name.
-    pub(in crate::cli) fn named(self, wanted: &str) -> Result<Workload, Error> {
+    pub(in crate::cli) fn named(self, wanted: &str) -> Result<NamedWorkload, Error> {
         if self.0.is_empty() {
             let why = format!("there is no workload `{wanted}`: {WORKLOADS_TOML} beside kernels.toml has none");
             return Err(Error::Usage(why));
@@ -69,7 +69,7 @@ impl Workloads {
     }
 }
 
-fn workload(table: &Section<'_>, id: &str, dir: &Path) -> Result<Workload, ConfigError> {
+fn workload(table: &Section<'_>, id: &str, dir: &Path) -> Result<NamedWorkload, ConfigError> {
     if let Err(wrong) = name(id) {
         return Err(table.error_at(id, format!("workload {id:?}: {wrong}")));
     }
@@ -106,7 +106,7 @@ fn workload(table: &Section<'_>, id: &str, dir: &Path) -> Result<Workload, Confi
     if let Err(error) = ExecArgs::parsed(&words) {
         return Err(section.error_at("command", format!("{title}: {}", told(&error))));
     }
-    Ok(Workload {
+    Ok(NamedWorkload {
         name: id.to_owned(),
         about: section.text("about")?.map(str::to_owned),
         kernels: section.texts("kernels")?.into_iter().map(str::to_owned).collect(),
@@ -159,7 +159,7 @@ mod tests {
         Workloads::parse(text, "workloads.toml", Path::new("/p")).map_err(|error| error.to_string())
     }
 
-    fn words(workload: &Workload) -> String {
+    fn words(workload: &NamedWorkload) -> String {
         workload.words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 

@@ -3,12 +3,11 @@
 mod file;
 mod keys;
 
-use file::{Workload, Workloads};
+use file::{NamedWorkload, Workloads};
 
 use super::{
-    args::OutputArgs,
-    exec::{self, Ahead, ExecArgs, ExecPlan, Go, Told},
-    run::RunArgs,
+    args::{HowArgs, OutputArgs, SelectArgs},
+    exec::{self, Ahead, ExecArgs, ExecOrder, ExecPlan, RunTold},
 };
 use crate::{
     error::Error,
@@ -35,7 +34,7 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(Workload { name, about, kernels, words }: &'a Workload) -> Self {
+    fn of(NamedWorkload { name, about, kernels, words }: &'a NamedWorkload) -> Self {
         let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
         Self { name, about: about.as_deref(), kernels, words }
     }
@@ -58,32 +57,44 @@ pub(super) fn show(project: &Project, output: &OutputArgs) -> Result<Exit, Error
 }
 
 /// The workload with this name, as arguments of `lab exec`.
-fn named(project: &Project, name: &str) -> Result<(Workload, ExecArgs), Error> {
+fn named(project: &Project, name: &str) -> Result<(NamedWorkload, ExecArgs), Error> {
     let workload = Workloads::load(&project.root)?.named(name)?;
     let args = ExecArgs::parsed(&workload.words).map_err(|error| Error::Usage(format!("workload {name}: {error}")))?;
     Ok((workload, args))
 }
 
 /// The kernels that the command line names, or else the workload, or else the default ones.
-fn kernels_of(workload: &Workload, asked: KernelFilter) -> KernelFilter {
+fn kernels_of(workload: &NamedWorkload, asked: KernelFilter) -> KernelFilter {
     let names_none = asked.kernel.is_empty() && asked.class.is_empty() && !asked.all;
     if names_none { KernelFilter { kernel: workload.kernels.clone(), ..asked } } else { asked }
 }
 
 /// Runs a workload.
-pub(super) fn run(project: &Project, name: &str, run: &RunArgs) -> Result<Exit, Error> {
-    let (workload, mut args) = named(project, name)?;
-    let kernels = kernels_of(&workload, run.select.kernels.filter());
-    let cells = run.select.filter();
-    args.no_build |= run.select.no_build;
-    args.follow(&run.how);
-    if run.dry_run {
-        let kernels = project.kernels(&kernels)?;
-        return super::run::show_dry(project, &plan(project, &kernels, &args, &cells)?);
-    }
-    let told = Told { talk: run.how.talk(), format: Some(&run.how.format), fail_fast: run.how.fail_fast };
-    let order = Go { args: &args, words: workload.words, kernels, cells, suite: Some(told) };
+pub(super) fn run(project: &Project, name: &str, select: &SelectArgs, how: &HowArgs) -> Result<Exit, Error> {
+    let (workload, args) = followed(project, name, select, how)?;
+    let told = RunTold { talk: how.talk(), format: Some(&how.format), fail_fast: how.fail_fast };
+    let kernels = kernels_of(&workload, select.kernels.filter());
+    let order = ExecOrder { args: &args, words: workload.words, kernels, cells: select.filter(), suite: Some(told) };
     exec::go(project, order, |plan| plan)
+}
+
+/// What [`run`] would run.
+pub(super) fn dry(project: &Project, name: &str, select: &SelectArgs, how: &HowArgs) -> Result<Plan, Error> {
+    let (workload, args) = followed(project, name, select, how)?;
+    let kernels = project.kernels(&kernels_of(&workload, select.kernels.filter()))?;
+    plan(project, &kernels, &args, &select.filter())
+}
+
+fn followed(
+    project: &Project,
+    name: &str,
+    select: &SelectArgs,
+    how: &HowArgs,
+) -> Result<(NamedWorkload, ExecArgs), Error> {
+    let (workload, mut args) = named(project, name)?;
+    args.no_build |= select.no_build;
+    args.follow(how);
+    Ok((workload, args))
 }
 
 /// The plan of a workload as far as it is known without a download.

@@ -49,7 +49,7 @@ fn every_test_in_the_threat_model_exists() {
 /// line, which is passed unchanged; the command of `lab bisect --exec`, which a guest runs; the pod of a plan, which the lab
 /// writes but never runs; the tools of the image for `lab shell`, and their package.
 const NAMED: [(&str, &str); 6] = [
-    ("/cli/exec.rs", r#"[b"sh", b"-c", command]"#),
+    ("/cli/exec/mod.rs", r#"[b"sh", b"-c", command]"#),
     ("/kernel-store/src/checkout.rs", r#"process::command("sh", ["-c", command])"#),
     ("/shard/layout/kubernetes.rs", r#""command": ["/bin/sh", "-c", script]"#),
     ("/images/src/toolbox.rs", r#"const BASH: &str = "bash";"#),
@@ -62,7 +62,7 @@ const NAMED: [(&str, &str); 6] = [
 /// in; clap's answer to a wrong command line, which has the person's own words; an example in the documentation.
 const STREAMS: [&str; 8] = [
     "/base/src/say.rs",
-    "/cli/exec.rs",
+    "/cli/exec/go.rs",
     "/run/program/streams.rs",
     "/cli/shell.rs",
     "/shell/terminal.rs",

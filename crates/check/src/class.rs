@@ -3,7 +3,7 @@
 
 use crate::{
     facts::{CheckFacts, LoadAttempt, LoadFact},
-    kfuncs::kfunc,
+    kfuncs,
 };
 use std::fmt;
 
@@ -228,7 +228,7 @@ pub fn explain(load: &LoadFact) -> Named {
         return of(LoadClass::PinnedMap, plain(line));
     }
     if let Some(line) = said("(func ksym)").filter(|line| line.contains("not found in kernel")) {
-        return kfunc(quoted(line), |sentence| sentence.to_owned());
+        return missing_kfunc(quoted(line), |sentence| sentence.to_owned());
     }
     if let Some(line) = said("(func ksym)").filter(|line| line.contains("incompatible")) {
         return of(LoadClass::KfuncSignature, plain(line));
@@ -279,7 +279,7 @@ pub fn explain(load: &LoadFact) -> Named {
         return of(LoadClass::Target, named(&plain(line)));
     }
     if let Some(line) = either("is referenced but wasn't resolved") {
-        return kfunc(quoted(line), |sentence| named(sentence));
+        return missing_kfunc(quoted(line), |sentence| named(sentence));
     }
     if let Some(line) = verified("is not allowed").filter(|line| line.contains("calling kernel function")) {
         return of(LoadClass::NotAllowed, named(&plain(line)));
@@ -353,6 +353,19 @@ fn last_words(log: &[String]) -> Option<String> {
 fn is_about_a_register(line: &str) -> bool {
     let mut rest = line.chars().skip_while(|c| c.is_ascii_alphanumeric());
     line.starts_with('R') && rest.next() == Some(' ') && !line.contains('=')
+}
+
+/// A kfunc that was not found.
+fn missing_kfunc(name: &str, named: impl Fn(&str) -> String) -> Named {
+    if let Some((since, title)) = kfuncs::since(name) {
+        let sentence = format!("the kernel has no kfunc {name}; mainline has it since {since} ({title})");
+        return Named { class: LoadClass::Kfunc, sentence: named(&sentence) };
+    }
+    if let Some(module) = kfuncs::module_of(name) {
+        let sentence = format!("the kernel has no kfunc {name}; it is in the module {module}, if the kernel has one");
+        return Named { class: LoadClass::KfuncModule, sentence: named(&sentence) };
+    }
+    Named { class: LoadClass::Kfunc, sentence: named(&format!("the kernel has no kfunc {name}")) }
 }
 
 #[cfg(test)]

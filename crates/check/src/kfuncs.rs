@@ -1,6 +1,5 @@
 //! What is known of kfuncs: the modules that have them, and the versions that brought them.
 
-use crate::class::{LoadClass, Named};
 use lab_protocol::KernelVersion;
 
 /// kfuncs that are in modules of the kernel: the beginning of their names, and the module.
@@ -46,17 +45,8 @@ pub fn module_of(kfunc: &str) -> Option<&'static str> {
     IN_MODULES.iter().find(|(start, _)| kfunc.starts_with(start)).map(|(_, module)| *module)
 }
 
-/// A kfunc that was not found.
-pub fn kfunc(name: &str, named: impl Fn(&str) -> String) -> Named {
-    if let Some((_, since, title)) = KFUNCS.iter().find(|(it, ..)| *it == name)
-        && module_of(name).is_none()
-    {
-        let sentence = format!("the kernel has no kfunc {name}; mainline has it since {since} ({title})");
-        return Named { class: LoadClass::Kfunc, sentence: named(&sentence) };
-    }
-    if let Some(module) = module_of(name) {
-        let sentence = format!("the kernel has no kfunc {name}; it is in the module {module}, if the kernel has one");
-        return Named { class: LoadClass::KfuncModule, sentence: named(&sentence) };
-    }
-    Named { class: LoadClass::Kfunc, sentence: named(&format!("the kernel has no kfunc {name}")) }
+/// The first version of mainline with a kfunc that is not in a module, with the commit's title.
+pub fn since(kfunc: &str) -> Option<(KernelVersion, &'static str)> {
+    let found = KFUNCS.iter().find(|(it, ..)| *it == kfunc && module_of(kfunc).is_none());
+    found.map(|(_, since, title)| (*since, *title))
 }

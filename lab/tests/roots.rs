@@ -77,7 +77,7 @@ check 'the own name' getent hosts "$(hostname)"
 holds 'an empty /run' '[ ! -e /run/systemd ] && [ ! -e /run/dpkg ]'
 holds 'the root is the top' '[ "$(stat -c %i /)" = "$(stat -c %i /..)" ] && ! grep -q " /lab/" /proc/self/mountinfo'
 holds 'pings for everybody' '[ "$(cut -f1 /proc/sys/net/ipv4/ping_group_range)" = 0 ]'
-check 'writing anywhere' sh -c 'echo x >/etc/own && echo x >>/etc/passwd && rm -r /usr/share/keyrings /usr/lib/git-core && mv /usr/include /usr/moved && mkdir /usr/include && rm -r /usr/moved'
+check 'writing anywhere' sh -c 'echo x >/etc/own && echo x >>/etc/passwd && rm -r /usr/lib/git-core && mv /usr/share/keyrings /usr/moved && mkdir /usr/share/keyrings && rm -r /usr/moved'
 echo done
 "#;
 

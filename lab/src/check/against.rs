@@ -4,7 +4,7 @@ use super::{answers::CheckAnswer, answers::answers, inputs::CheckInput};
 use crate::error::Error;
 use lab_check::{CheckChange, changes};
 use lab_protocol::Raw;
-use lab_record::log;
+use lab_record::{log, splat::Splat};
 use lab_report::results;
 use std::path::{Path, PathBuf};
 
@@ -69,10 +69,11 @@ impl Earlier {
             let same = self.answers.iter().find(|it| it.object == answer.object && it.kernel == answer.kernel);
             let Some(before) = same else { continue };
             let mut found = changes(&before.facts, &answer.facts);
-            let is_new = |splat: &&String| !before.splats.contains(splat);
-            let splats = answer.splats.iter().filter(is_new);
-            let change = |splat: &String| CheckChange { text: format!("a new splat: {splat}"), is_worse: true };
-            found.extend(splats.filter(|_| before.splats.is_empty()).map(change));
+            let had = |splat: &Splat| before.splats.iter().any(|it| it.fingerprint == splat.fingerprint);
+            let new = answer.splats.iter().filter(|splat| !had(splat));
+            found.extend(
+                new.map(|splat| CheckChange { text: format!("a new splat: {}", splat.line()), is_worse: true }),
+            );
             if !found.is_empty() {
                 let (object, kernel) = (answer.object.clone(), answer.kernel.clone());
                 all.push(Changed { object, kernel, changes: found });
@@ -107,4 +108,38 @@ pub fn lines(changed: &[Changed]) -> Vec<String> {
         format!("{word}: {} on {}: {}", it.object, it.kernel, change.text)
     };
     changed.iter().flat_map(|it| it.changes.iter().map(move |change| line(it, change))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_check::CheckFacts;
+    use lab_record::{testing::splat, verdict::Standing};
+
+    #[test]
+    fn a_splat_of_another_kind_is_worse_and_the_same_one_again_is_no_change() {
+        let answer = |splats| CheckAnswer {
+            object: "x".into(),
+            kernel: "6.12".into(),
+            facts: CheckFacts::default(),
+            unmet: Vec::new(),
+            standing: Standing::Passed,
+            ended: None,
+            splats,
+        };
+        let before = vec![answer(vec![splat("warning-1", "WARNING: CPU: 1 PID: 9 at net/core/dev.c:1 f+0x1/0x2")])];
+        let earlier = Earlier { directory: PathBuf::new(), answers: before };
+        assert_eq!(
+            earlier
+                .changed(&[answer(vec![splat("warning-1", "WARNING: CPU: 2 PID: 9 at net/core/dev.c:1 f+0x1/0x2")])]),
+            []
+        );
+        let both = [answer(vec![
+            splat("warning-1", "WARNING: CPU: 2 PID: 9 at net/core/dev.c:1 f+0x1/0x2"),
+            splat("oops-2", "Oops: general protection fault: 0000 [#1]"),
+        ])];
+        let changed = earlier.changed(&both);
+        assert!(changed.len() == 1 && changed[0].changes.len() == 1 && changed[0].changes[0].is_worse, "{changed:?}");
+        assert!(changed[0].changes[0].text.starts_with("a new splat: oops-2"), "{changed:?}");
+    }
 }

@@ -7,6 +7,7 @@ use lab_protocol::{ErrorKind, Outcome};
 use lab_record::{
     rows,
     run::RunRecord,
+    splat::Splat,
     verdict::{Standing, Verdict},
 };
 use std::path::Path;
@@ -32,7 +33,7 @@ pub struct CheckAnswer {
     /// Why there is no whole answer: the kernel panicked, a timeout.
     pub ended: Option<String>,
     /// Splats of the kernel while it ran.
-    pub splats: Vec<String>,
+    pub splats: Vec<Splat>,
 }
 
 impl CheckAnswer {
@@ -68,7 +69,7 @@ pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<Che
                 unmet,
                 standing: verdict.standing(),
                 ended,
-                splats: verdict.splats.iter().map(|splat| splat.line().to_owned()).collect(),
+                splats: verdict.splats.clone(),
             });
         }
     }

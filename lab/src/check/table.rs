@@ -11,7 +11,7 @@ use lab_check::{
     AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings, ifindex_keys,
 };
 use lab_protocol::{AttachType, Hook};
-use lab_record::verdict::Standing;
+use lab_record::{splat::Splat, verdict::Standing};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -104,7 +104,9 @@ fn found(input: &CheckInput, own: &[&CheckAnswer]) -> Vec<String> {
         own.iter().map(|answer| OnKernel { kernel: answer.kernel.clone(), facts: answer.facts.clone() }).collect();
     let mut lines: Vec<String> = findings(&kernels).into_iter().map(|line| text::line(&line, LINE)).collect();
     for answer in own {
-        lines.extend(answer.splats.iter().map(|splat| format!("{}: {}", answer.kernel, text::line(splat, LINE))));
+        lines.extend(
+            answer.splats.iter().map(|splat| format!("{}: {}", answer.kernel, text::line(&splat.line(), LINE))),
+        );
         lines.extend(answer.facts.notes.iter().map(|note| format!("{}: {}", answer.kernel, text::line(note, LINE))));
     }
     // The kernels on which a program is listed at one of these hooks.
@@ -330,7 +332,7 @@ pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> 
                 "attempts": attempts(answer),
                 "ended": answer.ended,
                 "unmet": answer.unmet,
-                "splats": answer.splats,
+                "splats": answer.splats.iter().map(Splat::line).collect::<Vec<_>>(),
                 "facts": answer.facts,
             })
         });

@@ -48,20 +48,22 @@ fn compile(source: &Path, object: &Path) {
 
 /// The corpus, compiled once.
 fn corpus() -> &'static Path {
-    static CORPUS: OnceLock<TempDir> = OnceLock::new();
-    let made = CORPUS.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
+    static CORPUS: OnceLock<PathBuf> = OnceLock::new();
+    CORPUS.get_or_init(|| {
+        // What is static is never dropped: a temporary directory would stay behind.
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("corpus");
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
         for entry in fs::read_dir(format!("{SOURCES}/corpus")).unwrap() {
             let path = entry.unwrap().path();
-            let to = directory.path().join(path.file_name().unwrap());
+            let to = directory.join(path.file_name().unwrap());
             match path.extension().and_then(|kind| kind.to_str()) {
                 Some("c") => compile(&path, &to.with_extension("o")),
                 _ => drop(fs::copy(&path, &to).unwrap()),
             }
         }
         directory
-    });
-    made.path()
+    })
 }
 
 fn objects() -> Vec<String> {

@@ -141,8 +141,9 @@ fn carrier(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.check("both ends carry", near.carries && far.carries, format!("{near:?}, {far:?}"));
     for (ns, dev, other, other_dev) in [(pod, "eth0", host, "p0"), (host, "p0", pod, "eth0")] {
         link::set_down(ns, dev)?;
-        let state = link::info(other, other_dev)?;
-        ctx.check(format!("{other_dev} has no carrier while {dev} is down"), !state.running, format!("{state:?}"));
+        // linkwatch_event() sets the operational state from a work queue: it may be late.
+        let lost = ctx.wait_until(2_000, || Ok(!link::info(other, other_dev)?.running))?;
+        ctx.check(format!("{other_dev} has no carrier while {dev} is down"), lost, lost);
         link::set_up(ns, dev)?;
         let carries =
             ctx.wait_until(2_000, || Ok(link::info(host, "p0")?.carries && link::info(pod, "eth0")?.carries))?;

@@ -4,7 +4,7 @@ use super::delivery::{delivered, from_ingress, redirected, steer};
 use lab_bpf::{BpfError, Config, Program, ProgramKind, probe::BPF_F_EGRESS};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
-    ctx::Ctx,
+    ctx::{Ctx, Stop},
     flows,
     testbed::{P0, P1, Spot, Testbed},
     variants,
@@ -159,7 +159,7 @@ fn redirect_loop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ];
     let report = testbed.silence(ctx, "host", "w0", Proto::Udp, Family::V4);
     ctx.check("the packet is dropped", report.lost(), &report);
-    let turns = || Ok([first.stats()?.marked, second.stats()?.marked]);
+    let turns = || Ok::<_, Stop>([first.stats()?.marked, second.stats()?.marked]);
     ctx.becomes("both programs redirected it", true, || Ok(turns()?.iter().all(|turns| *turns > 0)))?;
     let turns = turns()?;
     let most = MOST * u64::from(report.wanted);

@@ -7,7 +7,7 @@ use lab_harness::{
     trip::{HookCounters, Trip},
     variants,
 };
-use lab_topology::{Family, Nat, Tap, Template, library};
+use lab_topology::{Family, Tap, Template, library, model::Nat};
 use lab_traffic::{Capture, Headers, Proto, Transport, UdpProbe};
 use std::net::{IpAddr, SocketAddr};
 

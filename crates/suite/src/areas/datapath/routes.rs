@@ -56,7 +56,7 @@ fn source_dependent_routes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ctx.equal(format!("{family}, by {what}: arrives"), arrived, forwarded == 1);
         }
     }
-    Ok(())
+    node.passes(ctx, "w1", "w0", Proto::Udp, Family::V4)
 }
 
 const SERVICE_OF_ONE_PROTOCOL: Case = Case::new(
@@ -88,7 +88,7 @@ fn service_of_one_protocol(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.becomes(format!("{family}: a SYN is seen; packets translated"), (true, 1), counted)?;
         drop(attempt);
     }
-    Ok(())
+    node.passes(ctx, "w1", "w0", Proto::Udp, Family::V4)
 }
 
 const TAGGED_FRAMES: Case = Case::new(

@@ -1,5 +1,6 @@
 //! The state of a running case: its checks, attachments and clean-up.
 
+pub use crate::error::AsErrno;
 use crate::{
     capabilities::Capabilities,
     evidence::Evidence,
@@ -452,24 +453,6 @@ fn judge(result: &Result<(), Stop>, checks: &[Check], cleanup_failures: &[String
             fail(FailureKind::Check, "the case made no checks".into())
         }
         Ok(()) => Outcome::Passed,
-    }
-}
-
-/// Errors that contain the kernel's errno.
-pub trait AsErrno {
-    /// The errno, if the kernel returned one.
-    fn errno(&self) -> Option<Errno>;
-}
-
-impl AsErrno for Errno {
-    fn errno(&self) -> Option<Errno> {
-        Some(*self)
-    }
-}
-
-impl AsErrno for std::io::Error {
-    fn errno(&self) -> Option<Errno> {
-        self.raw_os_error().map(Errno::from_raw)
     }
 }
 

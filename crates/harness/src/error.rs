@@ -5,6 +5,7 @@ use lab_bpf::BpfError;
 use lab_netlink::NetlinkError;
 use lab_protocol::CellId;
 use lab_topology::TopologyError;
+use nix::errno::Errno;
 use std::{io, path::PathBuf};
 
 /// Why the harness can't go on. Each is one line.
@@ -92,5 +93,23 @@ fn with_reason(left: &[String], stalled: Option<&HarnessError>) -> String {
     match stalled {
         Some(error) => format!("{} ({error})", left.join(", ")),
         None => left.join(", "),
+    }
+}
+
+/// Errors that contain the kernel's errno.
+pub trait AsErrno {
+    /// The errno, if the kernel returned one.
+    fn errno(&self) -> Option<Errno>;
+}
+
+impl AsErrno for Errno {
+    fn errno(&self) -> Option<Errno> {
+        Some(*self)
+    }
+}
+
+impl AsErrno for std::io::Error {
+    fn errno(&self) -> Option<Errno> {
+        self.raw_os_error().map(Errno::from_raw)
     }
 }

@@ -199,7 +199,7 @@ impl Machine {
         };
         Ok(Prepared {
             spec,
-            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing },
+            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing, content: None },
             files: None,
         })
     }

@@ -84,3 +84,20 @@ fn a_kernel_without_type_information_is_watched_by_its_system_calls() {
     has(&told, &["code 0"]);
     assert!(with(&told, &["call_ends"]).is_empty(), "its own programs: {told}");
 }
+
+/// Debian 11's kernel has type information, and not the function that the witness needs: its programs read registers by a helper.
+#[test]
+#[ignore = "a kernel that is not in the default matrix: make witness"]
+fn a_kernel_without_the_functions_is_watched_by_its_system_calls() {
+    let script = "attach filter clsact/ingress v0 filter clsact/egress v0; attach cycle 20 clsact/egress v1; \
+                  attach link tcx/ingress v0";
+    let ran = watched("5.10", &["--forbid-attach", "tc"], script);
+    let told = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{told}");
+    has(&told, &["source: calls of bpf(2)", "can't be watched: the kernel's function __sys_bpf can't be watched: "]);
+    has(&told, &["the kernel used clsact/ingress of v0 (veth) in guest; forbidden: tc"]);
+    has(&told, &["clsact/egress of v1 (veth) in guest by filter", "attached 20 ×, detached 20 ×"]);
+    has(&told, &["tcx/ingress of v0 (veth) in guest by link", "refused 1 × EINVAL"]);
+    assert_eq!(with(&told, &["left attached: program minimal"]).len(), 2, "{told}");
+    assert!(with(&told, &["gap:"]).is_empty(), "{told}");
+}

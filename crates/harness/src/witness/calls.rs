@@ -25,10 +25,11 @@ pub(super) const UNSEEN_NAMESPACE: (u32, &str) = (0, "a network namespace that w
 /// Who ended a link, of which there is no event.
 const SOMEBODY: &str = "a process that was not seen";
 /// What this source does not see.
-pub(super) const UNSEEN: &str = "not seen: filters in network namespaces that are neither the guest's first one nor the topology's, \
-                                 filters that the kernel refuses, XDP by netlink, netkit devices that are made or changed, who ends a \
-                                 link, runs of programs that have gone; and the device, namespace or program of a process that ended \
-                                 within milliseconds";
+pub(super) const UNSEEN: [&str; 2] = [
+    "not seen: filters that the kernel refuses, and those in network namespaces beside the guest's first one and the topology's; XDP by \
+     netlink; settings of netkit devices; who ends a link; runs of programs that have gone",
+    "not seen of a process that ends within milliseconds: its network namespace, its programs' ids, and names of its devices",
+];
 
 /// A network namespace whose notices are heard.
 struct Heard {

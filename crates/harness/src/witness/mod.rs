@@ -370,7 +370,7 @@ fn sources(watch: &Watch, partial: Option<&str>) -> Vec<String> {
         let source = "calls of bpf(2) (raw tracepoints of system calls), rtnetlink's notices about filters, and the kernel's lists at \
                       the begin and at the end";
         let source = format!("{source}; functions can't be watched: {reason}");
-        return vec![source, calls::UNSEEN.to_owned(), UNSEEN.to_owned()];
+        return std::iter::once(&*source).chain(calls::UNSEEN).chain([UNSEEN]).map(str::to_owned).collect();
     }
     let mut told = vec!["the kernel's functions (fentry, fexit), and its lists at the begin and at the end".to_owned()];
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();

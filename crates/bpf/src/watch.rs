@@ -476,7 +476,7 @@ fn attach(
         function: Some(function),
         variable,
     };
-    let (fd, _settings) = object.load(&want).map_err(|error| error.to_string())?;
+    let (fd, _settings) = object.load(&want).map_err(|error| error.line())?;
     let id = id_of(&fd).map_err(|error| error.to_string())?;
     let mut attr = attr::RawTracepoint { prog_fd: sys::number(fd.as_fd()), ..attr::RawTracepoint::default() };
     let link = sys::bpf_fd(Command::RawTracepointOpen, &mut attr).map_err(|errno| format!("attaching: {errno}"))?;

@@ -36,6 +36,8 @@ pub struct BpfCall {
     pub pid: u32,
     /// The thread.
     pub tid: u32,
+    /// Name of the thread.
+    pub process: String,
     /// The descriptor of a program that it names.
     pub program: Option<u32>,
     /// The descriptor of the program whose place that takes.
@@ -81,6 +83,7 @@ impl BpfCall {
         let mut call = Self {
             pid: word_of(&bytes, 12),
             tid: word_of(&bytes, 8),
+            process: text(&bytes[88..104]),
             program: None,
             instead: None,
             link: None,

@@ -1,6 +1,6 @@
 //! The witness where the kernel's functions can't be watched: by its system calls and rtnetlink's notices.
 
-use super::{DEVICES, LAB, ROOT, has, live::WATCHES, loader, text, watched, with};
+use super::{DEVICES, LAB, ROOT, has, loader, text, watched, with};
 use std::process::{Command, Stdio};
 
 /// A kernel without type information, whose programs read registers by a helper; then one that lets no program read its memory, whose
@@ -8,12 +8,14 @@ use std::process::{Command, Stdio};
 #[test]
 fn a_kernel_whose_functions_cant_be_watched_is_watched_by_its_system_calls() {
     let script = format!(
-        "{DEVICES}{WATCHES}LOADER='{}'; \
+        "{DEVICES}LOADER='{}'; \
          watched() {{ watch-attach >/run/live 2>&1 & until grep -q ^watching /run/live; do kill -0 $! || {{ cat /run/live; exit 9; }}; \
          sleep 0.1; done; \
-         \"$LOADER\" prog tcx/egress v1 filter clsact/egress v1 link netkit/primary v0 link tcx/ingress v0 pin /sys/fs/bpf/left; \
+         w=$!; rm -f /run/told; \"$LOADER\" prog tcx/egress v1 filter clsact/egress v1 link netkit/primary v0 link tcx/ingress v0 \
+         pin /sys/fs/bpf/left stay /run/told & until grep -q pinned /run/live; do sleep 0.1; done; touch /run/told; wait $!; \
          tc qdisc del dev v1 clsact; rm /sys/fs/bpf/left; \
-         until grep -q 'detached  tcx/ingress' /run/live; do sleep 0.1; done; ends; }}; \
+         until grep -q 'detached  tcx/ingress' /run/live; do sleep 0.1; done; \
+         kill -INT $w && wait $w; echo \"code $?\"; cat /run/live; }}; \
          mount -t tmpfs none /sys/kernel/btf; watched; umount /sys/kernel/btf; echo; \
          mountpoint -q /sys/kernel/security || mount -t securityfs none /sys/kernel/security; \
          echo confidentiality >/sys/kernel/security/lockdown && echo locked && watched",

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// What a watcher in the background needs: it writes into `live`, and the script goes on once it watches.
-pub(super) const WATCHES: &str = "watches() { until grep -q begun /run/live; do kill -0 $! || { cat /run/live; exit 9; }; sleep 0.1; done; }; \
+const WATCHES: &str = "watches() { until grep -q begun /run/live; do kill -0 $! || { cat /run/live; exit 9; }; sleep 0.1; done; }; \
                        ends() { kill -INT $! && wait $!; echo \"code $?\"; cat /run/live; }; ";
 
 /// The truth is the loader's; each step is told once, and what the watcher does itself is not.

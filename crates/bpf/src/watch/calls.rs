@@ -48,7 +48,7 @@ impl Watch {
         let by_helper = [plain("call_ends", c"sys_exit"), plain("call_begins", c"sys_enter")];
         let first = match Self::on(object, &by_helper, config) {
             Ok(watch) => return Ok(watch),
-            Err(error) => error,
+            Err(error) => line(&error),
         };
         let typed = || -> Result<[Tracepoint; 2], WatchError> {
             let kernel = read(Path::new(KERNEL)).and_then(|bytes| Ok(Btf::parse(bytes, None)?))?;
@@ -57,7 +57,7 @@ impl Watch {
             Ok([of("call_ends", c"sys_exit", EXIT_TYPE), of("call_begins_typed", c"sys_enter", ENTER_TYPE)])
         };
         let second = typed().and_then(|typed| Self::on(object, &typed, config));
-        second.map_err(|second| WatchError::Calls(format!("{first}; by their types: {second}")))
+        second.map_err(|second| WatchError::Calls(format!("{first}; by their types: {}", line(&second))))
     }
 
     fn on(object: &WatchObject, tracepoints: &[Tracepoint], config: WitnessConfig) -> Result<Self, WatchError> {
@@ -69,6 +69,13 @@ impl Watch {
             made.1.push(id);
         }
         Self::of(maps, made.0, made.1, Vec::new())
+    }
+}
+
+fn line(error: &WatchError) -> String {
+    match error {
+        WatchError::Bpf(error) => error.line(),
+        other => other.to_string(),
     }
 }
 

@@ -42,14 +42,16 @@ pub(super) struct Calls {
     heard: Vec<Heard>,
     /// Programs behind descriptors, by process.
     held: HashMap<(u32, u32), SeenProgram>,
-    /// Network namespaces of processes.
-    namespaces: HashMap<u32, u32>,
+    /// Network namespaces and names of processes.
+    processes: HashMap<u32, (u32, String)>,
     /// Programs of filters, by network namespace, device, parent, priority and handle.
     filters: HashMap<(u32, u32, (u32, u32, u32)), u32>,
     /// Devices that were looked up in this round.
     devices: HashMap<(u32, u32), SeenDevice>,
-    /// When the round before began.
-    looked_ns: u64,
+    /// The time of notices, which have none of their own: when this round began. Those of the first round may have come while what
+    /// was there before was listed.
+    heard_ns: u64,
+    is_first: bool,
     looked_at_links: Instant,
     /// Notices that the kernel had no room for: each stands for one or more.
     pub lost: u64,
@@ -74,10 +76,11 @@ impl Calls {
         Self {
             heard,
             held: HashMap::new(),
-            namespaces: HashMap::new(),
+            processes: HashMap::new(),
             filters: HashMap::new(),
             devices: HashMap::new(),
-            looked_ns: now_ns(),
+            heard_ns: now_ns(),
+            is_first: true,
             looked_at_links: Instant::now(),
             lost: 0,
         }
@@ -94,10 +97,12 @@ impl Calls {
                 take(event);
             }
         });
+        if !std::mem::take(&mut self.is_first) {
+            self.heard_ns = begin;
+        }
         for at in 0..self.heard.len() {
             self.notices(at, &mut take);
         }
-        self.looked_ns = begin;
         if self.looked_at_links.elapsed() >= LOOK_AT_LINKS {
             for &link in links.iter().filter(|id| lab_bpf::link_fd(**id).is_err()) {
                 take(AttachEvent {
@@ -135,7 +140,10 @@ impl Calls {
             (facts.link, facts.link_type) = (info.id, info.link_type);
             facts.program = state::program(info.prog_id);
         }
-        if let Some(program) = call.program.and_then(|fd| self.program(call.pid, fd)) {
+        // The link knows its program; the caller's descriptor may be closed by now.
+        if facts.program.id == 0
+            && let Some(program) = call.program.and_then(|fd| self.program(call.pid, fd))
+        {
             facts.program = program;
         }
         facts.instead = call.instead.and_then(|fd| self.program(call.pid, fd)).map_or(0, |program| program.id);
@@ -150,11 +158,11 @@ impl Calls {
     fn namespace(&mut self, call: &BpfCall) -> u32 {
         let found = fs::metadata(of_thread(call)).ok().map(|file| file.ino() as u32);
         if let Some(inode) = found
-            && self.namespaces.len() < REMEMBERED
+            && self.processes.len() < REMEMBERED
         {
-            self.namespaces.insert(call.pid, inode);
+            self.processes.insert(call.pid, (inode, call.process.clone()));
         }
-        found.or_else(|| self.namespaces.get(&call.pid).copied()).unwrap_or(UNSEEN_NAMESPACE.0)
+        found.or_else(|| Some(self.processes.get(&call.pid)?.0)).unwrap_or(UNSEEN_NAMESPACE.0)
     }
 
     fn device(&mut self, call: &BpfCall, netns: u32) -> SeenDevice {
@@ -221,10 +229,10 @@ impl Calls {
         if program.id != 0 {
             program.name = state::program(program.id).name;
         }
-        let process = fs::read_to_string(format!("/proc/{}/comm", notice.port)).ok();
+        let now = fs::read_to_string(format!("/proc/{}/comm", notice.port)).ok();
+        let process = now.or_else(|| Some(self.processes.get(&notice.port)?.1.clone()));
         AttachEvent {
-            // Not before the last look.
-            time_ns: self.looked_ns,
+            time_ns: self.heard_ns,
             pid: notice.port,
             process: process.map_or_else(|| SOMEBODY.to_owned(), |name| plain(name.trim_end())),
             target,

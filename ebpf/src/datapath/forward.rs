@@ -81,7 +81,10 @@ fn route(packet: &Packet) -> bpf_fib_lookup {
     let mut route: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     route.ifindex = packet.host_ifindex;
     route.l4_protocol = packet.leaves.protocol as u8;
-    let [source, destination] = packet.leaving();
+    let [mut source, destination] = packet.leaving();
+    if config::has(fault::FIB_SOURCE_IGNORED) {
+        source = [0; 4];
+    }
     if packet.family == 4 {
         route.family = AF_INET;
         route.__bindgen_anon_3.ipv4_src = source[3];

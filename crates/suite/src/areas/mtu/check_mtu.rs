@@ -132,7 +132,7 @@ const IPV6_ROUTED: Since = Since {
 };
 
 /// A sender creates no packets longer than half of the receiver's maximum window.
-const PODS_LARGE_WINDOWS: Template =
+pub const PODS_LARGE_WINDOWS: Template =
     Template::new("pods-large-windows", "Two workloads on one host that have large TCP buffers.", |kind| {
         ["w0", "w1"].into_iter().fold(library::PODS.of(kind), |topology, node| {
             let memory = "4096 4194304 8388608";

@@ -120,6 +120,22 @@ impl Source {
     }
 }
 
+/// A program of [`PROGRAMS`] and what it is linked against: the program first, then its libraries and its loader. `None` if there is
+/// none. The host's comes before the unpacked one.
+///
+/// # Errors
+/// [`ImageError::Tool`]: a library is missing.
+pub fn tool_files(name: &str) -> Result<Option<Vec<PathBuf>>, ImageError> {
+    let sources = [Some(Source::Host), programs::unpacked().map(Source::Unpacked)];
+    for source in sources.into_iter().flatten() {
+        if let Some(program) = source.find(name) {
+            let libraries = source.libraries(&program)?.into_iter().map(|(_, path)| path);
+            return Ok(Some([program.clone()].into_iter().chain(libraries).collect()));
+        }
+    }
+    Ok(None)
+}
+
 impl Toolbox {
     /// Collects the tools.
     ///

@@ -1,5 +1,6 @@
 //! What the loader in a guest found out: a JSON object per line, as soon as each is known, because the next step may end the guest.
 
+use crate::order::CounterPlace;
 use lab_protocol::{Hook, KernelVersion};
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +155,22 @@ pub struct PacketFact {
     pub changes: Vec<(u32, u8, u8)>,
     /// Its bytes where it arrived.
     pub bytes: Vec<u8>,
+    /// The counters of [`crate::CheckOrder::counters`], before and after.
+    #[serde(default)]
+    pub counters: Vec<CounterFact>,
+}
+
+/// A counter around a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterFact {
+    /// Where it is.
+    pub place: CounterPlace,
+    /// Before the packet was sent; 0 where the map has no such key.
+    pub before: u64,
+    /// After it has arrived, or after the wait for it.
+    pub after: u64,
+    /// Why it can't be read.
+    pub problem: Option<String>,
 }
 
 /// What became of a packet.

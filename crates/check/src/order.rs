@@ -1,6 +1,6 @@
 //! What the loader in a guest is to do.
 
-use crate::fault::CheckFault;
+use crate::{fault::CheckFault, loader::CheckLoader};
 use lab_protocol::Hook;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +36,12 @@ pub struct CheckOrder {
     pub slots: Vec<CheckSlot>,
     /// Modules of the kernel that are loaded first.
     pub modules: Vec<String>,
+    /// The directory for maps that are pinned by name; one of its own if `None`.
+    pub pins: Option<String>,
+    /// Counters that are read before and after each packet.
+    pub counters: Vec<CounterPlace>,
+    /// What loads the object.
+    pub loader: CheckLoader,
     /// What is expected, by the kernel's name in `kernels.toml`.
     pub expect: BTreeMap<String, Vec<CheckExpectation>>,
     /// A fault of the check that is made on purpose.
@@ -51,20 +57,47 @@ pub struct CheckPacket {
     pub frame: Vec<u8>,
 }
 
+/// Keys and values.
+pub type MapEntries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A map.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CheckMap {
     /// Another `max_entries` than the object's.
     pub max_entries: Option<u32>,
     /// Keys and values that are written after the load.
-    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    pub entries: MapEntries,
     /// A map that is already pinned under its name, as an object that is loaded before would leave it.
-    pub pinned: Option<PinnedMap>,
+    pub pinned: Option<MapShape>,
+    /// What its inner maps are, where the object does not say.
+    pub inner: Option<MapShape>,
+    /// Maps that are made and put into this one after the load.
+    pub inner_maps: Vec<InnerMap>,
 }
 
-/// A pinned map.
+/// A map in a map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PinnedMap {
+pub struct InnerMap {
+    /// Its key in the outer map.
+    pub key: Vec<u8>,
+    /// Its own keys and values.
+    pub entries: MapEntries,
+}
+
+/// A number in a map.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CounterPlace {
+    /// The map's name.
+    pub map: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Where the number begins in the value; it ends after eight bytes, or with the value.
+    pub at: u32,
+}
+
+/// What a map is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapShape {
     /// Its type: `hash`.
     pub kind: String,
     /// Bytes of a key.
@@ -107,6 +140,8 @@ pub struct CheckExpectation {
 pub enum Expected {
     /// It loads.
     Loads,
+    /// Whether it loads does not matter.
+    LoadsOrFails,
     /// It does not load, for this class of reason; any if `None`.
     Fails(Option<String>),
     /// The program returns this for the packet, by `BPF_PROG_TEST_RUN`.
@@ -117,4 +152,15 @@ pub enum Expected {
     Bytes(Vec<u8>),
     /// At most so many verified instructions.
     Instructions(u32),
+    /// By how much a packet changes a counter.
+    Adds(CounterPlace, u32),
+    /// How often the program runs for a packet.
+    Runs(u32),
+}
+
+impl Expected {
+    /// Whether it says if the object loads.
+    pub const fn is_about_loading(&self) -> bool {
+        matches!(self, Self::Loads | Self::LoadsOrFails | Self::Fails(_))
+    }
 }

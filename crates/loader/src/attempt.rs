@@ -278,10 +278,11 @@ pub fn last_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     all[all.len().saturating_sub(LINES)..].iter().map(cut).collect()
 }
 
-/// What was pinned goes with its directory; there are no directories in it.
+/// What was pinned goes with its directory and those above it that are empty then; there are no directories in it.
 fn remove_pins(pins: &Path) {
     for entry in fs::read_dir(pins).into_iter().flatten().flatten() {
         _ = fs::remove_file(entry.path());
     }
-    _ = fs::remove_dir(pins);
+    let own = pins.ancestors().take_while(|directory| *directory != Path::new(PINS));
+    own.for_each(|directory| _ = fs::remove_dir(directory));
 }

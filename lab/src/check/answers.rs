@@ -3,7 +3,7 @@
 use crate::run::evidence;
 use lab_check::{CheckFacts, LIBBPF, unmet};
 use lab_guard::bounded;
-use lab_protocol::{ErrorKind, Outcome};
+use lab_protocol::{ErrorKind, Outcome, witness::Account};
 use lab_record::{
     rows,
     run::RunRecord,
@@ -73,11 +73,17 @@ pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<Che
                 standing: verdict.standing(),
                 ended,
                 splats: verdict.splats.clone(),
-                attached: verdict.report.witness.as_deref().map(attached::lines).unwrap_or_default(),
+                attached: verdict.report.witness.as_deref().map(attachments).unwrap_or_default(),
             });
         }
     }
     all
+}
+
+/// What was attached and what stayed, without devices, costs and sources.
+fn attachments(account: &Account) -> Vec<String> {
+    let Account { rows, left, lost, omitted, unexplained, absent, .. } = account.clone();
+    attached::lines(&Account { rows, left, lost, omitted, unexplained, absent, ..Account::default() })
 }
 
 /// The loader of the cell, if the cell is the object's.

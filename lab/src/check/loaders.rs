@@ -158,14 +158,12 @@ fn tool(name: &str, package: &str, loader: fn(Vec<String>) -> CheckLoader) -> Re
         ))
     })?;
     let place = Path::new(PLACE).join(name);
-    let there = |path: &Path| place.join(path.file_name().unwrap_or_default());
-    let placed: Vec<(PathBuf, PathBuf)> = files.iter().map(|path| (path.clone(), there(path))).collect();
-    let shown = |path: &Path| path.display().to_string();
-    let dynamic =
-        files.iter().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DYNAMIC)));
-    let mut words =
-        dynamic.map_or_else(Vec::new, |path| vec![shown(&there(path)), "--library-path".to_owned(), shown(&place)]);
-    words.extend(files.first().map(|path| shown(&there(path))));
+    let placed: Vec<(PathBuf, PathBuf)> = files.iter().map(|(file, path)| (path.clone(), place.join(file))).collect();
+    let shown = |file: &str| place.join(file).display().to_string();
+    let dynamic = files.iter().find(|(file, _)| file.starts_with(DYNAMIC));
+    let mut words = dynamic
+        .map_or_else(Vec::new, |(file, _)| vec![shown(file), "--library-path".to_owned(), place.display().to_string()]);
+    words.push(shown(name));
     Ok(ChosenLoader { name: name.to_owned(), loader: loader(words), programs: Vec::new(), files: placed })
 }
 

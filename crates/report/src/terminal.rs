@@ -99,10 +99,6 @@ fn fold(words: &str) -> String {
 
 fn legend(record: &RunRecord) -> String {
     let mut out = format!("{}\n", fold(totals::LEGEND));
-    let counts = record.counts();
-    if counts.flaky + counts.known > 0 {
-        out += "passed includes flaky cells, skipped includes known failures\n";
-    }
     if let Some(info) = &record.info {
         let _ = writeln!(out, "{}", info.accelerator.brief());
         if let Some(commit) = info.provenance.commit_line() {

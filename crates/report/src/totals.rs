@@ -56,15 +56,17 @@ impl Column {
 }
 
 /// Explanation of the marks of [`marks`].
-pub const LEGEND: &str = "✓ passed, ✗ failed, – skipped, ! errored or not run; other: no attach type, or several devices; \
-                          guest: boot, splat, teardown";
+pub const LEGEND: &str = "✓ passed, ≈ flaky, • known failure, ✗ failed, – skipped, ! errored or not run; other: no attach \
+                          type, or several devices; guest: boot, splat, teardown";
 
 /// Counts with their marks, without those that are zero: `6✓ 1✗ 92–`.
 pub fn marks(counts: &Counts) -> String {
     let all = [
-        (counts.passed + counts.flaky, '✓'),
+        (counts.passed, '✓'),
+        (counts.flaky, '≈'),
+        (counts.known, '•'),
         (counts.failed, '✗'),
-        (counts.skipped + counts.known, '–'),
+        (counts.skipped, '–'),
         (counts.errored + counts.not_run, '!'),
     ];
     let told = all.into_iter().filter(|(count, _)| *count > 0).map(|(count, mark)| format!("{count}{mark}"));

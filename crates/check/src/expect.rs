@@ -2,8 +2,8 @@
 
 use crate::{
     class::explain,
-    facts::{AttachFact, CheckFacts, HookFact, LoadAttempt, PacketFact},
-    order::{CheckExpectation, CounterPlace, Expected},
+    facts::{AttachFact, CheckFacts, CounterPlace, HookFact, LoadAttempt, PacketFact},
+    order::{CheckExpectation, Expected},
 };
 
 /// Expectations that are told, at most.

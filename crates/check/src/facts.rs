@@ -1,6 +1,5 @@
 //! What the loader in a guest found out: a JSON object per line, as soon as each is known, because the next step may end the guest.
 
-use crate::order::CounterPlace;
 use lab_protocol::{Hook, KernelVersion};
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +157,17 @@ pub struct PacketFact {
     /// The counters of [`crate::CheckOrder::counters`], before and after.
     #[serde(default)]
     pub counters: Vec<CounterFact>,
+}
+
+/// A number in a map.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CounterPlace {
+    /// The map's name.
+    pub map: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Where the number begins in the value; it ends after eight bytes, or with the value.
+    pub at: u32,
 }
 
 /// A counter around a packet.

@@ -37,16 +37,16 @@ pub use code::ObjectCode;
 pub use elf::{ElfError, ElfObject, ElfProgram, Kfunc, MAX_OBJECT, inspect};
 pub use expect::unmet;
 pub use facts::{
-    AttachFact, CheckFacts, CounterFact, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE, PacketFact,
-    ProgramFact, RunFact, VerifierStats,
+    AttachFact, CheckFacts, CounterFact, CounterPlace, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE,
+    PacketFact, ProgramFact, RunFact, VerifierStats,
 };
 pub use fault::CheckFault;
 pub use finding::{OnKernel, findings};
 pub use hint::ifindex_keys;
-pub use loader::{CheckLoader, LIBBPF, OBJECT_WORD, loaders_differ};
+pub use loader::{LIBBPF, loaders_differ};
 pub use order::{
-    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, CounterPlace, Expected, HOOKS, InnerMap,
-    MapEntries, MapShape, hook_named,
+    CheckExpectation, CheckLoader, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, InnerMap, MapEntries,
+    MapShape, OBJECT_WORD, hook_named,
 };
 pub use packet::{PacketError, bytes_of_hex, frame};
 pub use predict::{KernelTypes, Prediction};

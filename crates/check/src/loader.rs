@@ -1,32 +1,12 @@
-//! Which program loads an object, and how what two of them do is compared.
+//! How what two loaders do is compared.
 
 use crate::{
     class::explain,
     facts::{AttachFact, CheckFacts, HookFact, LoadAttempt},
 };
-use serde::{Deserialize, Serialize};
-
-/// What loads the object.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CheckLoader {
-    /// The libbpf of the guest program.
-    #[default]
-    Libbpf,
-    /// aya, in the guest program.
-    Aya,
-    /// iproute2's `tc`: the words that start it.
-    Tc(Vec<String>),
-    /// `bpftool`: the words that start it.
-    Bpftool(Vec<String>),
-    /// A program of the user's: its words, and the object in place of `{}` or behind them.
-    Command(Vec<String>),
-}
 
 /// The loader that every object is checked with, and that others are compared with.
 pub const LIBBPF: &str = "libbpf";
-/// In place of the object's path in the words of a command.
-pub const OBJECT_WORD: &str = "{}";
 /// Differences that are told, at most.
 const TOLD: usize = 50;
 

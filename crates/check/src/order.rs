@@ -1,6 +1,6 @@
 //! What the loader in a guest is to do.
 
-use crate::{fault::CheckFault, loader::CheckLoader};
+use crate::{facts::CounterPlace, fault::CheckFault};
 use lab_protocol::Hook;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +48,26 @@ pub struct CheckOrder {
     pub fault: Option<CheckFault>,
 }
 
+/// What loads the object.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckLoader {
+    /// The libbpf of the guest program.
+    #[default]
+    Libbpf,
+    /// aya, in the guest program.
+    Aya,
+    /// iproute2's `tc`: the words that start it.
+    Tc(Vec<String>),
+    /// `bpftool`: the words that start it.
+    Bpftool(Vec<String>),
+    /// A program of the user's: its words, and the object in place of `{}` or behind them.
+    Command(Vec<String>),
+}
+
+/// In place of the object's path in the words of a command.
+pub const OBJECT_WORD: &str = "{}";
+
 /// One packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckPacket {
@@ -82,17 +102,6 @@ pub struct InnerMap {
     pub key: Vec<u8>,
     /// Its own keys and values.
     pub entries: MapEntries,
-}
-
-/// A number in a map.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct CounterPlace {
-    /// The map's name.
-    pub map: String,
-    /// The key.
-    pub key: Vec<u8>,
-    /// Where the number begins in the value; it ends after eight bytes, or with the value.
-    pub at: u32,
 }
 
 /// What a map is.

@@ -15,7 +15,7 @@ use lab_check::{
     AttachFact, CheckLoader, CheckOrder, FactLine, HookFact, LoadAttempt, LoadFact, OBJECT_WORD, ProgramFact, inspect,
 };
 use lab_protocol::{AttachType, Hook};
-use process::{Said, Started, run};
+use process::{Said, StartedLoader, run};
 use std::{
     collections::BTreeSet,
     fs,
@@ -295,7 +295,7 @@ impl ByOther<'_> {
         let before: BTreeSet<u32> = prog_ids().unwrap_or_default().into_iter().collect();
         self.tell.begin(format!("starting {}", line.first().map(String::as_str).unwrap_or_default()));
         let names = self.names();
-        let started = self.wire.side(Side::Near).run(|| Started::start(&line, &names));
+        let started = self.wire.side(Side::Near).run(|| StartedLoader::start(&line, &names));
         let mut started = match started {
             Ok(started) => started,
             Err(error) => {

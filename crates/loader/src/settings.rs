@@ -52,7 +52,7 @@ pub fn pins(order: &CheckOrder, directory: &Path) -> Vec<String> {
 
 /// What was set before the load, and is needed until after it.
 #[derive(Default)]
-pub struct Prepared {
+pub struct PreparedObject {
     /// What could not be done.
     pub problems: Vec<String>,
     /// What the inner maps of maps are, by the outer map.
@@ -62,8 +62,8 @@ pub struct Prepared {
 }
 
 /// Before the load.
-pub fn before(order: &CheckOrder, object: &Object<'_>) -> Prepared {
-    let mut prepared = Prepared::default();
+pub fn before(order: &CheckOrder, object: &Object<'_>) -> PreparedObject {
+    let mut prepared = PreparedObject::default();
     let problems = &mut prepared.problems;
     for program in object.programs() {
         let (name, section) = (program.name(), program.section());
@@ -121,7 +121,7 @@ pub fn before(order: &CheckOrder, object: &Object<'_>) -> Prepared {
 }
 
 /// After the load. Returns what could not be done.
-pub fn after(order: &CheckOrder, object: &Object<'_>, prepared: &Prepared) -> Vec<String> {
+pub fn after(order: &CheckOrder, object: &Object<'_>, prepared: &PreparedObject) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, wanted) in &order.maps {
         let Some(map) = object.maps().into_iter().find(|map| map.name() == *name) else { continue };

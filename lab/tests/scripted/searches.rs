@@ -7,16 +7,13 @@ use crate::{
     lab,
     tree::{self, Module, Tree},
 };
-use lab::{
-    check::corpus,
-    testing::agent::{Script, good},
-};
+use lab::testing::agent::{Script, good};
 use lab_protocol::{Check, FailureKind, Outcome};
 use serde_json::Value;
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     thread,
     time::Duration,
@@ -29,14 +26,13 @@ const SLOWLY: &str = "slowly";
 /// The time that such a guest takes.
 const PAUSE: Duration = Duration::from_secs(4);
 
-pub const TESTS: [Test; 7] = [
+pub const TESTS: [Test; 6] = [
     ("commits that differ in a .ko.xz only are not the same kernel", || a_module_decides("xz")),
     ("commits that differ in a .ko.gz only are not the same kernel", || a_module_decides("gz")),
     ("commits that differ in a .ko.zst only are not the same kernel", || a_module_decides("zst")),
     ("a revert that does not cure makes the answer not sure", a_revert_that_does_not_cure),
     ("swapped ends are told to be swapped", swapped_ends),
     ("a long search says how far it is", progress),
-    ("an object is checked on each commit, and the one that breaks it is found", an_object_that_is_checked),
 ];
 
 pub fn scenario(name: &str) -> Scenario {
@@ -83,14 +79,9 @@ impl Desk {
 
     /// `lab bisect` between two commits of the tree.
     fn bisect(&self, name: &str, good: &str, bad: &str) -> Command {
-        self.search(name, ["--case", "B02*"], good, bad)
-    }
-
-    /// The same for another question than a case.
-    fn search(&self, name: &str, question: [&str; 2], good: &str, bad: &str) -> Command {
         let (tree, build) = (self.tree.path().display().to_string(), self.tree.build_command());
-        let [by, of] = question;
-        let words = ["bisect", "--no-build", by, of, "--tree", &tree, "--build-command", &build, "--good", good];
+        let words =
+            ["bisect", "--no-build", "--case", "B02*", "--tree", &tree, "--build-command", &build, "--good", good];
         let words: Vec<&str> = words.into_iter().chain(["--bad", bad]).collect();
         let mut command = lab(name, self.scratch.path(), &words, tree::VERSION);
         let path = lab_base::programs::search_path().into_string().unwrap();
@@ -135,29 +126,6 @@ fn a_module_decides(suffix: &'static str) {
     assert_ne!(image(&hashes[2]), image(&hashes[3]), "{told}");
     // The image alone is the same for all of them.
     assert_eq!(tree::images(&desk.scratch.path().join("cache")).len(), 1);
-}
-
-/// The guest's program for objects is never started: the guests are played. What is tested is the question, and how it is told.
-fn an_object_that_is_checked() {
-    let desk = Desk::new("xz");
-    let object = desk.scratch.path().join("verdicts.o");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/corpus/verdicts.c");
-    corpus::compile(&source, &object, &lab_base::paths::cache_dir().unwrap()).unwrap();
-    let first = desk.tree.commit("first", Module::Passes(1), Module::Passes(1));
-    desk.tree.commit("net: change another", Module::Passes(1), Module::Passes(2));
-    let breaks = desk.tree.commit("net: break it", Module::Fails, Module::Passes(2));
-    let last = desk.tree.commit_text("docs: say more");
-    let path = object.display().to_string();
-    let mut command = desk.search(BY_MODULES, ["--check", &path], &first, &last);
-    let release = desk.scratch.path().join("project/target/guest/x86_64-unknown-linux-gnu/release");
-    fs::write(release.join("lab-loader"), "never started").unwrap();
-    let output = command.output().unwrap();
-    let told = told(&output);
-    assert_eq!(output.status.code(), Some(0), "{told}");
-    let report = desk.report();
-    assert_eq!(report["culprit_name"]["exact"], breaks, "{told}");
-    assert_eq!(report["finding"]["sure"], true, "{told}");
-    assert!(told.contains(&format!("lab bisect-step --check {path}")), "{told}");
 }
 
 fn a_revert_that_does_not_cure() {

@@ -33,13 +33,13 @@ impl Said {
 }
 
 /// A program that runs.
-pub struct Started {
+pub struct StartedLoader {
     child: Child,
     /// Both streams: a file, so that it never waits for a reader.
     output: File,
 }
 
-impl Started {
+impl StartedLoader {
     /// Starts it in the caller's namespaces.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl Started {
 /// It can't be executed, or does not end.
 pub fn run(words: &[String], more: &[&str]) -> io::Result<Said> {
     let line: Vec<String> = words.iter().cloned().chain(more.iter().map(|&word| word.to_owned())).collect();
-    let mut started = Started::start(&line, &[])?;
+    let mut started = StartedLoader::start(&line, &[])?;
     started.wait_until(|| false);
     let has_ended = matches!(started.child.try_wait(), Ok(Some(_)));
     let mut said = started.end();

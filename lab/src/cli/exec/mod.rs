@@ -291,7 +291,12 @@ impl ExecArgs {
             None if self.clean_env => None,
             None => env::var_os("PATH"),
         };
-        let program = ClosureProgram { name: self.command[0].clone(), path, files: self.file.clone() };
+        let program = ClosureProgram {
+            name: self.command[0].clone(),
+            path,
+            files: self.file.clone(),
+            ..ClosureProgram::default()
+        };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
         let (services, pasta, overlay_mib) = (self.net.services(), self.pasta(project)?, self.overlay);
         let options = Options { root, program, cwd, writable, out, modules, services, pasta, overlay_mib };

@@ -31,6 +31,9 @@ pub(super) const UNSEEN: [&str; 2] = [
     "not seen of a process that ends within milliseconds: its network namespace, its programs' ids, and names of its devices",
 ];
 
+/// Network namespace, device, and which filter it is there.
+type FilterKey = (u32, u32, (u32, u32, u32));
+
 /// A network namespace whose notices are heard.
 struct Heard {
     ns: Netns,
@@ -45,7 +48,7 @@ pub(super) struct Calls {
     /// Network namespaces and names of processes.
     processes: HashMap<u32, (u32, String)>,
     /// Programs of filters, by network namespace, device, parent, priority and handle.
-    filters: HashMap<(u32, u32, (u32, u32, u32)), u32>,
+    filters: HashMap<FilterKey, u32>,
     /// Devices that were looked up in this round.
     devices: HashMap<(u32, u32), SeenDevice>,
     /// The time of notices, which have none of their own: when this round began. Those of the first round may have come while what

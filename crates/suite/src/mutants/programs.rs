@@ -268,7 +268,7 @@ pub static ALL: &[Mutant] = &[
         name: "tagged-pass",
         fault: Fault::Datapath(fault::TAGGED_PASS),
         breaks: "frames with a VLAN tag pass unjudged",
-        noticed_by: &["V20-tagged-frames[netkit,nk-l2]"],
+        noticed_by: &["V20-tagged-frames[netkit,nk-l3]"],
         needs: &[],
     },
     Mutant {

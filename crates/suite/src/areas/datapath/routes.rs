@@ -34,7 +34,7 @@ const SOURCE_DEPENDENT_ROUTES: Case = Case::new(
     source_dependent_routes,
 )
 .on(library::POLICY)
-.over(variants::usual_mechanisms)
+.over(variants::one_each)
 .needs(NEEDS);
 fn source_dependent_routes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
@@ -56,7 +56,7 @@ fn source_dependent_routes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ctx.equal(format!("{family}, by {what}: arrives"), arrived, forwarded == 1);
         }
     }
-    Ok(())
+    node.passes(ctx, "w1", "w0", Proto::Udp, Family::V4)
 }
 
 const SERVICE_OF_ONE_PROTOCOL: Case = Case::new(
@@ -66,7 +66,7 @@ const SERVICE_OF_ONE_PROTOCOL: Case = Case::new(
     service_of_one_protocol,
 )
 .on(library::PODS)
-.over(variants::usual_mechanisms)
+.over(variants::one_each)
 .needs(NEEDS);
 fn service_of_one_protocol(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
@@ -88,7 +88,7 @@ fn service_of_one_protocol(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.becomes(format!("{family}: a SYN is seen; packets translated"), (true, 1), counted)?;
         drop(attempt);
     }
-    Ok(())
+    node.passes(ctx, "w1", "w0", Proto::Udp, Family::V4)
 }
 
 const TAGGED_FRAMES: Case = Case::new(
@@ -98,7 +98,7 @@ const TAGGED_FRAMES: Case = Case::new(
     tagged_frames,
 )
 .on(library::PODS)
-.over(variants::usual_mechanisms)
+.over(variants::one_each)
 .needs(NEEDS);
 fn tagged_frames(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const PRIORITY: &[(u16, u16)] = &[(0x8100, 5 << 13)];
@@ -142,10 +142,7 @@ const STRANGER_BEHIND: Case = Case::new(
     stranger_behind,
 )
 .on(library::PODS)
-.over(|| {
-    let on = |device| Variant { attach: Some(AttachRequest::Tc), device: Some(device), ..Variant::default() };
-    vec![on(LinkKind::Veth), on(LinkKind::NetkitL3)]
-})
+.over(|| vec![Variant { attach: Some(AttachRequest::Tc), device: Some(LinkKind::Veth), ..Variant::default() }])
 .needs(NEEDS);
 fn stranger_behind(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     /// For local experiments (IEEE 802): nobody receives it.
@@ -180,10 +177,7 @@ const BEYOND_64_KIB: Case = Case::new(
     beyond_64_kib,
 )
 .on(crate::areas::mtu::PODS_LARGE_WINDOWS)
-.over(|| {
-    let on = |attach, device| Variant { attach: Some(attach), device: Some(device), ..Variant::default() };
-    vec![on(AttachRequest::Tc, LinkKind::Veth), on(AttachRequest::Netkit, LinkKind::NetkitL3)]
-})
+.over(|| vec![Variant { attach: Some(AttachRequest::Netkit), device: Some(LinkKind::NetkitL3), ..Variant::default() }])
 .needs(NEEDS)
 .within(30_000);
 fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {

@@ -34,7 +34,7 @@ const FORWARDED_DEPARTURE_TIME: Case = Case::new(
     forwarded_departure_time,
 )
 .on(library::PODS)
-.over(variants::usual_mechanisms);
+.over(variants::one_each);
 fn forwarded_departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let leaving = testbed.counter(ctx, P1)?;
@@ -117,7 +117,10 @@ const VLAN_TAGS: Case = Case::new(
     vlan_tags,
 )
 .on(library::PAIR)
-.over(variants::hooks);
+.over(|| {
+    let both = |variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant });
+    variants::one_each().into_iter().flat_map(both).collect()
+});
 fn vlan_tags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (from, to) = match variant.direction() {
@@ -169,27 +172,25 @@ const SENDERS_MEMORY: Case = Case::new(
     senders_memory,
 )
 .on(library::PAIR)
-.over(variants::usual_mechanisms)
+.over(variants::one_each)
 .needs(&[Capability::Clsact]);
 fn senders_memory(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SENT: u64 = 20;
     let testbed = ctx.testbed()?;
-    for family in Family::available().iter().copied() {
-        for (what, verdict) in [("delivered", -1), ("dropped", 2)] {
-            let config = lab_bpf::Config { verdict, ..lab_bpf::Config::new(ctx.marker) };
-            let program = testbed.load(ctx, P0, lab_bpf::ProgramKind::Count, config)?;
-            let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
-            let to: IpAddr = testbed.net.addr("host", family);
-            let _unread = UdpSink::bind(testbed.net.ns("host"), SocketAddr::new(to, ctx.marker))?;
-            let probe = UdpProbe::connect(testbed.net.ns("pod"), SocketAddr::new(to, ctx.marker))?;
-            for _ in 0..SENT {
-                // netkit may report the drop.
-                drop(probe.send(&[0; 512]));
-            }
-            ctx.becomes(format!("{what}, {family}: packets at the program"), SENT, || Ok(program.stats()?.marked))?;
-            ctx.becomes(format!("{what}, {family}: bytes that the sender is charged for"), 0, || Ok(probe.charged()?))?;
-            attachment.detach()?;
+    for (what, verdict) in [("delivered", -1), ("dropped", 2)] {
+        let config = lab_bpf::Config { verdict, ..lab_bpf::Config::new(ctx.marker) };
+        let program = testbed.load(ctx, P0, lab_bpf::ProgramKind::Count, config)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+        let to: IpAddr = testbed.net.addr("host", Family::V4);
+        let _unread = UdpSink::bind(testbed.net.ns("host"), SocketAddr::new(to, ctx.marker))?;
+        let probe = UdpProbe::connect(testbed.net.ns("pod"), SocketAddr::new(to, ctx.marker))?;
+        for _ in 0..SENT {
+            // netkit may report the drop.
+            drop(probe.send(&[0; 512]));
         }
+        ctx.becomes(format!("{what}: packets at the program"), SENT, || Ok(program.stats()?.marked))?;
+        ctx.becomes(format!("{what}: bytes that the sender is charged for"), 0, || Ok(probe.charged()?))?;
+        attachment.detach()?;
     }
     Ok(())
 }

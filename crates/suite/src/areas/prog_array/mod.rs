@@ -289,7 +289,7 @@ const SLOTS_AFTER_A_RESTART: Case = Case::new(
     slots_after_restart,
 )
 .on(library::PAIR)
-.over(variants::usual_mechanisms);
+.over(variants::one_each);
 fn slots_after_restart(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let path = pin_path(ctx, "jump");

@@ -98,7 +98,7 @@ const MASQUERADE_OF_TRACKED: Case = Case::new(
     masquerade,
 )
 .on(GATEWAY_NAT_TRACKED)
-.over(variants::usual_mechanisms);
+.over(variants::one_each);
 
 const NODE_PORT: Case = Case::new(
     "T07",

@@ -26,7 +26,7 @@ const CLASS_AND_QUEUE: Case = Case::new(
     class_and_queue,
 )
 .on(library::PAIR)
-.over(variants::mechanisms);
+.over(variants::one_each);
 fn class_and_queue(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const CLASS: u32 = 0x65;
     let testbed = ctx.testbed()?;
@@ -57,11 +57,7 @@ const CLSACT_COUNTS: Case = Case::new(
     clsact_counts,
 )
 .on(library::PAIR)
-.over(|| {
-    let on = |device| Variant { attach: Some(AttachRequest::Tc), device: Some(device), ..Variant::default() };
-    let both = |variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant });
-    [on(LinkKind::Veth), on(LinkKind::NetkitL3)].into_iter().flat_map(both).collect()
-});
+.over(|| variants::tc_hooks().into_iter().filter(|variant| variant.device() == LinkKind::Veth).collect());
 fn clsact_counts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SENT: u64 = 20;
     /// Payload, UDP and IPv4; at ingress the length is that from the network header on (`sch_handle_ingress()`).

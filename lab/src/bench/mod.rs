@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod datapath;
+pub mod desk;
 pub mod exec;
 pub mod mutants;
 pub mod plants;

@@ -132,6 +132,7 @@ fn cells(input: &CheckInput, world: &World, timeout: Option<Duration>) -> Vec<Ce
         cwd: Raw::from(&world.spec().cwd),
         user: None,
         timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        core_bytes: 0,
         sysctl: Vec::new(),
         witness: None,
         requires: Vec::new(),

@@ -90,6 +90,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                     runner.accept()?;
                 }
                 programs.look();
+                programs.make_ahead();
                 settle();
                 sender.send(&AgentMessage::Settled)?;
             }

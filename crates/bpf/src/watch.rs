@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     collections::HashMap,
     fs,
+    io::PipeReader,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     thread,
@@ -146,11 +147,12 @@ impl WatchObject {
     }
 }
 
-/// Waits until there are events, at most this long.
-pub fn wait(bell: &OwnedFd, milliseconds: u16) {
-    let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
+/// Waits until there are events, at most this long. Returns false once the other end of the pipe `end` is closed.
+pub fn wait(bell: &OwnedFd, end: &PipeReader, milliseconds: u16) -> bool {
+    let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::empty())];
     // However it ends: the events are looked at.
     let _ = poll(&mut fds, PollTimeout::from(milliseconds));
+    !fds[1].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
 }
 
 /// Has the kernel count how often each program runs, until this is dropped.

@@ -179,6 +179,9 @@ impl KernelStore<'_> {
     /// # Errors
     /// An index can't be fetched or read; no kernel of that suite could be fetched then.
     pub fn announce(&self, kernels: &[&Kernel], lock: &KernelsLock, progress: &dyn Fn(&str)) -> Result<()> {
+        if kernels.len() < 2 {
+            return Ok(());
+        }
         let plans = kernels.iter().filter_map(|kernel| Some((*kernel, Plan::of(self, kernel, lock).ok()?)));
         let is_missing = |(kernel, plan): &(&Kernel, Plan<'_>)| {
             self.cache.find(kernel.stored_as(), plan.bound.version, &plan.bound.sha256).is_none()

@@ -25,12 +25,10 @@ use marks::{Marks, State};
 use nix::time::{ClockId, clock_gettime};
 use std::{
     collections::{BTreeSet, HashMap},
+    io::{PipeReader, PipeWriter, pipe},
     os::fd::OwnedFd,
     path::Path,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -180,14 +178,14 @@ impl Witness {
         book.knows(&before, listed_ns);
         let book = if calls.is_some() { calls::book(book) } else { book };
         let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
-        let stop = Arc::new(AtomicBool::new(false));
-        let reader = {
-            let (watch, book, stop) = (Arc::clone(&self.watch), Arc::clone(&book), Arc::clone(&stop));
+        let started = bell.and_then(|bell| {
+            let (watch, book) = (Arc::clone(&self.watch), Arc::clone(&book));
             let (machine, calls) = (Arc::clone(&machine), calls.clone());
-            let read = move |bell: OwnedFd| move || read_on(&bell, (&watch, &book, calls.as_deref()), &machine, &stop);
-            let named = thread::Builder::new().name("witness".into());
-            bell.and_then(|bell| named.spawn(read(bell))).ok()
-        };
+            let (end, stop) = pipe()?;
+            let read = move || read_on(&bell, &end, (&watch, &book, calls.as_deref()), &machine);
+            Ok((thread::Builder::new().name("witness".into()).spawn(read)?, stop))
+        });
+        let reader = started.ok();
         if reader.is_none() {
             sources.push("no thread for the events: those beyond the ring buffer are lost".to_owned());
         }
@@ -198,7 +196,6 @@ impl Witness {
             programs,
             sources,
             lost,
-            stop,
             reader,
             counting: counting.ok(),
             marker,
@@ -218,8 +215,8 @@ pub struct Watching {
     programs: BTreeSet<u32>,
     sources: Vec<String>,
     lost: u64,
-    stop: Arc<AtomicBool>,
-    reader: Option<JoinHandle<()>>,
+    /// Reads events until the other end of its pipe is closed.
+    reader: Option<(JoinHandle<()>, PipeWriter)>,
     counting: Option<OwnedFd>,
     marker: Marker,
     machine: Arc<Mutex<EffectsBegin>>,
@@ -280,8 +277,8 @@ impl Watching {
             thread::sleep(POLL);
             alive = self.new_programs(&own);
         }
-        self.stop.store(true, Ordering::SeqCst);
-        if let Some(reader) = self.reader.take() {
+        if let Some((reader, stop)) = self.reader.take() {
+            drop(stop);
             let _ = reader.join();
         }
         let mut watch = unpoisoned(self.watch.lock());
@@ -291,7 +288,8 @@ impl Watching {
         let mut calls = self.calls.as_ref().map(|calls| unpoisoned(calls.lock()));
         enter(&mut watch, &mut book, calls.as_deref_mut());
         if self.counting.is_some() {
-            for id in alive.iter().chain(&self.programs) {
+            // How often the witness's own ran is of no interest.
+            for id in alive.iter().chain(self.programs.iter().filter(|id| !own.contains(id))) {
                 let info = lab_bpf::prog_fd(*id).and_then(|fd| lab_bpf::program_info(&fd));
                 // One that has gone meanwhile was in the events.
                 if let Ok(info) = info {
@@ -313,13 +311,6 @@ impl Watching {
     }
 }
 
-impl Drop for Watching {
-    /// A program that was not started has no account.
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
 /// The account of a kernel whose functions can't be watched: what is left.
 pub fn without_events(before: &[ListedAttachment], nodes: &[Netns], reason: String) -> Account {
     let after = state::read(nodes, &[]);
@@ -335,17 +326,16 @@ pub fn standing(nodes: &[Netns]) -> Vec<ListedAttachment> {
 
 fn read_on(
     bell: &OwnedFd,
+    end: &PipeReader,
     (watch, book, calls): (&Mutex<Watch>, &Mutex<Book>, Option<&Mutex<Calls>>),
     machine: &Mutex<EffectsBegin>,
-    stop: &AtomicBool,
 ) {
     let mut looked = Instant::now();
-    while !stop.load(Ordering::SeqCst) {
+    while watch::wait(bell, end, LOOK) {
         if looked.elapsed() >= LOOK_AT_MEMORY {
             unpoisoned(machine.lock()).look();
             looked = Instant::now();
         }
-        watch::wait(bell, LOOK);
         let (mut watch, mut book) = (unpoisoned(watch.lock()), unpoisoned(book.lock()));
         let mut calls = calls.map(|calls| unpoisoned(calls.lock()));
         enter(&mut watch, &mut book, calls.as_deref_mut());

@@ -107,6 +107,7 @@ pub(in crate::cli) fn question(project: &Project, command: &str) -> Result<(Vec<
         world: Some(world.spec().clone()),
         user: None,
         timeout_ms: None,
+        core_bytes: 0,
         sysctl: Vec::new(),
         witness: None,
         requires: Vec::new(),

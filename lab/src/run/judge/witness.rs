@@ -214,6 +214,7 @@ mod tests {
             cwd: Raw::default(),
             user: None,
             timeout_ms: None,
+            core_bytes: 0,
             sysctl: Vec::new(),
             witness: Some(rules),
             requires: Vec::new(),

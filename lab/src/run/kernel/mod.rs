@@ -2,6 +2,7 @@
 
 mod attempts;
 mod children;
+mod cores;
 mod hear;
 mod launch;
 mod losses;

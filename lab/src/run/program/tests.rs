@@ -136,6 +136,7 @@ fn command() -> ExecRequest {
         world: None,
         user: None,
         timeout_ms: None,
+        core_bytes: 0,
         sysctl: Vec::new(),
         witness: None,
         requires: Vec::new(),

@@ -82,6 +82,7 @@ impl FakeRun<'_> {
                     spec,
                     image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },
                     files: None,
+                    scans_memory: false,
                 })
             }
         };

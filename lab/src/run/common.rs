@@ -22,6 +22,8 @@ pub struct Prepared {
     pub image: ImageInfo,
     /// GuestFiles for its guests, if there are any.
     pub files: Option<GuestFiles>,
+    /// Whether its guests look for leaked memory when they end (CONFIG_DEBUG_KMEMLEAK), which takes a while.
+    pub scans_memory: bool,
 }
 
 /// Why a guest has no files.

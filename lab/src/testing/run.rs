@@ -85,6 +85,7 @@ impl FakeRun<'_> {
                     spec,
                     image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new(), content: None },
                     files: None,
+                    scans_memory: false,
                 })
             }
         };

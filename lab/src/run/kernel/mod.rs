@@ -281,6 +281,7 @@ impl<'a> KernelRun<'a> {
         // A restored guest sends Hello fast even on a slow host; the duration of its boot is the measure.
         let boot = snapshot.and_then(|snapshot| snapshot.boot);
         let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
+        let timing = if prepared.scans_memory { timing.scanning() } else { timing };
         Launch::new(number, spec, timing, prepared.files.clone())
     }
 

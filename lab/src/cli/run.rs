@@ -116,27 +116,11 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                 let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
                 args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
                 let guests = Guests::open(&project, &kernels, &selected)?;
-                Ok(tell(
-                    guests.conduct(
-                        &project,
-                        plan,
-                        Some(shard),
-                        selected.canary,
-                        order(),
-                    )?,
-                    &args.how,
-                ))
+                Ok(tell(guests.conduct(&project, plan, Some(shard), selected.canary, order())?, &args.how))
             }
             None => {
                 let full_matrix = args.unlisted.filter(&args.select.kernels).is_full_matrix();
-                let done = Guests::execute(
-                    &project,
-                    &kernels,
-                    selected,
-                    order(),
-                    full_matrix,
-                    |plan| plan,
-                )?;
+                let done = Guests::execute(&project, &kernels, selected, order(), full_matrix, |plan| plan)?;
                 Ok(tell(done, &args.how))
             }
         }

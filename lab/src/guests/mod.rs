@@ -33,6 +33,7 @@ use crate::{
     world::World,
 };
 use lab_base::{
+    facts::Facts,
     hex::hex,
     interrupt::Interrupt,
     say::{self, note, say},
@@ -53,7 +54,7 @@ use lab_report::{
     progress::{Bars, Detail, PlainLines},
     results::directory,
 };
-use lab_vm::{Accel, Acceleration, Facts, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
+use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
 use sha2::{Digest, Sha256};
 use std::{
     num::NonZeroUsize,

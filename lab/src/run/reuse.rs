@@ -88,7 +88,8 @@ impl EarlierRun {
         }
         let mut kernels = HashMap::new();
         for (kernel, happened) in record.planned() {
-            let Some(content) = happened.and_then(|it| it.image.as_ref()).and_then(|image| image.content.clone()) else {
+            let Some(content) = happened.and_then(|it| it.image.as_ref()).and_then(|image| image.content.clone())
+            else {
                 continue;
             };
             let mut cells = HashMap::new();

@@ -8,7 +8,7 @@ use lab_harness::{
     trip::{HookCounters, Trip},
     variants,
 };
-use lab_protocol::LinkKind;
+use lab_protocol::{Capability, LinkKind};
 use lab_topology::{Family, Netns, PairRequest, library, library::Overlay, link};
 use lab_traffic::{Capture, Headers, Oversized, Path, SILENCE_WINDOW, Transport, UdpOptions, UdpProbe, UdpSink};
 use nix::errno::Errno;
@@ -210,7 +210,8 @@ const SEGMENTED_AND_FRAGMENTED_UDP: Case = Case::new(
     segmented_and_fragmented,
 )
 .on(library::GATEWAY)
-.over(variants::one_each);
+.over(variants::one_each)
+.needs(&[Capability::UdpGso]);
 fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SEGMENT: u16 = 1_200;
     const SEGMENTS: usize = 8;

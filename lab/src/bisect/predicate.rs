@@ -173,6 +173,20 @@ impl Predicate {
         }
     }
 
+    /// No cell that is asked for has finished: a subtest comes to be by its report, and another kernel's test may end before it.
+    fn without_subtest(record: &RunRecord, cells: &[CellId]) -> Reading {
+        let mut tests = record.verdicts().filter(|(_, cell, _)| cells.iter().any(|id| is_subtest(id, &cell.id)));
+        match tests.next() {
+            Some((_, cell, verdict)) => match &verdict.outcome {
+                Outcome::Errored { message, .. } | Outcome::NotRun { message } => {
+                    Reading::Trouble(format!("{}: {message}", cell.id))
+                }
+                _ => Reading::untestable(format!("{} ended without reporting this subtest", cell.id)),
+            },
+            None => Reading::Trouble("no cell finished".to_owned()),
+        }
+    }
+
     fn read_cells(
         &self,
         record: &RunRecord,
@@ -240,19 +254,7 @@ impl Predicate {
                 Reading::untestable(format!("lacks a capability that the case needs: {lacking}"))
             }
             (None, None, _) if passed => Reading::plain(Answer::Passes),
-            // A subtest comes to be by its report, and another kernel's test may end before it.
-            _ if record.verdicts().any(|(_, cell, verdict)| {
-                let is_parent = cells.iter().any(|id| is_subtest(id, &cell.id));
-                is_parent
-                    && matches!(
-                        verdict.outcome,
-                        Outcome::Passed | Outcome::Failed { .. } | Outcome::SkippedItself { .. }
-                    )
-            }) =>
-            {
-                Reading::untestable("the test ended without reporting this subtest")
-            }
-            _ => Reading::Trouble("no cell finished".to_owned()),
+            _ => Self::without_subtest(record, cells),
         })
     }
 }

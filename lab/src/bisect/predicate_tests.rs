@@ -95,3 +95,20 @@ fn unrelated_results_are_skipped_and_host_failures_are_reported() {
     let agent = Outcome::Errored { kind: ErrorKind::Agent, message: "gave up".to_owned() };
     assert!(read(Match::AnyCrash, Some(agent), &[], &[]).starts_with("trouble: "));
 }
+
+#[test]
+fn a_subtest_that_was_not_reported_is_no_answer() {
+    let subtest = Predicate::Cells { cells: vec![CellId(format!("{ID}::part"))], rule: Match::Exact };
+    let read = |outcome| match subtest.read(&record(Some(outcome)), &[], &[]) {
+        Ok(Reading::Answer { answer: Answer::Untestable { reason }, .. }) => reason,
+        Ok(Reading::Trouble(why)) => format!("trouble: {why}"),
+        other => format!("{other:?}"),
+    };
+    let ended = format!("{ID} ended without reporting this subtest");
+    assert_eq!(read(Outcome::Passed), ended);
+    assert_eq!(read(check("exit code 1")), ended);
+    let lost = Outcome::Errored { kind: ErrorKind::GuestLost, message: "the guest ended".to_owned() };
+    assert_eq!(read(lost), format!("trouble: {ID}: the guest ended"));
+    assert!(is_subtest(&CellId("net/a.sh::x".to_owned()), &CellId("net/a.sh".to_owned())));
+    assert!(!is_subtest(&CellId("net/a.sh2::x".to_owned()), &CellId("net/a.sh".to_owned())));
+}

@@ -5,7 +5,6 @@ use crate::{
     Test,
     fake::Scenario,
     lab,
-    suites::programs,
     tree::{self, Module, Tree},
 };
 use lab::testing::agent::{Script, good};
@@ -24,8 +23,6 @@ use std::{
 const BY_MODULES: &str = "by-modules";
 /// The same, and each guest takes a while.
 const SLOWLY: &str = "slowly";
-/// The guest's cells are selftests, of which one subtest fails if a module of the kernel says so.
-const SELFTEST: &str = "selftest-by-modules";
 /// The time that a slow guest takes.
 const PAUSE: Duration = Duration::from_secs(4);
 
@@ -36,17 +33,10 @@ pub const TESTS: [Test; 7] = [
     ("a revert that does not cure makes the answer not sure", a_revert_that_does_not_cure),
     ("swapped ends are told to be swapped", swapped_ends),
     ("a long search says how far it is", progress),
-    ("a subtest of a selftest is searched for", a_subtest_decides),
+    ("a search for a selftest that the tree has not builds nothing", a_selftest_that_is_not_there),
 ];
 
 pub fn scenario(name: &str) -> Scenario {
-    if name == SELFTEST {
-        return programs(|_, _| {
-            let fails = tree::fails(&image());
-            let mark = if fails { "FAIL" } else { " OK " };
-            (format!("TEST: steady     [ OK ]\nTEST: part     [{mark}]\n"), u8::from(fails), Vec::new())
-        });
-    }
     let pause = if name == SLOWLY { PAUSE } else { Duration::ZERO };
     Scenario::of(move |mut script: Script<'_>| {
         let cells = script.boot();
@@ -205,23 +195,13 @@ fn progress() {
     assert_eq!(code, Some(143), "{told:?}");
 }
 
-/// The tree's own test, the same one on every commit; its other subtest passes on all of them.
-fn a_subtest_decides() {
+/// The tree's own tests, as they are checked out.
+fn a_selftest_that_is_not_there() {
     let desk = Desk::new("xz");
     let first = desk.tree.commit("first", Module::Passes(1), Module::Passes(1));
-    desk.tree.commit_text("docs: say more");
-    let breaks = desk.tree.commit("net: break it", Module::Fails, Module::Passes(1));
     let last = desk.tree.commit_selftest("net/a.sh");
-    let output = desk.bisect_case(SELFTEST, "kselftest/net/a.sh::part", &first, &last).output().unwrap();
-    let said = told(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    let report = desk.report();
-    assert_eq!(report["culprit_name"]["exact"], breaks, "{said}");
-    assert!(said.contains("net/a.sh::part fails (match: exact)"), "{said}");
-    assert!(said.contains("lab bisect-step --case kselftest/net/a.sh::part"), "{said}");
-    // What no test reports is no answer, and a name that no tree has is an error before a kernel is built.
     let wrong = |case| {
-        let output = desk.bisect_case(SELFTEST, case, &first, &last).output().unwrap();
+        let output = desk.bisect_case(BY_MODULES, case, &first, &last).output().unwrap();
         (output.status.code(), told(&output))
     };
     let (code, said) = wrong("kselftest/net/b.sh");

@@ -356,6 +356,7 @@ fn last_words(log: &[String]) -> Option<String> {
                 ";",
                 "verification time",
                 "stack depth",
+                "subprog ",
                 "func#",
                 "R",
                 "from ",

@@ -13,6 +13,7 @@ mod boot;
 mod entropy;
 mod error;
 mod kmsg;
+mod memleak;
 mod modules;
 mod names;
 mod port;
@@ -58,6 +59,7 @@ pub fn main(suites: &[&'static dyn Suite]) -> ExitCode {
             std::thread::park();
         },
         Some(stranger::STRANGER) => stranger::act(),
+        Some(program::core::CORE) => program::core::main(arguments.skip(1)),
         Some(WATCH) => watcher::main(arguments.skip(1)),
         Some("--version") => {
             println!("guest-agent {}, protocol {PROTOCOL_VERSION}", version());

@@ -6,6 +6,7 @@
 //! `include/xen/interface/elfnote.h`).
 
 use crate::{cache, error::ImageError, setup_header::SetupHeader};
+use lab_base::facts::Facts;
 use object::{
     elf::FileHeader64,
     read::elf::{FileHeader, ProgramHeader},
@@ -29,11 +30,17 @@ const LIMIT: u64 = 512 << 20;
 ///
 /// # Errors
 /// The image can't be read, or the cache can't be written.
-pub fn direct_kernel(image: &Path, cache: &Path) -> Result<Option<PathBuf>, ImageError> {
-    let packed = fs::read(image).map_err(ImageError::io("kernel", image))?;
-    let key = Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&packed).finalize();
-    let path = cache::path_of(cache, &lab_base::hex::hex(&key), "elf");
+pub fn direct_kernel(image: &Path, cache: &Path, facts: &Facts) -> Result<Option<PathBuf>, ImageError> {
+    let read = || fs::read(image).map_err(ImageError::io("kernel", image));
+    let digest = |packed: &[u8]| {
+        lab_base::hex::hex(&Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(packed).finalize())
+    };
+    let key = facts.of_files(&format!("unpacked kernel {FORMAT}"), &[image], || Ok(digest(&read()?)))?;
+    let mut path = cache::path_of(cache, &key, "elf");
     if !cache::touch(&path) {
+        // Its own digest: the file may be another one by now.
+        let packed = read()?;
+        path = cache::path_of(cache, &digest(&packed), "elf");
         let kernel = unpack(&packed, LIMIT).filter(|kernel| has_pvh_entry(kernel)).unwrap_or_default();
         cache::store(&path, &kernel)?;
     }
@@ -128,10 +135,13 @@ mod tests {
         let path = dir.path().join("vmlinuz");
         for packed in packings(&kernel(PHYS32_ENTRY)) {
             fs::write(&path, image(&packed)).unwrap();
-            let elf = direct_kernel(&path, dir.path()).unwrap().unwrap();
+            let elf = direct_kernel(&path, dir.path(), &Facts::below(dir.path())).unwrap().unwrap();
             assert_eq!(fs::read(&elf).unwrap(), kernel(PHYS32_ENTRY));
             fs::write(&elf, "kept").unwrap();
-            assert_eq!(fs::read(direct_kernel(&path, dir.path()).unwrap().unwrap()).unwrap(), b"kept");
+            assert_eq!(
+                fs::read(direct_kernel(&path, dir.path(), &Facts::below(dir.path())).unwrap().unwrap()).unwrap(),
+                b"kept"
+            );
         }
     }
 
@@ -148,10 +158,14 @@ mod tests {
             b"MZ".to_vec(),
         ] {
             fs::write(&path, bytes).unwrap();
-            assert_eq!(direct_kernel(&path, dir.path()).unwrap(), None);
-            assert_eq!(direct_kernel(&path, dir.path()).unwrap(), None, "the result is cached");
+            assert_eq!(direct_kernel(&path, dir.path(), &Facts::below(dir.path())).unwrap(), None);
+            assert_eq!(
+                direct_kernel(&path, dir.path(), &Facts::below(dir.path())).unwrap(),
+                None,
+                "the result is cached"
+            );
         }
-        assert!(direct_kernel(&dir.path().join("absent"), dir.path()).is_err());
+        assert!(direct_kernel(&dir.path().join("absent"), dir.path(), &Facts::below(dir.path())).is_err());
     }
 
     proptest! {

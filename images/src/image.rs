@@ -11,6 +11,7 @@ use crate::{
     toolbox::Toolbox,
     wanted::ModuleList,
 };
+use lab_base::facts::Facts;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,7 @@ use std::{
 };
 
 /// Format version: increase it if the same inputs give a different image.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Directories of every image.
 const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
@@ -51,6 +52,8 @@ pub struct Spec<'a> {
     pub signed: bool,
     /// Root of the cache; images are in `images/` below it.
     pub cache: &'a Path,
+    /// What is known of files that have not changed.
+    pub facts: &'a Facts,
 }
 
 /// An image in the cache.
@@ -163,13 +166,22 @@ fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     }
     add(plan.load_order.as_bytes());
     add(plan.missing.join("\n").as_bytes());
-    for (name, path) in &plan.files {
-        add(name.as_bytes());
-        // Modules are hashed compressed, so that a cache hit needs no decompression.
-        add(&fs::read(path).map_err(ImageError::io("module", path))?);
-    }
+    let files: Vec<&Path> = plan.files.values().map(PathBuf::as_path).collect();
+    add(spec.facts.of_files("digest of modules", &files, || digest(&plan.files))?.as_bytes());
     if let Some(toolbox) = spec.toolbox {
         toolbox.digest(&mut add);
+    }
+    Ok(lab_base::hex::hex(&hash.finalize()))
+}
+
+/// Modules are hashed compressed, so that a cache hit needs no decompression.
+fn digest(files: &BTreeMap<String, PathBuf>) -> Result<String, ImageError> {
+    let mut hash = Sha256::new();
+    for (name, path) in files {
+        for bytes in [name.as_bytes(), &fs::read(path).map_err(ImageError::io("module", path))?] {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        }
     }
     Ok(lab_base::hex::hex(&hash.finalize()))
 }
@@ -256,6 +268,7 @@ mod tests {
             let (agent, object) = (dir.join("agent"), fs::read(dir.join("bpf/tc.o")).unwrap());
             build(&Spec {
                 kernel_id: "6.12",
+                facts: &Facts::below(dir),
                 modules: Some(&dir.join("modules")),
                 agent: ImageInput { path: &agent, bytes: &fs::read(&agent).unwrap() },
                 objects: &[("tc.o", &object)],

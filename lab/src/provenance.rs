@@ -39,14 +39,19 @@ pub fn call(root: &Path, named: Option<&Path>) -> Call {
 /// Reads the provenance of this process, in the project's directory. Without git or a repository, the CI system's variables are used.
 pub fn of(root: &Path) -> Provenance {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let asked = |words: &[&str]| git(root, words).ok().map(|said| said.trim().to_owned());
-    let own = asked(&["rev-parse", "--verify", "HEAD"]).filter(|commit| !commit.is_empty());
-    let changed = own.is_some()
-        && asked(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|changes| !changes.is_empty());
+    let said = git(root, ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]).unwrap_or_default();
+    let (own, changed) = of_status(&said);
     let commit = own.or_else(|| COMMITS.iter().find_map(|name| variable(name)));
     // A word of `lab exec` may be any bytes.
     let command = env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     Provenance { commit, changed, ci_url: page(&variable), results: None, call: None, command }
+}
+
+/// The commit that git's status names, and whether files differ from it (git-status(1), "Porcelain Format Version 2").
+fn of_status(said: &str) -> (Option<String>, bool) {
+    let commit = said.lines().find_map(|line| line.strip_prefix("# branch.oid ")).filter(|it| *it != "(initial)");
+    let changed = commit.is_some() && said.lines().any(|line| !line.starts_with('#'));
+    (commit.map(str::to_owned), changed)
 }
 
 /// The URL of the CI job.
@@ -71,6 +76,15 @@ fn page(variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_commit_and_its_changes_are_read_from_one_answer() {
+        let head = "# branch.oid 74d4b52a\n# branch.head main\n";
+        assert_eq!(of_status(head), (Some("74d4b52a".to_owned()), false));
+        assert!(of_status(&format!("{head}1 .M N... 100644 100644 100644 a a lab/x\n")).1);
+        assert_eq!(of_status("# branch.oid (initial)\n# branch.head main\n1 A. x\n"), (None, false));
+        assert_eq!(of_status(""), (None, false));
+    }
 
     #[test]
     fn every_ci_system_has_a_page() {

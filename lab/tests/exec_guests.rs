@@ -339,6 +339,118 @@ fn a_command_has_every_processor_and_its_guest_ends_at_once() {
     assert!(shutdown < command, "the command took {command} ms, and the end of its guest {shutdown} ms");
 }
 
+/// Flags that cmpxchg16b does not change (Intel SDM, CMPXCHG8B/CMPXCHG16B: "The CF, PF, AF, SF, and OF flags are unaffected").
+const UNAFFECTED: u64 = 1 << 11 | 1 << 7 | 1 << 4 | 1 << 2 | 1;
+/// The flag that says whether the values were equal.
+const EQUAL: u64 = 1 << 6;
+
+/// Executes cmpxchg16b behind these flags; gives the flags behind it.
+fn flags_after_cmpxchg16b(flags: u64, equal: bool) -> u64 {
+    #[repr(align(16))]
+    struct Cell16([u64; 2]);
+    let mut cell = Cell16([7, 9]);
+    let (low, high) = if equal { (7_u64, 9_u64) } else { (7, 8) };
+    let after: u64;
+    // SAFETY: cmpxchg16b reads and writes the 16 bytes of `cell`, which are aligned; rbx, which LLVM reserves, has its value again; the
+    // flags that are set are arithmetic ones, and the stack is as it was.
+    unsafe {
+        std::arch::asm!(
+            "xchg {new}, rbx",
+            "push {flags}",
+            "popfq",
+            "lock cmpxchg16b xmmword ptr [{cell}]",
+            "pushfq",
+            "pop {flags}",
+            "mov rbx, {new}",
+            new = inout(reg) 5_u64 => _,
+            cell = in(reg) cell.0.as_mut_ptr(),
+            flags = inout(reg) flags => after,
+            inout("rax") low => _,
+            inout("rdx") high => _,
+            in("rcx") 6_u64,
+        );
+    }
+    assert_eq!(cell.0, if equal { [5, 6] } else { [7, 9] });
+    after
+}
+
+/// What [`cmpxchg16b_leaves_the_flags_of_a_processor`] runs in a guest.
+#[test]
+#[ignore = "runs in a guest"]
+fn flags_of_cmpxchg16b() {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
+    assert!(cpuinfo.split_whitespace().any(|flag| flag == "cx16"), "the processor has no cmpxchg16b");
+    for round in 0..20_000_u64 {
+        // The reserved flag that is always set, and interrupts; then every mixture of the arithmetic flags.
+        let spread = [0, 2, 4, 6, 7, 11].iter().enumerate().fold(0, |all, (bit, at)| all | (round >> bit & 1) << at);
+        let (before, equal) = (0x202 | spread, round % 128 < 64);
+        let after = flags_after_cmpxchg16b(before, equal);
+        let wanted = before & UNAFFECTED | if equal { EQUAL } else { 0 };
+        assert_eq!(after & (UNAFFECTED | EQUAL), wanted, "round {round}: {before:#x} became {after:#x}");
+        assert_eq!(after & !(UNAFFECTED | EQUAL), 0x202, "round {round}: {before:#x} became {after:#x}");
+    }
+}
+
+#[test]
+fn cmpxchg16b_leaves_the_flags_of_a_processor() {
+    let own = std::env::current_exe().unwrap().display().to_string();
+    for cpus in ["1", "2"] {
+        let test = ["--exact", "flags_of_cmpxchg16b", "--ignored"];
+        let options = ["-k", KERNEL, "--cpus", cpus, "--", &own];
+        let got = output(&mut exec(&[&options[..], &test].concat()), b"");
+        let said = text(&got.stdout);
+        assert!(got.status.success() && said.contains("1 passed"), "{cpus}: {said}{}", text(&got.stderr));
+    }
+}
+
+/// Cores of the run that `results` has, with their first bytes.
+fn cores(results: &Path) -> Vec<(String, Vec<u8>)> {
+    let latest = results.join("latest").canonicalize().unwrap();
+    let files = walkdir::WalkDir::new(&latest).into_iter().flatten().filter(|entry| entry.file_type().is_file());
+    let named = files.filter(|entry| entry.file_name().to_string_lossy().starts_with("core."));
+    named
+        .map(|entry| {
+            let mut begin = vec![0; 4];
+            fs::File::open(entry.path()).unwrap().read_exact(&mut begin).unwrap();
+            (entry.path().strip_prefix(&latest).unwrap().display().to_string(), begin)
+        })
+        .collect()
+}
+
+#[test]
+fn a_core_dump_is_kept_with_the_results_where_the_limit_allows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let results = dir.path().display().to_string();
+    let dies = |options: &[&str], script: &str| {
+        let fixed = ["-k", KERNEL, "--results", &results];
+        let got = output(&mut exec(&[&fixed[..], options, &["--", "sh", "-c", script]].concat()), b"");
+        (got.status.code(), text(&got.stderr), cores(dir.path()))
+    };
+    let (code, said, kept) = dies(&["--core", "64M"], "kill -SEGV $$");
+    assert_eq!(code, Some(139), "{said}");
+    let [(path, begin)] = &kept[..] else { panic!("{kept:?} {said}") };
+    assert!(path.starts_with("6.12/cells/sh-") && path.contains("/core.sh.") && path.ends_with(".signal-11"), "{path}");
+    assert_eq!(begin, b"\x7fELF");
+    assert!(said.contains("core dump of ") && said.contains(path.as_str()) && !said.contains("cut off"), "{said}");
+    // The reports name it.
+    let page = fs::read_to_string(dir.path().join("latest/report.html")).unwrap();
+    assert!(page.contains(path.rsplit('/').next().unwrap()), "report.html does not name {path}");
+
+    // A child's, with a limit of its own; and one that is cut off.
+    let (code, said, kept) = dies(&["--core", "64M"], "(ulimit -c 8; sh -c 'kill -ABRT $$'); exit 5");
+    assert_eq!((code, kept.len()), (Some(5), 1), "{said}");
+    let size = fs::metadata(dir.path().join("latest").join(&kept[0].0)).unwrap().len();
+    // dash and bash count in blocks of 512 and 1024 bytes.
+    assert!([4096, 8192].contains(&size), "{size}");
+
+    // As typed in a shell with `ulimit -c 0`, whatever the limit of this test.
+    for options in [&["--core", "0"][..], &["--root", "image"]] {
+        let (code, said, kept) = dies(options, "ulimit -c 0; kill -SEGV $$");
+        assert_eq!((code, kept.len()), (Some(139), 0), "{said}");
+        assert!(!said.contains("core dump"), "{said}");
+    }
+}
+
 #[test]
 fn the_bench_has_its_targets_beside_the_figures() {
     exec(&[]);

@@ -5,6 +5,7 @@ use lab::project::{
     artifacts::Builder,
     home::Home,
 };
+use lab_base::facts::Facts;
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -48,12 +49,13 @@ fn an_agent_with_its_own_suite_needs_at_most_twenty_lines() {
     let home = Home::of(project.path());
     let builder = Builder { project: project.path(), home: &home, cache: Path::new("/nonexistent"), say: &|_| {} };
     let agent = builder.agent().unwrap();
-    let listing = listing(&agent).unwrap();
+    let facts = Facts::below(project.path());
+    let listing = listing(&agent, &facts).unwrap();
     let ids: Vec<&str> = listing.cells.iter().map(|cell| cell.id.as_str()).collect();
     assert_eq!(ids, CELLS);
     assert!(listing.canaries.is_empty() && listing.mutants.is_empty(), "the lab's own suite is not in it");
     assert!(listing.cells.iter().all(|cell| cell.topology == "pair" && cell.area == "own"));
-    let library = topologies(&agent).unwrap();
+    let library = topologies(&agent, &facts).unwrap();
     assert!(library.iter().any(|topology| topology.name == "pair"));
     // A drawing with anything else is stored as text, so that no browser shows it.
     for drawing in library.iter().flat_map(|topology| &topology.drawings) {

@@ -2,12 +2,13 @@
 //!
 //! Start with [`text`] (escapes text from guests before it is shown), [`process`] (starts programs from argument vectors,
 //! never from a shell string), [`file`](mod@file) (replaces files atomically), and [`strict_toml`] (configuration files;
-//! errors name file and line). [`interrupt`] is the flag that signals set, [`selection`] matches the glob patterns of the
+//! errors name file and line). [`facts`] keeps what takes long to find out about files. [`interrupt`] is the flag that signals set, [`selection`] matches the glob patterns of the
 //! command line, and [`nearest`] suggests similar names in errors.
 //!
 //! *Architecture invariant:* this crate contains nothing about kernels, guests or runs, and uses no other crate of the
 //! workspace.
 
+pub mod facts;
 pub mod file;
 pub mod git;
 pub mod hex;

@@ -1,5 +1,7 @@
 //! Loads the witness's programs onto functions of the kernel, and reads their events.
 
+mod calls;
+
 use crate::{
     BpfError, attr,
     btf::{Btf, BtfError, BtfKind},
@@ -15,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     collections::HashMap,
     fs,
+    io::PipeReader,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     thread,
@@ -116,6 +119,17 @@ pub enum WatchError {
         /// Why.
         reason: String,
     },
+    /// Nor can the system calls.
+    #[error("the calls of bpf(2) can't be watched: {0}")]
+    Calls(String),
+    /// Neither.
+    #[error("{functions}; {calls}")]
+    Neither {
+        /// Why functions can't be.
+        functions: Box<WatchError>,
+        /// Why system calls can't be.
+        calls: Box<WatchError>,
+    },
 }
 
 /// The parsed object: parsing is most of the work, and needs no kernel.
@@ -133,11 +147,12 @@ impl WatchObject {
     }
 }
 
-/// Waits until there are events, at most this long.
-pub fn wait(bell: &OwnedFd, milliseconds: u16) {
-    let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
+/// Waits until there are events, at most this long. Returns false once the other end of the pipe `end` is closed.
+pub fn wait(bell: &OwnedFd, end: &PipeReader, milliseconds: u16) -> bool {
+    let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::empty())];
     // However it ends: the events are looked at.
     let _ = poll(&mut fds, PollTimeout::from(milliseconds));
+    !fds[1].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP))
 }
 
 /// Has the kernel count how often each program runs, until this is dropped.
@@ -175,7 +190,7 @@ impl Watch {
         let mut config = config(&kernel, &known, module.as_ref())?;
         config.own_tgid = own_tgid;
         let variable = known.get("this_cpu_off").map(|id| (THIS_CPU_OFF, *id));
-        let mut maps = object.0.maps("witness", &[])?;
+        let maps = object.0.maps("witness", &[])?;
         let mut watch = (Vec::new(), Vec::new(), Vec::new());
         for hook in &HOOKS {
             let made = attach(&object.0, &maps, hook, &known, module.as_ref(), config, variable);
@@ -191,6 +206,15 @@ impl Watch {
             }
         }
         let (links, programs, unwatched) = watch;
+        Self::of(maps, links, programs, unwatched)
+    }
+
+    fn of(
+        mut maps: HashMap<String, MapData>,
+        links: Vec<OwnedFd>,
+        programs: Vec<u32>,
+        unwatched: Vec<(&'static str, String)>,
+    ) -> Result<Self, WatchError> {
         let mut take = |name: &'static str| {
             let data = maps.remove(name).ok_or_else(|| crate::load::missing("witness", name))?;
             Map::from_map_data(data).map_err(|error| BpfError::Map { map: name, error })
@@ -454,7 +478,7 @@ fn attach(
         function: Some(function),
         variable,
     };
-    let (fd, _settings) = object.load(&want).map_err(|error| error.to_string())?;
+    let (fd, _settings) = object.load(&want).map_err(|error| error.line())?;
     let id = id_of(&fd).map_err(|error| error.to_string())?;
     let mut attr = attr::RawTracepoint { prog_fd: sys::number(fd.as_fd()), ..attr::RawTracepoint::default() };
     let link = sys::bpf_fd(Command::RawTracepointOpen, &mut attr).map_err(|errno| format!("attaching: {errno}"))?;

@@ -5,7 +5,7 @@ use super::{
     error::{KernelsError, Result},
     header,
 };
-use lab_base::interrupt::Interrupt;
+use lab_base::{facts::Facts, interrupt::Interrupt};
 use lab_guard::{
     Id,
     private::{self, Untrusted},
@@ -132,7 +132,8 @@ impl Cache {
 
     /// The unpacked kernel with this identity, if it exists and is complete.
     pub(super) fn find(&self, id: &str, version: KernelVersion, sha256: &str) -> Option<CachedKernel> {
-        let finished = CachedKernel::read(&self.place(id, version, sha256))?;
+        let facts = Facts::below(&self.root);
+        let finished = CachedKernel::read(&self.place(id, version, sha256), Some(&facts))?;
         (finished.meta.sha256 == sha256 && finished.meta.id == id).then_some(finished)
     }
 
@@ -314,13 +315,19 @@ pub(super) struct CachedKernel {
 }
 
 impl CachedKernel {
-    /// `None` if anything is missing, or if the image was changed.
-    pub fn read(dir: &Path) -> Option<Self> {
+    /// `None` if anything is missing, or if the image was changed. With `facts`, an image that has not been touched since it was read
+    /// is not read again.
+    pub fn read(dir: &Path, facts: Option<&Facts>) -> Option<Self> {
         let meta: Meta = toml::from_str(&fs::read_to_string(dir.join("meta.toml")).ok()?).ok()?;
         let image = dir.join("vmlinuz");
         let whole = fs::metadata(&image).ok()?.len() == meta.image_size
             && dir.join("modules/modules.dep").is_file()
-            && sha256_of(&image).ok()? == meta.image_sha256;
+            && match facts {
+                Some(facts) => facts.of_files("SHA-256", &[&image], || sha256_of(&image)),
+                None => sha256_of(&image),
+            }
+            .ok()?
+                == meta.image_sha256;
         whole.then(|| Self { dir: dir.to_owned(), meta })
     }
 }

@@ -148,7 +148,7 @@ fn meta_toml() {
         for (name, content) in [("meta.toml", bytes), ("vmlinuz", b""), ("modules/modules.dep", b"")] {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
-        if let Some(finished) = cache::CachedKernel::read(dir.path()) {
+        if let Some(finished) = cache::CachedKernel::read(dir.path(), None) {
             assert_eq!((finished.meta.image_size, finished.meta.image_sha256.len()), (0, 64));
         }
     });

@@ -83,6 +83,9 @@ pub struct CellProgram {
     pub terminal: Option<Terminal>,
     /// Time after which it is ended, milliseconds; never if `None`. Taken literally, whatever the accelerator.
     pub timeout_ms: Option<u64>,
+    /// Largest core dump of one of its processes that is kept, bytes: its soft limit of core files. 0 keeps none.
+    #[serde(default)]
+    pub core_bytes: u64,
     /// Kernel parameters that are set first, in its network namespace: `net.ipv4.ip_forward`, `1`.
     pub sysctl: Vec<(String, String)>,
     /// Whether its streams go to and come from the host's; otherwise it reads nothing.

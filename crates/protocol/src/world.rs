@@ -20,6 +20,8 @@ pub const ROOT: &str = "root";
 pub const EXTRA: &str = "extra";
 /// Export with the directory for artefacts.
 pub const ARTIFACTS: &str = "artifacts";
+/// Export with the directory for core dumps, if any are kept: only the agent uses it.
+pub const CORES: &str = "cores";
 /// Where the guest has the directory for artefacts, if there is one; the program finds it by `LAB_ARTIFACTS`.
 pub const ARTIFACTS_AT: &str = "/run/lab/artifacts";
 

@@ -357,6 +357,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         qemu: None,
         sandbox: false,
         tools: "fake".to_owned(),
+        cx16: true,
         network: false,
         memory_file: None,
     }

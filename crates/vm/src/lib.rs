@@ -16,7 +16,6 @@ mod command;
 mod compose;
 mod confine;
 mod error;
-mod facts;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 #[cfg(test)]
@@ -41,11 +40,10 @@ pub use accel::Acceleration;
 pub use channel::SocketChannel;
 pub use compose::has_sandbox;
 pub use error::VmError;
-pub use facts::Facts;
 pub use interrogation::Interrogation;
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;
-pub use tools::{DEFAULT_QEMU, qemu_version};
+pub use tools::{DEFAULT_QEMU, has_right_cmpxchg16b, qemu_version};
 pub use vng::VngLauncher;
 
 use lab_record::guest_exit::GuestExit;
@@ -122,6 +120,8 @@ pub struct GuestSpec {
     pub sandbox: bool,
     /// Versions of both programs: a snapshot can only be restored with the versions that created it.
     pub tools: String,
+    /// Whether an emulated guest's processor has cmpxchg16b, see [`has_right_cmpxchg16b`].
+    pub cx16: bool,
     /// Whether the machine has a network device, see [`Guest::network`].
     pub network: bool,
     /// File for the guest's memory, required for snapshots; its size is the memory's.

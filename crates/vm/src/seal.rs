@@ -1,45 +1,16 @@
 //! Detects changed files, by a cheap stamp and by a checksum.
 
+pub use lab_base::facts::{Stamp, boot_id};
 use nix::{
     fcntl::{FallocateFlags, fallocate},
     unistd::{Whence, lseek64},
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
-    os::unix::fs::MetadataExt,
     path::Path,
-    time::Duration,
 };
-
-/// Metadata by which an unchanged file is recognised.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    pub length: u64,
-    inode: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// Time of the last change of content or metadata, since 1970.
-    pub fn changed_at(&self) -> Duration {
-        let (seconds, nanoseconds) = self.changed;
-        Duration::new(seconds.try_into().unwrap_or_default(), nanoseconds.try_into().unwrap_or_default())
-    }
-
-    /// Reads the metadata of a file.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        let it = fs::metadata(path)?;
-        Ok(Self {
-            length: it.len(),
-            inode: it.ino(),
-            modified: (it.mtime(), it.mtime_nsec()),
-            changed: (it.ctime(), it.ctime_nsec()),
-        })
-    }
-}
 
 /// A file's stamp and checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,12 +68,4 @@ pub fn give_back_holes(path: &Path) -> io::Result<()> {
         at = data;
     }
     Ok(())
-}
-
-/// Identifies a boot of the host: data that was written before a crash may be missing from the disk.
-///
-/// # Errors
-/// `/proc` can't be read.
-pub fn boot_id() -> io::Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
 }

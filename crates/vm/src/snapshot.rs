@@ -10,12 +10,12 @@
 //! the files' metadata is unchanged; otherwise the checksums decide.
 
 use super::{
-    Accel, Facts, GuestSpec, Recipe, VmError,
+    Accel, GuestSpec, Recipe, VmError,
     lock::SnapshotLock,
     orphans,
     seal::{Sealed, Stamp, boot_id, give_back_holes, read_through, seal},
 };
-use lab_base::{file, hex::hex};
+use lab_base::{facts::Facts, file, hex::hex};
 use lab_guard::private;
 use nix::fcntl::posix_fallocate;
 use serde::{Deserialize, Serialize};

@@ -73,6 +73,13 @@ fn version_of(program: &Path) -> Result<String, VmError> {
     })
 }
 
+/// Whether the translator of a QEMU with this version sets the flags of cmpxchg16b as a processor does. Up to 7.2 it computes the
+/// others from the state that an earlier instruction left (helper_cmpxchg16b_unlocked, target/i386/tcg/mem_helper.c; fixed in 8.0
+/// by "target/i386: Inline cmpxchg16b").
+pub fn has_right_cmpxchg16b(version: &str) -> bool {
+    version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 8)
+}
+
 /// Extracts the version from QEMU's output; programs with other output are not QEMU.
 fn version_in(text: &str) -> Option<String> {
     let words: Vec<_> = text.lines().next()?.strip_prefix("QEMU emulator version ")?.split_whitespace().collect();
@@ -82,6 +89,15 @@ fn version_in(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cmpxchg16b_is_right_since_qemu_8() {
+        for (version, right) in
+            [("7.2.22 (Debian 1:7.2+dfsg-7)", false), ("8.0.0", true), ("11.1.3 (Debian)", true), ("custom", false)]
+        {
+            assert_eq!(has_right_cmpxchg16b(version), right, "{version}");
+        }
+    }
 
     #[test]
     fn the_version_is_parsed_from_qemu_output() {

@@ -4,13 +4,14 @@
 //! Ctrl-C does not reach it; the run loop handles Ctrl-C.
 
 use super::{
-    Facts, Guest, GuestSpec, Launcher, Snapshot, VmError,
+    Guest, GuestSpec, Launcher, Snapshot, VmError,
     command::{Files, arguments},
     compose,
     confine::Reach,
     guest::LaunchStage,
     orphans, restore, snapshot,
 };
+use lab_base::facts::Facts;
 use std::{env, fs, path::Path};
 
 #[derive(Debug)]

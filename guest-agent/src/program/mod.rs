@@ -4,6 +4,7 @@
 //! `start.rs` says why one did not start, `processes.rs` knows which processes are its.
 
 mod asked;
+pub mod core;
 mod lines;
 pub mod mark;
 mod processes;
@@ -121,6 +122,16 @@ impl ProgramSeat {
     /// program starts.
     pub fn look(&self) {
         self.witness.look();
+    }
+
+    /// Mounts what any program has in its root, right before the snapshot is taken.
+    pub fn make_ahead(&self) {
+        if are_expected() {
+            // Its failure is the first program's, which tries it again.
+            if let Err(error) = world::make_ahead() {
+                kmsg::note(&format!("nothing is mounted ahead: {error}"));
+            }
+        }
     }
 
     /// Begins to watch a case of the suite, where the guest was booted for that.

@@ -12,6 +12,7 @@ use nix::{
     errno::Errno,
     libc,
     sched::{CloneFlags, setns, unshare},
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
     unistd::{AccessFlags, access, setsid},
 };
 use std::{
@@ -102,7 +103,8 @@ fn start_here(program: &CellProgram, node: Option<&Netns>) -> Result<StartedProg
         cwd => cwd,
     };
     // In the namespace of the program, whose devices its /sys is to show.
-    let world = program.world.as_ref().map(MountedWorld::build).transpose().map_err(NotStarted::not_executable)?;
+    let world = program.world.as_ref().map(|spec| MountedWorld::build(spec, node.is_none()));
+    let world = world.transpose().map_err(NotStarted::not_executable)?;
     if let Some(world) = &world {
         world.enter().map_err(|error| match error.kind() {
             // Only the working directory can be missing of a root that was just made.
@@ -143,11 +145,13 @@ fn spawn(program: &CellProgram, path: &Path) -> Result<StartedProgram, NotStarte
     }
     let has_terminal = terminal.is_some();
     let all = processors::all();
-    // SAFETY: between fork and exec it makes three system calls, which are async-signal-safe, and allocates nothing.
+    let core_limit = program.core_bytes;
+    // SAFETY: between fork and exec it makes a few system calls, which are async-signal-safe, and allocates nothing.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
             processors::allow(&all)?;
+            setrlimit(Resource::RLIMIT_CORE, core_limit, RLIM_INFINITY)?;
             if has_terminal {
                 terminal::take()?;
             }
@@ -298,6 +302,7 @@ mod tests {
             user: None,
             terminal: None,
             timeout_ms: None,
+            core_bytes: 0,
             sysctl: Vec::new(),
             input: false,
             witness: None,

@@ -38,7 +38,7 @@ pub struct Environment {
 /// What can't be mounted or written.
 pub fn prepare(spec: Option<&WorldSpec>) -> Result<Environment, AgentError> {
     place("devpts", "/dev/pts", "devpts", MsFlags::empty(), "mode=0620,ptmxmode=0666")?;
-    let world = spec.map(MountedWorld::build).transpose()?;
+    let world = spec.map(|spec| MountedWorld::build(spec, false)).transpose()?;
     let own = world.as_ref().map_or_else(|| PathBuf::from(OWN), |world| world.path(OWN));
     fs::create_dir_all(&own).map_err(AgentError::file(&own))?;
     for (name, text) in [("enter", ENTER), ("prompt", PROMPT)] {

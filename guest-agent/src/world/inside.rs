@@ -29,7 +29,7 @@ impl InRoot {
         Ok(Self { root, at: at.to_owned() })
     }
 
-    fn open(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+    pub(super) fn open(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         openat2(&self.root, path, how)
     }
@@ -48,6 +48,10 @@ impl InRoot {
     pub fn directory(&self, path: &Path) -> Result<OwnedFd, MountError> {
         let mut at = PathBuf::from("/");
         let place = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        // Most are there.
+        if let Ok(found) = self.open(path, place) {
+            return Ok(found);
+        }
         let mut opened = self.open(&at, place).map_err(self.failed(&at))?;
         for part in path.components() {
             let Component::Normal(name) = part else { continue };

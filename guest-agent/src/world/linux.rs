@@ -1,7 +1,7 @@
 //! What any program may expect of a Linux that has booted: set once, before the first world.
 
 use super::{MountError, modprobe};
-use crate::kmsg;
+use crate::{kmsg, program::core};
 use nix::{
     libc,
     mount::{MsFlags, mount},
@@ -40,8 +40,12 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "/dev/stderr"),
     ("/proc/kcore", "/dev/core"),
 ];
-/// Kernel parameters that a distribution sets: ping as an ordinary user (systemd's 50-default.conf).
-const PARAMETERS: [(&str, &str); 1] = [("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")];
+/// Kernel parameters that a distribution sets: ping as an ordinary user (systemd's 50-default.conf), and who takes core dumps.
+const PARAMETERS: [(&str, &str); 3] = [
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+    ("/proc/sys/kernel/core_pattern", core::PATTERN),
+    ("/proc/sys/kernel/core_pipe_limit", core::AT_ONCE),
+];
 
 /// Limits: open files as systemd gives them to services, and memory that maps of the BPF file system may lock (before 5.11)
 /// as much as there is.

@@ -4,7 +4,9 @@
 //! fork and exec. A world lasts until it is dropped, and any number of programs may enter it. `docs/roots.md` says what is
 //! in it and why.
 
+mod above;
 mod error;
+mod ground;
 mod inside;
 mod linux;
 pub mod modprobe;
@@ -13,50 +15,48 @@ mod share;
 mod uplink;
 
 pub use error::MountError;
+pub use ground::make_ahead;
 pub use linux::{hostname, name_guest, settle_once};
 pub use share::unmount as let_go;
 
+use above::LayerAbove;
+use ground::Ground;
 use inside::InRoot;
-use lab_harness::witness::OBJECT;
-use lab_protocol::{
-    witness::{MARKER, WATCHER, WATCHER_OBJECT},
-    world::{EXTRA, MODULES, ROOT, Uplink, WorldChanges, WorldMount, WorldRoot, WorldSpec},
-};
+use lab_protocol::world::{EXTRA, MODULES, ROOT, Uplink, WorldChanges, WorldMount, WorldRoot, WorldSpec};
 use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
+    mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     unistd::{chdir, chroot},
 };
 use services::Services;
-use share::SHARE;
+pub use share::SHARE;
 use std::{
-    ffi::{CString, OsStr},
+    ffi::{CString, OsStr, OsString},
     fs, io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
 };
 use uplink::ConnectedUplink;
 
-/// Where worlds are mounted in the agent's own root.
-const WORLDS: &str = "/lab/worlds";
 /// Where what a set-up wrote is kept.
 const KEPT: &str = "/lab/kept";
 /// `/etc/resolv.conf` of a guest without a network.
 const RESOLV: &[u8] = b"# This guest has no network: no name is resolved but those of /etc/hosts.\n";
 /// Name of the host in a guest that reaches it.
 const HOST_NAME: &str = "host.lab";
-/// Directories that programs expect in `/run`.
-const RUN: [&str; 2] = ["/run/lock", "/run/lab"];
 /// Where a root may have modprobe; where it has none, it gets the agent's.
 const MODPROBES: [&str; 4] = ["/usr/sbin/modprobe", "/sbin/modprobe", "/usr/bin/modprobe", "/bin/modprobe"];
+/// Where programs look for the kernel's modules.
+const LIB_MODULES: &str = "/lib/modules";
+/// The kernel's configuration in [`EXTRA`].
+const CONFIG: &str = "config";
 /// Where iproute2 keeps names of network namespaces.
 const NETNS: &str = "/run/netns";
 
 /// A root that is mounted.
 #[derive(Debug)]
 pub struct MountedWorld {
-    at: PathBuf,
+    ground: Ground,
     root: CString,
     cwd: CString,
     /// Dropped with it.
@@ -66,13 +66,12 @@ pub struct MountedWorld {
 }
 
 impl MountedWorld {
-    /// Mounts what the specification says. Call it in the network namespace in which the program will run: `/sys` shows the
-    /// devices of the namespace in which it was mounted.
+    /// Mounts what the specification says. Call it in the network namespace in which the program will run, and say whether that is the
+    /// guest's first: `/sys` shows the devices of the namespace in which it was mounted.
     ///
     /// # Errors
     /// [`MountError`]: what is missing, and what can be done about it.
-    pub fn build(spec: &WorldSpec) -> Result<Self, MountError> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
+    pub fn build(spec: &WorldSpec, is_first_namespace: bool) -> Result<Self, MountError> {
         linux::settle_once()?;
         let shared = spec.root == WorldRoot::Export || !spec.mounts.is_empty() || !spec.modules.is_empty();
         if shared {
@@ -81,19 +80,21 @@ impl MountedWorld {
         let text = |bytes: &[u8]| {
             CString::new(bytes).map_err(|_| MountError::Nul { path: PathBuf::from(OsStr::from_bytes(bytes)) })
         };
-        let at = Path::new(WORLDS).join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
-        let root = at.join("root");
+        let ground = Ground::take(is_first_namespace)?;
+        let root = ground.root();
         let cwd: &[u8] = if spec.cwd.is_empty() { b"/" } else { &spec.cwd };
-        // From here on dropping it unmounts what is there.
         let (root_text, cwd, services) = (text(root.as_os_str().as_bytes())?, text(cwd)?, Services::default());
-        let mut world = Self { root: root_text, cwd, at, services, uplink: None };
-        world.mount_root(&root, spec)?;
+        let mut world = Self { root: root_text, cwd, ground, services, uplink: None };
+        let has_names = world.mount_root(&root, spec, shared)?;
         let inside = InRoot::of(&root)?;
-        mount_own(&inside, &root, spec)?;
+        world.ground.fill(&inside)?;
+        mount_rest(&inside, spec)?;
         if shared {
             mount_kernel_files(&inside)?;
         }
-        write_names(&inside, spec.uplink.as_ref())?;
+        if !has_names {
+            write_names(&inside, spec.uplink.as_ref(), |path, content| inside.write(path, content))?;
+        }
         for wanted in &spec.mounts {
             mount_export(&inside, wanted)?;
         }
@@ -105,20 +106,26 @@ impl MountedWorld {
         Ok(world)
     }
 
-    /// The root with a layer above it that takes what is written.
-    fn mount_root(&self, root: &Path, spec: &WorldSpec) -> Result<(), MountError> {
+    /// The root with a layer above it that takes what is written. Returns whether the layer has the guest's names already.
+    fn mount_root(&self, root: &Path, spec: &WorldSpec, shared: bool) -> Result<bool, MountError> {
         let kept = Path::new(KEPT);
+        let make = |dir: &Path| fs::create_dir_all(dir).map_err(MountError::io(dir));
         let changes = match spec.changes {
-            WorldChanges::Stay => kept.to_owned(),
-            WorldChanges::End | WorldChanges::EndAboveSetup => self.at.join("changes"),
+            WorldChanges::Stay => {
+                make(kept)?;
+                let size = spec.overlay_mib.map_or_else(String::new, |mib| format!(",size={mib}M"));
+                mount(Some("changes"), kept, Some("tmpfs"), MsFlags::empty(), Some(&*format!("mode=0755{size}")))
+                    .map_err(MountError::mount("a tmpfs", kept))?;
+                kept.to_owned()
+            }
+            WorldChanges::End | WorldChanges::EndAboveSetup => {
+                if let Some(mib) = spec.overlay_mib {
+                    self.ground.limit(mib)?;
+                }
+                self.ground.changes()
+            }
         };
         let (upper, work) = (changes.join("upper"), changes.join("work"));
-        let make = |dir: &Path| fs::create_dir_all(dir).map_err(MountError::io(dir));
-        make(root)?;
-        make(&changes)?;
-        let size = spec.overlay_mib.map_or_else(String::new, |mib| format!(",size={mib}M"));
-        mount(Some("changes"), &changes, Some("tmpfs"), MsFlags::empty(), Some(&*format!("mode=0755{size}")))
-            .map_err(MountError::mount("a tmpfs", &changes))?;
         make(&upper)?;
         make(&work)?;
         let lower = match spec.root {
@@ -127,6 +134,9 @@ impl MountedWorld {
         };
         // The host's root is listed first: what it can't read is an error of its own.
         fs::read_dir(&lower).map_err(MountError::io(&lower))?;
+        // What a set-up left may have names of its own, in a layer between the two.
+        let has_names = spec.changes == WorldChanges::End
+            && prepare_above(&LayerAbove::of(&lower, &upper)?, spec.uplink.as_ref(), shared).is_ok();
         // Directories of the lower layer can be renamed. The host's files have no file handles, which the kernel would
         // otherwise say with a warning.
         let setup = match spec.changes {
@@ -139,15 +149,18 @@ impl MountedWorld {
             upper.display(),
             work.display()
         );
-        mount(Some("root"), root, Some("overlay"), MsFlags::MS_NODEV, Some(&*options)).map_err(|errno| match errno {
-            nix::Error::ENODEV => MountError::NoOverlay,
-            errno => MountError::mount("the root", root)(errno),
-        })
+        mount(Some("root"), root, Some("overlay"), MsFlags::MS_NODEV, Some(&*options)).map_err(
+            |errno| match errno {
+                nix::Error::ENODEV => MountError::NoOverlay,
+                errno => MountError::mount("the root", root)(errno),
+            },
+        )?;
+        Ok(has_names)
     }
 
     /// A path in the root as the agent sees it; for paths without symbolic links.
     pub fn path(&self, inside: &str) -> PathBuf {
-        self.at.join("root").join(inside.trim_start_matches('/'))
+        self.ground.root().join(inside.trim_start_matches('/'))
     }
 
     /// Makes it the root of the calling thread or process, in a mount namespace of its own, and goes to the working directory. Makes
@@ -169,55 +182,17 @@ impl MountedWorld {
     }
 }
 
-impl Drop for MountedWorld {
-    fn drop(&mut self) {
-        // Programs that run on have it in their own namespaces.
-        for part in ["root", "changes"] {
-            let part = self.at.join(part);
-            let _ = umount2(&part, MntFlags::MNT_DETACH);
-            let _ = fs::remove_dir(&part);
-        }
-        let _ = fs::remove_dir(&self.at);
-    }
-}
-
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What belongs to the guest and not to the root: devices, processes, the kernel's file systems, what runs.
-fn mount_own(inside: &InRoot, root: &Path, spec: &WorldSpec) -> Result<(), MountError> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let proc = inside.mount_point(Path::new("/proc"))?;
-    let noexec = flags | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), &proc.path(), Some("proc"), noexec, None::<&str>)
-        .map_err(MountError::mount("proc", Path::new("/proc")))?;
-    inside.directory(Path::new("/sys"))?;
-    linux::mount_kernels(root)?;
-    bind(Path::new("/dev"), inside, Path::new("/dev"), true)?;
-    let tmpfs = |at: &str, mode: &str| {
-        let point = inside.mount_point(Path::new(at))?;
-        mount(Some("tmpfs"), &point.path(), Some("tmpfs"), flags, Some(mode))
-            .map_err(MountError::mount("a tmpfs", Path::new(at)))
-    };
-    tmpfs("/run", "mode=0755")?;
+/// What of the guest's own is not in every root, or changes.
+fn mount_rest(inside: &InRoot, spec: &WorldSpec) -> Result<(), MountError> {
     if spec.fresh_tmp {
-        tmpfs("/tmp", "mode=1777")?;
-    }
-    for dir in RUN {
-        inside.directory(Path::new(dir))?;
-    }
-    for (from, at, what) in [
-        ("/init", MARKER, "the program that makes marks"),
-        ("/init", WATCHER, "the program that watches what is attached"),
-        (OBJECT, WATCHER_OBJECT, "the witness's eBPF object"),
-    ] {
-        let at = Path::new(at);
-        // An agent may have been built without the object.
-        if Path::new(from).exists() {
-            mount(Some(from), &inside.file_point(at)?.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .map_err(MountError::mount(what, at))?;
-        }
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let point = inside.mount_point(Path::new("/tmp"))?;
+        mount(Some("tmpfs"), &point.path(), Some("tmpfs"), flags, Some("mode=1777"))
+            .map_err(MountError::mount("a tmpfs", Path::new("/tmp")))?;
     }
     if Path::new(NETNS).is_dir() {
         bind(Path::new(NETNS), inside, Path::new(NETNS), true)?;
@@ -227,11 +202,10 @@ fn mount_own(inside: &InRoot, root: &Path, spec: &WorldSpec) -> Result<(), Mount
 
 /// Modules and configuration of the guest's kernel, in place of the host's.
 fn mount_kernel_files(inside: &InRoot) -> Result<(), MountError> {
-    let uts = nix::sys::utsname::uname().map_err(|errno| MountError::io(Path::new("uname"))(errno.into()))?;
-    let release = uts.release();
+    let release = release()?;
     let modules = Path::new(SHARE).join(MODULES);
     if modules.is_dir() {
-        bind(&modules, inside, &Path::new("/lib/modules").join(release), false)?;
+        bind(&modules, inside, &Path::new(LIB_MODULES).join(&release), false)?;
     }
     if !MODPROBES.iter().any(|place| inside.has(Path::new(place))) {
         let place = Path::new(MODPROBES[0]);
@@ -239,11 +213,9 @@ fn mount_kernel_files(inside: &InRoot) -> Result<(), MountError> {
         mount(Some("/init"), &point.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .map_err(MountError::mount("modprobe", place))?;
     }
-    let config = Path::new(SHARE).join(EXTRA).join("config");
+    let config = Path::new(SHARE).join(EXTRA).join(CONFIG);
     if config.is_file() {
-        let mut name = std::ffi::OsString::from("config-");
-        name.push(release);
-        let place = Path::new("/boot").join(name);
+        let place = boot_config(&release);
         let point = inside.file_point(&place)?;
         mount(Some(&config), &point.path(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .map_err(MountError::mount("the kernel's configuration", &place))?;
@@ -251,8 +223,37 @@ fn mount_kernel_files(inside: &InRoot) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Names that are resolved without a name server: the guest's own, and its host's where it is reached.
-fn write_names(inside: &InRoot, uplink: Option<&Uplink>) -> Result<(), MountError> {
+/// Makes in the layer above a root what the guest has in every root. An unusual root refuses it; the same is made through the mount
+/// then, which says why.
+fn prepare_above(layer: &LayerAbove, uplink: Option<&Uplink>, shared: bool) -> Result<(), MountError> {
+    if shared {
+        let release = release()?;
+        layer.directory(&Path::new(LIB_MODULES).join(&release))?;
+        if Path::new(SHARE).join(EXTRA).join(CONFIG).is_file() {
+            layer.write(&boot_config(&release), b"")?;
+        }
+    }
+    write_names(layer.root(), uplink, |path, content| layer.write(path, content))
+}
+
+fn release() -> Result<OsString, MountError> {
+    let uts = nix::sys::utsname::uname().map_err(|errno| MountError::io(Path::new("uname"))(errno.into()))?;
+    Ok(uts.release().to_owned())
+}
+
+/// Where programs look for the configuration of the kernel.
+fn boot_config(release: &OsStr) -> PathBuf {
+    let mut name = OsString::from("config-");
+    name.push(release);
+    Path::new("/boot").join(name)
+}
+
+/// Names that are resolved without a name server: the guest's own, and its host's where it is reached. Those of `inside` are kept.
+fn write_names(
+    inside: &InRoot,
+    uplink: Option<&Uplink>,
+    write: impl Fn(&Path, &[u8]) -> Result<(), MountError>,
+) -> Result<(), MountError> {
     let name = hostname();
     let mut hosts = inside.read("/etc/hosts").unwrap_or_default();
     let host: Vec<String> = uplink.iter().flat_map(|uplink| &uplink.gateways).map(ToString::to_string).collect();
@@ -269,10 +270,10 @@ fn write_names(inside: &InRoot, uplink: Option<&Uplink>) -> Result<(), MountErro
             hosts.push_str(&format!("{address} {names}\n"));
         }
     }
-    inside.write(Path::new("/etc/hosts"), hosts.as_bytes())?;
+    write(Path::new("/etc/hosts"), hosts.as_bytes())?;
     let resolv = uplink.map(|uplink| format!("nameserver {}\n", uplink.name_server).into_bytes());
-    inside.write(Path::new("/etc/resolv.conf"), resolv.as_deref().unwrap_or(RESOLV))?;
-    inside.write(Path::new("/etc/hostname"), format!("{name}\n").as_bytes())
+    write(Path::new("/etc/resolv.conf"), resolv.as_deref().unwrap_or(RESOLV))?;
+    write(Path::new("/etc/hostname"), format!("{name}\n").as_bytes())
 }
 
 fn mount_export(inside: &InRoot, wanted: &WorldMount) -> Result<(), MountError> {

@@ -12,7 +12,7 @@ use std::{
     io::{self, BufReader, Read, Write},
     os::fd::AsRawFd,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -78,9 +78,16 @@ fn mount_share() -> Result<Vec<JoinHandle<()>>, MountError> {
     let clone = |file: &File| file.try_clone().map_err(MountError::io(at));
     let (requests, answers) = (clone(&device)?, device);
     let (to_host, from_host) = (clone(&port)?, port);
+    // Without a host a write to the port waits for one, also in a guest that is saved meanwhile, and a read ends at once.
+    let (connected, is_connected) = mpsc::channel();
     Ok(vec![
-        thread::spawn(move || at_home("requests for files", || carry_requests(requests, to_host))),
-        thread::spawn(move || at_home("the host's files", || carry_answers(from_host, answers))),
+        thread::spawn(move || at_home("requests for files", || carry_requests(requests, to_host, &connected))),
+        thread::spawn(move || {
+            // Otherwise it was unmounted before any host was there.
+            if is_connected.recv().is_ok() {
+                at_home("the host's files", || carry_answers(from_host, answers));
+            }
+        }),
     ])
 }
 
@@ -92,13 +99,16 @@ pub fn at_home(what: &str, work: impl FnOnce() -> io::Result<()>) {
     }
 }
 
-/// Every read of the device is one request.
-fn carry_requests(mut device: File, mut port: File) -> io::Result<()> {
+/// Every read of the device is one request. Says when the first has reached a host.
+fn carry_requests(mut device: File, mut port: File, connected: &mpsc::Sender<()>) -> io::Result<()> {
     let mut buffer = vec![0; LONGEST];
     loop {
         match device.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(length) => port.write_all(&buffer[..length])?,
+            Ok(length) => {
+                port.write_all(&buffer[..length])?;
+                let _ = connected.send(());
+            }
             // ENOENT: the request was taken back before it was read.
             Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::NotFound) => {}
             Err(error) => return Err(error),

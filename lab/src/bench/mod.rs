@@ -3,6 +3,7 @@
 pub mod boot;
 pub mod check;
 pub mod datapath;
+pub mod desk;
 pub mod exec;
 pub mod mutants;
 pub mod plants;

@@ -145,6 +145,7 @@ fn cells(input: &CheckInput, by: &ChosenLoader, world: &World, timeout: Option<D
         cwd: Raw::from(&world.spec().cwd),
         user: None,
         timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        core_bytes: 0,
         sysctl: Vec::new(),
         // What another program attaches, and where, nobody but the kernel says.
         witness: (!by.is_libbpf()).then(AttachRules::default),

@@ -119,15 +119,19 @@ pub(super) fn time(text: &str) -> Result<Duration, WrongTime> {
 #[error("`{0}` is no size from 128M to 1024G")]
 pub(super) struct WrongMemory(String);
 
-/// Memory in MiB.
-pub(super) fn memory(text: &str) -> Result<u32, WrongMemory> {
+/// A size in MiB: 64M, 2G, 512.
+pub(super) fn mib(text: &str) -> Option<u32> {
     let plain = text.trim_end_matches(['i', 'B']);
     let (number, factor) = match plain.strip_suffix(['G', 'g']) {
         Some(number) => (number, 1024),
         None => (plain.strip_suffix(['M', 'm']).unwrap_or(plain), 1),
     };
-    let mib = number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor));
-    mib.filter(|mib| (128..=1 << 20).contains(mib)).ok_or_else(|| WrongMemory(text.to_owned()))
+    number.parse::<u32>().ok().and_then(|number| number.checked_mul(factor))
+}
+
+/// Memory in MiB.
+pub(super) fn memory(text: &str) -> Result<u32, WrongMemory> {
+    mib(text).filter(|mib| (128..=1 << 20).contains(mib)).ok_or_else(|| WrongMemory(text.to_owned()))
 }
 
 #[derive(Debug, Args)]

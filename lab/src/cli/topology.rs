@@ -37,7 +37,7 @@ pub(super) enum TopologyCommand {
 pub(super) fn topology(named: Option<PathBuf>, command: TopologyCommand) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let agent = project.builder().agent()?;
-    let library = agent_listing::topologies(&agent)?;
+    let library = agent_listing::topologies(&agent, &project.facts_kept())?;
     match command {
         TopologyCommand::List(output) => output.show("topologies", &library, || list(&library))?,
         TopologyCommand::Show { name, kind, svg } => {

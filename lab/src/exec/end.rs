@@ -42,7 +42,8 @@ pub fn of_one(record: &RunRecord, shows: bool) -> (Exit, Vec<String>) {
     if !left.is_empty() {
         say(format!("the command left processes running, which were killed: {}", left.join(", ")));
     }
-    verdict.report.log.iter().filter(|line| line.starts_with("left behind: ")).for_each(|line| say(line.clone()));
+    let is_told = |line: &&String| ["left behind: ", "core dump "].iter().any(|start| line.starts_with(start));
+    verdict.report.log.iter().filter(is_told).for_each(|line| say(line.clone()));
     verdict.earlier.iter().zip(1..).for_each(|(attempt, number)| {
         say(format!("attempt {number} {}{}", attempt.outcome.word(), separated(&attempt.outcome.message())));
     });

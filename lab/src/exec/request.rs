@@ -41,6 +41,8 @@ pub struct ExecRequest {
     pub user: Option<(u32, u32)>,
     /// Milliseconds.
     pub timeout_ms: Option<u64>,
+    /// Largest core dump that is kept, bytes.
+    pub core_bytes: u64,
     /// Kernel parameters.
     pub sysctl: Vec<(String, String)>,
     /// What is demanded of what it attaches; `None` without a witness.
@@ -75,6 +77,7 @@ impl ExecRequest {
             user: self.user,
             terminal: terminal.cloned(),
             timeout_ms: self.timeout_ms,
+            core_bytes: self.core_bytes,
             sysctl: self.sysctl.clone(),
             input,
             witness: self.witness.clone(),
@@ -148,6 +151,7 @@ mod tests {
             world: None,
             user: None,
             timeout_ms: None,
+            core_bytes: 0,
             sysctl: Vec::new(),
             witness: None,
             requires: Vec::new(),

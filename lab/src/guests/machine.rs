@@ -7,14 +7,15 @@ use crate::{
     setup::{Tools, VIRTME_NG_VERSION},
     world::KernelFiles,
 };
+use lab_base::facts::Facts;
 use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
 use lab_kernel_store::BootableKernel;
 use lab_protocol::{Stated, witness::PRELOAD_SUITE};
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
-    Accel, Acceleration, DEFAULT_QEMU, Facts, GuestSpec, Launcher,
+    Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
     accel::{self, Asking},
-    qemu_version,
+    has_right_cmpxchg16b, qemu_version,
     stock::Stock,
 };
 use std::{
@@ -156,6 +157,7 @@ impl Machine {
         accel: Accel,
         console: PathBuf,
     ) -> Result<Prepared, PrepareError> {
+        let facts = Facts::below(&self.cache);
         let failed = |error: ImageError| PrepareError::Image { kernel: kernel.id.to_string(), error };
         let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
         let objects = self.artifacts.objects.iter();
@@ -169,9 +171,10 @@ impl Machine {
             toolbox: toolbox.as_ref(),
             signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
             cache: &self.cache,
+            facts: &facts,
         };
         let image = lab_image::build(&spec).map_err(failed)?;
-        let direct = lab_image::direct_kernel(&kernel.vmlinuz, &self.cache).map_err(failed)?;
+        let direct = lab_image::direct_kernel(&kernel.vmlinuz, &self.cache, &facts).map_err(failed)?;
         // Without signatures the keys are not needed; the kernel would verify them in every boot.
         let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
@@ -194,13 +197,15 @@ impl Machine {
                 self.versions.qemu,
                 if self.sandbox { ", sandbox" } else { "" }
             ),
+            cx16: has_right_cmpxchg16b(&self.versions.qemu),
             network: false,
             memory_file: None,
         };
         Ok(Prepared {
             spec,
-            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing },
+            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing, content: None },
             files: None,
+            scans_memory: has_option(kernel.config.as_deref(), "CONFIG_DEBUG_KMEMLEAK=y"),
         })
     }
 }
@@ -217,6 +222,12 @@ fn stated(kernel: &BootableKernel) -> Stated {
         lacks: kernel.unsupported.iter().map(|it| it.capability).collect(),
         believe_probes: kernel.believe_probes.is_some(),
     }
+}
+
+/// Whether a kernel's configuration has a line.
+fn has_option(config: Option<&Path>, option: &str) -> bool {
+    let config = config.and_then(|path| fs::read_to_string(path).ok());
+    config.is_some_and(|config| config.lines().any(|line| line == option))
 }
 
 /// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not

@@ -1,6 +1,7 @@
 //! What an agent says about itself when it runs on the host.
 
 use super::artifacts::ArtifactError;
+use lab_base::facts::Facts;
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use std::path::Path;
 
@@ -8,9 +9,9 @@ use std::path::Path;
 ///
 /// # Errors
 /// The agent does not start, its output is not a listing, or it uses another protocol version.
-pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
+pub fn listing(agent: &Path, facts: &Facts) -> Result<Listing, ArtifactError> {
     let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
-    let text = duct::cmd!(agent, "--list").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
+    let text = said(agent, "--list", facts)?;
     let listing: Listing = serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {error}")))?;
     if listing.protocol != PROTOCOL_VERSION {
         return Err(wrong(format!(
@@ -25,10 +26,16 @@ pub fn listing(agent: &Path) -> Result<Listing, ArtifactError> {
 ///
 /// # Errors
 /// The agent does not start, or its output is invalid.
-pub fn topologies(agent: &Path) -> Result<Vec<TopologyInfo>, ArtifactError> {
+pub fn topologies(agent: &Path, facts: &Facts) -> Result<Vec<TopologyInfo>, ArtifactError> {
     let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
-    let text = duct::cmd!(agent, "--topologies").stdin_null().read().map_err(|error| wrong(error.to_string()))?;
+    let text = said(agent, "--topologies", facts)?;
     serde_json::from_str(&text).map_err(|error| wrong(format!("not a list of topologies: {error}")))
+}
+
+/// What the agent prints: what it printed last, if its file has not changed. It is a static program that reads nothing.
+fn said(agent: &Path, about: &str, facts: &Facts) -> Result<String, ArtifactError> {
+    let wrong = |error: std::io::Error| ArtifactError::Listing { agent: agent.to_owned(), problem: error.to_string() };
+    facts.of_files(&format!("agent {about}"), &[agent], || duct::cmd!(agent, about).stdin_null().read().map_err(wrong))
 }
 
 #[cfg(test)]
@@ -43,7 +50,7 @@ mod tests {
         let write = |answer: &str| {
             fs::write(&agent, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
             fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).unwrap();
-            listing(&agent)
+            listing(&agent, &Facts::below(dir.path()))
         };
         assert!(write("hello").unwrap_err().to_string().contains("not a listing"));
         let error = write(r#"{"protocol":99,"agent":"0","cells":[]}"#).unwrap_err().to_string();

@@ -27,6 +27,7 @@ use crate::{
     setup::{self, Tools},
 };
 use lab_base::{
+    facts::Facts,
     interrupt::Interrupt,
     say::{note, say},
     selection,
@@ -93,6 +94,11 @@ impl Project {
     /// The store for this project's kernels.
     pub fn store(&self) -> KernelStore<'_> {
         KernelStore { cache: &self.cache, config: &self.config, vng: &self.vng }
+    }
+
+    /// What is known of files that have not changed.
+    pub fn facts_kept(&self) -> Facts {
+        Facts::below(self.cache.root())
     }
 
     /// Path of virtme-ng, or its name if it is not installed.

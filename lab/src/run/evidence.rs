@@ -73,7 +73,7 @@ fn file_name(attachment: &Attachment, taken: &mut BTreeSet<String>) -> String {
 }
 
 /// A name that is a single harmless path component: the text comes from a guest.
-fn safe(name: &str) -> String {
+pub(super) fn safe(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let safe: String = name.chars().take(MAX_NAME).map(plain).collect();
     let safe = safe.trim_matches(['.', '-']);

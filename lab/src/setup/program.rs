@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use duct::cmd;
 
-use lab_base::programs;
-use lab_vm::{Facts, VmError, qemu_version};
+use lab_base::{facts::Facts, programs};
+use lab_vm::{VmError, qemu_version};
 
 /// The oldest QEMU that is used if a newer one can be unpacked: 7.2 sets wrong flags after cmpxchg16b.
 pub(super) const QEMU_SERVES: (u32, u32, u32) = (9, 0, 0);

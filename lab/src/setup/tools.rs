@@ -9,9 +9,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use duct::{Expression, cmd};
-use lab_base::programs;
+use lab_base::{facts::Facts, programs};
 use lab_guard::private as trusted;
-use lab_vm::{Facts, has_sandbox};
+use lab_vm::has_sandbox;
 
 use super::error::SetupError;
 use super::{

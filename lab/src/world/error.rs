@@ -55,6 +55,9 @@ pub enum WorldError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An image of a container can't be used.
+    #[error(transparent)]
+    Image(lab_kernel_store::KernelsError),
     /// What a program is linked against is incomplete.
     #[error("{} can't be taken along: {problem}", program.display())]
     Closure {
@@ -83,7 +86,7 @@ pub enum WorldError {
 }
 
 impl WorldError {
-    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::Io { path, error }
     }

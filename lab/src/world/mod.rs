@@ -23,7 +23,7 @@ pub use setup::{GuestSetup, SetupInputs};
 use choice::Root;
 use lab_protocol::CellProgram;
 use lab_protocol::world::{
-    ARTIFACTS, ARTIFACTS_AT, EXTRA, MODULES, ROOT, WorldChanges, WorldMount, WorldRoot, WorldSpec,
+    ARTIFACTS, ARTIFACTS_AT, CORES, EXTRA, MODULES, ROOT, WorldChanges, WorldMount, WorldRoot, WorldSpec,
 };
 use lab_share::{Failed, FileSource, FileStamp, Look, ServeEnd, Server, Tree, TreeError, WriteBudget};
 use paths::directory;
@@ -37,6 +37,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+/// Core dumps of one guest that are kept.
+const CORES_AT_MOST: u64 = 8;
 /// Directories of the host that are the guest's own in every root.
 const OWN: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 
@@ -61,6 +63,8 @@ pub struct Options {
     pub pasta: Option<PastaOptions>,
     /// Limit of what the program may write elsewhere, MiB.
     pub overlay_mib: Option<u32>,
+    /// Largest core dump that is kept, bytes; 0 keeps none.
+    pub core_bytes: u64,
 }
 
 /// Files for the guests of a run.
@@ -77,6 +81,7 @@ pub struct World {
     place: Option<PathBuf>,
     pasta: Option<PastaOptions>,
     setup: Option<GuestSetup>,
+    core_bytes: u64,
 }
 
 /// The kernel's own files, for its guests.
@@ -94,7 +99,8 @@ impl World {
     /// # Errors
     /// [`WorldError`]: a directory is missing, or a root is no root.
     pub fn new(options: Options, cache: &Path) -> Result<Self, WorldError> {
-        let Options { root: choice, program, cwd, writable, out, modules, services, pasta, overlay_mib } = options;
+        let Options { root: choice, program, cwd, writable, out, modules, services, pasta, overlay_mib, core_bytes } =
+            options;
         let mut shared = Vec::new();
         for (number, dir) in writable.iter().enumerate() {
             let path = directory(dir)?;
@@ -140,7 +146,7 @@ impl World {
             RootChoice::Host | RootChoice::None => None,
         };
         let root = Root::of(choice, &program, &cwd, cache)?;
-        Ok(Self { root, cwd, shared, out, modules, spec, place, pasta, setup: None })
+        Ok(Self { root, cwd, shared, out, modules, spec, place, pasta, setup: None, core_bytes })
     }
 
     /// Has a command run in each kernel's guest before the guest is saved, so that others begin behind it.
@@ -163,21 +169,33 @@ impl World {
         self.setup.as_ref()
     }
 
+    /// Largest core dump that is kept, bytes.
+    pub fn core_bytes(&self) -> u64 {
+        self.core_bytes
+    }
+
     /// What the agent mounts.
     pub fn spec(&self) -> &WorldSpec {
         &self.spec
     }
 
-    /// Answers the requests of one guest, on a thread of its own. `name` is the directory below that for artefacts.
+    /// Answers the requests of one guest, on a thread of its own. `name` is the directory below that for artefacts, and
+    /// `cores` that for core dumps.
     ///
     /// # Errors
     /// A directory has vanished since it was checked.
-    pub fn serve(&self, kernel: &KernelFiles, name: &str, stream: UnixStream) -> Result<Serving, WorldError> {
+    pub fn serve(
+        &self,
+        kernel: &KernelFiles,
+        name: &str,
+        cores: Option<&Path>,
+        stream: UnixStream,
+    ) -> Result<Serving, WorldError> {
         let artifacts = self.out.as_ref().map(|out| out.join(name));
         if let Some(dir) = &artifacts {
             fs::create_dir_all(dir).map_err(WorldError::io(dir))?;
         }
-        let tree = self.tree(kernel, artifacts.as_deref())?;
+        let tree = self.tree(kernel, artifacts.as_deref(), cores)?;
         let line = stream.try_clone().map_err(WorldError::io(Path::new("socket")))?;
         let serve = move || Server::new(tree).serve(stream);
         let thread = thread::Builder::new().name("files".to_owned()).spawn(serve);
@@ -203,7 +221,7 @@ impl World {
         !self.spec.services.is_empty()
     }
 
-    fn tree(&self, kernel: &KernelFiles, artifacts: Option<&Path>) -> Result<Tree, WorldError> {
+    fn tree(&self, kernel: &KernelFiles, artifacts: Option<&Path>, cores: Option<&Path>) -> Result<Tree, WorldError> {
         let mut tree = Tree::new();
         self.root.plant(&mut tree, Path::new(ROOT), &self.cwd)?;
         tree.host(Tree::ROOT, Path::new(MODULES), &kernel.modules, None)?;
@@ -212,6 +230,10 @@ impl World {
         }
         if let Some(dir) = artifacts {
             tree.host(Tree::ROOT, Path::new(ARTIFACTS), dir, Some(WriteBudget::USUAL))?;
+        }
+        if let Some(dir) = cores {
+            let budget = WriteBudget { bytes: self.core_bytes.saturating_mul(CORES_AT_MOST), files: CORES_AT_MOST };
+            tree.host(Tree::ROOT, Path::new(CORES), dir, Some(budget))?;
         }
         let extra = Path::new(EXTRA);
         if let Some(config) = &kernel.config {

@@ -21,7 +21,6 @@ pub struct Packages {
     image: PathBuf,
     /// The archive, unpacked.
     pub prefix: PathBuf,
-    _place: tempfile::TempDir,
 }
 
 /// Builds the packages once for all tests.
@@ -32,10 +31,13 @@ pub fn packages() -> &'static Packages {
         let said = fine(&output);
         let built: Vec<PathBuf> = said.lines().map(|line| Path::new(ROOT).join(line).canonicalize().unwrap()).collect();
         let [archive, deb, image] = <[PathBuf; 3]>::try_from(built).expect(&said);
-        let place = tempfile::tempdir().unwrap();
+        // What is static is never dropped: a temporary directory would stay behind.
+        let prefix = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
+        let _ = fs::remove_dir_all(&prefix);
+        fs::create_dir_all(&prefix).unwrap();
         let unpack = "zstd -qdc \"$1\" | tar -x --strip-components=1 -C \"$2\"";
-        fine(&Command::new("sh").args(["-c", unpack, "sh"]).arg(&archive).arg(place.path()).output().unwrap());
-        Packages { archive, deb, image, prefix: place.path().canonicalize().unwrap(), _place: place }
+        fine(&Command::new("sh").args(["-c", unpack, "sh"]).arg(&archive).arg(&prefix).output().unwrap());
+        Packages { archive, deb, image, prefix: prefix.canonicalize().unwrap() }
     })
 }
 
@@ -130,8 +132,8 @@ fn each_package_has_the_same_files() {
     for field in ["Package: netkit-lab", concat!("Version: ", env!("CARGO_PKG_VERSION")), "Depends: python3"] {
         assert!(control.lines().any(|line| line == field), "{field}: {control}");
     }
-    let image = unpacked_image();
-    complete(names(Command::new("tar").arg("-tf").arg(image.path().join("layer.tar")).output().unwrap(), "./usr/"));
+    let (_image, layer) = unpacked_image();
+    complete(names(Command::new("tar").arg("-tf").arg(layer).output().unwrap(), "./usr/"));
     let mode = |name: &str| packages.prefix.join(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("bin/lab"), mode("lib/netkit-lab/lab.o")), (0o755, 0o644));
 }
@@ -148,11 +150,11 @@ fn make_install_installs_to_the_prefix() {
     assert!(packages().archive.is_file(), "the packages stay");
 }
 
-/// The image's only layer, from the blobs that its index, manifest and configuration name; each is what its digest
-/// says.
-fn unpacked_image() -> tempfile::TempDir {
+/// An image, unpacked: its layers as `layer-N.tar`, from the blobs that its index, manifest and configuration name; each is what
+/// its digest says.
+fn unpacked(image: &Path) -> (tempfile::TempDir, Vec<PathBuf>) {
     let dir = tempfile::tempdir().unwrap();
-    fine(&Command::new("tar").arg("-C").arg(dir.path()).arg("-xf").arg(&packages().image).output().unwrap());
+    fine(&Command::new("tar").arg("-C").arg(dir.path()).arg("-xf").arg(image).output().unwrap());
     let json = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap()).unwrap();
     let blob = |descriptor: &serde_json::Value| {
         let sum = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
@@ -166,34 +168,57 @@ fn unpacked_image() -> tempfile::TempDir {
     let manifest = json(blob(&json(dir.path().join("index.json"))["manifests"][0]));
     let config = json(blob(&manifest["config"]));
     assert_eq!(config["config"]["Entrypoint"][0], "/usr/bin/lab");
-    let layer = blob(&manifest["layers"][0]);
-    let unpack = "gzip -dc \"$1\" >\"$2/layer.tar\" && sha256sum <\"$2/layer.tar\"";
-    let said = fine(&Command::new("sh").args(["-c", unpack, "sh"]).arg(layer).arg(dir.path()).output().unwrap());
-    assert_eq!(
-        config["rootfs"]["diff_ids"],
-        serde_json::json!([format!("sha256:{}", said.split(' ').next().unwrap())])
-    );
-    dir
+    let (mut layers, mut sums) = (Vec::new(), Vec::new());
+    for (number, layer) in manifest["layers"].as_array().unwrap().iter().enumerate() {
+        let tar = dir.path().join(format!("layer-{number}.tar"));
+        let unpack = "gzip -dc \"$1\" >\"$2\" && sha256sum <\"$2\"";
+        let said = fine(&Command::new("sh").args(["-c", unpack, "sh"]).arg(blob(layer)).arg(&tar).output().unwrap());
+        sums.push(format!("sha256:{}", said.split(' ').next().unwrap()));
+        layers.push(tar);
+    }
+    assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!(sums));
+    (dir, layers)
+}
+
+/// The layer of the image without a base.
+fn unpacked_image() -> (tempfile::TempDir, PathBuf) {
+    let (dir, layers) = unpacked(&packages().image);
+    let [layer] = <[PathBuf; 1]>::try_from(layers).unwrap();
+    (dir, layer)
+}
+
+/// Runs the lab of an image in the image's root, as a runtime of containers does.
+struct ImageRoot(PathBuf);
+
+impl ImageRoot {
+    /// The root that these layers make.
+    fn of(root: PathBuf, layers: &[PathBuf]) -> Self {
+        // What every runtime of containers mounts.
+        ["", "dev", "proc"].iter().for_each(|name| fs::create_dir(root.join(name)).unwrap());
+        for layer in layers {
+            fine(&Command::new("tar").arg("-C").arg(&root).arg("-xf").arg(layer).output().unwrap());
+        }
+        Self(root)
+    }
+
+    fn lab(&self, arguments: &[&str]) -> Output {
+        let start = r#"mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" &&
+            exec unshare --root "$0" --wd /work /usr/bin/lab "$@""#;
+        let mut command = Command::new("unshare");
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--mount", "sh", "-c", start]).arg(&self.0).args(arguments);
+        command.env_clear().env("PATH", PLAIN).env("HOME", "/work").env("NETKIT_LAB_CACHE", "/cache").output().unwrap()
+    }
 }
 
 /// The image's root has nothing but the package: no loader, no C library, no shell.
 #[test]
 fn the_image_starts_without_a_base_image() {
-    let image = unpacked_image();
-    let root = image.path().join("root");
-    // What every runtime of containers mounts.
-    ["", "dev", "proc"].iter().for_each(|name| fs::create_dir(root.join(name)).unwrap());
-    fine(&Command::new("tar").arg("-C").arg(&root).args(["-xf"]).arg(image.path().join("layer.tar")).output().unwrap());
-    let start = r#"mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" &&
-        exec unshare --root "$0" --wd /work /usr/bin/lab "$@""#;
-    let inside = |arguments: &[&str]| {
-        let mut command = Command::new("unshare");
-        if !nix::unistd::geteuid().is_root() {
-            command.args(["--user", "--map-root-user"]);
-        }
-        command.args(["--mount", "sh", "-c", start]).arg(&root).args(arguments);
-        command.env_clear().env("PATH", PLAIN).env("HOME", "/work").env("NETKIT_LAB_CACHE", "/cache").output().unwrap()
-    };
+    let (image, layer) = unpacked_image();
+    let root = ImageRoot::of(image.path().join("root"), &[layer]);
+    let inside = |arguments: &[&str]| root.lab(arguments);
     let version = fine(&inside(&["--version"]));
     assert!(version.starts_with(concat!("lab ", env!("CARGO_PKG_VERSION"), " (")), "{version}");
     fine(&inside(&["init"]));
@@ -203,4 +228,61 @@ fn the_image_starts_without_a_base_image() {
     assert!(plan.contains("--partition 2/2"), "{plan}");
     let refused = inside(&["setup"]);
     assert_ne!(refused.status.code(), Some(0), "{}", words(&refused));
+}
+
+/// Builds the image alone, above a root.
+fn dist_above(base: &Path) -> Output {
+    // The programs are built by the other packages first: two builds at once would wait for each other anyway.
+    packages();
+    Command::new(Path::new(ROOT).join("scripts/dist")).arg("oci").env("BASE", base).output().unwrap()
+}
+
+#[test]
+fn an_image_above_a_root_has_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    for (name, content) in [("etc/os-release", "ID=debian\n"), ("usr/bin/python3", ""), ("usr/share/doc/base", "below")]
+    {
+        let path = base.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let archive = dir.path().join("base.tar.zst");
+    let pack = "tar -c -C \"$1\" . | zstd -q -o \"$2\"";
+    fine(&Command::new("sh").args(["-c", pack, "sh"]).arg(&base).arg(&archive).output().unwrap());
+
+    let said = fine(&dist_above(&archive));
+    let image = Path::new(ROOT).join(said.trim());
+    let (unpacked, layers) = unpacked(&image);
+    assert_eq!(layers.len(), 2, "the root, and the package above it");
+    let root = ImageRoot::of(unpacked.path().join("root"), &layers);
+    assert_eq!(fs::read_to_string(root.0.join("etc/os-release")).unwrap(), "ID=debian\n");
+    assert_eq!(fs::read_to_string(root.0.join("usr/share/doc/base")).unwrap(), "below");
+    let version = fine(&root.lab(&["--version"]));
+    assert!(version.starts_with(concat!("lab ", env!("CARGO_PKG_VERSION"))), "{version}");
+    fine(&root.lab(&["init"]));
+    assert!(packages().archive.is_file(), "the other packages stay");
+    fs::remove_dir_all(image.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn a_base_that_is_none_is_refused_before_anything_is_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("text.tar");
+    fs::write(&text, "x".repeat(2000)).unwrap();
+    let bare = dir.path().join("bare.tar");
+    fs::write(dir.path().join("file"), "").unwrap();
+    fine(&Command::new("tar").arg("-cf").arg(&bare).arg("-C").arg(dir.path()).arg("file").output().unwrap());
+    for (base, why) in [
+        (dir.path().join("absent.tar"), "can't be read"),
+        (text, "is no tar archive"),
+        (bare, "has no usr/bin/python3, which guests need: install the package python3 in that root"),
+    ] {
+        let refused =
+            Command::new(Path::new(ROOT).join("scripts/dist")).arg("oci").env("BASE", &base).output().unwrap();
+        let said = words(&refused);
+        assert_eq!(refused.status.code(), Some(3), "{said}");
+        assert!(said.contains(&format!("BASE={} ", base.display())) && said.contains(why), "{said}");
+        assert!(!said.contains("building"), "{said}");
+    }
 }

@@ -2,7 +2,7 @@
 //! holds.
 
 use lab_bpf::{BpfLink, ProgramInfo};
-use lab_protocol::{AttachType, DeviceKind};
+use lab_protocol::AttachType;
 use lab_topology::{Netns, link};
 use lab_witness::{Hooked, ListedAttachment, SeenDevice, SeenProgram, hook_of_link, hook_of_type};
 use std::{
@@ -14,7 +14,9 @@ use std::{
 
 /// Network namespaces that are looked at, at most.
 const NAMESPACES: usize = 2000;
-const OWN: &str = "/proc/self/ns/net";
+pub(super) const OWN: &str = "/proc/self/ns/net";
+/// The children of kthreadd: all threads of the kernel (proc_pid_task_children(5), `CONFIG_PROC_CHILDREN`).
+const KERNEL_THREADS: &str = "/proc/2/task/2/children";
 /// Where iproute2 keeps names of network namespaces.
 const NAMED: &str = "/run/netns";
 
@@ -58,10 +60,13 @@ pub fn program(id: u32) -> SeenProgram {
 /// The namespaces of all processes and of the topology, by inode. Those that are only kept ready have nothing attached.
 pub fn namespaces(nodes: &[Netns]) -> BTreeMap<u64, Netns> {
     let spares = Netns::spare_inodes();
-    let processes =
-        fs::read_dir("/proc").into_iter().flatten().flatten().filter(|entry| {
-            entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        });
+    // Threads of the kernel are in the first one. There are a hundred, and one costs an emulated guest a tenth of a millisecond.
+    let kernels = fs::read_to_string(KERNEL_THREADS).unwrap_or_default();
+    let kernels: BTreeSet<&str> = kernels.split_ascii_whitespace().collect();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter(|entry| {
+        let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit()) && !kernels.contains(name);
+        entry.file_name().to_str().is_some_and(is_process)
+    });
     let of_processes = processes.map(|entry| entry.path().join("ns/net"));
     let of_nodes = nodes.iter().map(|ns| {
         use std::os::fd::AsRawFd;
@@ -87,11 +92,7 @@ pub fn namespaces(nodes: &[Netns]) -> BTreeMap<u64, Netns> {
 fn of_namespace(inode: u64, ns: &Netns) -> Vec<ListedAttachment> {
     let mut found = Vec::new();
     for device in link::list(ns).unwrap_or_default() {
-        let kind = match device.kind {
-            DeviceKind::Veth => "veth",
-            DeviceKind::NetkitL2 | DeviceKind::NetkitL3 => "netkit",
-            DeviceKind::Other => "",
-        };
+        let kind = super::calls::kind(device.kind);
         let target = SeenDevice {
             netns: inode as u32,
             ifindex: device.ifindex,

@@ -1,5 +1,6 @@
 //! `lab bench`.
 
+use super::call::Caller;
 use crate::{
     bench::boot::{Bench, BootRound, MatrixRound, Rerun, Spread, seconds},
     cli::bench::BenchArgs,
@@ -21,9 +22,8 @@ use lab_record::{
 };
 use lab_report::results::directory;
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -109,23 +109,12 @@ fn again(
     args: &BenchArgs,
     scratch: &Path,
 ) -> Result<Option<Rerun>, Error> {
-    let program = env::current_exe().map_err(Error::file("find", Path::new("lab")))?;
+    let lab = Caller::new(&project.root)?;
+    let out = scratch.to_string_lossy();
     let mut took = Vec::new();
-    for number in 1..=args.reruns {
-        let mut command = Command::new(&program);
-        command.arg("--project").arg(&project.root).args(["run", "--kernel", kernel, "--case", cell.as_str()]);
-        command.arg("--out").arg(scratch).args(args.no_build.then_some("--no-build"));
-        let begin = Instant::now();
-        let ended = command.stdin(Stdio::null()).output().map_err(Error::file("start", &program))?;
-        took.push(seconds(begin.elapsed()));
-        if !ended.status.success() {
-            let said = String::from_utf8_lossy(&ended.stderr);
-            let last = said.lines().last().unwrap_or_default();
-            return Err(Error::Host(format!(
-                "rerun {number} of {cell} on {kernel} ended with {}: {last}",
-                ended.status
-            )));
-        }
+    for _ in 0..args.reruns {
+        let words = ["run", "--kernel", kernel, "--case", cell.as_str(), "--out", &out];
+        took.push(seconds(lab.timed(words.into_iter().chain(args.no_build.then_some("--no-build")))?));
     }
     Ok((!took.is_empty()).then(|| Rerun {
         kernel: kernel.to_owned(),

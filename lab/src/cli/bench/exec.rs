@@ -1,5 +1,6 @@
 //! `lab bench exec`.
 
+use super::call::Caller;
 use crate::{
     bench::{
         boot::seconds,
@@ -22,9 +23,8 @@ use lab_record::{
 };
 use lab_report::results::directory;
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::Mutex,
     thread::{self, available_parallelism},
     time::{Duration, Instant},
@@ -57,8 +57,7 @@ pub(super) fn exec(named: Option<PathBuf>, args: &ExecBenchArgs) -> Result<Exit,
     // What the measured commands use as well: they build nothing.
     let guests = Guests::open(&project, &kernels, &built(&project, false)?)?;
     let scratch = lab_guard::private::scratch("netkit-lab-")?;
-    let program = env::current_exe().map_err(Error::file("find", Path::new("lab")))?;
-    let lab = Lab { program, project: &project.root, results: scratch.path() };
+    let lab = Lab { caller: Caller::new(&project.root)?, results: scratch.path() };
     let ids: Vec<&str> = kernels.iter().map(|kernel| kernel.id.as_str()).collect();
     let last = *ids.last().ok_or(Error::NothingSelected)?;
 
@@ -116,8 +115,7 @@ pub(super) fn exec(named: Option<PathBuf>, args: &ExecBenchArgs) -> Result<Exit,
 
 /// Starts this program as a person would.
 struct Lab<'a> {
-    program: PathBuf,
-    project: &'a Path,
+    caller: Caller,
     /// Directory for results.
     results: &'a Path,
 }
@@ -132,20 +130,11 @@ struct OneGuest {
 impl Lab<'_> {
     /// Runs `true` on the kernels; gives the time until the program's exit. Results are in the directory `place`.
     fn run(&self, kernels: &[&str], root: &str, place: &str) -> Result<Duration, Error> {
-        let mut command = Command::new(&self.program);
-        command.arg("--project").arg(self.project).args(["exec", "--no-build", "--root", root]);
-        command.args(kernels.iter().flat_map(|id| ["--kernel", id]));
-        command.arg("--results").arg(self.results.join(place)).args(["--", "true"]);
-        let begin = Instant::now();
-        let ended = command.stdin(Stdio::null()).output().map_err(Error::file("start", &self.program))?;
-        let took = begin.elapsed();
-        if ended.status.success() {
-            return Ok(took);
-        }
-        let said = String::from_utf8_lossy(&ended.stderr);
-        let last = said.lines().last().unwrap_or_default();
-        let on = kernels.join(", ");
-        Err(Error::Host(format!("`lab exec -- true` on {on} with --root {root} ended with {}: {last}", ended.status)))
+        let results = self.results.join(place);
+        let results = results.to_string_lossy();
+        let kernels = kernels.iter().flat_map(|id| ["--kernel", *id]);
+        let words = ["exec", "--no-build", "--root", root].into_iter().chain(kernels);
+        self.caller.timed(words.chain(["--results", &*results, "--", "true"]))
     }
 
     /// The only guest of the last run in `place`.

@@ -1,14 +1,17 @@
 //! `lab bench` and its subcommands.
 
 mod boot;
+mod call;
 mod check;
 mod datapath;
+mod desk;
 mod exec;
 mod report;
 mod suite;
 
 use self::{
-    check::CheckBenchArgs, datapath::DatapathArgs, exec::ExecBenchArgs, report::ReportBenchArgs, suite::BenchSuiteArgs,
+    check::CheckBenchArgs, datapath::DatapathArgs, desk::DeskArgs, exec::ExecBenchArgs, report::ReportBenchArgs,
+    suite::BenchSuiteArgs,
 };
 use crate::error::Error;
 use clap::{Args, Subcommand};
@@ -43,6 +46,8 @@ pub(super) enum BenchCommand {
     Datapath(DatapathArgs),
     /// Measure `lab check`: the project's corpus on the default matrix, and predicted on every kernel.
     Check(CheckBenchArgs),
+    /// Measure what a person waits for: one cell again, and one cell after an edit.
+    Desk(DeskArgs),
     /// Measure commands in guests beside `vng --exec true`: on one kernel, on all, and many of them.
     Exec(ExecBenchArgs),
     /// Measure the suite: time per case, and the ten slowest cells.
@@ -55,6 +60,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     match &args.what {
         Some(BenchCommand::Datapath(args)) => datapath::datapath(named, args),
         Some(BenchCommand::Check(args)) => check::check(named, args),
+        Some(BenchCommand::Desk(args)) => desk::desk(named, args),
         Some(BenchCommand::Exec(args)) => exec::exec(named, args),
         Some(BenchCommand::Suite(args)) => suite::bench_suite(named, args),
         Some(BenchCommand::Report(args)) => report::report(named, args),

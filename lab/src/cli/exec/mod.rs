@@ -6,7 +6,7 @@ mod planned;
 mod suite;
 mod values;
 
-pub(super) use go::{ExecOrder, RunTold, again, built, exec, go, question, words};
+pub(super) use go::{ExecOrder, RunTold, SelftestsOf, again, built, exec, go, question, selftest, words};
 pub(super) use planned::{Ahead, ExecPlan};
 pub(super) use suite::is_word;
 pub(super) use values::name;
@@ -111,6 +111,10 @@ pub(super) struct ExecArgs {
     /// Limit of what the command may write to the guest's memory: 256M, 2G. Default: half of it.
     #[arg(long, value_name = "SIZE", value_parser = super::args::memory)]
     overlay: Option<u32>,
+    /// Keep core dumps of the command's processes, up to this size each: 64M, 1G; 0 keeps none. Default: the limit of this process
+    /// (`ulimit -c`), at most 1G.
+    #[arg(long, value_name = "SIZE", value_parser = values::core)]
+    core: Option<u32>,
     /// Working directory in the guest. Default: this one with --root host and none, else /.
     #[arg(long, value_name = "DIR")]
     cwd: Option<OsString>,
@@ -269,6 +273,7 @@ impl ExecArgs {
                 ("--module", !self.module.is_empty()),
                 ("--net", self.net != Reached::Nothing),
                 ("--setup", self.setup.is_some()),
+                ("--core", self.core.is_some_and(|mib| mib > 0)),
             ];
             return match needs.into_iter().find(|(_, given)| *given) {
                 Some((name, _)) => {
@@ -299,7 +304,8 @@ impl ExecArgs {
         };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
         let (services, pasta, overlay_mib) = (self.net.services(), self.pasta(project)?, self.overlay);
-        let options = Options { root, program, cwd, writable, out, modules, services, pasta, overlay_mib };
+        let core_bytes = self.core.map_or_else(values::core_limit, |mib| u64::from(mib) << 20);
+        let options = Options { root, program, cwd, writable, out, modules, services, pasta, overlay_mib, core_bytes };
         let no_shell = options.root == RootChoice::None;
         let world = World::new(options, project.cache.root())?;
         let Some(command) = &self.setup else { return Ok(Some(Arc::new(world))) };
@@ -344,6 +350,7 @@ impl ExecArgs {
             user: None,
             terminal: None,
             timeout_ms: None,
+            core_bytes: 0,
             sysctl: self.sysctl.clone(),
             input: false,
             witness: None,
@@ -430,6 +437,7 @@ impl ExecArgs {
             world: world.map(|world| world.spec().clone()),
             user: self.user,
             timeout_ms: self.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            core_bytes: world.map_or(0, World::core_bytes),
             sysctl: self.sysctl.clone(),
             witness: self.witness.rules()?,
             requires: self

@@ -1,6 +1,7 @@
 //! The words of `lab exec`'s options.
 
 use crate::world::PublishedPort;
+use nix::sys::resource::{Resource, getrlimit};
 use std::path::PathBuf;
 
 /// What is wrong with a word.
@@ -18,6 +19,20 @@ pub(in crate::cli) fn name(text: &str) -> Result<String, WrongWord> {
     let fits =
         !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c));
     if fits { Ok(text.to_owned()) } else { Err("at most 100 letters, digits and ._-/ are wanted".to_owned().into()) }
+}
+
+/// Largest core dump that is kept if the command line names no size, MiB.
+const MOST_CORE_MIB: u32 = 1024;
+
+/// A size of core dumps, MiB.
+pub(super) fn core(text: &str) -> Result<u32, WrongWord> {
+    let size = crate::cli::args::mib(text).filter(|mib| *mib <= 16 * MOST_CORE_MIB);
+    size.ok_or_else(|| format!("`{text}` is not a size up to 16G: 0, 64M, 1G").into())
+}
+
+/// What a process that was started here would leave: the limit of this process, bytes.
+pub(super) fn core_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_CORE).map_or(0, |(soft, _)| soft.min(u64::from(MOST_CORE_MIB) << 20))
 }
 
 /// What a guest reaches.

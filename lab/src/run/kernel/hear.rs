@@ -63,6 +63,9 @@ impl KernelRun<'_> {
             self.note(format!("evidence of {}: {error}", report.cell));
             Vec::new()
         }));
+        let cores = launch.take_cores(&self.id(), &owner);
+        files.extend(cores.files);
+        report.log.extend(cores.told);
         let splats = launch.inside(launch.splats_before(&format!("end {}", report.cell)));
         let is_program = self.plan.info(&report.cell).is_some_and(|info| info.work.program().is_some());
         if is_program && let Some(left) = left_behind(&report, &splats) {

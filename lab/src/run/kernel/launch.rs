@@ -1,5 +1,6 @@
 //! The host's state of one guest of a kernel.
 
+use super::cores::{CellCores, CoreDirectory};
 use crate::{
     run::{
         autopsy::Autopsy,
@@ -8,10 +9,10 @@ use crate::{
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
     },
-    world::{GuestSetup, Pasta, Serving},
+    world::{GuestSetup, Pasta, Serving, WorldError},
 };
 use lab_base::text;
-use lab_guard::Inside;
+use lab_guard::{Id, Inside};
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
 use lab_share::FileStamp;
@@ -57,6 +58,7 @@ pub(in crate::run) struct Launch {
     files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
     network: RefCell<Option<Pasta>>,
+    cores: RefCell<Option<CoreDirectory>>,
     /// Files of the host that the guest has read.
     pub read: RefCell<BTreeMap<PathBuf, FileStamp>>,
 }
@@ -84,6 +86,7 @@ impl Launch {
             files,
             serving: RefCell::default(),
             network: RefCell::default(),
+            cores: RefCell::default(),
             read: RefCell::default(),
         }
     }
@@ -99,7 +102,13 @@ impl Launch {
     /// The guest has ended, or what was to be served has vanished.
     pub fn serve(&self, kernel: &str, guest: &mut dyn Guest) -> Result<(), FilesError> {
         let Some(GuestFiles { world, kernel: own }) = &self.files else { return Ok(()) };
-        self.serving.replace(Some(world.serve(own, kernel, guest.files()?)?));
+        if world.core_bytes() > 0 && !self.becomes_snapshot() {
+            let made = CoreDirectory::make(self.directory(), self.number);
+            self.cores.replace(Some(made.map_err(WorldError::io(self.directory()))?));
+        }
+        let cores = self.cores.borrow();
+        let cores = cores.as_ref().map(CoreDirectory::path);
+        self.serving.replace(Some(world.serve(own, kernel, cores, guest.files()?)?));
         if world.has_services() {
             world.connect(guest.services()?)?;
         }
@@ -118,6 +127,12 @@ impl Launch {
     /// The set-up of guests, if they have one.
     pub fn setup(&self) -> Option<&GuestSetup> {
         self.files.as_ref()?.world.setup()
+    }
+
+    /// Core dumps that were written since the last call, for a cell.
+    pub(super) fn take_cores(&self, kernel: &Id, owner: &str) -> CellCores {
+        let most = self.files.as_ref().map_or(0, |files| files.world.core_bytes());
+        self.cores.borrow().as_ref().map(|cores| cores.take(kernel, owner, most)).unwrap_or_default()
     }
 
     /// Ends serving files while the machine runs on.

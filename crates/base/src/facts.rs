@@ -2,22 +2,65 @@
 //! itself. Each is kept in the cache with the metadata of all files that it depends on, and counts as long as none of them has
 //! changed and the host has not been rebooted, as with the memory of a snapshot.
 
-use super::seal::{Stamp, boot_id};
-use lab_base::file;
+use crate::{file, hex::hex};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 /// The file in the cache.
-const FILE: &str = "facts.json";
+const FILE: &str = "facts-2.json";
+/// Directory in the cache for long answers, which most starts of the lab do not need.
+const LONG_ONES: &str = "facts";
+/// Bytes of an answer that has a file of its own.
+const LONG: usize = 2048;
 /// Facts that are kept; beyond it all are found out again.
 const KEPT: usize = 256;
+/// Files that are named one by one.
+const FEW: usize = 4;
 /// A file that changed this recently may change again without another time stamp.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// Metadata by which an unchanged file is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub length: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Time of the last change of content or metadata, since 1970.
+    pub fn changed_at(&self) -> Duration {
+        let (seconds, nanoseconds) = self.changed;
+        Duration::new(seconds.try_into().unwrap_or_default(), nanoseconds.try_into().unwrap_or_default())
+    }
+
+    /// Reads the metadata of a file.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let it = fs::metadata(path)?;
+        Ok(Self {
+            length: it.len(),
+            inode: it.ino(),
+            modified: (it.mtime(), it.mtime_nsec()),
+            changed: (it.ctime(), it.ctime_nsec()),
+        })
+    }
+}
+
+/// Identifies a boot of the host: data that was written before a crash may be missing from the disk.
+///
+/// # Errors
+/// `/proc` can't be read.
+pub fn boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+}
 
 /// The facts of one cache.
 #[derive(Debug, Clone)]
@@ -33,9 +76,12 @@ struct KeptFacts {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Fact {
-    /// Of the files, in their order.
-    stamps: Vec<Stamp>,
+    /// SHA-256 of the files' metadata, in their order: there are dozens of some.
+    stamps: String,
+    /// The answer, or of a long one its SHA-256.
     answer: String,
+    #[serde(default)]
+    is_long: bool,
 }
 
 impl Facts {
@@ -56,19 +102,19 @@ impl Facts {
         ask: impl FnOnce() -> Result<String, E>,
     ) -> Result<String, E> {
         let stamps = || files.iter().map(|path| Stamp::of(path).ok()).collect::<Option<Vec<_>>>();
-        let names: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
-        let key = format!("{what}: {}", names.join(", "));
+        let key = format!("{what}: {}", named(files));
         let before = stamps();
         let boot = boot_id().unwrap_or_default();
         if let Some(before) = &before
             && let Some(fact) = self.read(&boot).facts.remove(&key)
-            && fact.stamps == *before
+            && fact.stamps == digest(before)
+            && let Some(answer) = self.answer(&key, fact)
         {
-            return Ok(fact.answer);
+            return Ok(answer);
         }
         let answer = ask()?;
         if let Some(stamps) = stamps().filter(|after| before.as_ref() == Some(after) && are_settled(after)) {
-            self.keep(boot, key, Fact { stamps, answer: answer.clone() });
+            self.keep(boot, key, &stamps, &answer);
         }
         Ok(answer)
     }
@@ -80,20 +126,59 @@ impl Facts {
         valid.unwrap_or_else(|| KeptFacts { boot_id: boot.to_owned(), ..KeptFacts::default() })
     }
 
+    /// The answer of a fact; `None` if its file is not what was written.
+    fn answer(&self, key: &str, fact: Fact) -> Option<String> {
+        if !fact.is_long {
+            return Some(fact.answer);
+        }
+        let answer = fs::read_to_string(self.long_one(key)).ok()?;
+        (hex(&Sha256::digest(&answer)) == fact.answer).then_some(answer)
+    }
+
+    fn long_one(&self, key: &str) -> PathBuf {
+        self.directory().join(hex(&Sha256::digest(key)))
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.path.with_file_name(LONG_ONES)
+    }
+
     /// Errors are ignored: what can't be kept is found out again. So is a fact that another lab keeps at the same moment.
-    fn keep(&self, boot: String, key: String, fact: Fact) {
+    fn keep(&self, boot: String, key: String, stamps: &[Stamp], answer: &str) {
         if boot.is_empty() {
             return;
         }
         let mut kept = self.read(&boot);
         if kept.facts.len() >= KEPT {
             kept.facts.clear();
+            let _ = fs::remove_dir_all(self.directory());
         }
-        kept.facts.insert(key, fact);
+        let is_long = answer.len() > LONG;
+        if is_long {
+            let at = self.long_one(&key);
+            let written = fs::create_dir_all(self.directory()).and_then(|()| file::replace(&at, answer.as_bytes()));
+            if written.is_err() {
+                return;
+            }
+        }
+        let answer = if is_long { hex(&Sha256::digest(answer)) } else { answer.to_owned() };
+        kept.facts.insert(key, Fact { stamps: digest(stamps), answer, is_long });
         if let Ok(bytes) = serde_json::to_vec(&kept) {
             let _ = file::replace(&self.path, &bytes);
         }
     }
+}
+
+/// Few files by their paths, many by a digest of them.
+fn named(files: &[&Path]) -> String {
+    let names: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
+    let names = names.join(", ");
+    if files.len() <= FEW { names } else { format!("{} files, {}", files.len(), hex(&Sha256::digest(names))) }
+}
+
+fn digest(stamps: &[Stamp]) -> String {
+    // Numbers only: this can't fail.
+    hex(&Sha256::digest(serde_json::to_vec(stamps).unwrap_or_default()))
 }
 
 fn are_settled(stamps: &[Stamp]) -> bool {
@@ -153,6 +238,39 @@ mod tests {
         assert_eq!(asked.ask("x", &[&one]), 8, "the host was rebooted");
         fs::write(dir.path().join(FILE), b"{").unwrap();
         assert_eq!(asked.ask("x", &[&one]), 9, "a file that is cut off");
+    }
+
+    #[test]
+    fn an_answer_about_many_files_counts_until_one_of_them_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let files: Vec<PathBuf> = (0..40).map(|number| dir.path().join(number.to_string())).collect();
+        files.iter().for_each(|path| fs::write(path, b"1").unwrap());
+        std::thread::sleep(SETTLED + Duration::from_millis(50));
+        let facts = Facts::below(dir.path());
+        let asked = Asked { facts: &facts, times: Cell::new(0) };
+        let all: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        assert_eq!((asked.ask("x", &all), asked.ask("x", &all)), (1, 1), "kept");
+        assert_eq!(asked.ask("x", &all[1..]), 2, "other files");
+        let kept = fs::read_to_string(dir.path().join(FILE)).unwrap();
+        assert!(kept.len() < 1000, "each start of the lab reads it: {kept}");
+        fs::write(&files[20], b"2").unwrap();
+        assert_eq!((asked.ask("x", &all), asked.ask("x", &all)), (3, 4), "changed, and just now: not kept");
+    }
+
+    #[test]
+    fn a_long_answer_counts_as_long_as_its_file_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = dir.path().join("one");
+        settled(&one, b"1");
+        let facts = Facts::below(dir.path());
+        let ask = |answer: &str| facts.of_files("x", &[&one], || Ok::<_, Infallible>(answer.repeat(LONG))).unwrap();
+        assert_eq!((ask("ab"), ask("cd")), ("ab".repeat(LONG), "ab".repeat(LONG)), "kept");
+        assert!(fs::metadata(dir.path().join(FILE)).unwrap().len() < 1000, "each start of the lab reads it");
+        let long = fs::read_dir(dir.path().join(LONG_ONES)).unwrap().next().unwrap().unwrap().path();
+        fs::write(&long, "ab").unwrap();
+        assert_eq!(ask("ef"), "ef".repeat(LONG), "damaged");
+        fs::remove_file(&long).unwrap();
+        assert_eq!(ask("gh"), "gh".repeat(LONG), "gone");
     }
 
     #[test]

@@ -389,12 +389,12 @@ fn other_loaders_are_told_beside_libbpf_and_the_kernel_says_where_they_attach() 
 #[ignore = "boots a kernel that is locked down"]
 fn lockdown_is_the_cause_where_it_takes_a_helper_away() {
     let (_directory, objects) = plain(&["lockdown.o", "verdicts.o"]);
-    let (code, told) = told(&["-k", "6.12+confidential", &objects[0], &objects[1]]);
+    let (code, told) = told(&["-k", "6.12+hardened", &objects[0], &objects[1]]);
     assert_eq!(code, Some(1), "{told}");
     let refused = by(&told, "lockdown", "libbpf");
     assert_eq!(refused["class"], "refused", "{refused}");
     let unmet = texts(&refused["unmet"]).join("\n");
-    assert!(unmet.contains("the kernel is locked down (confidentiality): it refuses bpf_probe_read_kernel"), "{unmet}");
+    assert!(unmet.contains("the kernel is locked down (integrity): it refuses bpf_probe_write_user"), "{unmet}");
     assert_eq!(by(&told, "verdicts", "libbpf")["standing"], "passed", "other programs load: {told}");
 }
 

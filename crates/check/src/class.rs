@@ -158,7 +158,7 @@ impl LoadClass {
             }
             Self::Companions => "load it together with the programs that it jumps to",
             Self::Refused => {
-                "the kernel refuses it: boot without lockdown (or with lockdown=integrity), or give the loader CAP_BPF and CAP_NET_ADMIN"
+                "the kernel refuses it: boot without lockdown, or give the loader CAP_BPF and CAP_NET_ADMIN"
             }
             Self::Verifier => "see the verifier's log",
             Self::Object => "see what libbpf says of the file",
@@ -356,6 +356,7 @@ fn last_words(log: &[String]) -> Option<String> {
                 ";",
                 "verification time",
                 "stack depth",
+                "subprog ",
                 "func#",
                 "R",
                 "from ",

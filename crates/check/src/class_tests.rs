@@ -105,3 +105,30 @@ fn names_lead_back_to_classes() {
     }
     assert_eq!(LoadClass::named("nothing"), None);
 }
+
+#[test]
+fn the_long_explanations_of_newer_verifiers_do_not_hide_the_reason() {
+    let long = [
+        "At:",
+        "  sinks @ not-allowed.c:5:50",
+        "        | ^-- error: policy check failed for helper bpf_redirect_peer#155",
+        "Suggestion:",
+        "  Use a helper allowed for this program type, or move the logic to a compatible program type.",
+    ];
+    let short = [
+        "program of this type cannot use helper bpf_redirect_peer#155",
+        "verification time 608 usec",
+        "stack depth max 0",
+        "subprog 0 (sinks) main insns_self 3 insns_total 3 stack 0",
+        "processed 3 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0",
+    ];
+    let found = explain(&load(-22, Some("sinks"), &[], &[&long[..], &short].concat()));
+    assert_eq!(found.class, LoadClass::NotAllowed, "{}", found.sentence);
+    let other = ["R1 invalid mem access 'scalar'", short[3], short[4]];
+    let found = explain(&load(-13, Some("bad"), &[], &[&long[..], &other].concat()));
+    assert_eq!(
+        (found.class, &*found.sentence),
+        (LoadClass::Verifier, "program bad: R1 invalid mem access 'scalar'"),
+        "the line in front of the statistics"
+    );
+}

@@ -159,9 +159,11 @@ fn try_load<'a>(
                 && classify(&fact) != LoadClass::TooComplex
             {
                 let log = full_log(order, settings_of, bytes, &program, tell);
-                if !log.is_empty() {
-                    fact.verifier = last_lines(log.lines());
-                }
+                // Since 7.3 the verifier explains at length in this one, and the other has the reason in one line: it comes last.
+                let mut both = last_lines(log.lines());
+                both.retain(|line| !fact.verifier.contains(line));
+                both.append(&mut fact.verifier);
+                fact.verifier = both;
             }
             tell.fact(FactLine::Load(fact.clone()));
             remove_pins(&pins);
@@ -218,9 +220,13 @@ fn failed_program(said: &[String]) -> Option<String> {
 fn types_that_are_missing(object: &Object<'_>, said: &[String], failed: Option<&str>) -> Vec<String> {
     let mut found = Vec::new();
     for map in object.maps() {
-        let is_named = said
-            .iter()
-            .any(|line| line.contains(&format!("map '{}'", map.name())) && line.contains("failed to create"));
+        // Where memory was lacking, libbpf's own attempt lacks it too: that says nothing of the type.
+        let is_it = |line: &String| {
+            line.contains(&format!("map '{}'", map.name()))
+                && line.contains("failed to create")
+                && !line.contains("ENOMEM")
+        };
+        let is_named = said.iter().any(is_it);
         if is_named && libbpf::has_map_type(map.kind()) == Some(false) {
             found.push(format!(
                 "the kernel has no map type {} (map '{}')",

@@ -190,6 +190,12 @@ fn a_guest_boots_a_kernel_in_ubuntus_shape() {
         let output = archive.lab(arguments, false);
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }
+    // The modules of the packages depend on each other.
+    let fetched = text(&archive.lab(&["kernels", "fetch"], false).stdout);
+    let image = std::path::Path::new(fetched.trim_end().rsplit(" at ").next().unwrap());
+    let index = fs::read_to_string(image.parent().unwrap().join("modules/modules.dep")).unwrap();
+    let needed = index.lines().find(|line| line.contains("/ipip.ko"));
+    assert!(needed.is_some_and(|line| line.contains("/ip_tunnel.ko")), "{needed:?}");
     let lock = fs::read_to_string(archive.at("kernels.lock")).unwrap();
     assert!(kernel.names.iter().all(|name| lock.contains(name)), "{lock}");
     let summary = fs::read(archive.at("results/latest/run.json")).unwrap();

@@ -74,7 +74,7 @@ fn one_run_has_a_row_for_the_kernels_of_every_source() {
     fs::copy(root.join("known.toml"), project.at("known.toml")).unwrap();
     signer.export(&project.at("keyring.gpg"));
     let ubuntu = ubuntu::Shape::of_debians("6.17");
-    apt::publish(&project.at("archive"), &ubuntu.packages("6.17.0-8.8"), apt::FRESH, &signer);
+    apt::publish(&project.at("archive"), &ubuntu.packages("6.17.13-8.8"), apt::FRESH, &signer);
     let (_, fedora) = fedora::of_debians("6.12", "6.12.117");
     let signed: Vec<_> = fedora.iter().map(|package| (package, Some(&signer))).collect();
     rpm::publish(&project.at("repository"), &signed, &signer);

@@ -28,6 +28,10 @@ pub(super) fn index(stage: &Path, release: &str) -> Result<()> {
     // A single image has no such list; the probes in the guest find out what is built in.
     let builtin = installed.join("modules.builtin");
     fs::File::options().create(true).append(true).open(&builtin).map_err(KernelsError::io(&builtin))?;
+    // A depmod that was built without zstd lists such modules, but without what they depend on.
+    let packed = modules_in(&installed)?.into_iter().map(|(_, path)| path);
+    let packed: Vec<PathBuf> = packed.filter(|path| path.extension() == Some("zst".as_ref())).collect();
+    unpack(&installed, &packed)?;
     depmod(&root, release)?;
     let unknown = not_indexed(&installed)?;
     if !unknown.is_empty() {

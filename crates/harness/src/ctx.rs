@@ -11,7 +11,7 @@ use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
 use lab_topology::unpoisoned;
 use lab_topology::{Family, Net, Topology};
-use lab_traffic::Patience;
+use lab_traffic::WaitRounds;
 use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
@@ -295,7 +295,7 @@ impl Ctx {
     /// # Errors
     /// The error of `condition`.
     pub fn wait_until(&self, millis: u64, mut holds: impl FnMut() -> Result<bool, Stop>) -> Result<bool, Stop> {
-        let mut patience = Patience::of(self.patience(millis));
+        let mut patience = WaitRounds::of(self.patience(millis));
         loop {
             if holds()? {
                 return Ok(true);

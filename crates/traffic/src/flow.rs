@@ -6,7 +6,7 @@ use crate::{
     path::Path,
     tcp::{TcpReport, tcp_exchange},
     udp::{UdpExchange, UdpOptions},
-    wait::{Patience, SILENCE_WINDOW, any_readable},
+    wait::{SILENCE_WINDOW, WaitRounds, any_readable},
     weak::{self, Weakness},
 };
 use lab_topology::Netns;
@@ -174,7 +174,7 @@ impl Flow<'_> {
 
     /// The same for a server behind a translated address: the client sends to `dial`.
     pub fn run_to(&self, dial: SocketAddr, exchanges: u16, timeout: Duration) -> FlowReport {
-        let mut patience = Patience::of(timeout);
+        let mut patience = WaitRounds::of(timeout);
         let mut started = self.start(dial, exchanges, timeout);
         while !started.collect() {
             let Some(left) = patience.left() else { break };
@@ -189,7 +189,7 @@ impl Flow<'_> {
         let dial = |flow: &Self| SocketAddr::new(flow.addr, flow.marker);
         let mut started: Vec<_> = flows.iter().map(|flow| flow.start(dial(flow), exchanges, SILENCE_WINDOW)).collect();
         let window = if weak::has(Weakness::NoWindow) { Duration::ZERO } else { SILENCE_WINDOW };
-        let mut patience = Patience::of(window);
+        let mut patience = WaitRounds::of(window);
         // In one go, so that every flow's arrivals are taken each time.
         while started.iter_mut().fold(0, |open, flow| open + usize::from(!flow.collect())) > 0 {
             let Some(left) = patience.left() else { break };

@@ -5,7 +5,7 @@
 
 use crate::{
     gate, late,
-    wait::{Patience, any_readable, errno, forget_error, would_block},
+    wait::{WaitRounds, any_readable, errno, forget_error, would_block},
     weak::{self, Weakness},
 };
 use lab_topology::Netns;
@@ -48,7 +48,7 @@ const ECHO_REPLY_V6: u8 = 129;
 /// Sends `count` echo requests with the identifier `id`, and collects until all are answered or `timeout` is over.
 /// `at` is the namespace of the target, where deliveries are to be counted too.
 pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, timeout: Duration) -> PingReport {
-    let mut patience = Patience::of(timeout);
+    let mut patience = WaitRounds::of(timeout);
     let mut exchange = PingExchange::start(from, at.unwrap_or(from), to, id, count);
     while !exchange.collect() {
         let Some(left) = patience.left() else { break };

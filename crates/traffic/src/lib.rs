@@ -40,5 +40,5 @@ pub use stream::{StreamReport, UdpStream};
 pub use tcp::{TcpReport, tcp_exchange};
 pub use tcp_ends::{ConnectAttempt, half_closed, many, refused, reset};
 pub use udp::{UdpOptions, UdpReport, udp_exchange};
-pub use wait::{Patience, SILENCE_WINDOW};
+pub use wait::{SILENCE_WINDOW, WaitRounds};
 pub use weak::{Weakness, weaken};

@@ -2,7 +2,7 @@
 
 use crate::{
     gate, late,
-    wait::{Patience, forget_error, readable, would_block},
+    wait::{WaitRounds, forget_error, readable, would_block},
 };
 use lab_topology::Netns;
 use nix::{
@@ -227,7 +227,7 @@ impl UdpProbe {
 
     /// The next datagram that comes back; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
-        let mut patience = Patience::of(timeout);
+        let mut patience = WaitRounds::of(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             match self.socket.recv(&mut buffer) {
@@ -244,7 +244,7 @@ impl UdpProbe {
 
     /// Waits for the error that a packet caused.
     pub fn error(&self, timeout: Duration) -> Option<Errno> {
-        let mut patience = Patience::of(timeout);
+        let mut patience = WaitRounds::of(timeout);
         loop {
             match self.socket.recv(&mut [0; 64]) {
                 Err(error) if would_block(&error) => {}
@@ -279,7 +279,7 @@ impl UdpSink {
 
     /// The next datagram and its sender; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<(Vec<u8>, SocketAddr)> {
-        let mut patience = Patience::of(timeout);
+        let mut patience = WaitRounds::of(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             if let Ok((length, source)) = self.socket.recv_from(&mut buffer) {

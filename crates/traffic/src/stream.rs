@@ -4,7 +4,7 @@ use crate::{
     gate,
     path::Path,
     udp::{hear_errors, sequence_of, take},
-    wait::{Patience, SILENCE_WINDOW, any_readable, errno, forget_error},
+    wait::{SILENCE_WINDOW, WaitRounds, any_readable, errno, forget_error},
     weak::{self, Weakness},
 };
 use lab_topology::unpoisoned;
@@ -126,7 +126,7 @@ impl UdpStream {
     pub fn wait_received(&self, count: u32, timeout: Duration) -> bool {
         let mut seen = unpoisoned(self.shared.seen.lock());
         let wanted = seen.received.saturating_add(count);
-        let mut patience = Patience::of(timeout);
+        let mut patience = WaitRounds::of(timeout);
         while seen.received < wanted && !seen.over {
             let Some(left) = patience.left() else { break };
             let waiting = |seen: &mut Seen| seen.received < wanted && !seen.over;
@@ -198,7 +198,7 @@ impl UdpStream {
         let mut seen = unpoisoned(self.shared.seen.lock());
         loop {
             let before = seen.received;
-            let mut patience = Patience::of(window);
+            let mut patience = WaitRounds::of(window);
             while seen.received == before && before < sent {
                 let Some(left) = patience.left() else { break };
                 let waiting = |seen: &mut Seen| seen.received == before;

@@ -5,7 +5,7 @@ use crate::{
     flow::named,
     gate,
     path::Path,
-    wait::{Patience, any_readable, errno, forget_error, would_block},
+    wait::{WaitRounds, any_readable, errno, forget_error, would_block},
     weak::{self, Weakness},
 };
 use nix::{
@@ -87,7 +87,7 @@ setsockopt_impl!(NoChecksum, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool)
 
 /// Sends `count` datagrams and collects their echoes until all are back or `timeout` is over.
 pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Duration) -> UdpReport {
-    let mut patience = Patience::of(timeout);
+    let mut patience = WaitRounds::of(timeout);
     let mut exchange = UdpExchange::start(path, count, options);
     while !exchange.collect() {
         let Some(left) = patience.left() else { break };

@@ -14,7 +14,7 @@ use std::{
 /// queue when the sender's call returns, or one softirq later: microseconds. A whole exchange takes 0.4 ms in an emulated
 /// guest, and 3 ms on a busy host.
 pub const SILENCE_WINDOW: Duration = Duration::from_millis(12);
-/// See [`Patience`].
+/// See [`WaitRounds`].
 const ROUNDS: u32 = 3;
 
 /// A time to wait for what the kernel or another thread does, in rounds.
@@ -22,13 +22,13 @@ const ROUNDS: u32 = 3;
 /// A busy host lets the guest stand still while the clock goes on, so that the time may be over before the guest has done what is
 /// waited for. A standstill uses up no more than the rest of one round: the next one begins when the guest goes on.
 #[derive(Debug)]
-pub struct Patience {
+pub struct WaitRounds {
     round: Duration,
     ends: Instant,
     further: u32,
 }
 
-impl Patience {
+impl WaitRounds {
     /// Begins to wait for so long.
     pub fn of(time: Duration) -> Self {
         let round = time / ROUNDS;
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_standstill_uses_up_one_round() {
-        let mut patience = Patience::of(Duration::from_millis(30));
+        let mut patience = WaitRounds::of(Duration::from_millis(30));
         std::thread::sleep(Duration::from_millis(60));
         let rounds = std::iter::from_fn(|| {
             let left = patience.left();
@@ -119,6 +119,6 @@ mod tests {
             left
         });
         assert_eq!(rounds.count(), ROUNDS as usize - 1);
-        assert_eq!(Patience::of(Duration::ZERO).left(), None, "no time is not a time to wait");
+        assert_eq!(WaitRounds::of(Duration::ZERO).left(), None, "no time is not a time to wait");
     }
 }

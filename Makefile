@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants witness plants stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign objects selftests faults hostile fuzz shards lint-ci check dist install clean
+.PHONY: help lab lab-run mutants witness plants kernels-matrix stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign objects selftests faults hostile fuzz shards lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -26,6 +26,9 @@ witness: setup ## Run the whole suite under the witness on four kernels, its fau
 
 plants: setup-builds ## Boot a kernel with each of its deliberate faults, and show which case notices it (builds a kernel)
 	@$(LAB) kernels plant $(ARGS)
+
+kernels-matrix: setup-builds ## Run kernels of every source in one table, and the faults that only a kernel with debugging notices (builds two)
+	@$(TEST) -p lab --test kernels_matrix -- --ignored --test-threads 1 --nocapture $(ARGS)
 
 stress: setup ## Run the suite 20 times beside busy loops with QEMU stopped at random: no cell may flip (CASES='V* T*' narrows it)
 	@scripts/stress
@@ -60,7 +63,7 @@ test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, sna
 test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
 	@scripts/test-kvm long
 
-test-all: test fuzz shards foreign objects selftests witness test-kvm-long ## Everything that the gate runs, in its long forms
+test-all: test fuzz shards foreign objects selftests witness kernels-matrix test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards

@@ -27,3 +27,4 @@ field!(mtu_len_diff: i32);
 field!(tunnel_id: u32);
 field!(tunnel_remote: [u32; 4]);
 field!(socket_port: u32);
+field!(number: u32);

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use lab_abi::{BPF_FIB_LOOKUP_MARK, FIB_MARK, VERDICT_DROP, VERDICT_NEXT};
+use lab_abi::{BPF_FIB_LOOKUP_MARK, BPF_FIB_LOOKUP_TBID, FIB_MARK, VERDICT_DROP, VERDICT_NEXT};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -52,12 +52,8 @@ fn steer(ctx: &TcContext, verdict: impl FnOnce(&bpf_fib_lookup, i64) -> i32) -> 
     };
     let verdict = verdict(&params, code);
     stats::record(ctx, true, verdict);
-    let next_hop = if params.family == AF_INET {
-        // SAFETY: all members of the union are plain integers, and the struct was zeroed first.
-        unsafe { params.__bindgen_anon_4.ipv4_dst }.to_ne_bytes()
-    } else {
-        [0; 4]
-    };
+    // SAFETY: all members of the union are plain integers, and the struct was zeroed first.
+    let next_hop = unsafe { params.__bindgen_anon_4.ipv6_dst };
     stats::record_fib(code as i32, params.ifindex, next_hop);
     verdict
 }
@@ -74,6 +70,9 @@ fn question(ctx: &TcContext) -> Option<bpf_fib_lookup> {
     // A packet of several segments is not held against the MTU as a whole.
     if segments == 0 {
         params.__bindgen_anon_1.tot_len = (len - parse::NETWORK as u32) as u16;
+    }
+    if config::redirect_flags() as u32 & BPF_FIB_LOOKUP_TBID != 0 {
+        params.__bindgen_anon_5.tbid = config::number();
     }
     // A union of the addresses and the mark, which aya's bindings do not have yet.
     if config::redirect_flags() as u32 & BPF_FIB_LOOKUP_MARK != 0 {

@@ -14,6 +14,7 @@ mod parse;
 mod policy;
 mod redirect;
 mod reject;
+mod stamp;
 mod stats;
 mod tail;
 mod tunnel;

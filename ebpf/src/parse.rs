@@ -8,6 +8,10 @@ const ETHERTYPE: usize = 12;
 pub const NETWORK: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
+/// Customer and service tags (IEEE 802.1Q), and what each takes.
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
+const TAG: usize = 4;
 const IPV4_PROTOCOL: usize = 9;
 const IPV6_HEADER: usize = 40;
 /// More-fragments bit and fragment offset.
@@ -38,19 +42,27 @@ pub struct Flow {
 
 impl Flow {
     /// The packet's flow; `None` for fragments, extension headers but the jumbo option's, ICMP errors and everything that isn't IP.
+    /// Up to two VLAN tags are passed over.
     #[inline(always)]
     pub fn of(ctx: &TcContext) -> Option<Self> {
-        let (protocol, transport) = match ethertype(ctx)? {
+        let (mut network, mut kind) = (NETWORK, ethertype(ctx)?);
+        if is_tag(kind) {
+            (network, kind) = (NETWORK + TAG, load(ctx, NETWORK + 2).map(u16::from_be)?);
+            if is_tag(kind) {
+                (network, kind) = (NETWORK + 2 * TAG, load(ctx, NETWORK + TAG + 2).map(u16::from_be)?);
+            }
+        }
+        let (protocol, transport) = match kind {
             ETH_P_IP => {
-                let header: [u8; IPV4_PROTOCOL + 1] = load(ctx, NETWORK)?;
+                let header: [u8; IPV4_PROTOCOL + 1] = load(ctx, network)?;
                 if u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0 {
                     return None;
                 }
-                (header[IPV4_PROTOCOL], NETWORK + usize::from(header[0] & 0x0f) * 4)
+                (header[IPV4_PROTOCOL], network + usize::from(header[0] & 0x0f) * 4)
             }
-            ETH_P_IPV6 => match load(ctx, NETWORK + 6)? {
-                HOPOPTS => (load(ctx, NETWORK + IPV6_HEADER)?, NETWORK + IPV6_HEADER + JUMBO),
-                next => (next, NETWORK + IPV6_HEADER),
+            ETH_P_IPV6 => match load(ctx, network + 6)? {
+                HOPOPTS => (load(ctx, network + IPV6_HEADER)?, network + IPV6_HEADER + JUMBO),
+                next => (next, network + IPV6_HEADER),
             },
             _ => return None,
         };
@@ -81,6 +93,11 @@ fn load<T>(ctx: &TcContext, offset: usize) -> Option<T> {
 #[inline(always)]
 fn ethertype(ctx: &TcContext) -> Option<u16> {
     load(ctx, ETHERTYPE).map(u16::from_be)
+}
+
+#[inline(always)]
+const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD)
 }
 
 /// Whether the packet is IPv6; `None` where it is too short to say.

@@ -4,7 +4,7 @@ use crate::config;
 use aya_ebpf::{
     bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::map, maps::PerCpuArray, programs::TcContext,
 };
-use lab_abi::{Seen, Stats};
+use lab_abi::{Seen, Stats, VLAN_PRESENT};
 
 // Per CPU, so that plain additions are exact: these hooks run with bottom halves disabled.
 #[map]
@@ -32,7 +32,7 @@ pub fn record(ctx: &TcContext, marked: bool, verdict: i32) {
 
 /// Adds what `bpf_fib_lookup` said to the record of the packet.
 #[inline(always)]
-pub fn record_fib(code: i32, ifindex: u32, next_hop: [u8; 4]) {
+pub fn record_fib(code: i32, ifindex: u32, next_hop: [u32; 4]) {
     if let Some(stats) = stats() {
         stats.last.fib_code = code;
         stats.last.fib_ifindex = ifindex;
@@ -86,11 +86,14 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             fib_code: 0,
             fib_ifindex: 0,
             fib_next_hop: [0; 4],
+            tc_index: (*skb).tc_index,
+            queue_mapping: (*skb).queue_mapping,
+            vlan_tci: if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci | VLAN_PRESENT },
+            vlan_proto: u32::from(u16::from_be((*skb).vlan_proto as u16)),
             mtu_code: 0,
             mtu: 0,
             eth_dst,
             eth_src,
-            unused: [0; 4],
         }
     }
 }

@@ -63,6 +63,15 @@ fn mount_all() -> Result<(), AgentError> {
     Ok(())
 }
 
+/// Where the kernel's debugging files are, for the agent itself.
+pub fn mount_debugfs() -> Result<(), nix::Error> {
+    match mount(Some("debugfs"), "/sys/kernel/debug", Some("debugfs"), MsFlags::empty(), None::<&str>) {
+        // A program's world may have it there already.
+        Ok(()) | Err(nix::Error::EBUSY) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The console shows the whole boot log; from here on only warnings and worse.
 fn quiet_console() {
     let _ = fs::write("/proc/sys/kernel/printk", "5 4 1 7");

@@ -13,6 +13,7 @@ mod boot;
 mod entropy;
 mod error;
 mod kmsg;
+mod memleak;
 mod modules;
 mod names;
 mod port;

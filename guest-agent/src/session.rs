@@ -4,6 +4,7 @@ use crate::{
     boot, entropy,
     error::AgentError,
     kmsg::{self, Log},
+    memleak,
     program::{ProgramResult, ProgramSeat},
     sender::Sender,
     shell::Shell,
@@ -151,6 +152,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 // What a program left is in its report, and nobody's fault but its own.
                 let left = runner.as_ref().filter(|_| !programs.ran());
                 let left = left.map(|runner| runner.left(scale)).unwrap_or_default();
+                memleak::scan();
                 sender.report(&locked(&log).splats())?;
                 sender.send(&AgentMessage::Farewell { left })?;
                 // Nothing is released: taking the witness off the kernel's functions takes seconds in an emulated guest, and

@@ -143,9 +143,10 @@ fn tell(out: &mut impl Write, lines: &[LiveLine], is_json: bool) -> io::Result<(
 /// Why this kernel can't be watched, and what it lacks.
 fn explained(error: &WatchError) -> String {
     let lockdown = fs::read_to_string(LOCKDOWN).unwrap_or_default();
-    match error {
+    let cause = if let WatchError::Neither { functions, .. } = error { functions } else { error };
+    match cause {
         WatchError::NoBtf { .. } => format!(
-            "this kernel has no type information ({error}): watching needs one with CONFIG_DEBUG_INFO_BTF=y (5.8 or later)"
+            "this kernel has no type information ({error}): watching needs one with CONFIG_DEBUG_INFO_BTF=y (5.8 or later), or that its system calls can be watched"
         ),
         _ if lockdown.contains("[confidentiality]") => {
             format!(

@@ -27,6 +27,6 @@ pub use error::ImageError;
 pub use image::{Image, ImageInput, Spec, build};
 pub use profile::Profile;
 pub use setup_header::SetupHeader;
-pub use toolbox::{PROGRAMS, Toolbox};
+pub use toolbox::{PROGRAMS, Toolbox, tool_files};
 pub use type_info::type_info;
 pub use wanted::ModuleList;

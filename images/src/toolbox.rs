@@ -120,6 +120,25 @@ impl Source {
     }
 }
 
+/// A program of [`PROGRAMS`] and what it is linked against, each by the name that it is looked for by: the program first, then its
+/// libraries and its loader. `None` if there is none. The host's comes before the unpacked one.
+///
+/// # Errors
+/// [`ImageError::Tool`]: a library is missing.
+pub fn tool_files(name: &str) -> Result<Option<Vec<(String, PathBuf)>>, ImageError> {
+    let sources = [Some(Source::Host), programs::unpacked().map(Source::Unpacked)];
+    for source in sources.into_iter().flatten() {
+        if let Some(program) = source.find(name) {
+            // A library's file may have another name than the one that programs have of it.
+            let named =
+                |(place, path): (String, PathBuf)| (place.rsplit('/').next().unwrap_or_default().to_owned(), path);
+            let libraries = source.libraries(&program)?.into_iter().map(named);
+            return Ok(Some([(name.to_owned(), program.clone())].into_iter().chain(libraries).collect()));
+        }
+    }
+    Ok(None)
+}
+
 impl Toolbox {
     /// Collects the tools.
     ///

@@ -1,17 +1,18 @@
 //! `source.apt` on an archive that the test makes and signs: in Ubuntu's shape, with a real kernel and with bad ones.
 
+#[path = "support/apt.rs"]
+mod apt;
 #[path = "support/archive.rs"]
 mod archive;
 #[path = "support/bzimage.rs"]
 mod bzimage;
+#[path = "support/ubuntu.rs"]
+mod ubuntu;
 
-use archive::{Project, Signer, debians_kernel, done, sum, text};
+use apt::{FRESH, Package};
+use archive::{Project, Signer, text};
 use std::{fs, ops::Deref, process::Command};
-
-const FRESH: &str = "Valid-Until: Mon, 01 Jan 2120 00:00:00 UTC";
-
-/// A package: name, version, and the files in it.
-struct Package<'a>(&'a str, &'a str, Vec<(String, Vec<u8>)>);
+use ubuntu::names;
 
 /// An archive, and a project with one kernel from it.
 struct Archive {
@@ -36,49 +37,8 @@ impl Archive {
         archive
     }
 
-    /// Writes the packages, and their index as `apt-ftparchive` and a signer would.
     fn publish(&self, packages: &[Package<'_>], valid: &str, signer: &Signer) {
-        let dist = self.at("archive/dists/plucky");
-        let pool = self.at("archive/pool");
-        for dir in [&pool, &dist.join("main/binary-amd64")] {
-            let _ = fs::remove_dir_all(dir);
-            fs::create_dir_all(dir).unwrap();
-        }
-        let mut index = String::new();
-        for Package(name, version, files) in packages {
-            let tree = tempfile::tempdir().unwrap();
-            let control = format!(
-                "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: a <a@lab.example>\nDescription: a test\n"
-            );
-            let control_file = ("DEBIAN/control".to_owned(), control.clone().into_bytes());
-            for (path, content) in files.iter().chain([&control_file]) {
-                let path = tree.path().join(path);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, content).unwrap();
-            }
-            let deb = pool.join(format!("{name}_{version}_amd64.deb"));
-            let build = ["--root-owner-group", "-Znone", "--build"];
-            done(Command::new("dpkg-deb").args(build).arg(tree.path()).arg(&deb));
-            let bytes = fs::read(&deb).unwrap();
-            let file = deb.file_name().unwrap().to_str().unwrap();
-            index += &format!("{control}Filename: pool/{file}\nSize: {}\nSHA256: {}\n\n", bytes.len(), sum(&bytes));
-        }
-        fs::write(dist.join("main/binary-amd64/Packages"), &index).unwrap();
-        let release = format!(
-            "Origin: Ubuntu\nSuite: plucky\nCodename: plucky\nArchitectures: amd64\nComponents: main\n\
-             Date: Sat, 01 Nov 2025 00:00:00 UTC\n{valid}\nSHA256:\n {} {} main/binary-amd64/Packages\n",
-            sum(index.as_bytes()),
-            index.len()
-        );
-        fs::write(dist.join("Release"), release).unwrap();
-        let sign = signer
-            .gpg()
-            .arg("--output")
-            .arg(dist.join("InRelease"))
-            .arg("--clearsign")
-            .arg(dist.join("Release"))
-            .output();
-        assert!(sign.unwrap().status.success());
+        apt::publish(&self.at("archive"), packages, valid, signer);
     }
 
     /// Writes `kernels.toml`, with more keys of the source.
@@ -104,10 +64,6 @@ fn small<'a>(names: &'a [String; 3], version: &'a str) -> [Package<'a>; 3] {
         Package(&names[1], version, vec![module("readme"), order("order")]),
         Package(&names[2], version, vec![module("extra")]),
     ]
-}
-
-fn names(release: &str) -> [String; 3] {
-    ["image-unsigned", "modules", "modules-extra"].map(|kind| format!("linux-{kind}-{release}"))
 }
 
 #[test]
@@ -171,33 +127,63 @@ fn what_an_archive_must_not_do_is_one_error() {
     assert!(error.contains("keyring.gpg: is no keyring: correct `keyring` of the `apt` source"), "{error}");
 }
 
+/// `lab kernels ladder` of Ubuntu, whose archive is the test's, and of an archive by its address.
+#[test]
+fn a_ladder_has_the_images_whose_modules_are_there_and_that_are_not_locked() {
+    let names = [names("6.12.3-mine"), names("6.17.0-8-generic"), names("6.17.0-9-generic"), names("6.14.0-3-generic")];
+    let package = |name, version| Package(name, version, Vec::new());
+    let mut packages: Vec<Package<'_>> = small(&names[0], "6.12.3-1").into();
+    for (at, version) in [(1, "6.17.0-8.8"), (2, "6.17.0-9.9")] {
+        packages.extend(names[at].iter().map(|name| package(name, version)));
+    }
+    packages.push(package(&names[3][0], "6.14.0-3.3"));
+    let archive = Archive::new(&packages);
+    archive.fine(&["kernels", "update"]);
+    let (keyring, address) = (archive.at("keyring.gpg"), format!("file:{}", archive.at("archive").display()));
+    let ladder = |from: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.arg("--project").arg(archive.at("")).args(["kernels", "ladder", from, "--since", "6.12"]).args(more);
+        command.arg("--keyring").arg(&keyring).env("NETKIT_LAB_UBUNTU_MIRROR", &address);
+        let output = command.env("NETKIT_LAB_CACHE", archive.at("cache")).output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, told, errors) = ladder("ubuntu", &["--suite", "plucky"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let tables: Vec<&str> = told.lines().filter(|line| line.starts_with("[kernels.")).collect();
+    // The newest one is locked.
+    assert_eq!(tables, ["[kernels.\"ubuntu-6.17.0-8-generic\"]"], "{told}");
+    assert!(
+        told.contains("# left out, packages of it are gone: plucky: linux-image-unsigned-6.14.0-3-generic 6.14.0-3.3")
+    );
+    // The entries can be pasted.
+    let list = fs::read_to_string(archive.at("kernels.toml")).unwrap();
+    fs::write(archive.at("kernels.toml"), format!("{list}\n{told}")).unwrap();
+    let listed = archive.fine(&["kernels", "list"]);
+    assert!(listed.contains("ubuntu-6.17.0-8-generic"), "{listed}");
+    fs::write(archive.at("kernels.toml"), list).unwrap();
+
+    // By the address, one that has its modules in the image counts, and the suites are those of kernels.toml.
+    let (code, told, errors) = ladder(&address, &["--package", "linux-image-unsigned-*"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let tables: Vec<&str> = told.lines().filter(|line| line.starts_with("[kernels.")).collect();
+    assert_eq!(tables.len(), 3, "without the locked one: {told}");
+    assert!(told.contains("modules = [\"linux-modules-{release}\"]") && told.contains("keyring = \""), "{told}");
+    for (from, more, wanted) in [
+        ("ubuntu", &[][..], "ubuntu: kernels.toml has no source of its suites: name them by --suite"),
+        ("fedora", &[][..], "expected debian, ubuntu, stable, or the address of an apt archive"),
+        ("http://me:secret@a.example/x", &["--suite", "x"][..], "has a user's name"),
+    ] {
+        let (code, _, errors) = ladder(from, more);
+        assert!(code != Some(0) && errors.contains(wanted) && !errors.contains("secret@"), "{from}: {errors}");
+    }
+}
+
 /// Debian's 6.12 as Ubuntu would pack it: the modules apart from the image, compressed with zstd, one of them in the
 /// package with the rarer ones.
 #[test]
 fn a_guest_boots_a_kernel_in_ubuntus_shape() {
-    let (release, kernel) = debians_kernel();
-    let (mut modules, mut extra) = (Vec::new(), Vec::new());
-    for entry in walkdir::WalkDir::new(kernel.join("modules")).into_iter().flatten() {
-        let inside = entry.path().strip_prefix(kernel.join("modules")).unwrap().display().to_string();
-        let place = format!("lib/modules/{release}/{inside}");
-        if let Some(name) = place.strip_suffix(".xz") {
-            let packed = fs::File::open(entry.path()).unwrap();
-            let packed = zstd::encode_all(liblzma::read::XzDecoder::new(packed), 1).unwrap();
-            let list = if name.ends_with("/veth.ko") { &mut extra } else { &mut modules };
-            list.push((format!("{name}.zst"), packed));
-        } else if ["modules.builtin", "modules.order"].contains(&&*inside) {
-            modules.push((place, fs::read(entry.path()).unwrap()));
-        }
-    }
-    assert!(modules.len() > 1000 && extra.len() == 1, "{} {}", modules.len(), extra.len());
-    modules.push((format!("boot/config-{release}"), fs::read(kernel.join("config")).unwrap()));
-    let image = vec![(format!("boot/vmlinuz-{release}"), fs::read(kernel.join("vmlinuz")).unwrap())];
-    let (names, version) = (names(&release), "6.12.117-1.1");
-    let archive = Archive::new(&[
-        Package(&names[0], version, image),
-        Package(&names[1], version, modules),
-        Package(&names[2], version, extra),
-    ]);
+    let kernel = ubuntu::Shape::of_debians("6.12");
+    let archive = Archive::new(&kernel.packages("6.12.117-1.1"));
     archive.borrow_build();
     for arguments in [&["kernels", "update"][..], &["run", "--no-build", "-k", "shipped", "A01-*veth*", "A02-*nk-l3*"]]
     {
@@ -205,7 +191,7 @@ fn a_guest_boots_a_kernel_in_ubuntus_shape() {
         assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     }
     let lock = fs::read_to_string(archive.at("kernels.lock")).unwrap();
-    assert!(names.iter().all(|name| lock.contains(name)), "{lock}");
+    assert!(kernel.names.iter().all(|name| lock.contains(name)), "{lock}");
     let summary = fs::read(archive.at("results/latest/run.json")).unwrap();
     let summary: serde_json::Value = serde_json::from_slice(&summary).unwrap();
     assert!(summary["counts"]["passed"].as_u64() > Some(3) && summary["counts"]["skipped"] == 0, "{summary}");

@@ -5,10 +5,12 @@
 mod archive;
 #[path = "support/bzimage.rs"]
 mod bzimage;
+#[path = "support/fedora.rs"]
+mod fedora;
 #[path = "support/rpm.rs"]
 mod rpm;
 
-use archive::{Project, Signer, debians_kernel, sum, text};
+use archive::{Project, Signer, sum, text};
 use rpm::{Rpm, publish};
 use std::{fs, path::Path};
 
@@ -54,8 +56,23 @@ fn what_a_repository_must_not_do_is_one_error() {
     publish_all(&small("1.fc43"));
     let told = project.fine(&LOCK);
     assert!(told.contains("shipped: new, kernel-core 6.12.3-1.fc43 (file:"), "{told}");
+    // What is locked has a place: the index is not read again.
+    fs::rename(place.join("repodata"), place.join("away")).unwrap();
     project.fine(&FETCH);
     assert_eq!(project.kernels().len(), 1);
+    // A lock that has no places, of an earlier version, and a repository that has moved its packages.
+    fs::rename(place.join("away"), place.join("repodata")).unwrap();
+    let lock = fs::read_to_string(project.at("kernels.lock")).unwrap();
+    let is_place = |line: &&str| ["href", "size"].iter().any(|key| line.starts_with(key)) || line.ends_with(".place]");
+    let without: String = lock.lines().filter(|line| !is_place(line)).map(|line| format!("{line}\n")).collect();
+    assert_ne!(lock, without);
+    for old in [without, lock.replace("Packages/", "Old/")] {
+        fs::write(project.at("kernels.lock"), old).unwrap();
+        fs::remove_dir_all(project.at("cache/kernels")).unwrap();
+        project.fine(&FETCH);
+        assert_eq!(project.kernels().len(), 1);
+    }
+    fs::write(project.at("kernels.lock"), lock).unwrap();
 
     // Packages that this key did not sign, or nobody.
     for (release, by, wanted) in [
@@ -96,7 +113,7 @@ fn what_a_repository_must_not_do_is_one_error() {
     let list = place.join("repodata/primary.xml.zst");
     let whole = fs::read(&list).unwrap();
     fs::write(&list, &whole[..whole.len() / 2]).unwrap();
-    let error = project.refused(&FETCH);
+    let error = project.refused(&LOCK);
     assert!(error.contains("repodata/primary.xml.zst of file:") && error.contains("but sha256:"), "{error}");
     // The first package that is fetched: the time in the signatures of the others has changed too, or not, within a second.
     let mut changed = small("5.fc43");
@@ -247,26 +264,7 @@ fn what_an_image_must_not_do_is_one_error() {
 /// `lab kernels push` made of it. One run boots both.
 #[test]
 fn guests_boot_a_kernel_in_fedoras_shape_and_its_image() {
-    let (release, debian) = debians_kernel();
-    let (mut core, mut modules, mut few) = (Vec::new(), Vec::new(), Vec::new());
-    let place = |file: &str| format!("lib/modules/{release}/{file}");
-    for name in ["vmlinuz", "config"] {
-        core.push((place(name), fs::read(debian.join(name)).unwrap()));
-    }
-    for entry in walkdir::WalkDir::new(debian.join("modules")).into_iter().flatten() {
-        let inside = entry.path().strip_prefix(debian.join("modules")).unwrap().display().to_string();
-        if inside.ends_with(".ko.xz") {
-            let list = if inside.ends_with("/veth.ko.xz") { &mut few } else { &mut modules };
-            list.push((place(&inside), fs::read(entry.path()).unwrap()));
-        } else if ["modules.builtin", "modules.order"].contains(&&*inside) {
-            core.push((place(&inside), fs::read(entry.path()).unwrap()));
-        }
-    }
-    assert!(modules.len() > 1000 && few.len() == 1, "{} {}", modules.len(), few.len());
-    let package = |name, files| Rpm { name, version: "6.12.117", release: "200.fc43", arch: "x86_64", files };
-    let packages =
-        [package("kernel-core", core), package("kernel-modules-core", modules), package("kernel-modules", few)];
-
+    let (release, packages) = fedora::of_debians("6.12", "6.12.117");
     let (project, signer) = (Project::new(), Signer::new());
     signer.export(&project.at("keyring.gpg"));
     let signed: Vec<_> = packages.iter().map(|package| (package, Some(&signer))).collect();

@@ -9,6 +9,7 @@
 //!     pin PATH                 pins the last link
 //!     update                   another program for the last link
 //!     close                    gives up everything but pins and what the kernel keeps by itself
+//!     stay PATH                waits until this file is there
 //!     send ADDRESS             one UDP packet
 //!     netkit DEVICE POLICY     makes a netkit pair in L2 mode (pass, drop), or, where the device is there, changes its policy
 //!     userns DEVICE            loads a program, enters a user and a network namespace of its own, makes the device there, a
@@ -38,6 +39,8 @@ use std::{
     os::fd::AsFd,
     path::Path,
     process::{Command, ExitCode},
+    thread,
+    time::Duration,
 };
 
 #[derive(Default)]
@@ -62,6 +65,13 @@ fn main() -> ExitCode {
             "update" => update(&mut held),
             "close" => {
                 held = Held::default();
+                Ok(())
+            }
+            "stay" => {
+                let path = word();
+                while !Path::new(&path).exists() {
+                    thread::sleep(Duration::from_millis(50));
+                }
                 Ok(())
             }
             "send" => {

@@ -10,6 +10,8 @@ use std::collections::HashMap;
 pub enum BtfKind {
     /// `BTF_KIND_STRUCT`.
     Struct = 4,
+    /// `BTF_KIND_TYPEDEF`.
+    Typedef = 8,
     /// `BTF_KIND_FUNC`.
     Function = 12,
     /// `BTF_KIND_VAR`.
@@ -97,7 +99,7 @@ impl<'a> Btf<'a> {
         let first = self.first();
         for (&at, id) in self.types.iter().zip(first..) {
             let Some(head) = head(&self.bytes, at as usize) else { continue };
-            if !matches!(head.kind, 4 | 12 | 14) || head.name == 0 {
+            if !matches!(head.kind, 4 | 8 | 12 | 14) || head.name == 0 {
                 continue;
             }
             let Some(name) = self.name(head.name) else { continue };

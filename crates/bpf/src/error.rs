@@ -65,6 +65,14 @@ impl BpfError {
         Self::Call { call: call.into(), errno }
     }
 
+    /// The error in one line: of the verifier's log its reason, which is the last line but for the statistics.
+    pub fn line(&self) -> String {
+        let Self::Load { program, errno, log } = self else { return self.to_string() };
+        let reason = |line: &&str| !line.trim().is_empty() && !line.starts_with("processed ");
+        let reason = log.lines().rev().find(reason).map_or_else(String::new, |line| format!(": {}", line.trim()));
+        format!("BPF_PROG_LOAD {program}: {errno}{reason}")
+    }
+
     /// The kernel's errno, where there is one.
     pub fn errno(&self) -> Option<Errno> {
         match self {

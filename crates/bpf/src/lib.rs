@@ -39,7 +39,9 @@ pub use by_aya::{AyaAttachment, attach_by_aya, aya_reads_version};
 pub use error::{BpfError, chain};
 pub use hook::expected_attach_type;
 pub use ids::{link_fd, link_ids, map_ids, prog_fd, prog_ids};
-pub use lab_abi::{BPF_FIB_LOOKUP_MARK, Config, PolicyKey, Seen, Stats};
+pub use lab_abi::{
+    BPF_FIB_LOOKUP_MARK, BPF_FIB_LOOKUP_TBID, Config, PolicyKey, STAMP_QUEUE, Seen, Stats, VLAN_PRESENT,
+};
 pub use link::{BpfLink, LinkInfo};
 pub use load::{LoadOptions, ProgramKind, Programs};
 pub use mprog::{Anchor, Mprog, Position, attach_link, attach_prog, detach_prog};

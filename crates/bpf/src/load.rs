@@ -48,11 +48,13 @@ pub enum ProgramKind {
     Tunnel,
     /// `bpf_sk_assign`.
     Assign,
+    /// Writes `tc_classid` and `queue_mapping`.
+    Stamp,
 }
 
 impl ProgramKind {
     /// Every program of the object.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Count,
         Self::Policy,
         Self::TailEntry,
@@ -66,6 +68,7 @@ impl ProgramKind {
         Self::Reject,
         Self::Tunnel,
         Self::Assign,
+        Self::Stamp,
     ];
 
     /// The function's name in the object, which is the program's name in the kernel too.
@@ -84,6 +87,7 @@ impl ProgramKind {
             Self::Reject => "reject",
             Self::Tunnel => "tunnel",
             Self::Assign => "assign",
+            Self::Stamp => "stamp",
         }
     }
 }

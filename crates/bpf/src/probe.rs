@@ -83,6 +83,25 @@ pub fn prog_array_strict() -> Result<ProbeResult, BpfError> {
     }
 }
 
+/// Whether programs can call `bpf_check_mtu` ("bpf: Add BPF-helper for MTU checking"), asked of a packet that fits.
+///
+/// # Errors
+/// Any errno of `BPF_PROG_LOAD` other than `EINVAL`, and whatever keeps a program from being run on a packet.
+pub fn check_mtu() -> Result<ProbeResult, BpfError> {
+    /// The shortest Ethernet frame, of an unused protocol.
+    const FRAME: [u8; 60] = [0; 60];
+    /// `BPF_MTU_CHK_RET_SUCCESS` of include/uapi/linux/bpf.h.
+    const FITS: u32 = 0;
+    let program = match raw::checking_mtu() {
+        Ok(program) => program,
+        Err(error) if error.errno() == Some(Errno::EINVAL) => return Ok(ProbeResult::new(false, error.to_string())),
+        Err(error) => return Err(error),
+    };
+    let answer = raw::test_run(&program, &FRAME)?;
+    let detail = format!("bpf_check_mtu returns {} for a packet of 60 bytes", answer.cast_signed());
+    Ok(ProbeResult::new(answer == FITS, detail))
+}
+
 /// `BPF_F_EGRESS` of include/uapi/linux/bpf.h.
 pub const BPF_F_EGRESS: u64 = 1 << 1;
 

@@ -39,6 +39,17 @@ impl ProgArray {
             .map_err(|errno| BpfError::call(format!("BPF_MAP_UPDATE_ELEM prog_array slot {slot}"), errno))
     }
 
+    /// Id of the program in a slot (`prog_fd_array_sys_lookup_elem()`).
+    ///
+    /// # Errors
+    /// [`BpfError::Call`]: `ENOENT` where it is empty.
+    pub fn program(&self, slot: u32) -> Result<u32, BpfError> {
+        let mut id = [0; 4];
+        sys::map_lookup(self.as_fd(), slot, &mut id)
+            .map(|()| u32::from_ne_bytes(id))
+            .map_err(|errno| BpfError::call(format!("BPF_MAP_LOOKUP_ELEM prog_array slot {slot}"), errno))
+    }
+
     /// Empties a slot.
     ///
     /// # Errors

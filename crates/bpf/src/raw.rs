@@ -85,6 +85,18 @@ pub fn redirecting(helper: Redirect, ifindex: u32, flags: i32) -> Result<RawProg
     assemble(BPF_PROG_TYPE_SCHED_CLS, 0, "redirecting", &instructions)
 }
 
+/// A `BPF_PROG_TYPE_SCHED_CLS` program that returns what `bpf_check_mtu` says of the packet on its own device.
+///
+/// # Errors
+/// [`BpfError::Load`]: `EINVAL` where the kernel has no such helper.
+pub fn checking_mtu() -> Result<RawProgram, BpfError> {
+    /// `BPF_FUNC_check_mtu` of `enum bpf_func_id`.
+    const CHECK_MTU: i32 = 163;
+    let [pointer, back] = below_frame(3, 8);
+    let instructions = [mov(2, 0), pointer, back, store_zero(3), mov(4, 0), mov(5, 0), call(CHECK_MTU), exit()];
+    assemble(BPF_PROG_TYPE_SCHED_CLS, 0, "checking_mtu", &instructions)
+}
+
 /// `BPF_PROG_TEST_RUN`: the program's return value for one packet, which goes nowhere.
 ///
 /// # Errors
@@ -165,6 +177,16 @@ fn instruction(code: u8, dst: u8, src: u8, imm: i32) -> bpf_insn {
 /// `BPF_ALU64 | BPF_MOV | BPF_K`.
 fn mov(dst: u8, imm: i32) -> bpf_insn {
     instruction(0xb7, dst, 0, imm)
+}
+
+/// A register that points so many bytes below the frame pointer: `BPF_MOV | BPF_X` and `BPF_ADD | BPF_K`.
+fn below_frame(dst: u8, bytes: i32) -> [bpf_insn; 2] {
+    [instruction(0xbf, dst, 10, 0), instruction(0x07, dst, 0, -bytes)]
+}
+
+/// `BPF_ST | BPF_MEM | BPF_W` of a zero.
+fn store_zero(at: u8) -> bpf_insn {
+    instruction(0x62, at, 0, 0)
 }
 
 /// `BPF_JMP | BPF_EXIT`.

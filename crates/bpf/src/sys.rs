@@ -13,6 +13,7 @@ use std::{
 #[repr(u32)]
 pub enum Command {
     MapCreate = 0,
+    MapLookupElem = 1,
     MapUpdateElem = 2,
     MapDeleteElem = 3,
     ProgLoad = 5,
@@ -148,6 +149,18 @@ pub fn map_update(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> Result<(), Err
     let mut attr =
         attr::MapElem { map_fd: number(map), key: address(&key), value: address(value), ..attr::MapElem::default() };
     bpf(Command::MapUpdateElem, &mut attr).map(drop)
+}
+
+/// `BPF_MAP_LOOKUP_ELEM`.
+pub fn map_lookup(map: BorrowedFd<'_>, key: u32, value: &mut [u8]) -> Result<(), Errno> {
+    let key = [key];
+    let mut attr = attr::MapElem {
+        map_fd: number(map),
+        key: address(&key),
+        value: address_mut(value),
+        ..attr::MapElem::default()
+    };
+    bpf(Command::MapLookupElem, &mut attr).map(drop)
 }
 
 /// `BPF_MAP_DELETE_ELEM`.

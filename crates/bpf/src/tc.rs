@@ -13,6 +13,7 @@ const RTM_DELTFILTER: u16 = 45;
 const RTM_GETTFILTER: u16 = 46;
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
+const TCA_STATS2: u16 = 7;
 const TCA_INGRESS_BLOCK: u16 = 13;
 const TCA_EGRESS_BLOCK: u16 = 14;
 const TCA_BPF_FD: u16 = 6;
@@ -132,6 +133,8 @@ pub struct Qdisc {
     pub parent: u32,
     /// Its own handle.
     pub handle: u32,
+    /// What it has counted: packets, bytes, drops (`TCA_STATS2`).
+    pub counted: [u64; 3],
 }
 
 /// Attaches a filter, and clsact first where the device has none.
@@ -299,13 +302,25 @@ pub fn qdiscs(ifindex: u32) -> Result<Vec<Qdisc>, BpfError> {
         .iter()
         .filter(|body| word(body, 4) == ifindex)
         .filter_map(|body| {
+            let attributes = body.get(TCMSG..)?;
             Some(Qdisc {
-                kind: text(find(body.get(TCMSG..)?, TCA_KIND)?),
+                kind: text(find(attributes, TCA_KIND)?),
                 parent: word(body, 12),
                 handle: word(body, 8),
+                counted: find(attributes, TCA_STATS2).map_or([0; 3], counted),
             })
         })
         .collect())
+}
+
+/// Packets, bytes and drops: `struct gnet_stats_basic` and `struct gnet_stats_queue`, include/uapi/linux/gen_stats.h.
+fn counted(stats: &[u8]) -> [u64; 3] {
+    const TCA_STATS_BASIC: u16 = 1;
+    const TCA_STATS_QUEUE: u16 = 3;
+    let basic = find(stats, TCA_STATS_BASIC).unwrap_or_default();
+    let queue = find(stats, TCA_STATS_QUEUE).unwrap_or_default();
+    let bytes = u64::from(word(basic, 0)) | u64::from(word(basic, 4)) << 32;
+    [word(basic, 8).into(), bytes, word(queue, 8).into()]
 }
 
 /// The device's `cls_bpf` filters of both directions, in the order of execution.

@@ -1,5 +1,7 @@
 //! Loads the witness's programs onto functions of the kernel, and reads their events.
 
+mod calls;
+
 use crate::{
     BpfError, attr,
     btf::{Btf, BtfError, BtfKind},
@@ -117,6 +119,17 @@ pub enum WatchError {
         /// Why.
         reason: String,
     },
+    /// Nor can the system calls.
+    #[error("the calls of bpf(2) can't be watched: {0}")]
+    Calls(String),
+    /// Neither.
+    #[error("{functions}; {calls}")]
+    Neither {
+        /// Why functions can't be.
+        functions: Box<WatchError>,
+        /// Why system calls can't be.
+        calls: Box<WatchError>,
+    },
 }
 
 /// The parsed object: parsing is most of the work, and needs no kernel.
@@ -177,7 +190,7 @@ impl Watch {
         let mut config = config(&kernel, &known, module.as_ref())?;
         config.own_tgid = own_tgid;
         let variable = known.get("this_cpu_off").map(|id| (THIS_CPU_OFF, *id));
-        let mut maps = object.0.maps("witness", &[])?;
+        let maps = object.0.maps("witness", &[])?;
         let mut watch = (Vec::new(), Vec::new(), Vec::new());
         for hook in &HOOKS {
             let made = attach(&object.0, &maps, hook, &known, module.as_ref(), config, variable);
@@ -193,6 +206,15 @@ impl Watch {
             }
         }
         let (links, programs, unwatched) = watch;
+        Self::of(maps, links, programs, unwatched)
+    }
+
+    fn of(
+        mut maps: HashMap<String, MapData>,
+        links: Vec<OwnedFd>,
+        programs: Vec<u32>,
+        unwatched: Vec<(&'static str, String)>,
+    ) -> Result<Self, WatchError> {
         let mut take = |name: &'static str| {
             let data = maps.remove(name).ok_or_else(|| crate::load::missing("witness", name))?;
             Map::from_map_data(data).map_err(|error| BpfError::Map { map: name, error })
@@ -456,7 +478,7 @@ fn attach(
         function: Some(function),
         variable,
     };
-    let (fd, _settings) = object.load(&want).map_err(|error| error.to_string())?;
+    let (fd, _settings) = object.load(&want).map_err(|error| error.line())?;
     let id = id_of(&fd).map_err(|error| error.to_string())?;
     let mut attr = attr::RawTracepoint { prog_fd: sys::number(fd.as_fd()), ..attr::RawTracepoint::default() };
     let link = sys::bpf_fd(Command::RawTracepointOpen, &mut attr).map_err(|errno| format!("attaching: {errno}"))?;

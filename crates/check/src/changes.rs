@@ -149,7 +149,8 @@ mod tests {
                 changes: Vec::new(),
                 length: 60,
             }));
-            let packets = vec![PacketFact { packet, ran, fate, changes: Vec::new(), bytes: Vec::new() }];
+            let packets =
+                vec![PacketFact { packet, ran, fate, changes: Vec::new(), bytes: Vec::new(), counters: Vec::new() }];
             facts.add(FactLine::Hook(HookFact { program, hook: Hook::TcxIngress, attach, packets }));
         }
         facts.add(FactLine::End);

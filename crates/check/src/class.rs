@@ -157,7 +157,9 @@ impl LoadClass {
                 "split the program by tail calls, or use bpf_loop() or global functions: the limit is 1,000,000 instructions"
             }
             Self::Companions => "load it together with the programs that it jumps to",
-            Self::Refused => "the kernel refuses BPF: lockdown, or privileges",
+            Self::Refused => {
+                "the kernel refuses it: boot without lockdown (or with lockdown=integrity), or give the loader CAP_BPF and CAP_NET_ADMIN"
+            }
             Self::Verifier => "see the verifier's log",
             Self::Object => "see what libbpf says of the file",
             Self::Other => "see the loader's messages",
@@ -187,6 +189,19 @@ pub struct Named {
 
 /// The number of a helper that libbpf puts in place of a relocation that it could not resolve (`bpf_core_poison_insn`).
 const POISONED: &str = "unknown#195896080";
+/// How the loader tells that the kernel is locked down; the state follows.
+pub const LOCKED: &str = "the kernel is locked down";
+/// Helpers that a kernel which is locked down has no program use (`bpf_base_func_proto`, kernel/bpf/helpers.c,
+/// `bpf_tracing_func_proto`, kernel/trace/bpf_trace.c: `LOCKDOWN_BPF_READ_KERNEL`, `LOCKDOWN_BPF_WRITE_USER`). To the verifier they are
+/// helpers that the type of program does not have.
+const LOCKED_HELPERS: [&str; 6] = [
+    "bpf_probe_read_kernel_str",
+    "bpf_probe_read_kernel",
+    "bpf_probe_read_str",
+    "bpf_probe_read#",
+    "bpf_snprintf_btf",
+    "bpf_probe_write_user",
+];
 const ENOMEM: i32 = 12;
 const EPERM: i32 = 1;
 const E2BIG: i32 = 7;
@@ -281,6 +296,12 @@ pub fn explain(load: &LoadFact) -> Named {
     if let Some(line) = either("is referenced but wasn't resolved") {
         return missing_kfunc(quoted(line), |sentence| named(sentence));
     }
+    if let (Some(state), Some(line)) =
+        (said(LOCKED), verified("cannot use helper").or_else(|| verified("unknown func ")))
+        && let Some(helper) = LOCKED_HELPERS.into_iter().find(|helper| line.contains(*helper))
+    {
+        return of(LoadClass::Refused, named(&format!("{}: it refuses {helper}", plain(state))));
+    }
     if let Some(line) = verified("is not allowed").filter(|line| line.contains("calling kernel function")) {
         return of(LoadClass::NotAllowed, named(&plain(line)));
     }
@@ -306,7 +327,7 @@ pub fn explain(load: &LoadFact) -> Named {
     if load.errno.is_some_and(|errno| errno.abs() == ENOMEM) {
         return of(LoadClass::Memory, named("out of memory (ENOMEM)"));
     }
-    let last = load.said.iter().rev().find(|line| !line.trim().is_empty());
+    let last = load.said.iter().rev().find(|line| !line.trim().is_empty() && !line.starts_with(LOCKED));
     let sentence = last.map_or_else(|| "the loader gives no reason".to_owned(), |line| plain(line));
     let is_about_the_file = ["elf: ", "sec '", "BTF"].iter().any(|start| sentence.starts_with(start));
     let class = if load.failed.is_none() && is_about_the_file { LoadClass::Object } else { LoadClass::Other };
@@ -369,107 +390,5 @@ fn missing_kfunc(name: &str, named: impl Fn(&str) -> String) -> Named {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(errno: i32, failed: Option<&str>, said: &[&str], verifier: &[&str]) -> LoadFact {
-        let lines = |lines: &[&str]| lines.iter().map(|&line| line.to_owned()).collect();
-        LoadFact {
-            attempt: LoadAttempt::AsIs,
-            program: None,
-            errno: Some(errno),
-            failed: failed.map(str::to_owned),
-            said: lines(said),
-            verifier: lines(verifier),
-            took_ms: 1,
-        }
-    }
-
-    #[test]
-    fn the_first_cause_wins_and_a_number_alone_decides_nothing_that_words_say() {
-        use LoadClass as C;
-        for (wanted, errno, said, verifier) in [
-            (C::Kfunc, -22, "libbpf: extern (func ksym) 'bpf_nosuch': not found in kernel or module BTFs", ""),
-            (
-                C::KfuncModule,
-                -22,
-                "libbpf: extern (func ksym) 'bpf_skb_ct_lookup': not found in kernel or module BTFs",
-                "",
-            ),
-            (
-                C::KfuncSignature,
-                -22,
-                "libbpf: extern (func ksym) 'x': func_proto [4] incompatible with vmlinux [58678]",
-                "",
-            ),
-            (C::Kfunc, -22, "", "kfunc 'bpf_dynptr_from_skb' is referenced but wasn't resolved"),
-            (C::NotAllowed, -13, "", "calling kernel function bpf_fentry_test1 is not allowed"),
-            (C::NotAllowed, -22, "", "program of this type cannot use helper bpf_probe_write_user#36"),
-            (C::NotAllowed, -22, "", "unknown func bpf_redirect_peer#155"),
-            (C::Helper, -22, "", "invalid func unknown#211"),
-            (
-                C::Section,
-                -22,
-                "libbpf: prog 'x': missing BPF prog type, check ELF section name 'classifier/ingress/drop'",
-                "",
-            ),
-            (
-                C::LegacyMaps,
-                -95,
-                "libbpf: legacy map definitions in 'maps' section are not supported by libbpf v1.0+",
-                "",
-            ),
-            (C::StaticProgram, -95, "libbpf: program 'static_fn' is static and not supported", ""),
-            (C::Core, -22, "", "failed to resolve CO-RE relocation <byte_off> [9] struct x.y (0:1 @ offset 8)"),
-            (C::Kconfig, -2, "libbpf: failed to open system Kconfig", ""),
-            (C::PinnedMap, -22, "libbpf: couldn't reuse pinned map at '/sys/fs/bpf/m': parameter mismatch", ""),
-            (C::Memory, -12, "libbpf: map 'flows': failed to create: -ENOMEM", ""),
-            (C::Map, -22, "libbpf: map 'flows': failed to create: -EINVAL", ""),
-            (C::ProgArray, -22, "libbpf: map 'jmp': failed to initialize slot [0] to prog 'tail' fd=7: -EINVAL", ""),
-            (C::TooComplex, -7, "", "BPF program is too large. Processed 1000001 insn"),
-            (C::TooComplex, -14, "", "The sequence of 8193 jumps is too complex to be verified."),
-            (C::Verifier, -13, "libbpf: prog 'x': BPF program load failed: -EACCES", "R1 invalid mem access 'scalar'"),
-            (C::Refused, -1, "libbpf: prog 'x': BPF program load failed: -EPERM", ""),
-        ] {
-            let found = explain(&load(errno, None, &[said], &[verifier]));
-            assert_eq!(found.class, wanted, "{said}{verifier}: {}", found.sentence);
-        }
-    }
-
-    #[test]
-    fn the_sentence_names_the_program_that_sinks_the_object_and_the_version_that_has_what_it_needs() {
-        let strong = load(-13, Some("benchmark"), &[], &["calling kernel function bpf_fentry_test1 is not allowed"]);
-        assert_eq!(
-            explain(&strong).sentence,
-            "program benchmark: calling kernel function bpf_fentry_test1 is not allowed"
-        );
-        let weak = load(-22, Some("cls"), &[], &["kfunc 'bpf_dynptr_from_skb' is referenced but wasn't resolved"]);
-        assert_eq!(
-            explain(&weak).sentence,
-            "program cls: the kernel has no kfunc bpf_dynptr_from_skb; mainline has it since 6.4 (bpf: Add skb dynptrs)"
-        );
-    }
-
-    #[test]
-    fn the_verifiers_reason_is_neither_an_instruction_nor_a_state() {
-        let log = [
-            "0: R1=ctx() R10=fp0",
-            "0: (61) r0 = *(u32 *)(r1 +4096)",
-            "invalid bpf_context access off=4096 size=4",
-            "processed 1 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0",
-        ];
-        let found = explain(&load(-13, Some("bad"), &[], &log));
-        assert_eq!(
-            (found.class, &*found.sentence),
-            (LoadClass::Verifier, "program bad: invalid bpf_context access off=4096 size=4")
-        );
-    }
-
-    #[test]
-    fn names_lead_back_to_classes() {
-        for class in LoadClass::ALL {
-            assert_eq!(LoadClass::named(class.name()), Some(class));
-        }
-        assert_eq!(LoadClass::named("nothing"), None);
-    }
-}
+#[path = "class_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use crate::{
     class::explain,
-    facts::{AttachFact, CheckFacts, HookFact, LoadAttempt, PacketFact},
+    facts::{AttachFact, CheckFacts, CounterPlace, HookFact, LoadAttempt, PacketFact},
     order::{CheckExpectation, Expected},
 };
 
@@ -13,8 +13,7 @@ const TOLD: usize = 50;
 /// be attached to hooks must be listed at each that the kernel has.
 pub fn unmet(facts: &CheckFacts, expected: &[CheckExpectation]) -> Vec<String> {
     let mut lines = Vec::new();
-    let about_loads = |it: &&CheckExpectation| matches!(it.what, Expected::Loads | Expected::Fails(_));
-    if !expected.iter().any(|it| about_loads(&it)) && !facts.loaded_whole() {
+    if !expected.iter().any(|it| it.what.is_about_loading()) && !facts.loaded_whole() {
         lines.push(not_loaded(facts));
     }
     for hook in &facts.hooks {
@@ -30,6 +29,7 @@ pub fn unmet(facts: &CheckFacts, expected: &[CheckExpectation]) -> Vec<String> {
     for it in expected {
         let found = match &it.what {
             Expected::Loads => (!facts.loaded_whole()).then(|| not_loaded(facts)).into_iter().collect(),
+            Expected::LoadsOrFails => Vec::new(),
             Expected::Fails(class) => fails(facts, it, class.as_deref()).into_iter().collect(),
             Expected::Verdict(verdict) => verdicts(facts, it, *verdict),
             Expected::Fate(fate) => packets(facts, it, |packet| {
@@ -37,6 +37,10 @@ pub fn unmet(facts: &CheckFacts, expected: &[CheckExpectation]) -> Vec<String> {
             }),
             Expected::Bytes(bytes) => packets(facts, it, |packet| differs(packet, bytes)),
             Expected::Instructions(most) => instructions(facts, it, *most),
+            Expected::Adds(place, wanted) => packets(facts, it, |packet| adds(packet, place, *wanted)),
+            Expected::Runs(wanted) => packets(facts, it, |packet| {
+                (packet.ran != u64::from(*wanted)).then(|| format!("it ran {} times, expected: {wanted}", packet.ran))
+            }),
         };
         lines.extend(found.into_iter().map(|line| format!("{line} ({})", it.origin)));
     }
@@ -143,6 +147,19 @@ fn differs(packet: &PacketFact, wanted: &[u8]) -> Option<String> {
     Some(format!("byte {} is {:02x}, expected: {:02x}", at + 12, seen[at], wanted[at]))
 }
 
+fn adds(packet: &PacketFact, place: &CounterPlace, wanted: u32) -> Option<String> {
+    let name = format!("the counter of `{}`", place.map);
+    let Some(counter) = packet.counters.iter().find(|counter| counter.place == *place) else {
+        return Some(format!("{name} was not read, expected: {wanted} more"));
+    };
+    let (before, after) = (counter.before, counter.after);
+    match &counter.problem {
+        Some(why) => Some(format!("{name} can't be read: {why}")),
+        None if after.wrapping_sub(before) == u64::from(wanted) => None,
+        None => Some(format!("{name} went from {before} to {after}, expected: {wanted} more")),
+    }
+}
+
 fn instructions(facts: &CheckFacts, it: &CheckExpectation, most: u32) -> Vec<String> {
     let concerned =
         facts.programs.iter().filter(|program| it.program.as_ref().is_none_or(|name| *name == program.name));
@@ -168,7 +185,7 @@ fn nothing(it: &CheckExpectation, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{FactLine, Fate, LoadFact, RunFact};
+    use crate::facts::{CounterFact, FactLine, Fate, LoadFact, RunFact};
     use lab_protocol::Hook;
 
     fn expects(what: Expected) -> CheckExpectation {
@@ -217,7 +234,14 @@ mod tests {
                 program: "main".into(),
                 hook,
                 attach,
-                packets: vec![PacketFact { packet: "p".into(), ran: 1, fate, changes: Vec::new(), bytes: vec![1; 20] }],
+                packets: vec![PacketFact {
+                    packet: "p".into(),
+                    ran: 1,
+                    fate,
+                    changes: Vec::new(),
+                    bytes: vec![1; 20],
+                    counters: Vec::new(),
+                }],
             })
         };
         let run = RunFact {
@@ -254,6 +278,46 @@ mod tests {
         other[13] = 7;
         let wrong = unmet(&facts, &[CheckExpectation { what: Expected::Bytes(other), ..bytes }]);
         assert!(wrong[0].contains("byte 13 is 01, expected: 07"), "{wrong:?}");
+    }
+
+    #[test]
+    fn counters_and_runs_are_compared_with_what_a_packet_did() {
+        let place = CounterPlace { map: "packets".into(), key: vec![0; 4], at: 8 };
+        let packet = |before, after, problem: Option<&str>| {
+            FactLine::Hook(HookFact {
+                program: "main".into(),
+                hook: Hook::ClsactIngress,
+                attach: AttachFact::Listed,
+                packets: vec![PacketFact {
+                    packet: "p".into(),
+                    ran: 2,
+                    fate: Fate::Delivered,
+                    changes: Vec::new(),
+                    bytes: Vec::new(),
+                    counters: vec![CounterFact {
+                        place: place.clone(),
+                        before,
+                        after,
+                        problem: problem.map(str::to_owned),
+                    }],
+                }],
+            })
+        };
+        let seen = |line, what| unmet(&facts(vec![load(None, ""), line]), &[expects(what)]);
+        let adds = |count| Expected::Adds(place.clone(), count);
+        assert!(seen(packet(5, 7, None), adds(2)).is_empty());
+        assert!(seen(packet(u64::MAX, 1, None), adds(2)).is_empty(), "a counter may wrap");
+        let at = "program main at clsact/ingress, packet p: ";
+        let told = seen(packet(5, 7, None), adds(1));
+        assert_eq!(told, [format!("{at}the counter of `packets` went from 5 to 7, expected: 1 more (check.toml:3)")]);
+        let told = seen(packet(0, 0, Some("EPERM")), adds(0));
+        assert_eq!(told, [format!("{at}the counter of `packets` can't be read: EPERM (check.toml:3)")]);
+        let other = Expected::Adds(CounterPlace { map: "bytes".into(), ..place.clone() }, 1);
+        let told = seen(packet(5, 7, None), other);
+        assert_eq!(told, [format!("{at}the counter of `bytes` was not read, expected: 1 more (check.toml:3)")]);
+        assert!(seen(packet(5, 7, None), Expected::Runs(2)).is_empty());
+        let told = seen(packet(5, 7, None), Expected::Runs(1));
+        assert_eq!(told, [format!("{at}it ran 2 times, expected: 1 (check.toml:3)")]);
     }
 
     #[test]

@@ -154,6 +154,33 @@ pub struct PacketFact {
     pub changes: Vec<(u32, u8, u8)>,
     /// Its bytes where it arrived.
     pub bytes: Vec<u8>,
+    /// The counters of [`crate::CheckOrder::counters`], before and after.
+    #[serde(default)]
+    pub counters: Vec<CounterFact>,
+}
+
+/// A number in a map.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CounterPlace {
+    /// The map's name.
+    pub map: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Where the number begins in the value; it ends after eight bytes, or with the value.
+    pub at: u32,
+}
+
+/// A counter around a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterFact {
+    /// Where it is.
+    pub place: CounterPlace,
+    /// Before the packet was sent; 0 where the map has no such key.
+    pub before: u64,
+    /// After it has arrived, or after the wait for it.
+    pub after: u64,
+    /// Why it can't be read.
+    pub problem: Option<String>,
 }
 
 /// What became of a packet.

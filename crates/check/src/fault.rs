@@ -28,6 +28,10 @@ pub enum CheckFault {
     VerdictWrong,
     /// Instructions are counted a thousandfold.
     InstructionsMany,
+    /// What a packet does to a counter is not seen.
+    CounterStuck,
+    /// A run of a program counts twice.
+    RunsDoubled,
     /// The prediction does not know a helper that every kernel has.
     HelperUnknown,
     /// The prediction knows no type of attachment.
@@ -38,7 +42,7 @@ pub enum CheckFault {
 
 impl CheckFault {
     /// Every fault.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::LoadsAlways,
         Self::NothingSaid,
         Self::NothingVerified,
@@ -49,6 +53,8 @@ impl CheckFault {
         Self::BytesShifted,
         Self::VerdictWrong,
         Self::InstructionsMany,
+        Self::CounterStuck,
+        Self::RunsDoubled,
         Self::HelperUnknown,
         Self::AttachTypeUnknown,
         Self::AnswersYes,
@@ -67,6 +73,8 @@ impl CheckFault {
             Self::BytesShifted => "bytes-shifted",
             Self::VerdictWrong => "verdict-wrong",
             Self::InstructionsMany => "instructions-many",
+            Self::CounterStuck => "counter-stuck",
+            Self::RunsDoubled => "runs-doubled",
             Self::HelperUnknown => "helper-unknown",
             Self::AttachTypeUnknown => "attach-type-unknown",
             Self::AnswersYes => "answers-yes",
@@ -102,6 +110,10 @@ impl CheckFault {
                             packet.fate = Fate::Delivered;
                         }
                         (Self::RedirectedDropped, Fate::Redirected(_)) => packet.fate = Fate::Dropped,
+                        (Self::CounterStuck, _) => {
+                            packet.counters.iter_mut().for_each(|counter| counter.after = counter.before);
+                        }
+                        (Self::RunsDoubled, _) => packet.ran *= 2,
                         (Self::BytesShifted, _) if !packet.bytes.is_empty() => packet.bytes.rotate_left(1),
                         _ => {}
                     }

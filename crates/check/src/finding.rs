@@ -235,6 +235,7 @@ mod tests {
                 fate: fate.clone(),
                 changes: Vec::new(),
                 bytes: Vec::new(),
+                counters: Vec::new(),
             };
             facts.add(FactLine::Hook(HookFact {
                 program: "main".into(),

@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 mod btf;
+mod capture;
 mod changes;
 mod class;
 mod code;
@@ -22,26 +23,30 @@ mod flow;
 mod fuzz;
 mod hint;
 mod kfuncs;
+mod loader;
 mod order;
 mod packet;
 mod predict;
 mod relocation;
 mod sections;
 
+pub use capture::{CaptureError, MAX_CAPTURE, MAX_PACKETS, captured};
 pub use changes::{CheckChange, changes};
-pub use class::{LoadClass, Named, classify, explain, failure};
+pub use class::{LOCKED, LoadClass, Named, classify, explain, failure};
 pub use code::ObjectCode;
 pub use elf::{ElfError, ElfObject, ElfProgram, Kfunc, MAX_OBJECT, inspect};
 pub use expect::unmet;
 pub use facts::{
-    AttachFact, CheckFacts, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE, PacketFact, ProgramFact,
-    RunFact, VerifierStats,
+    AttachFact, CheckFacts, CounterFact, CounterPlace, FactLine, Fate, HookFact, LoadAttempt, LoadFact, MAX_LINE,
+    PacketFact, ProgramFact, RunFact, VerifierStats,
 };
 pub use fault::CheckFault;
 pub use finding::{OnKernel, findings};
 pub use hint::ifindex_keys;
+pub use loader::{LIBBPF, loaders_differ};
 pub use order::{
-    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, PinnedMap, hook_named,
+    CheckExpectation, CheckLoader, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, HOOKS, InnerMap, MapEntries,
+    MapShape, OBJECT_WORD, hook_named,
 };
 pub use packet::{PacketError, bytes_of_hex, frame};
 pub use predict::{KernelTypes, Prediction};

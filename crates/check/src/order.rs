@@ -1,6 +1,6 @@
 //! What the loader in a guest is to do.
 
-use crate::fault::CheckFault;
+use crate::{facts::CounterPlace, fault::CheckFault};
 use lab_protocol::Hook;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,11 +36,37 @@ pub struct CheckOrder {
     pub slots: Vec<CheckSlot>,
     /// Modules of the kernel that are loaded first.
     pub modules: Vec<String>,
+    /// The directory for maps that are pinned by name; one of its own if `None`.
+    pub pins: Option<String>,
+    /// Counters that are read before and after each packet.
+    pub counters: Vec<CounterPlace>,
+    /// What loads the object.
+    pub loader: CheckLoader,
     /// What is expected, by the kernel's name in `kernels.toml`.
     pub expect: BTreeMap<String, Vec<CheckExpectation>>,
     /// A fault of the check that is made on purpose.
     pub fault: Option<CheckFault>,
 }
+
+/// What loads the object.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckLoader {
+    /// The libbpf of the guest program.
+    #[default]
+    Libbpf,
+    /// aya, in the guest program.
+    Aya,
+    /// iproute2's `tc`: the words that start it.
+    Tc(Vec<String>),
+    /// `bpftool`: the words that start it.
+    Bpftool(Vec<String>),
+    /// A program of the user's: its words, and the object in place of `{}` or behind them.
+    Command(Vec<String>),
+}
+
+/// In place of the object's path in the words of a command.
+pub const OBJECT_WORD: &str = "{}";
 
 /// One packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,20 +77,36 @@ pub struct CheckPacket {
     pub frame: Vec<u8>,
 }
 
+/// Keys and values.
+pub type MapEntries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A map.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CheckMap {
     /// Another `max_entries` than the object's.
     pub max_entries: Option<u32>,
     /// Keys and values that are written after the load.
-    pub entries: Vec<(Vec<u8>, Vec<u8>)>,
+    pub entries: MapEntries,
     /// A map that is already pinned under its name, as an object that is loaded before would leave it.
-    pub pinned: Option<PinnedMap>,
+    pub pinned: Option<MapShape>,
+    /// What its inner maps are, where the object does not say.
+    pub inner: Option<MapShape>,
+    /// Maps that are made and put into this one after the load.
+    pub inner_maps: Vec<InnerMap>,
 }
 
-/// A pinned map.
+/// A map in a map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PinnedMap {
+pub struct InnerMap {
+    /// Its key in the outer map.
+    pub key: Vec<u8>,
+    /// Its own keys and values.
+    pub entries: MapEntries,
+}
+
+/// What a map is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapShape {
     /// Its type: `hash`.
     pub kind: String,
     /// Bytes of a key.
@@ -107,6 +149,8 @@ pub struct CheckExpectation {
 pub enum Expected {
     /// It loads.
     Loads,
+    /// Whether it loads does not matter.
+    LoadsOrFails,
     /// It does not load, for this class of reason; any if `None`.
     Fails(Option<String>),
     /// The program returns this for the packet, by `BPF_PROG_TEST_RUN`.
@@ -117,4 +161,15 @@ pub enum Expected {
     Bytes(Vec<u8>),
     /// At most so many verified instructions.
     Instructions(u32),
+    /// By how much a packet changes a counter.
+    Adds(CounterPlace, u32),
+    /// How often the program runs for a packet.
+    Runs(u32),
+}
+
+impl Expected {
+    /// Whether it says if the object loads.
+    pub const fn is_about_loading(&self) -> bool {
+        matches!(self, Self::Loads | Self::LoadsOrFails | Self::Fails(_))
+    }
 }

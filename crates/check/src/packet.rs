@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 /// What a UDP or TCP packet carries.
 const CONTENT: &[u8] = b"netkit-lab check";
 /// Bytes of a packet, at most: what fits a device's usual MTU, with its Ethernet header.
-const MOST: usize = 1514;
+pub(crate) const MOST: usize = 1514;
 /// Bytes of an Ethernet header.
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 
 /// Why a text is no packet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

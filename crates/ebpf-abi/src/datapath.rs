@@ -83,6 +83,12 @@ pub mod fault {
     pub const UNKNOWN_ERRORS_PASS: u32 = 28;
     /// Forwarded packets keep their link-layer source.
     pub const SOURCE_MAC_KEPT: u32 = 29;
+    /// Packets with a VLAN tag pass unjudged.
+    pub const TAGGED_PASS: u32 = 30;
+    /// The FIB is asked without the packet's source.
+    pub const FIB_SOURCE_IGNORED: u32 = 31;
+    /// A service of one protocol answers for the other one too.
+    pub const SERVICE_PROTOCOL_IGNORED: u32 = 32;
 }
 
 /// Configuration of a program of the datapath, set at load time.
@@ -229,7 +235,7 @@ pub struct Counters {
     pub missed: u64,
     /// ICMP errors that belong to a known connection.
     pub related: u64,
-    /// Dropped packets whose ports can't be read: fragments, and packets with IP options or extension headers.
+    /// Dropped packets whose ports can't be read: fragments, and packets with VLAN tags, IP options or extension headers.
     pub unreadable: u64,
 }
 

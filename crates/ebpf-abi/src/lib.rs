@@ -14,6 +14,12 @@ pub mod witness;
 pub const BPF_FIB_LOOKUP_MARK: u32 = 1 << 5;
 /// The mark of lookups with that flag.
 pub const FIB_MARK: u32 = 0x65;
+/// Another flag of it: the lookup is in the table whose number is given.
+pub const BPF_FIB_LOOKUP_TBID: u32 = 1 << 3;
+/// What `stamp` writes to `queue_mapping`.
+pub const STAMP_QUEUE: u32 = 3;
+/// Set in [`Seen::vlan_tci`] where the packet has a tag beside it.
+pub const VLAN_PRESENT: u32 = 1 << 16;
 
 /// Verdict that leaves the packet to the next program: `TC_ACT_UNSPEC`, `TCX_NEXT` and `NETKIT_NEXT` in one
 /// (include/uapi/linux/pkt_cls.h, include/uapi/linux/bpf.h).
@@ -62,8 +68,8 @@ pub struct Config {
     pub tunnel_remote: datapath::Address,
     /// Port of the socket that `assign` gives packets to, host byte order.
     pub socket_port: u32,
-    /// Always 0.
-    pub unused: u32,
+    /// What `stamp` writes to `tc_classid`, or the table of a lookup with [`BPF_FIB_LOOKUP_TBID`].
+    pub number: u32,
 }
 
 impl Config {
@@ -81,7 +87,7 @@ impl Config {
             tunnel_id: 0,
             tunnel_remote: [0; 4],
             socket_port: 0,
-            unused: 0,
+            number: 0,
         }
     }
 }
@@ -127,8 +133,16 @@ pub struct Seen {
     pub fib_code: i32,
     /// The device that it named.
     pub fib_ifindex: u32,
-    /// The IPv4 next hop that it named, bytes as on the wire; zeros for IPv6.
-    pub fib_next_hop: [u8; 4],
+    /// The next hop that it named, words in network byte order: an IPv4 one is the first.
+    pub fib_next_hop: [u32; 4],
+    /// `tc_index`.
+    pub tc_index: u32,
+    /// `queue_mapping`.
+    pub queue_mapping: u32,
+    /// `vlan_tci` of a tag that is not in the packet but beside it, with [`VLAN_PRESENT`]; 0 without one.
+    pub vlan_tci: u32,
+    /// `vlan_proto` of it, host byte order.
+    pub vlan_proto: u32,
     /// What `bpf_check_mtu` returned (`BPF_MTU_CHK_RET_*`, or a negative errno), in the program that asks it.
     pub mtu_code: i32,
     /// The MTU that it returned, bytes.
@@ -137,8 +151,6 @@ pub struct Seen {
     pub eth_dst: [u8; 6],
     /// Source of the Ethernet header.
     pub eth_src: [u8; 6],
-    /// Zeros: the layout has no implicit padding.
-    pub unused: [u8; 4],
 }
 
 /// Counters of one loaded program, one set per CPU.
@@ -204,7 +216,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6 + 2 * 4 + 16 + 2 * 4);
-        assert_eq!(size_of::<Seen>(), 2 * 8 + 16 * 4 + 2 * 6 + 4);
+        assert_eq!(size_of::<Seen>(), 2 * 8 + 19 * 4 + 16 + 2 * 6);
         assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
         assert_eq!(size_of::<PolicyKey>(), 4);
         assert_eq!(offset_of!(Stats, last), 40);

@@ -39,6 +39,8 @@ pub mod kind {
     pub const DEVICE_MOVED: u32 = 10;
     /// `RTM_NEWLINK` has ended.
     pub const LINK_NEW: u32 = 11;
+    /// A call of bpf(2) has ended, by the raw tracepoints: what the calling process and its descriptors are is not in it.
+    pub const CALL: u32 = 12;
 }
 
 /// Functions of the kernel that a command went through ([`WitnessEvent::entered`]).
@@ -207,6 +209,12 @@ mod pod {
 
 /// The commands of bpf(2) that are watched (`enum bpf_cmd`, include/uapi/linux/bpf.h).
 pub mod command {
+    /// `BPF_PROG_LOAD`, of calls only ([`super::kind::CALL`]).
+    pub const PROG_LOAD: u32 = 5;
+    /// `BPF_OBJ_GET`, likewise.
+    pub const OBJ_GET: u32 = 7;
+    /// `BPF_PROG_GET_FD_BY_ID`, likewise.
+    pub const PROG_GET_FD_BY_ID: u32 = 13;
     /// `BPF_OBJ_PIN`.
     pub const OBJ_PIN: u32 = 6;
     /// `BPF_PROG_ATTACH`.

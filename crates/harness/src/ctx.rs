@@ -10,6 +10,7 @@ use lab_bpf::{BpfError, Program, Programs, datapath::DatapathObject};
 use lab_protocol::{AttachRecord, Capability, CellReport, Check, FailureKind, Outcome, SkipReason};
 use lab_topology::unpoisoned;
 use lab_topology::{Family, Net, Topology};
+use lab_traffic::Patience;
 use nix::errno::Errno;
 use std::{
     collections::BTreeMap,
@@ -18,11 +19,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Maximum log lines of one cell.
 const MAX_LOG: usize = 500;
+/// How long [`Ctx::becomes`] waits, milliseconds on a fast guest.
+const BECOMES_MS: u64 = 2_000;
 /// Interval at which a condition is checked.
 const POLL: Duration = Duration::from_millis(2);
 
@@ -291,16 +294,51 @@ impl Ctx {
     /// # Errors
     /// The error of `condition`.
     pub fn wait_until(&self, millis: u64, mut holds: impl FnMut() -> Result<bool, Stop>) -> Result<bool, Stop> {
-        let deadline = Instant::now() + self.patience(millis);
+        let mut patience = Patience::of(self.patience(millis));
         loop {
             if holds()? {
                 return Ok(true);
             }
-            if Instant::now() > deadline || weak(WeakCheck::AskedOnce) {
+            if patience.left().is_none() || weak(WeakCheck::AskedOnce) {
                 return Ok(weak(WeakCheck::TimeoutIsTrue));
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// Checks that a value is the wanted one, and waits for it first: for what the kernel does after a call has returned, such as
+    /// a count of packets that were sent and whose receipt nothing has told yet (`netif_rx()`), or the state of a carrier.
+    ///
+    /// # Errors
+    /// The error of `value`.
+    pub fn becomes<T: PartialEq + fmt::Debug>(
+        &mut self,
+        name: impl Into<String>,
+        wanted: T,
+        value: impl FnMut() -> Result<T, Stop>,
+    ) -> Result<bool, Stop> {
+        self.becomes_within(BECOMES_MS, name, wanted, value)
+    }
+
+    /// [`Ctx::becomes`] within another time, milliseconds on a fast guest.
+    ///
+    /// # Errors
+    /// The error of `value`.
+    pub fn becomes_within<T: PartialEq + fmt::Debug>(
+        &mut self,
+        millis: u64,
+        name: impl Into<String>,
+        wanted: T,
+        mut value: impl FnMut() -> Result<T, Stop>,
+    ) -> Result<bool, Stop> {
+        let mut seen = value()?;
+        if seen != wanted {
+            self.wait_until(millis, || {
+                seen = value()?;
+                Ok(seen == wanted)
+            })?;
+        }
+        Ok(self.equal(name, seen, wanted))
     }
 
     /// Adds a clean-up action. The actions run in reverse order, also after a failure, and their failure fails the cell.

@@ -10,7 +10,7 @@ use crate::{
 };
 use lab_bpf::Program;
 use lab_topology::Family;
-use lab_traffic::{Flow, FlowReport, Path, Proto, SILENCE_WINDOW, UdpStream};
+use lab_traffic::{Flow, FlowReport, Path, Proto, SILENCE_WINDOW, StreamReport, UdpStream};
 use std::{sync::Arc, time::Duration};
 
 /// Exchanges per flow: enough to distinguish "all" from "some", few enough for an emulated guest.
@@ -150,6 +150,19 @@ impl Testbed {
         }
         Ok(())
     }
+}
+
+/// Checks that no datagram of a stream arrived twice, or after a later one.
+pub fn in_order(ctx: &mut Ctx, report: &StreamReport) {
+    ctx.equal("datagrams that arrived twice, or late", (report.duplicates, report.reordered), (0, 0));
+}
+
+/// Waits until nothing of a stream arrives any more: what was delivered before may still lie in the receiver's queue. False if
+/// it goes on.
+pub fn falls_silent(stream: &UdpStream) -> bool {
+    /// A stream that goes on sends a few datagrams in each window.
+    const WINDOWS: u32 = 100;
+    (0..WINDOWS).any(|_| !stream.wait_received(1, SILENCE_WINDOW))
 }
 
 /// Waits until a stream has received a few more datagrams.

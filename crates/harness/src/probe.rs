@@ -10,11 +10,12 @@ use lab_topology::{
     model::{DeviceSpec, Nat, Tunnel},
     queue,
 };
+use lab_traffic::{Capture, Packet, UdpProbe};
 use nix::errno::Errno;
 use std::sync::OnceLock;
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// Index of `lo` in every namespace.
@@ -25,6 +26,8 @@ pub const DEVICES: (&str, &str) = ("probe0", "probe1");
 const TABLE: u32 = 77;
 /// Requested headroom, bytes; not the default, so that the value read back is significant.
 const HEADROOM: u16 = 64;
+/// Nobody answers there (discard).
+const PORT: u16 = 9;
 
 /// The error of `netdev_can_lease_queue()` for a device without hardware.
 pub const VIRTUAL_GIVER: &str = "Lease device is a virtual device";
@@ -85,6 +88,9 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         Capability::UserNs => stranger::possible().map_err(|error| Missing { absent: true, detail: error.to_string() }),
         Capability::NftNat => nft_nat(ns),
         Capability::Clsact => clsact(ns),
+        Capability::UdpGso => udp_gso(ns),
+        Capability::CheckMtu => answer(lab_bpf::probe::check_mtu()),
+        Capability::BigTcp => big_tcp(ns),
         Capability::Tcx => answer(ns.run(|| lab_bpf::probe::tcx(LOOPBACK))),
         Capability::Netkit => netkit(ns),
         Capability::ProgArrayStrict => answer(lab_bpf::probe::prog_array_strict()),
@@ -153,7 +159,6 @@ fn bpf_jit() -> Finding {
 
 /// One rule of each kind that the topologies use.
 fn nft_nat(ns: &Netns) -> Finding {
-    const PORT: u16 = 9;
     let (node, address) = (String::new(), IpAddr::from([198, 51, 100, 1]));
     let rules = [
         Nat::Masquerade { node: node.clone(), out: "lo".into() },
@@ -168,6 +173,30 @@ fn nft_nat(ns: &Netns) -> Finding {
             Err(Missing { absent, detail: error.to_string() })
         }
     }
+}
+
+/// Sends two segments in one buffer over the loopback device: a kernel without segmentation of UDP in software cuts them
+/// before the device, and a capture sees two packets.
+fn udp_gso(ns: &Netns) -> Finding {
+    const SEGMENT: u16 = 64;
+    link::set_up(ns, "lo")?;
+    let mut capture = Capture::start(ns)?;
+    let sender = UdpProbe::connect(ns, SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))?;
+    sender.send_segments(&[0; SEGMENT as usize * 2], SEGMENT)?;
+    let is_sent = |packet: &&Packet| packet.is_outgoing() && packet.length > u32::from(SEGMENT);
+    let sent: Vec<u32> = capture.packets()?.iter().filter(is_sent).map(|packet| packet.length).collect();
+    let detail = format!("two segments of {SEGMENT} bytes left as packets of {sent:?} bytes");
+    let whole = sent.first().is_some_and(|length| *length > u32::from(SEGMENT) * 2);
+    if whole { Ok(detail) } else { Err(missing(detail)) }
+}
+
+/// Raises the limit of the loopback device, which every kernel has.
+fn big_tcp(ns: &Netns) -> Finding {
+    const LIMIT: u32 = 128 << 10;
+    link::set_gso_max_size(ns, "lo", LIMIT)?;
+    let [limit, _] = link::gso_max_sizes(ns, "lo")?;
+    let detail = format!("IFLA_GSO_MAX_SIZE of {LIMIT} reads back as {limit:?}");
+    if limit == Some(LIMIT) { Ok(detail) } else { Err(missing(detail)) }
 }
 
 fn clsact(ns: &Netns) -> Finding {

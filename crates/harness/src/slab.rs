@@ -7,12 +7,16 @@ use std::{fs, io};
 pub enum SlabCache {
     /// `struct sk_buff` (`skb_init()`, net/core/skbuff.c).
     Packets,
+    /// `struct net` (`net_ns_init()`, net/core/net_namespace.c). Since "net: defer final 'struct net' free in netns dismantle" those
+    /// of the last clean-up stay until the next one, so that there are a few more than namespaces.
+    Namespaces,
 }
 
 impl SlabCache {
     const fn name(self) -> &'static str {
         match self {
             Self::Packets => "skbuff_head_cache",
+            Self::Namespaces => "net_namespace",
         }
     }
 

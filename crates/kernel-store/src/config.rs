@@ -8,7 +8,7 @@ use super::{
     error::{KernelsError, Result},
     local,
     names::is_file_name,
-    source::Source,
+    source::{Source, build_options},
     variants::{self, VariantTable},
 };
 use lab_base::strict_toml::{ConfigError, Origin, Section};
@@ -40,8 +40,10 @@ pub struct KernelMatrix {
 pub struct Kernel {
     /// Name of the kernel in the matrix.
     pub id: Id,
-    /// The kernel whose files it has, if it is a variant: its entry in the lock and its place in the cache.
+    /// The kernel that it is a variant of.
     pub variant_of: Option<Id>,
+    /// The kernel whose files it has, if it has none of its own: its entry in the lock and its place in the cache.
+    pub files_of: Option<Id>,
     /// Its class.
     pub class: KernelClass,
     /// Whether it runs if no kernel is selected.
@@ -85,7 +87,7 @@ impl Kernel {
 
     /// The id by which the lock and the cache know its files.
     pub(super) fn stored_as(&self) -> &Id {
-        self.variant_of.as_ref().unwrap_or(&self.id)
+        self.files_of.as_ref().unwrap_or(&self.id)
     }
 
     /// Refuses an entry that contradicts itself.
@@ -264,6 +266,7 @@ fn kernel(
     let kernel = Kernel {
         id: checked,
         variant_of: None,
+        files_of: None,
         class,
         default: section.flag("default")?,
         may_fail: section.flag("may-fail")?,
@@ -275,7 +278,7 @@ fn kernel(
         memory_mib: memory(&section)?,
     };
     kernel.consistent(&section, &name)?;
-    let variants = variants::read(&section, &kernel.id, |table| variant(&kernel, &listed, &table, hints))?;
+    let variants = variants::read(&section, &kernel.id, |table| variant(&kernel, &listed, &table, dir, hints))?;
     Ok([vec![kernel], variants].concat())
 }
 
@@ -284,14 +287,28 @@ fn variant(
     kernel: &Kernel,
     listed: &[UnsupportedEntry],
     VariantTable { id, table, title }: &VariantTable<'_>,
+    dir: &Path,
     hints: &mut Vec<String>,
 ) -> std::result::Result<Kernel, ConfigError> {
     let own = [cmdline(table, title)?, variants::sysctls(table, title)?].concat();
     let memory_mib = memory(table)?;
-    if own.is_empty() && memory_mib.is_none() {
-        let message = format!("{title} differs in nothing: it needs `cmdline`, `sysctls` or `memory_mib`");
+    let build = build_options(table, title, dir)?;
+    if own.is_empty() && memory_mib.is_none() && build.is_empty() {
+        let message = format!(
+            "{title} differs in nothing: it needs `cmdline`, `sysctls`, `memory_mib`, `fragment`, `selftests` or `modules`"
+        );
         return Err(table.error_at("cmdline", message));
     }
+    let source = if build.is_empty() { Some(kernel.source.clone()) } else { kernel.source.rebuilt(&build) };
+    let source = source.ok_or_else(|| {
+        let message = format!(
+            "{title} is compiled, which the lab can do of a `linux-source`, of a `git` source (`fragment` only), and of a \
+             `deb` whose pattern names a series (linux-image-6.12.*); {} is none of these",
+            kernel.source
+        );
+        let key = ["fragment", "selftests", "modules"].into_iter().find(|key| table.keys().any(|it| it == *key));
+        table.error_at(key.unwrap_or("fragment"), message)
+    })?;
     let words = [&*kernel.cmdline, &own].concat();
     let mut lacks = listed.to_vec();
     for entry in unsupported(table, title, hints)? {
@@ -304,6 +321,8 @@ fn variant(
     let variant = Kernel {
         id: id.clone(),
         variant_of: Some(kernel.id.clone()),
+        files_of: build.is_empty().then(|| kernel.id.clone()),
+        source,
         default: table.flag("default")?,
         may_fail: kernel.may_fail || table.flag("may-fail")?,
         unsupported: merged(lacks, command_line::taken(&words)),

@@ -37,8 +37,8 @@ fn reads_every_key() {
     assert_eq!(kernel.unsupported[0].capability, Capability::Netkit);
     assert_eq!((kernel.memory_mib, &*kernel.cmdline[0]), (Some(512), "net.ifnames=0"));
     assert_eq!(config.debian.mirror.as_deref(), Some("http://a.example/debian"));
-    let Source::Git(GitCommit { tree, fragment, .. }) = &config.kernels[1].source else { panic!("git expected") };
-    assert_eq!((tree.as_path(), fragment.as_deref()), (Path::new("/lab/../linux"), Some(Path::new("/lab/my.config"))));
+    let Source::Git(GitCommit { tree, fragments, .. }) = &config.kernels[1].source else { panic!("git expected") };
+    assert_eq!((tree.as_path(), &fragments[..]), (Path::new("/lab/../linux"), &["/lab/my.config".into()][..]));
 }
 
 #[test]
@@ -72,11 +72,11 @@ fn sources_are_packages_with_a_fragment() {
     let text = format!("{GOOD}\n[kernels.built]\nclass = \"6.7+\"\n{source}\n");
     let kernel = parse(&text).unwrap().kernels.remove(2);
     assert!(kernel.is_built());
-    let Source::LinuxSource(LinuxSource { suite, package, fragment, .. }) = &kernel.source else {
+    let Source::LinuxSource(LinuxSource { suite, package, options, .. }) = &kernel.source else {
         panic!("linux-source expected")
     };
     assert_eq!((&**suite, &**package), ("sid", "linux-source-7.2"));
-    assert_eq!(fragment.as_deref(), Some(Path::new("/lab/my.config")));
+    assert_eq!(options.fragments, [Path::new("/lab/my.config")]);
     let text = text.replacen("[kernels.built]\nclass = \"6.7+\"", "[kernels.built]\nclass = \"25.10\"", 1);
     insta::assert_snapshot!(parse(&text).unwrap_err(),
         @r#"kernels.toml:17: [kernels."built"] is kernel 7.2, but class 25.10 is for kernels of the 6.17 series"#);

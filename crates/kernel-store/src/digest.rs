@@ -78,13 +78,25 @@ impl Digest {
         Ok(Self { algorithm: self.algorithm, hex })
     }
 
+    /// Whether it is the checksum of a file.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub(crate) fn is_of(&self, path: &Path) -> Result<bool> {
+        self.same_of_file(path).map(|found| found == *self)
+    }
+
+    fn same_of_file(&self, path: &Path) -> Result<Self> {
+        let mut file = lab_guard::bounded::open(path).map_err(KernelsError::io(path))?;
+        self.same_of_stream(&mut file).map_err(KernelsError::io(path))
+    }
+
     /// Refuses a file whose checksum is another one. `what` is the file's name in the message.
     ///
     /// # Errors
     /// The file can't be read or differs.
     pub(crate) fn check(&self, path: &Path, what: &str) -> Result<()> {
-        let mut file = lab_guard::bounded::open(path).map_err(KernelsError::io(path))?;
-        let found = self.same_of_stream(&mut file).map_err(KernelsError::io(path))?;
+        let found = self.same_of_file(path)?;
         if found == *self {
             return Ok(());
         }

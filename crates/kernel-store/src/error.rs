@@ -234,6 +234,13 @@ pub enum KernelsError {
         /// The reason.
         reason: String,
     },
+    /// A list of what an archive offers lacks something.
+    #[error("{archive}: {what}")]
+    NoLadder {
+        archive: String,
+        /// What is missing, and how to name it.
+        what: &'static str,
+    },
     /// A kernel image or tree is unusable.
     #[error("{}: {reason}", .path.display())]
     BadKernel {
@@ -325,6 +332,7 @@ impl KernelsError {
             | Self::BadCache { .. }
             | Self::NotBuilt { .. }
             | Self::NotSources { .. }
+            | Self::NoLadder { .. }
             | Self::NoSelftests { .. } => true,
             Self::NoMatch { .. }
             | Self::NothingSelected { .. }

@@ -60,6 +60,7 @@ pub use kconfig::{ConfigWish, KernelConfig, NotAWish};
 pub use ladder::{KernelLadder, LadderStep};
 pub use local::LOCAL_TOML;
 pub use lockfile::KernelsLock;
+pub use oci::{ImageLayer, image_layers};
 pub use push::push;
 pub use select::select;
 pub use source::{LocalKernel, Locked, Source};

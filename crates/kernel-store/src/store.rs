@@ -7,10 +7,9 @@ use super::{
     config::{BackportEntry, Kernel, KernelMatrix, UnsupportedEntry},
     error::{KernelsError, Result},
     files::Identity,
-    ladder::{self, KernelLadder},
     lockfile::KernelsLock,
     packages::ArchivePackage,
-    source::{self, Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
+    source::{Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
     update::{LockChange, Update},
 };
 use lab_base::file::touch;
@@ -242,34 +241,6 @@ impl KernelStore<'_> {
         unpack().map_err(|error| self.explain(error, kernel))
     }
 
-    /// The kernels from `since` on that Debian's suites offer now and that the lock does not have. Without suites, those of
-    /// the `deb` sources in `kernels.toml`.
-    ///
-    /// # Errors
-    /// The pattern is invalid, there is no suite, or an index can't be fetched.
-    pub fn ladder(
-        &self,
-        suites: &[String],
-        pattern: &str,
-        since: KernelVersion,
-        lock: &KernelsLock,
-        progress: &dyn Fn(&str),
-    ) -> Result<KernelLadder> {
-        let pattern = ladder::pattern(pattern)?;
-        let known = self.config.kernels.iter().filter_map(|kernel| kernel.source.suite_of_debian());
-        let own: BTreeSet<&str> = known.collect();
-        let named: BTreeSet<&str> = suites.iter().map(|suite| &**suite).collect();
-        let writing = self.cache.write(WritePurpose::Fetch, progress)?;
-        let mut indexes = Indexes::default();
-        let mut found = KernelLadder::default();
-        for suite in if named.is_empty() { own } else { named } {
-            let debian = &self.config.debian;
-            let packages = source::of_suite(&mut indexes, writing.root(), debian, suite, progress)?;
-            found.add(suite, packages, &pattern, since, lock);
-        }
-        Ok(found)
-    }
-
     fn site(&self) -> Site<'_> {
         Site { cache: self.cache, debian: &self.config.debian, vng: self.vng }
     }
@@ -339,6 +310,7 @@ impl KernelStore<'_> {
             };
             let source = match &kernel.variant_of {
                 None => kernel.source.to_string(),
+                Some(base) if kernel.is_built() => format!("variant of {base}: {}", kernel.source),
                 Some(base) => format!("variant of {base}: {}", kernel.cmdline.join(" ")),
             };
             KernelRow {

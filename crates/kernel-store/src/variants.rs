@@ -1,5 +1,5 @@
-//! `variants` of a kernel: the same files with other parameters, each a row of the matrix of its own. And `sysctls`, which are
-//! parameters, too.
+//! `variants` of a kernel: the same files with other parameters, or the same sources with another configuration, each a row of
+//! the matrix of its own. And `sysctls`, which are parameters, too.
 
 use super::names::is_file_name;
 use lab_base::strict_toml::{ConfigError, Section};
@@ -8,7 +8,8 @@ use lab_guard::Id;
 /// Between the id of a kernel and the name of its variant: no id of the lab's own matrix has it.
 const SEPARATOR: char = '+';
 
-const KEYS: &[&str] = &["default", "may-fail", "cmdline", "sysctls", "unsupported", "memory_mib"];
+const KEYS: &[&str] =
+    &["default", "may-fail", "cmdline", "sysctls", "unsupported", "memory_mib", "fragment", "selftests", "modules"];
 
 /// Reads `sysctls`, a list of `key=value`, as words of the command line, from which a kernel sets them before init starts
 /// (`sysctl.*` in Documentation/admin-guide/kernel-parameters.txt; 5.8: "kernel/sysctl: support setting sysctl
@@ -68,7 +69,7 @@ pub(super) fn read<K>(
 
 #[cfg(test)]
 mod tests {
-    use crate::{KernelMatrix, config::Kernel};
+    use crate::{KernelMatrix, config::Kernel, source::Source};
 
     fn parse(variants: &str) -> Result<Vec<Kernel>, String> {
         let text = format!(
@@ -100,16 +101,52 @@ mod tests {
     }
 
     #[test]
+    fn a_built_variant_has_files_of_its_own() {
+        let text = "[kernels.\"6.12\"]\nclass = \"6.7+\"\ndefault = true\n\
+             source.deb = { suite = \"sid\", package = \"linux-image-6.12.*-cloud-amd64\" }\n\
+             [kernels.\"6.12\".variants.debug]\nfragment = \"debug.config\"\nmodules = [\"faults\"]\nmemory_mib = 2048\n\
+             [kernels.\"6.12\".variants.selftests]\nselftests = [\"net\", \"net/forwarding\"]\n";
+        let rows = KernelMatrix::parse(text, "kernels.toml", "/lab".into()).unwrap().kernels;
+        let [_, debug, tests] = &rows[..] else { panic!("three rows: {rows:?}") };
+        assert_eq!((&**debug.stored_as(), debug.is_built(), debug.memory_mib), ("6.12+debug", true, Some(2048)));
+        let Source::LinuxSource(source) = &debug.source else { panic!("{}", debug.source) };
+        assert_eq!((&*source.package, &*source.suite), ("linux-source-6.12", "sid"));
+        assert_eq!(source.options.fragments, [std::path::Path::new("/lab/debug.config")]);
+        assert_eq!(source.options.modules, [std::path::Path::new("/lab/faults")]);
+        let Source::LinuxSource(source) = &tests.source else { panic!("{}", tests.source) };
+        assert_eq!(source.options.selftests, ["net", "net/forwarding"]);
+    }
+
+    #[test]
+    fn a_variant_adds_to_what_its_kernel_is_built_with() {
+        let text = "[kernels.a]\nclass = \"6.7+\"\ndefault = true\n\
+             source.linux-source = { suite = \"sid\", package = \"linux-source-7.2\", fragment = \"a.config\" }\n\
+             variants.b = { fragment = \"b.config\" }\n\
+             [kernels.g]\nclass = \"6.7+\"\nsource.git = { tree = \"t\", ref = \"v6.12\", fragment = \"a.config\" }\n\
+             variants.b = { fragment = \"b.config\" }\n";
+        let rows = KernelMatrix::parse(text, "kernels.toml", "/lab".into()).unwrap().kernels;
+        let Source::LinuxSource(source) = &rows[1].source else { panic!("{}", rows[1].source) };
+        let wanted = ["/lab/a.config", "/lab/b.config"].map(std::path::PathBuf::from);
+        assert_eq!(source.options.fragments, wanted);
+        let Source::Git(source) = &rows[3].source else { panic!("{}", rows[3].source) };
+        assert_eq!(source.fragments, wanted);
+    }
+
+    #[test]
     fn errors_name_the_variant() {
         let broken = |lines: &str| parse(&format!("[kernels.\"6.12\".variants.v]\n{lines}\n")).unwrap_err();
         insta::assert_snapshot!(broken(""),
-            @r#"kernels.toml:6: [kernels."6.12".variants."v"] differs in nothing: it needs `cmdline`, `sysctls` or `memory_mib`"#);
+            @r#"kernels.toml:6: [kernels."6.12".variants."v"] differs in nothing: it needs `cmdline`, `sysctls`, `memory_mib`, `fragment`, `selftests` or `modules`"#);
         insta::assert_snapshot!(broken("sysctls = [\"bpf_jit_harden\"]"),
             @r#"kernels.toml:7: "bpf_jit_harden" in `sysctls` of [kernels."6.12".variants."v"] must be key=value without spaces, net.core.bpf_jit_harden=2"#);
+        insta::assert_snapshot!(broken("fragment = \"debug.config\""),
+            @r#"kernels.toml:7: [kernels."6.12".variants."v"] is compiled, which the lab can do of a `linux-source`, of a `git` source (`fragment` only), and of a `deb` whose pattern names a series (linux-image-6.12.*); path /lab/i is none of these"#);
+        insta::assert_snapshot!(broken("selftests = [\"../net\"]"),
+            @r#"kernels.toml:7: "../net" in `selftests` of [kernels."6.12".variants."v"] must be a directory of tools/testing/selftests: net, net/forwarding, bpf"#);
         insta::assert_snapshot!(broken("cmdline = [\"a b\"]"),
             @r#"kernels.toml:7: "a b" in `cmdline` of [kernels."6.12".variants."v"] must be one word without quotes, one list entry per word"#);
         insta::assert_snapshot!(broken("source.path.image = \"x\""),
-            @r#"kernels.toml:7: unknown key `source` in [kernels."6.12".variants."v"]; known: default, may-fail, cmdline, sysctls, unsupported, memory_mib"#);
+            @r#"kernels.toml:7: unknown key `source` in [kernels."6.12".variants."v"]; known: default, may-fail, cmdline, sysctls, unsupported, memory_mib, fragment, selftests, modules"#);
         insta::assert_snapshot!(parse("[kernels.\"6.12\".variants.\"a/b\"]\n").unwrap_err(),
             @r#"kernels.toml:6: variant "a/b" of kernel 6.12: its id would be "6.12+a/b", which must be 1 to 64 of a-z A-Z 0-9 . _ + -"#);
         let twice = "[kernels.\"6.12\".variants.v]\ncmdline = [\"x\"]\n[kernels.\"6.12+v\"]\nclass = \"6.7+\"\nsource.path.image = \"i\"\n";

@@ -5,7 +5,7 @@ use crate::{
     settings,
     tell::Teller,
 };
-use lab_check::{CheckOrder, FactLine, KernelTypes, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
+use lab_check::{CheckOrder, FactLine, KernelTypes, LOCKED, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
 use lab_protocol::KernelVersion;
 use std::{
     env, fs,
@@ -27,6 +27,8 @@ const PINS: &str = "/sys/fs/bpf";
 const ARTIFACTS: &str = "LAB_ARTIFACTS";
 /// Programs that are loaded alone, at most.
 const MOST_ALONE: usize = 200;
+/// What the kernel says of its lockdown.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// The kernel's type information.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
@@ -85,7 +87,11 @@ pub fn load_object<'a>(order: &CheckOrder, bytes: &'a [u8], tell: &mut Teller) -
 
 /// Whether `check.toml` says anything about loading.
 fn has_settings(order: &CheckOrder) -> bool {
-    !order.types.is_empty() || !order.globals.is_empty() || !order.maps.is_empty() || !order.slots.is_empty()
+    !order.types.is_empty()
+        || !order.globals.is_empty()
+        || !order.maps.is_empty()
+        || !order.slots.is_empty()
+        || order.pins.is_some()
 }
 
 fn try_load<'a>(
@@ -99,7 +105,10 @@ fn try_load<'a>(
     let whom = alone.as_ref().map_or_else(|| order.name.clone(), |program| format!("program {program}"));
     tell.begin(format!("loading {whom} {}", attempt.text()));
     let start = Instant::now();
-    let pins = PathBuf::from(format!("{PINS}/lab-check-{}", std::process::id()));
+    let pins = match &settings_of.pins {
+        Some(told) => PathBuf::from(told),
+        None => PathBuf::from(format!("{PINS}/lab-check-{}", std::process::id())),
+    };
     remove_pins(&pins);
     if let Err(error) = fs::create_dir_all(&pins) {
         tell.note(format!("{}: {error}: maps that are pinned by name fail", pins.display()));
@@ -118,12 +127,13 @@ fn try_load<'a>(
     let opened = Object::open(bytes, &order.name, &pins.to_string_lossy());
     let done = opened.map_err(|errno| (errno, None, Vec::new())).and_then(|mut object| {
         let mut problems = unpinned;
-        problems.extend(settings::before(settings_of, &object));
+        let mut prepared = settings::before(settings_of, &object);
+        problems.append(&mut prepared.problems);
         prepare(&object, attempt, alone.as_deref());
         object.log(|_| (STATISTICS, LOG));
         match object.load() {
             Ok(()) => {
-                problems.extend(settings::after(settings_of, &object));
+                problems.extend(settings::after(settings_of, &object, &prepared));
                 if problems.is_empty() { Ok(object) } else { Err((-libc::EINVAL, Some(object), problems)) }
             }
             Err(errno) => Err((errno, Some(object), problems)),
@@ -137,6 +147,7 @@ fn try_load<'a>(
             said.extend(problems);
             fact.errno = Some(errno);
             fact.failed = failed_program(&said);
+            said.extend(lockdown());
             if let Some(object) = &object {
                 said.extend(types_that_are_missing(object, &said, fact.failed.as_deref()));
                 let log = fact.failed.as_deref().map(|program| object.log_of(program)).unwrap_or_default();
@@ -174,6 +185,13 @@ fn try_load<'a>(
         }));
     }
     Ok(loaded)
+}
+
+/// Whether the kernel is locked down, in words (`lockdown(7)`).
+fn lockdown() -> Option<String> {
+    let state = fs::read_to_string(LOCKDOWN).ok()?;
+    let state = state.split('[').nth(1)?.split(']').next()?;
+    (state != "none").then(|| format!("{LOCKED} ({state})"))
 }
 
 /// Chooses what is loaded, and types.
@@ -237,7 +255,7 @@ fn full_log(order: &CheckOrder, settings_of: &CheckOrder, bytes: &[u8], program:
     tell.begin(format!("loading program {program} for the verifier's whole log"));
     let _quiet = Messages::collect();
     let Ok(mut object) = Object::open(bytes, &order.name, PINS) else { return String::new() };
-    drop(settings::before(settings_of, &object));
+    let _kept = settings::before(settings_of, &object);
     prepare(&object, LoadAttempt::Typed, None);
     object.log(|name| if name == program { (INSTRUCTIONS, FULL_LOG) } else { (STATISTICS, LOG) });
     // It fails as before; what is wanted is the log.
@@ -253,16 +271,18 @@ fn full_log(order: &CheckOrder, settings_of: &CheckOrder, bytes: &[u8], program:
     log
 }
 
-fn last_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+/// The last lines that are not empty, as a report has them.
+pub fn last_lines<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let all: Vec<&str> = lines.filter(|line| !line.trim().is_empty()).collect();
     let cut = |line: &&str| line.chars().take(WIDTH).collect();
     all[all.len().saturating_sub(LINES)..].iter().map(cut).collect()
 }
 
-/// What was pinned goes with its directory; there are no directories in it.
+/// What was pinned goes with its directory and those above it that are empty then; there are no directories in it.
 fn remove_pins(pins: &Path) {
     for entry in fs::read_dir(pins).into_iter().flatten().flatten() {
         _ = fs::remove_file(entry.path());
     }
-    _ = fs::remove_dir(pins);
+    let own = pins.ancestors().take_while(|directory| *directory != Path::new(PINS));
+    own.for_each(|directory| _ = fs::remove_dir(directory));
 }

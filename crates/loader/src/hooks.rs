@@ -2,7 +2,7 @@
 
 use crate::{
     attempt::LoadedObject,
-    libbpf::{self, ObjectProgram, SCHED_CLS},
+    libbpf::{self, Counter, KernelMap, ObjectProgram, SCHED_CLS},
     settings::name_of,
     tell::Teller,
     wire::{self, HookPath, SeenFrame, Taps, Wire},
@@ -10,7 +10,7 @@ use crate::{
 use lab_bpf::{
     BpfError, BpfLink, Mprog, TcDirection, TcFilter, TcOptions, attach_link, attach_tc, filters, id_of, query,
 };
-use lab_check::{AttachFact, CheckOrder, FactLine, Fate, HookFact, PacketFact, RunFact};
+use lab_check::{AttachFact, CheckOrder, CheckPacket, CounterFact, FactLine, Fate, HookFact, PacketFact, RunFact};
 use lab_protocol::{AttachType, Hook};
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -39,6 +39,7 @@ pub fn through_hooks(order: &CheckOrder, loaded: &[LoadedObject<'_>], tell: &mut
             return;
         }
     };
+    let maps = maps_of(order, &all);
     for program in &all {
         let name = program.name();
         for packet in &order.packets {
@@ -48,13 +49,19 @@ pub fn through_hooks(order: &CheckOrder, loaded: &[LoadedObject<'_>], tell: &mut
         }
         for hook in &order.hooks {
             tell.begin(format!("program {name} at {hook}"));
-            let fact = at_hook(order, &wire, program, &name, *hook);
+            let fact = at_hook(order, &wire, program, &maps, &name, *hook);
             tell.fact(FactLine::Hook(fact));
         }
     }
 }
 
-fn test_run(program: &ObjectProgram<'_>, name: &str, packet: &str, frame: &[u8]) -> RunFact {
+/// The maps of loaded programs, if counters are asked for.
+pub fn maps_of(order: &CheckOrder, programs: &[impl AsFd]) -> Vec<KernelMap> {
+    if order.counters.is_empty() { Vec::new() } else { programs.iter().flat_map(KernelMap::of_program).collect() }
+}
+
+/// `BPF_PROG_TEST_RUN` with a packet.
+pub fn test_run(program: &impl AsFd, name: &str, packet: &str, frame: &[u8]) -> RunFact {
     let done = libbpf::test_run(program, frame);
     let (verdict, errno) = (done.as_ref().ok().map(|(verdict, _)| *verdict), done.as_ref().err().copied());
     let after = done.map(|(_, bytes)| bytes).unwrap_or_default();
@@ -74,7 +81,14 @@ enum Attached {
     Link(#[expect(dead_code, reason = "held for what its end does")] BpfLink),
 }
 
-fn at_hook(order: &CheckOrder, wire: &Wire, program: &ObjectProgram<'_>, name: &str, hook: Hook) -> HookFact {
+fn at_hook(
+    order: &CheckOrder,
+    wire: &Wire,
+    program: &ObjectProgram<'_>,
+    maps: &[KernelMap],
+    name: &str,
+    hook: Hook,
+) -> HookFact {
     let mut fact = HookFact { program: name.to_owned(), hook, attach: AttachFact::Unlisted, packets: Vec::new() };
     if let Some(why) = absent(wire, hook) {
         fact.attach = AttachFact::Absent(why);
@@ -98,8 +112,7 @@ fn at_hook(order: &CheckOrder, wire: &Wire, program: &ObjectProgram<'_>, name: &
         Err(error) => fact.attach = AttachFact::Refused(format!("what is attached can't be listed: {error}")),
     }
     if fact.attach == AttachFact::Listed {
-        fact.packets =
-            order.packets.iter().map(|packet| through(wire, program, hook, &packet.name, &packet.frame)).collect();
+        fact.packets = packets_through(order, wire, program, maps, hook);
     }
     if let Attached::Filter(Some(filter)) = attached {
         // A filter that can't be removed is still there for the next program, which the kernel then refuses.
@@ -108,8 +121,34 @@ fn at_hook(order: &CheckOrder, wire: &Wire, program: &ObjectProgram<'_>, name: &
     fact
 }
 
+/// Sends every packet through the hook where the program is.
+pub fn packets_through(
+    order: &CheckOrder,
+    wire: &Wire,
+    program: &impl AsFd,
+    maps: &[KernelMap],
+    hook: Hook,
+) -> Vec<PacketFact> {
+    let counters: Vec<Counter> = order.counters.iter().map(|place| Counter::find(place, maps)).collect();
+    let one = |packet: &CheckPacket| {
+        let before: Vec<_> = counters.iter().map(Counter::read).collect();
+        let mut fact = through(wire, program, hook, &packet.name, &packet.frame);
+        let around = order.counters.iter().zip(&counters).zip(before);
+        fact.counters = around
+            .map(|((place, counter), before)| {
+                let after = counter.read();
+                let problem = before.as_ref().err().or(after.as_ref().err()).map(ToString::to_string);
+                let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+                CounterFact { place: place.clone(), before, after, problem }
+            })
+            .collect();
+        fact
+    };
+    order.packets.iter().map(one).collect()
+}
+
 /// Why the kernel has no such hook, if it has none.
-fn absent(wire: &Wire, hook: Hook) -> Option<String> {
+pub fn absent(wire: &Wire, hook: Hook) -> Option<String> {
     match hook.attach_type() {
         AttachType::Tc => None,
         AttachType::Netkit => wire.no_netkit.clone(),
@@ -141,7 +180,7 @@ fn listed(hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<bool, Bpf
 }
 
 /// Sends a packet through the hook.
-fn through(wire: &Wire, program: &ObjectProgram<'_>, hook: Hook, packet: &str, frame: &[u8]) -> PacketFact {
+fn through(wire: &Wire, program: &impl AsFd, hook: Hook, packet: &str, frame: &[u8]) -> PacketFact {
     let route = wire::route(hook);
     let frame = wire.addressed(route, frame);
     let fact = |ran, fate, bytes: Vec<u8>| PacketFact {
@@ -150,6 +189,7 @@ fn through(wire: &Wire, program: &ObjectProgram<'_>, hook: Hook, packet: &str, f
         changes: if matches!(fate, Fate::Changed) { changes(&frame, &bytes) } else { Vec::new() },
         fate,
         bytes,
+        counters: Vec::new(),
     };
     let taps = match wire.tap(&frame) {
         Ok(taps) => taps,

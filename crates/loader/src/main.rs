@@ -1,5 +1,5 @@
-//! The guest's end of `lab check`: loads one eBPF object with libbpf, attaches its programs at every hook, sends packets through
-//! them, and writes what it found to standard output, a line of JSON for each fact.
+//! The guest's end of `lab check`: loads one eBPF object with libbpf, or has another loader do it, attaches its programs at every hook,
+//! sends packets through them, and writes what it found to standard output, a line of JSON for each fact.
 //!
 //! Its only argument names a bundle: a [`CheckOrder`] in the first line, and the object behind it. It exits with 1 where something is
 //! not as expected, and the last line on standard error says what.
@@ -7,12 +7,13 @@
 mod attempt;
 mod hooks;
 mod libbpf;
+mod others;
 mod settings;
 mod tell;
 mod wire;
 
 use attempt::{LoadedObject, load_object};
-use lab_check::{CheckOrder, FactLine, unmet};
+use lab_check::{CheckLoader, CheckOrder, FactLine, unmet};
 use lab_protocol::KernelVersion;
 use std::{env, fs, path::PathBuf, process::ExitCode};
 use tell::Teller;
@@ -60,14 +61,18 @@ fn check() -> Result<Vec<String>, LoaderError> {
     let system = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     let (release, version) = (system("/proc/sys/kernel/osrelease"), system("/proc/sys/kernel/version"));
     let version = KernelVersion::from_uname(&release, &version);
-    tell.fact(FactLine::Loader { loader: format!("libbpf {}", libbpf::version()), release, version });
+    tell.fact(FactLine::Loader { loader: others::name_of(&order.loader), release, version });
     let stats = libbpf::count_runs();
     if let Err(error) = &stats {
         tell.note(format!("the kernel does not count how often programs run: {error}"));
     }
     settings::modules(&order, &mut tell);
-    let loaded: Vec<LoadedObject> = load_object(&order, object, &mut tell);
-    hooks::through_hooks(&order, &loaded, &mut tell);
+    if order.loader == CheckLoader::Libbpf {
+        let loaded: Vec<LoadedObject> = load_object(&order, object, &mut tell);
+        hooks::through_hooks(&order, &loaded, &mut tell);
+    } else {
+        others::check_by(&order, object, &mut tell);
+    }
     tell.fact(FactLine::End);
     let kernel = env::var(KERNEL).unwrap_or_default();
     let expected = order.expect.get(&kernel).map(Vec::as_slice).unwrap_or_default();

@@ -2,13 +2,14 @@
 //! after it.
 
 use crate::{
-    libbpf::{self, Object},
+    libbpf::{self, InnerShape, Object},
     tell::Teller,
 };
 use lab_check::CheckOrder;
 use socket2::{Domain, Socket, Type};
 use std::{
-    os::fd::{AsFd, AsRawFd},
+    collections::BTreeMap,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
 
@@ -49,9 +50,21 @@ pub fn pins(order: &CheckOrder, directory: &Path) -> Vec<String> {
     made.collect()
 }
 
-/// Before the load. Returns what could not be done.
-pub fn before(order: &CheckOrder, object: &Object<'_>) -> Vec<String> {
-    let mut problems = Vec::new();
+/// What was set before the load, and is needed until after it.
+#[derive(Default)]
+pub struct PreparedObject {
+    /// What could not be done.
+    pub problems: Vec<String>,
+    /// What the inner maps of maps are, by the outer map.
+    inner: BTreeMap<String, InnerShape>,
+    /// Maps that libbpf holds the descriptors of.
+    _kept: Vec<OwnedFd>,
+}
+
+/// Before the load.
+pub fn before(order: &CheckOrder, object: &Object<'_>) -> PreparedObject {
+    let mut prepared = PreparedObject::default();
+    let problems = &mut prepared.problems;
     for program in object.programs() {
         let (name, section) = (program.name(), program.section());
         if let Some(kind) = order.types.get(&name).or_else(|| order.types.get(&section)) {
@@ -76,17 +89,39 @@ pub fn before(order: &CheckOrder, object: &Object<'_>) -> Vec<String> {
         }
     }
     for (name, wanted) in &order.maps {
-        match (object.maps().into_iter().find(|map| map.name() == *name), wanted.max_entries) {
-            (Some(map), Some(count)) => map.set_max_entries(count),
-            (Some(_), None) => {}
-            (None, _) => problems.push(format!("maps: the object has no map `{name}`")),
+        let Some(map) = object.maps().into_iter().find(|map| map.name() == *name) else {
+            problems.push(format!("maps: the object has no map `{name}`"));
+            continue;
+        };
+        if let Some(count) = wanted.max_entries {
+            map.set_max_entries(count);
+        }
+        let told = wanted.inner.as_ref().map(InnerShape::told);
+        if told.is_some_and(|shape| shape.is_none()) {
+            let kind = wanted.inner.as_ref().map(|inner| &*inner.kind).unwrap_or_default();
+            problems.push(format!("maps: `inner` of `{name}`: libbpf knows no type of maps `{kind}`"));
+            continue;
+        }
+        match (told.flatten(), map.inner()) {
+            (Some(shape), _) => {
+                let made = shape.make("inner").and_then(|inner| map.set_inner(&inner).map(|()| inner));
+                match made {
+                    Ok(inner) => prepared._kept.push(inner),
+                    Err(errno) => problems.push(format!("maps: `inner` of `{name}`: {}", name_of(errno))),
+                }
+                prepared.inner.insert(name.clone(), shape);
+            }
+            (None, Some(shape)) => drop(prepared.inner.insert(name.clone(), shape)),
+            (None, None) if wanted.inner_maps.is_empty() => {}
+            (None, None) => problems
+                .push(format!("maps: the object does not say what the inner maps of `{name}` are: say it by `inner`")),
         }
     }
-    problems
+    prepared
 }
 
 /// After the load. Returns what could not be done.
-pub fn after(order: &CheckOrder, object: &Object<'_>) -> Vec<String> {
+pub fn after(order: &CheckOrder, object: &Object<'_>, prepared: &PreparedObject) -> Vec<String> {
     let mut problems = Vec::new();
     for (name, wanted) in &order.maps {
         let Some(map) = object.maps().into_iter().find(|map| map.name() == *name) else { continue };
@@ -95,6 +130,26 @@ pub fn after(order: &CheckOrder, object: &Object<'_>) -> Vec<String> {
                 let (key_size, value_size) = map.sizes();
                 problems.push(format!(
                     "maps: writing to `{name}`: {} (its keys have {key_size} bytes, its values {value_size})",
+                    name_of(errno)
+                ));
+            }
+        }
+    }
+    for (name, wanted) in &order.maps {
+        let (Some(map), Some(shape)) =
+            (object.maps().into_iter().find(|map| map.name() == *name), prepared.inner.get(name).copied())
+        else {
+            continue;
+        };
+        for inner in &wanted.inner_maps {
+            let made = libbpf::inner_map_of(shape, &inner.entries);
+            // The outer map keeps it once it is in there.
+            let put = made.and_then(|made| map.write(&inner.key, &made.as_raw_fd().to_ne_bytes()));
+            if let Err(errno) = put {
+                let ((outer, _), (key, value)) = (map.sizes(), shape.sizes());
+                problems.push(format!(
+                    "maps: a map for `{name}`: {} (its keys have {outer} bytes, those of its inner maps {key}, their values \
+                     {value})",
                     name_of(errno)
                 ));
             }

@@ -117,10 +117,8 @@ impl Netlink {
             socket.connect(&SocketAddr::new(0, 0))?;
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
-            // SAFETY: the descriptor is open for as long as `socket`, which outlives the borrow.
-            let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
             let patience = TimeVal::seconds(Self::ANSWER_WITHIN.as_secs().cast_signed());
-            setsockopt(&fd, ReceiveTimeout, &patience)?;
+            setsockopt(&descriptor(&socket), ReceiveTimeout, &patience)?;
             Ok(socket)
         };
         open().map(|socket| Self { socket, sequence: 0 }).map_err(|error| socket_error("open", &error))
@@ -271,7 +269,13 @@ impl Netlink {
     }
 }
 
-fn socket_error(asked: &str, error: &io::Error) -> NetlinkError {
+/// The descriptor of a socket.
+pub(crate) fn descriptor(socket: &Socket) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open for as long as `socket`, which outlives the borrow.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+pub(crate) fn socket_error(asked: &str, error: &io::Error) -> NetlinkError {
     NetlinkError::Socket { asked: asked.to_owned(), errno: error.raw_os_error().unwrap_or(libc::EIO) }
 }
 

@@ -8,6 +8,7 @@
 
 mod client;
 mod error;
+mod notices;
 mod wire;
 
 pub use client::{BatchRequest, Netlink};
@@ -16,4 +17,5 @@ pub use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkSerializable, Nla, Parseable,
 };
 pub use netlink_packet_route as route;
+pub use notices::Notices;
 pub use wire::{GENERIC_HEADER, attribute, attributes, generic, nested};

@@ -128,6 +128,15 @@ capabilities! {
     /// Address translation in nf_tables: chains of type nat, masquerading, and rules that change a destination.
     NftNat: "nft-nat", module, v(3, 18, 0), [],
         "nftables wiki: masquerade is available starting with Linux kernel 3.18";
+    /// Datagrams that are cut late (`UDP_SEGMENT`) pass devices whole: `NETIF_F_GSO_UDP_L4` in `NETIF_F_GSO_SOFTWARE`.
+    UdpGso: "udp-gso", built_in, v(5, 11, 0), [],
+        "net: add GSO UDP L4 and GSO fraglists to the list of software-backed types";
+    /// `bpf_check_mtu`.
+    CheckMtu: "check-mtu", built_in, v(5, 12, 0), [],
+        "bpf: Add BPF-helper for MTU checking";
+    /// Packets of several segments that are longer than 64 KiB: `gso_max_size` beyond `GSO_LEGACY_MAX_SIZE`.
+    BigTcp: "big-tcp", built_in, v(5, 19, 0), [],
+        "net: allow gso_max_size to exceed 65536";
     /// tcx programs and links.
     Tcx: "tcx", built_in, v(6, 6, 0), [],
         "bpf: Add fd-based tcx multi-prog infra with link support";

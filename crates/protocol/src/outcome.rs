@@ -98,6 +98,8 @@ pub enum FailureKind {
     Timeout,
     /// The cell ends one way in a guest that it shares with others and another way in a pristine one.
     Isolation,
+    /// The cell ends in another way than in an earlier run, although nothing that its verdict depends on has changed.
+    Reuse,
 }
 
 impl fmt::Display for FailureKind {
@@ -115,6 +117,7 @@ impl fmt::Display for FailureKind {
             Self::Exit => "exit",
             Self::Timeout => "timeout",
             Self::Isolation => "isolation",
+            Self::Reuse => "reuse",
         })
     }
 }

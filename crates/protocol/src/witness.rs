@@ -281,6 +281,9 @@ pub struct Account {
     /// Why there are no events, if there are none: then only what is left is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<String>,
+    /// Why it has only a part of what happened, if the kernel's functions can't be watched and its system calls can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<String>,
     /// From what it was read, and what that can't see; one line each.
     pub sources: Vec<String>,
     /// What happened.
@@ -317,7 +320,7 @@ impl Account {
 
     /// Whether it is known to be whole: what it does not have did not happen.
     pub const fn is_whole(&self) -> bool {
-        self.absent.is_none() && self.lost == 0 && self.omitted == 0
+        self.absent.is_none() && self.partial.is_none() && self.lost == 0 && self.omitted == 0
     }
 }
 

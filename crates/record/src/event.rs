@@ -209,6 +209,10 @@ pub struct ImageInfo {
     pub cached: bool,
     /// Wanted modules that the kernel does not have.
     pub missing: Vec<String>,
+    /// Hash over everything that a verdict on the kernel depends on, apart from the cell. A later run with the same hash can take
+    /// over verdicts. `None` where they must not be taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// How a guest is started.

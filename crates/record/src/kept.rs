@@ -246,7 +246,7 @@ impl<'a> ReportedVerdict<'a> {
     }
 
     /// The verdict including its checks.
-    pub(super) fn whole(self) -> Cow<'a, Verdict> {
+    pub fn whole(self) -> Cow<'a, Verdict> {
         let owned = |StoredCheck { name, ok, seen }: StoredCheck<'_>| Check {
             name: name.text.to_owned(),
             ok,

@@ -152,7 +152,7 @@ fn begin(kernel: &PlannedKernel) -> [Event; 4] {
         state: if kernel.facts.must_have(capability) { CapabilityState::Supported } else { CapabilityState::TooOld },
         detail: "BPF_PROG_QUERY: 0".to_owned(),
     };
-    let image = ImageInfo { key: "0123456789abcdef".to_owned(), cached: true, missing: Vec::new() };
+    let image = ImageInfo { key: "0123456789abcdef".to_owned(), cached: true, missing: Vec::new(), content: None };
     [
         Event::KernelStarted { kernel: id(), image },
         Event::GuestStarted { kernel: id(), guest: 1, start: Start::Restore },

@@ -1,7 +1,7 @@
 //! The host's verdict on a cell, with everything that decides whether it counts.
 
 use crate::{excuse::Excuse, splat::Splat};
-use lab_guard::Inside;
+use lab_guard::{Id, Inside};
 use lab_protocol::{CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ pub struct Verdict {
     /// Earlier attempts, each in a separate guest, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<Attempt>,
+    /// The run that gave the verdict, if this one took it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<Id>,
 }
 
 /// An attempt at a cell that did not pass.
@@ -113,6 +116,7 @@ impl Verdict {
             splats: Vec::new(),
             known: None,
             earlier: Vec::new(),
+            reused: None,
         }
     }
 
@@ -134,9 +138,9 @@ impl Verdict {
         }
     }
 
-    /// Whether the verdict has no splats, no excuse and no earlier attempts.
+    /// Whether the verdict has no splats, no excuse and no earlier attempts, and is this run's own.
     pub const fn is_plain(&self) -> bool {
-        self.splats.is_empty() && self.known.is_none() && self.earlier.is_empty()
+        self.splats.is_empty() && self.known.is_none() && self.earlier.is_empty() && self.reused.is_none()
     }
 
     /// Whether the cell passed although `known.toml` expects it to fail.
@@ -167,6 +171,7 @@ impl Verdict {
                 attempt.outcome.message()
             )
         });
-        self.warnings.iter().cloned().chain(splats).chain(known).chain(earlier).collect()
+        let reused = self.reused.iter().map(|run| format!("taken over from run {run}; nothing has changed since"));
+        self.warnings.iter().cloned().chain(splats).chain(known).chain(earlier).chain(reused).collect()
     }
 }

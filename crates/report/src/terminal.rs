@@ -104,6 +104,11 @@ fn legend(record: &RunRecord) -> String {
         if let Some(commit) = info.provenance.commit_line() {
             let _ = writeln!(out, "commit {}", text::line(&commit, MAX_REASON));
         }
+        let reused = record.verdicts().filter(|(_, _, verdict)| verdict.reused.is_some()).count();
+        if reused > 0 {
+            let verdicts = lab_base::text::count(reused, "verdict");
+            let _ = writeln!(out, "{verdicts} taken over from earlier runs (--reuse); nothing has changed for them");
+        }
         if let Some(shard) = &info.shard {
             let _ = writeln!(out, "shard {}: `lab merge` combines it with the other shards", shard.part);
         }

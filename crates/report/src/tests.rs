@@ -102,7 +102,7 @@ fn stream() -> Vec<Stamped> {
     };
     let started = |kernel: &str| Event::KernelStarted {
         kernel: id(kernel),
-        image: ImageInfo { key: "0123abcd".to_owned(), cached: true, missing: Vec::new() },
+        image: ImageInfo { key: "0123abcd".to_owned(), cached: true, missing: Vec::new(), content: None },
     };
     let guest = |kernel: &str| Event::GuestStarted { kernel: id(kernel), guest: 1, start: Start::Boot };
     let cell = |kernel: &str, verdict: Verdict| Event::CellFinished {

@@ -10,7 +10,9 @@ use lab_netlink::{
         AddressFamily, RouteNetlinkMessage as Message,
         address::{AddressAttribute, AddressFlags, AddressMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-        route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+        route::{
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+        },
         rule::{RuleAction, RuleAttribute, RuleMessage},
     },
 };
@@ -101,7 +103,11 @@ pub(crate) fn add_route(netlink: &mut Netlink, route: &Route, ifindex: u32) -> R
     }
     message.attributes.push(RouteAttribute::Oif(ifindex));
     if let Some(via) = via {
-        message.attributes.push(RouteAttribute::Gateway(address(via)));
+        message.attributes.push(match via {
+            // RFC 8950: an IPv4 route whose gateway has an IPv6 address (RTA_VIA).
+            IpAddr::V6(via) if to.addr.is_ipv4() => RouteAttribute::Via(RouteVia::Inet6(via)),
+            via => RouteAttribute::Gateway(address(via)),
+        });
     }
     netlink.request(Message::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
 }

@@ -189,7 +189,7 @@ impl Net {
             let ifindex = self.ifindex(&wanted.node, &wanted.dev);
             self.ask(&wanted.node, |ns| address::add(&mut ns.netlink(), ifindex, wanted.cidr))?;
         }
-        for route in self.topology.routes.iter().filter(|route| have(route.to.addr)) {
+        for route in self.topology.routes.iter().filter(|route| have(route.to.addr) && route.hop.via.is_none_or(have)) {
             let ifindex = self.ifindex(&route.node, &route.hop.dev);
             self.ask(&route.node, |ns| address::add_route(&mut ns.netlink(), route, ifindex))?;
         }

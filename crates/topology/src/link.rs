@@ -9,10 +9,10 @@ use crate::{
     readback::DeviceInfo,
 };
 use lab_netlink::{
-    NLM_F_CREATE, NLM_F_EXCL, NetlinkError,
+    DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NetlinkError,
     route::{
         RouteNetlinkMessage,
-        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage},
+        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, Prop},
         nsid::{NsidAttribute, NsidMessage},
     },
 };
@@ -285,6 +285,28 @@ pub fn move_to(ns: &Netns, name: &str, target: &Netns) -> Done {
 /// The kernel's refusal.
 pub fn rename(ns: &Netns, name: &str, new_name: &str) -> Done {
     set(ns, name, LinkAttribute::IfName(new_name.to_owned()))
+}
+
+/// Gives a device an alternative name (`RTM_NEWLINKPROP`).
+///
+/// # Errors
+/// The kernel's refusal: `EEXIST` if the namespace has the name.
+pub fn add_altname(ns: &Netns, name: &str, altname: &str) -> Done {
+    let mut message = message::indexed(info(ns, name)?.ifindex, Vec::new());
+    message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(altname.to_owned())]));
+    ns.netlink().request(RouteNetlinkMessage::NewLinkProp(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// The device with that alternative name.
+///
+/// # Errors
+/// The kernel's refusal: `ENODEV` if there is none.
+pub fn info_by_altname(ns: &Netns, altname: &str) -> Result<DeviceInfo, NetlinkError> {
+    /// `IFLA_ALT_IFNAME`, include/uapi/linux/if_link.h.
+    const ALT_IFNAME: u16 = 53;
+    let name = DefaultNla::new(ALT_IFNAME, format!("{altname}\0").into_bytes());
+    get(ns, without_counters(message::indexed(0, vec![LinkAttribute::Other(name)])))
+        .map(|message| DeviceInfo::of(&message))
 }
 
 /// The device of that name, as the kernel reports it.

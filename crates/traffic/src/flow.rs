@@ -6,7 +6,7 @@ use crate::{
     path::Path,
     tcp::{TcpReport, tcp_exchange},
     udp::{UdpExchange, UdpOptions},
-    wait::{MeterDeadline, ROUNDS, SILENCE_WINDOW, any_readable},
+    wait::{Patience, SILENCE_WINDOW, any_readable},
     weak::{self, Weakness},
 };
 use lab_topology::Netns;
@@ -78,6 +78,8 @@ pub struct FlowReport {
     pub returned: u32,
     /// Datagrams that arrived at either side with other content than was sent.
     pub damaged: u32,
+    /// Packets that arrived at either side once more.
+    pub copies: u32,
     /// The client's address as the server saw it.
     pub source_seen: Option<IpAddr>,
     /// Errnos that the client got.
@@ -87,8 +89,11 @@ pub struct FlowReport {
 }
 
 impl FlowReport {
-    /// Everything came back.
+    /// Everything came back, once.
     pub fn complete(&self) -> bool {
+        if self.copies > 0 && !weak::has(Weakness::CopiesUnseen) {
+            return false;
+        }
         self.returned == self.wanted || self.returned > 0 && weak::has(Weakness::OneIsAll)
     }
 
@@ -169,10 +174,10 @@ impl Flow<'_> {
 
     /// The same for a server behind a translated address: the client sends to `dial`.
     pub fn run_to(&self, dial: SocketAddr, exchanges: u16, timeout: Duration) -> FlowReport {
-        let deadline = MeterDeadline::after(timeout);
+        let mut patience = Patience::of(timeout);
         let mut started = self.start(dial, exchanges, timeout);
         while !started.collect() {
-            let Some(left) = deadline.left() else { break };
+            let Some(left) = patience.left() else { break };
             any_readable(started.sockets(), left);
         }
         self.report(&started, exchanges)
@@ -184,13 +189,11 @@ impl Flow<'_> {
         let dial = |flow: &Self| SocketAddr::new(flow.addr, flow.marker);
         let mut started: Vec<_> = flows.iter().map(|flow| flow.start(dial(flow), exchanges, SILENCE_WINDOW)).collect();
         let window = if weak::has(Weakness::NoWindow) { Duration::ZERO } else { SILENCE_WINDOW };
-        for _ in 0..ROUNDS {
-            let deadline = MeterDeadline::after(window / ROUNDS);
-            // In one go, so that every flow's arrivals are taken each time.
-            while started.iter_mut().fold(0, |open, flow| open + usize::from(!flow.collect())) > 0 {
-                let Some(left) = deadline.left() else { break };
-                any_readable(started.iter().flat_map(Started::sockets), left);
-            }
+        let mut patience = Patience::of(window);
+        // In one go, so that every flow's arrivals are taken each time.
+        while started.iter_mut().fold(0, |open, flow| open + usize::from(!flow.collect())) > 0 {
+            let Some(left) = patience.left() else { break };
+            any_readable(started.iter().flat_map(Started::sockets), left);
         }
         let since = Instant::now();
         let ended = flows.iter().zip(started).map(|(flow, started)| {
@@ -222,6 +225,7 @@ impl Flow<'_> {
             delivered: 0,
             returned: 0,
             damaged: 0,
+            copies: 0,
             source_seen: None,
             errors: Vec::new(),
             detail: String::new(),
@@ -231,6 +235,7 @@ impl Flow<'_> {
             Started::Icmp(PingExchange { report: ping, .. }) => {
                 (report.sent, report.delivered, report.returned) = (ping.sent, ping.delivered, ping.received);
                 (report.source_seen, report.errors) = (ping.source_seen, ping.errors.clone());
+                report.copies = ping.duplicates;
             }
             Started::Udp(UdpExchange { report: udp, .. }) => {
                 (report.sent, report.delivered, report.returned) = (udp.sent, udp.delivered, udp.echoed);
@@ -240,7 +245,7 @@ impl Flow<'_> {
                 if udp.damaged > 0 {
                     note += &format!("; {} arrived damaged", udp.damaged);
                 }
-                report.damaged = udp.damaged;
+                (report.damaged, report.copies) = (udp.damaged, udp.duplicates);
                 (report.source_seen, report.errors) = (udp.source_seen, udp.send_errors.clone());
             }
             Started::Tcp(tcp) => {
@@ -252,6 +257,9 @@ impl Flow<'_> {
                 report.errors.extend(tcp.errno);
                 note = tcp.error.as_ref().map_or(String::new(), |error| format!("; {error}"));
             }
+        }
+        if report.copies > 0 {
+            note += &format!("; {} arrived once more", report.copies);
         }
         if weak::has(Weakness::SourceUnseen) {
             report.source_seen = None;

@@ -5,7 +5,7 @@
 
 use crate::{
     gate, late,
-    wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
+    wait::{Patience, any_readable, errno, forget_error, would_block},
     weak::{self, Weakness},
 };
 use lab_topology::Netns;
@@ -48,10 +48,10 @@ const ECHO_REPLY_V6: u8 = 129;
 /// Sends `count` echo requests with the identifier `id`, and collects until all are answered or `timeout` is over.
 /// `at` is the namespace of the target, where deliveries are to be counted too.
 pub fn ping(from: &Netns, at: Option<&Netns>, to: IpAddr, id: u16, count: u16, timeout: Duration) -> PingReport {
-    let deadline = MeterDeadline::after(timeout);
+    let mut patience = Patience::of(timeout);
     let mut exchange = PingExchange::start(from, at.unwrap_or(from), to, id, count);
     while !exchange.collect() {
-        let Some(left) = deadline.left() else { break };
+        let Some(left) = patience.left() else { break };
         any_readable(exchange.sockets(), left);
     }
     let mut report = exchange.report;

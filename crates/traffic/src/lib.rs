@@ -12,6 +12,7 @@
 mod capture;
 pub mod content;
 mod flow;
+mod frame;
 pub mod gate;
 mod header;
 mod icmp;
@@ -28,6 +29,7 @@ mod weak;
 
 pub use capture::{Capture, Packet, Stamping, pcap};
 pub use flow::{Flow, FlowReport, Proto};
+pub use frame::send_frame;
 pub use header::{Headers, Transport, udp_answer};
 pub use icmp::{PingReport, ping};
 pub use icmp_error::{IcmpError, icmp_error};
@@ -38,5 +40,5 @@ pub use stream::{StreamReport, UdpStream};
 pub use tcp::{TcpReport, tcp_exchange};
 pub use tcp_ends::{ConnectAttempt, half_closed, many, refused, reset};
 pub use udp::{UdpOptions, UdpReport, udp_exchange};
-pub use wait::SILENCE_WINDOW;
+pub use wait::{Patience, SILENCE_WINDOW};
 pub use weak::{Weakness, weaken};

@@ -2,7 +2,7 @@
 
 use crate::{
     gate, late,
-    wait::{MeterDeadline, forget_error, readable, would_block},
+    wait::{Patience, forget_error, readable, would_block},
 };
 use lab_topology::Netns;
 use nix::{
@@ -44,6 +44,15 @@ sockopt_impl!(
     libc::IPPROTO_IPV6,
     libc::IPV6_MTU,
     libc::c_int
+);
+
+sockopt_impl!(
+    /// `SO_MEMINFO`: `SK_MEMINFO_VARS` numbers (include/uapi/linux/sock_diag.h).
+    MemInfo,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_MEMINFO,
+    [u32; 9]
 );
 
 sockopt_impl!(
@@ -191,6 +200,15 @@ impl UdpProbe {
         sent
     }
 
+    /// Memory of packets on their way that the kernel charges to the socket, bytes (`SK_MEMINFO_WMEM_ALLOC`).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn charged(&self) -> io::Result<u32> {
+        const WMEM_ALLOC: usize = 2;
+        Ok(MemInfo.get(&self.socket)?[WMEM_ALLOC])
+    }
+
     /// Sends one buffer as datagrams of `segment` bytes that are cut as late as possible (`UDP_SEGMENT`).
     ///
     /// # Errors
@@ -209,7 +227,7 @@ impl UdpProbe {
 
     /// The next datagram that comes back; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
-        let deadline = MeterDeadline::after(timeout);
+        let mut patience = Patience::of(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             match self.socket.recv(&mut buffer) {
@@ -220,13 +238,13 @@ impl UdpProbe {
                 Err(error) if would_block(&error) => {}
                 Err(_) => forget_error(&self.socket),
             }
-            readable(&self.socket, deadline.left()?);
+            readable(&self.socket, patience.left()?);
         }
     }
 
     /// Waits for the error that a packet caused.
     pub fn error(&self, timeout: Duration) -> Option<Errno> {
-        let deadline = MeterDeadline::after(timeout);
+        let mut patience = Patience::of(timeout);
         loop {
             match self.socket.recv(&mut [0; 64]) {
                 Err(error) if would_block(&error) => {}
@@ -236,7 +254,7 @@ impl UdpProbe {
                 }
                 Ok(_) => continue,
             }
-            readable(&self.socket, deadline.left()?);
+            readable(&self.socket, patience.left()?);
         }
     }
 }
@@ -261,14 +279,14 @@ impl UdpSink {
 
     /// The next datagram and its sender; `None` after `timeout`.
     pub fn receive(&self, timeout: Duration) -> Option<(Vec<u8>, SocketAddr)> {
-        let deadline = MeterDeadline::after(timeout);
+        let mut patience = Patience::of(timeout);
         let mut buffer = vec![0; 65_536];
         loop {
             if let Ok((length, source)) = self.socket.recv_from(&mut buffer) {
                 buffer.truncate(length);
                 return Some((buffer, source));
             }
-            readable(&self.socket, deadline.left()?);
+            readable(&self.socket, patience.left()?);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     gate,
     path::Path,
     udp::{hear_errors, sequence_of, take},
-    wait::{SILENCE_WINDOW, any_readable, errno, forget_error},
+    wait::{Patience, SILENCE_WINDOW, any_readable, errno, forget_error},
     weak::{self, Weakness},
 };
 use lab_topology::unpoisoned;
@@ -16,6 +16,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc, Condvar, Mutex,
+        atomic::{AtomicU32, Ordering},
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread::{self, JoinHandle},
@@ -62,6 +63,8 @@ pub struct UdpStream {
 struct Shared {
     seen: Mutex<Seen>,
     more: Condvar,
+    /// Datagrams that the kernel refused so far.
+    refused: AtomicU32,
 }
 
 /// What the receiver has seen.
@@ -100,7 +103,7 @@ impl UdpStream {
         let (going, stopped) = mpsc::channel();
         let (closed, open) = io::pipe()?;
         let shared = Arc::new(Shared::default());
-        let for_receiver = Arc::clone(&shared);
+        let (for_receiver, for_sender) = (Arc::clone(&shared), Arc::clone(&shared));
         let receiver = thread::Builder::new().name("udp-receiver".to_owned()).spawn(move || {
             for_receiver.receive(&server, &closed);
         })?;
@@ -113,6 +116,7 @@ impl UdpStream {
                     matches!(stopped.recv_timeout(wait), Err(RecvTimeoutError::Timeout))
                 },
                 interval,
+                &for_sender.refused,
             )
         })?;
         Ok(Self { sender: Some(sender), receiver: Some(receiver), going: Some(going), open: Some(open), shared })
@@ -120,11 +124,20 @@ impl UdpStream {
 
     /// Waits until `count` further datagrams have arrived; false if they have not after `timeout`.
     pub fn wait_received(&self, count: u32, timeout: Duration) -> bool {
-        let seen = unpoisoned(self.shared.seen.lock());
+        let mut seen = unpoisoned(self.shared.seen.lock());
         let wanted = seen.received.saturating_add(count);
-        let (seen, _) =
-            unpoisoned(self.shared.more.wait_timeout_while(seen, timeout, |seen| seen.received < wanted && !seen.over));
+        let mut patience = Patience::of(timeout);
+        while seen.received < wanted && !seen.over {
+            let Some(left) = patience.left() else { break };
+            let waiting = |seen: &mut Seen| seen.received < wanted && !seen.over;
+            (seen, _) = unpoisoned(self.shared.more.wait_timeout_while(seen, left, waiting));
+        }
         seen.received >= wanted
+    }
+
+    /// How many datagrams the kernel has refused to send so far.
+    pub fn refused(&self) -> u32 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// Stops sending, waits until everything arrived or nothing did for the length of `drain`, and reports.
@@ -185,10 +198,12 @@ impl UdpStream {
         let mut seen = unpoisoned(self.shared.seen.lock());
         loop {
             let before = seen.received;
-            let (now, _) = unpoisoned(
-                self.shared.more.wait_timeout_while(seen, window, |seen| seen.received == before && before < sent),
-            );
-            seen = now;
+            let mut patience = Patience::of(window);
+            while seen.received == before && before < sent {
+                let Some(left) = patience.left() else { break };
+                let waiting = |seen: &mut Seen| seen.received == before;
+                (seen, _) = unpoisoned(self.shared.more.wait_timeout_while(seen, left, waiting));
+            }
             if seen.received >= sent || seen.received == before {
                 return seen.received;
             }
@@ -228,13 +243,20 @@ impl Drop for UdpStream {
 }
 
 /// Sends until `go_on` says no; each datagram has its own due time, so that a late one delays no other.
-fn send(socket: &UdpSocket, to: SocketAddr, go_on: impl Fn(Instant) -> bool, interval: Duration) -> (u32, Vec<i32>) {
+fn send(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    go_on: impl Fn(Instant) -> bool,
+    interval: Duration,
+    refused: &AtomicU32,
+) -> (u32, Vec<i32>) {
     let mut errors = Vec::new();
     let mut sequence = 0u32;
     let mut due = Instant::now();
     while go_on(due) {
         if let Err(error) = socket.send_to(&sequence.to_be_bytes(), to) {
             errors.push(errno(&error));
+            refused.fetch_add(1, Ordering::Relaxed);
             forget_error(socket);
         }
         sequence += 1;
@@ -306,7 +328,7 @@ mod tests {
     fn all_arrived(sent: u32) -> UdpStream {
         let mut seen = Seen::default();
         (0..sent).for_each(|sequence| seen.count(sequence));
-        let shared = Arc::new(Shared { seen: Mutex::new(seen), more: Condvar::new() });
+        let shared = Arc::new(Shared { seen: Mutex::new(seen), ..Shared::default() });
         let sender = thread::spawn(move || (sent, Vec::new()));
         UdpStream { sender: Some(sender), receiver: None, going: None, open: None, shared }
     }

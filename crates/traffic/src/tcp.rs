@@ -6,6 +6,7 @@ use crate::{
     wait::{MeterDeadline, readable},
     weak::{self, Weakness},
 };
+use nix::{getsockopt_impl, libc, sockopt_impl, sys::socket::GetSockOpt};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     fmt,
@@ -14,6 +15,15 @@ use std::{
     thread,
     time::Duration,
 };
+
+sockopt_impl!(
+    /// The first byte of `TCP_INFO`, `tcpi_state` (include/uapi/linux/tcp.h).
+    State,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    u8
+);
 
 /// Result of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +47,8 @@ pub struct TcpReport {
 const CHUNK: usize = 16 * 1024;
 /// What is written at once: more than the kernel puts into one packet, or packets would be as short as the pieces.
 const WRITE: usize = 1 << 20;
+/// Between two looks at the state of a connection, which no event tells.
+const POLL: Duration = Duration::from_millis(1);
 /// Connections that may wait for their accept.
 const BACKLOG: i32 = 128;
 
@@ -132,11 +144,23 @@ fn serve(listener: &TcpListener, timeout: Duration, served: &mut Served) -> io::
         patience(&stream, deadline)?;
         let length = stream.read(&mut buffer)?;
         if length == 0 {
-            return stream.shutdown(Shutdown::Write);
+            stream.shutdown(Shutdown::Write)?;
+            return acknowledged(&stream, deadline);
         }
         served.bytes += length as u64;
         stream.write_all(&buffer[..length])?;
     }
+}
+
+/// Waits until the client has acknowledged the end of the stream, its last packet: nothing of the connection is on its way
+/// then, which programs would count for whatever comes next.
+fn acknowledged(stream: &TcpStream, deadline: MeterDeadline) -> io::Result<()> {
+    /// `TCP_CLOSE`, include/net/tcp_states.h.
+    const CLOSED: u8 = 7;
+    while State.get(stream)? != CLOSED && deadline.left().is_some() {
+        thread::sleep(POLL);
+    }
+    Ok(())
 }
 
 fn talk(

@@ -5,7 +5,7 @@ use crate::{
     flow::named,
     gate,
     path::Path,
-    wait::{MeterDeadline, any_readable, errno, forget_error, would_block},
+    wait::{Patience, any_readable, errno, forget_error, would_block},
     weak::{self, Weakness},
 };
 use nix::{
@@ -87,10 +87,10 @@ setsockopt_impl!(NoChecksum, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool)
 
 /// Sends `count` datagrams and collects their echoes until all are back or `timeout` is over.
 pub fn udp_exchange(path: Path<'_>, count: u32, options: UdpOptions, timeout: Duration) -> UdpReport {
-    let deadline = MeterDeadline::after(timeout);
+    let mut patience = Patience::of(timeout);
     let mut exchange = UdpExchange::start(path, count, options);
     while !exchange.collect() {
-        let Some(left) = deadline.left() else { break };
+        let Some(left) = patience.left() else { break };
         any_readable(exchange.sockets(), left);
     }
     exchange.report

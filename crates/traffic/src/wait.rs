@@ -14,9 +14,39 @@ use std::{
 /// queue when the sender's call returns, or one softirq later: microseconds. A whole exchange takes 0.4 ms in an emulated
 /// guest, and 3 ms on a busy host.
 pub const SILENCE_WINDOW: Duration = Duration::from_millis(12);
-/// A window is waited for in so many rounds. The clock goes on while a busy host lets the guest stand still, and that uses
-/// up no more than one of them.
-pub(crate) const ROUNDS: u32 = 3;
+/// See [`Patience`].
+const ROUNDS: u32 = 3;
+
+/// A time to wait for what the kernel or another thread does, in rounds.
+///
+/// A busy host lets the guest stand still while the clock goes on, so that the time may be over before the guest has done what is
+/// waited for. A standstill uses up no more than the rest of one round: the next one begins when the guest goes on.
+#[derive(Debug)]
+pub struct Patience {
+    round: Duration,
+    ends: Instant,
+    further: u32,
+}
+
+impl Patience {
+    /// Begins to wait for so long.
+    pub fn of(time: Duration) -> Self {
+        let round = time / ROUNDS;
+        Self { round, ends: Instant::now() + round, further: ROUNDS - 1 }
+    }
+
+    /// What is left of the current round; `None` after the last one.
+    pub fn left(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let left = self.ends.saturating_duration_since(now);
+        if !left.is_zero() {
+            return Some(left);
+        }
+        self.further = self.further.checked_sub(1)?;
+        self.ends = now + self.round;
+        Some(self.round).filter(|round| !round.is_zero())
+    }
+}
 
 /// A point in time after which a meter reports what it has.
 #[derive(Debug, Clone, Copy)]
@@ -73,4 +103,22 @@ pub(crate) fn would_block(error: &std::io::Error) -> bool {
 pub(crate) fn forget_error(socket: &std::net::UdpSocket) {
     // An empty queue is fine: a drop below the socket is returned without being queued.
     _ = recv(socket.as_raw_fd(), &mut [0; 64], MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standstill_uses_up_one_round() {
+        let mut patience = Patience::of(Duration::from_millis(30));
+        std::thread::sleep(Duration::from_millis(60));
+        let rounds = std::iter::from_fn(|| {
+            let left = patience.left();
+            std::thread::sleep(left.unwrap_or_default());
+            left
+        });
+        assert_eq!(rounds.count(), ROUNDS as usize - 1);
+        assert_eq!(Patience::of(Duration::ZERO).left(), None, "no time is not a time to wait");
+    }
 }

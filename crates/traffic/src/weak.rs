@@ -28,6 +28,8 @@ pub enum Weakness {
     LossUnseen,
     /// A flow is complete with one answer.
     OneIsAll,
+    /// A flow is complete although packets arrived twice.
+    CopiesUnseen,
     /// A flow that could not be sent counts as tried.
     UnsentIsTried,
     /// A flow is silent although the server got its packets.

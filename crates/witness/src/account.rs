@@ -48,13 +48,16 @@ impl Book {
             .filter(|alive| is_judged(alive))
             .map(|alive| alive.row)
             .collect();
-        self.unexplained += unseen.len() as u64;
+        if !self.is_without_ends {
+            self.unexplained += unseen.len() as u64;
+        }
         unseen.into_iter().for_each(|row| self.count_end(row, false));
         let omitted = left.len().saturating_sub(LEFT) as u64;
         left.sort_by(|a, b| (&a.place, a.prog_id, a.link_id).cmp(&(&b.place, b.prog_id, b.link_id)));
         left.truncate(LEFT);
         Account {
             absent: None,
+            partial: None,
             sources,
             rows: self.rows,
             left,

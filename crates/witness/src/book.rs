@@ -88,6 +88,8 @@ pub struct Book {
     fault: Option<WitnessFault>,
     /// The kernel does not count how often programs run.
     is_uncounted: bool,
+    /// Ends of attachments have no events.
+    pub(crate) is_without_ends: bool,
     /// Whose event is entered.
     pub(crate) doer: Doer,
     /// The steps of the events, where somebody follows them.

@@ -8,6 +8,7 @@
 
 mod account;
 mod book;
+mod calls;
 mod decode;
 mod fault;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod standing;
 mod tests;
 
 pub use book::{Book, EndedProgram, ListedAttachment};
+pub use calls::{BpfCall, CallFacts, FilterNotice};
 pub use decode::{AttachEvent, SeenDevice, SeenProgram, What};
 pub use fault::WitnessFault;
 pub use names::{Hooked, hook_of_link, hook_of_type};

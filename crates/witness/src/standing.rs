@@ -11,6 +11,18 @@ use std::collections::BTreeSet;
 pub type OnHook = (u32, Option<u32>);
 
 impl Book {
+    /// The book of a source that has no events about the ends of attachments: what the lists have no more has ended, without a gap.
+    #[must_use]
+    pub const fn without_ends(mut self) -> Self {
+        self.is_without_ends = true;
+        self
+    }
+
+    /// The links that have not ended, by the events.
+    pub fn link_ids(&self) -> Vec<u32> {
+        self.links.keys().chain(self.idle.keys()).copied().collect()
+    }
+
     /// Events that were entered.
     pub const fn events(&self) -> u64 {
         self.events

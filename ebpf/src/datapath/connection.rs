@@ -1,6 +1,9 @@
 //! The connection table, and the lookup of services.
 
-use crate::{config, maps, packet::Packet};
+use crate::{
+    config, maps,
+    packet::{Packet, UDP},
+};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use lab_abi::datapath::{ConnectionKey, FROM_WORKLOAD, ServiceKey, Tuple, fault};
 
@@ -41,7 +44,10 @@ pub fn create(packet: &mut Packet) {
 #[inline(always)]
 fn serve(packet: &mut Packet) {
     let Tuple { destination: address, destination_port: port, protocol, .. } = packet.tuple;
-    let key = ServiceKey { address, port, protocol: protocol as u16 };
+    let mut key = ServiceKey { address, port, protocol: protocol as u16 };
+    if config::has(fault::SERVICE_PROTOCOL_IGNORED) {
+        key.protocol = UDP as u16;
+    }
     // SAFETY: copied at once.
     let Some(backend) = (unsafe { maps::SERVICES.get(&key) }) else { return };
     packet.leaves.destination = backend.address;

@@ -5,7 +5,7 @@ use crate::{
     packet::{NETWORK, Packet},
 };
 use aya_ebpf::{
-    bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup},
+    bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_redir_neigh},
     helpers::generated::{
         bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
     },
@@ -64,8 +64,14 @@ fn leave(ctx: &TcContext, route: &bpf_fib_lookup, resolved: bool) -> i32 {
         return unsafe { bpf_redirect_peer(route.ifindex, 0) as i32 };
     }
     if !resolved {
-        // SAFETY: no next hop given, so the pointer may be null with length 0.
-        return unsafe { bpf_redirect_neigh(route.ifindex, core::ptr::null_mut(), 0, 0) as i32 };
+        // With the next hop of this lookup: the helper's own one, without it, follows no rule for the incoming device.
+        // SAFETY: all members of the unions are plain integers, and both structs were zeroed first.
+        return unsafe {
+            let mut hop: bpf_redir_neigh = core::mem::zeroed();
+            hop.nh_family = route.family.into();
+            hop.__bindgen_anon_1.ipv6_nh = route.__bindgen_anon_4.ipv6_dst;
+            bpf_redirect_neigh(route.ifindex, &raw mut hop, size_of::<bpf_redir_neigh>() as i32, 0) as i32
+        };
     }
     let written = config::has(fault::MAC_KEPT)
         || (ctx.store(0, &route.dmac, 0).is_ok()
@@ -81,7 +87,10 @@ fn route(packet: &Packet) -> bpf_fib_lookup {
     let mut route: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     route.ifindex = packet.host_ifindex;
     route.l4_protocol = packet.leaves.protocol as u8;
-    let [source, destination] = packet.leaving();
+    let [mut source, destination] = packet.leaving();
+    if config::has(fault::FIB_SOURCE_IGNORED) {
+        source = [0; 4];
+    }
     if packet.family == 4 {
         route.family = AF_INET;
         route.__bindgen_anon_3.ipv4_src = source[3];

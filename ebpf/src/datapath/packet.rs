@@ -1,13 +1,17 @@
 //! From Ethernet to the ports, also those that an ICMP error quotes.
 
+use crate::config;
 use aya_ebpf::programs::TcContext;
-use lab_abi::datapath::{Address, Tuple};
+use lab_abi::datapath::{Address, Tuple, fault};
 
 const ETHERTYPE: usize = 12;
 /// Offset of the IP header.
 pub const NETWORK: usize = 14;
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
+/// Customer and service tags of VLANs.
+const ETH_P_8021Q: u16 = 0x8100;
+const ETH_P_8021AD: u16 = 0x88a8;
 /// More-fragments bit and fragment offset.
 const IPV4_FRAGMENT: u16 = 0x3fff;
 const IPV4_HEADER: usize = 20;
@@ -37,7 +41,7 @@ pub struct Packet {
     pub family: u32,
     /// Whether it is an ICMP error about `tuple`.
     pub related: u32,
-    /// Whether it is a unicast IP packet whose ports are not where they would be read.
+    /// Whether it is a unicast IP packet whose ports are not where they would be read, or a frame with a VLAN tag.
     pub unreadable: u32,
 }
 
@@ -50,7 +54,12 @@ impl Packet {
         self.family = match load_u16(ctx, ETHERTYPE)? {
             ETH_P_IP => 4,
             ETH_P_IPV6 => 6,
-            _ => return None,
+            kind => {
+                // A receiver takes the tag of VLAN 0 off (IEEE 802.1Q, priority-tagged frames), and what is left is a packet like
+                // any other.
+                self.unreadable = u32::from(is_tag(kind) && !config::has(fault::TAGGED_PASS));
+                return None;
+            }
         };
         let protocol = self.addresses(ctx, NETWORK)?;
         if self.family == 6 && is_extension(protocol) {
@@ -164,6 +173,10 @@ fn is_error(ctx: &TcContext, protocol: u32, transport: usize) -> Option<bool> {
 /// authentication, destination options, mobility.
 const fn is_extension(next_header: u32) -> bool {
     matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135)
+}
+
+const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ETH_P_8021Q | ETH_P_8021AD)
 }
 
 const fn mapped(v4: u32) -> Address {

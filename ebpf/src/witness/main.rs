@@ -1,11 +1,13 @@
 //! The witness: watches what others attach. Programs on functions of the kernel (fentry, fexit) write an event when a command of
-//! bpf(2) or a netlink request about filters has ended, and when a link, a program or a device goes.
+//! bpf(2) or a netlink request about filters has ended, and when a link, a program or a device goes. Where functions can't be watched,
+//! programs on the raw tracepoints of system calls ([`calls`]) stand in for those on bpf(2).
 //!
 //! Where the kernel keeps what they read differs between kernels: the loader takes the offsets from the kernel's BTF and sets
 //! them in [`config`]. Nothing here is newer than kernel 6.1.
 #![no_std]
 #![no_main]
 
+mod calls;
 mod command;
 mod config;
 mod filter;

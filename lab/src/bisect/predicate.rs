@@ -104,6 +104,11 @@ fn numberless(message: &str) -> String {
     out
 }
 
+/// Whether a cell is a subtest of another: its test reports it while it runs.
+pub fn is_subtest(id: &CellId, of: &CellId) -> bool {
+    id.as_str().strip_prefix(of.as_str()).is_some_and(|rest| rest.starts_with("::"))
+}
+
 /// Kind and message of a lost guest.
 pub type Loss = (ErrorKind, String);
 
@@ -235,6 +240,18 @@ impl Predicate {
                 Reading::untestable(format!("lacks a capability that the case needs: {lacking}"))
             }
             (None, None, _) if passed => Reading::plain(Answer::Passes),
+            // A subtest comes to be by its report, and another kernel's test may end before it.
+            _ if record.verdicts().any(|(_, cell, verdict)| {
+                let is_parent = cells.iter().any(|id| is_subtest(id, &cell.id));
+                is_parent
+                    && matches!(
+                        verdict.outcome,
+                        Outcome::Passed | Outcome::Failed { .. } | Outcome::SkippedItself { .. }
+                    )
+            }) =>
+            {
+                Reading::untestable("the test ended without reporting this subtest")
+            }
             _ => Reading::Trouble("no cell finished".to_owned()),
         })
     }

@@ -3,7 +3,7 @@
 use crate::{
     bisect::{
         Answer, NoKernel, SearchStop, Subject, Trial,
-        predicate::{Loss, Predicate, Reading},
+        predicate::{Loss, Predicate, Reading, is_subtest},
         state::{Learning, Lesson},
     },
     error::Error,
@@ -16,7 +16,7 @@ use crate::{
 use lab_base::{file::FileError, interrupt::Interrupt, say::say, text};
 use lab_guard::Id;
 use lab_kernel_store::BootableKernel;
-use lab_protocol::CellInfo;
+use lab_protocol::{CellId, CellInfo};
 use lab_record::{
     event::{Event, Stamped},
     log::EventLog,
@@ -127,7 +127,8 @@ impl<S: Supply> Tester<'_, S> {
         let Predicate::Cells { cells, .. } = self.predicate else { return Vec::new() };
         let known = &self.lesson.signatures;
         let wanted = |info: &&CellInfo| {
-            cells.contains(&info.id) && (known.is_empty() || known.iter().any(|signature| signature.cell == info.id))
+            let is_it = |id: &CellId| *id == info.id || is_subtest(id, &info.id);
+            cells.iter().any(is_it) && (known.is_empty() || known.iter().any(|signature| is_it(&signature.cell)))
         };
         self.selected.cells.iter().filter(wanted).cloned().collect()
     }

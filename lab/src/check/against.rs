@@ -2,7 +2,7 @@
 
 use super::{answers::CheckAnswer, answers::answers, inputs::CheckInput};
 use crate::error::Error;
-use lab_check::{CheckChange, changes};
+use lab_check::{CheckChange, LIBBPF, changes};
 use lab_protocol::Raw;
 use lab_record::{log, splat::Splat};
 use lab_report::results;
@@ -20,6 +20,8 @@ pub struct Changed {
     pub object: String,
     /// The kernel.
     pub kernel: String,
+    /// The loader.
+    pub loader: String,
     /// What changed.
     pub changes: Vec<CheckChange>,
 }
@@ -66,7 +68,10 @@ impl Earlier {
     pub fn changed(&self, now: &[CheckAnswer]) -> Vec<Changed> {
         let mut all = Vec::new();
         for answer in now {
-            let same = self.answers.iter().find(|it| it.object == answer.object && it.kernel == answer.kernel);
+            let is_same = |it: &&CheckAnswer| {
+                (&it.object, &it.kernel, &it.loader) == (&answer.object, &answer.kernel, &answer.loader)
+            };
+            let same = self.answers.iter().find(is_same);
             let Some(before) = same else { continue };
             let mut found = changes(&before.facts, &answer.facts);
             let had = |splat: &Splat| before.splats.iter().any(|it| it.fingerprint == splat.fingerprint);
@@ -75,8 +80,8 @@ impl Earlier {
                 new.map(|splat| CheckChange { text: format!("a new splat: {}", splat.line()), is_worse: true }),
             );
             if !found.is_empty() {
-                let (object, kernel) = (answer.object.clone(), answer.kernel.clone());
-                all.push(Changed { object, kernel, changes: found });
+                let (object, kernel, loader) = (answer.object.clone(), answer.kernel.clone(), answer.loader.clone());
+                all.push(Changed { object, kernel, loader, changes: found });
             }
         }
         all
@@ -105,7 +110,8 @@ fn yesterday(results: &Path, word: &str) -> Result<PathBuf, Error> {
 pub fn lines(changed: &[Changed]) -> Vec<String> {
     let line = |it: &Changed, change: &CheckChange| {
         let word = if change.is_worse { "worse" } else { "changed" };
-        format!("{word}: {} on {}: {}", it.object, it.kernel, change.text)
+        let with = if it.loader == LIBBPF { String::new() } else { format!(" with {}", it.loader) };
+        format!("{word}: {} on {}{with}: {}", it.object, it.kernel, change.text)
     };
     changed.iter().flat_map(|it| it.changes.iter().map(move |change| line(it, change))).collect()
 }
@@ -121,11 +127,13 @@ mod tests {
         let answer = |splats| CheckAnswer {
             object: "x".into(),
             kernel: "6.12".into(),
+            loader: LIBBPF.into(),
             facts: CheckFacts::default(),
             unmet: Vec::new(),
             standing: Standing::Passed,
             ended: None,
             splats,
+            attached: Vec::new(),
         };
         let before = vec![answer(vec![splat("warning-1", "WARNING: CPU: 1 PID: 9 at net/core/dev.c:1 f+0x1/0x2")])];
         let earlier = Earlier { directory: PathBuf::new(), answers: before };

@@ -1,15 +1,16 @@
 //! What the loaders found out, from the files that their output is kept in.
 
 use crate::run::evidence;
-use lab_check::{CheckFacts, unmet};
+use lab_check::{CheckFacts, LIBBPF, unmet};
 use lab_guard::bounded;
-use lab_protocol::{ErrorKind, Outcome};
+use lab_protocol::{ErrorKind, Outcome, witness::Account};
 use lab_record::{
     rows,
     run::RunRecord,
     splat::Splat,
     verdict::{Standing, Verdict},
 };
+use lab_report::attached;
 use std::path::Path;
 
 use super::inputs::CheckInput;
@@ -24,6 +25,8 @@ pub struct CheckAnswer {
     pub object: String,
     /// The kernel's.
     pub kernel: String,
+    /// The loader's.
+    pub loader: String,
     /// The facts.
     pub facts: CheckFacts,
     /// What is not as expected.
@@ -34,6 +37,8 @@ pub struct CheckAnswer {
     pub ended: Option<String>,
     /// Splats of the kernel while it ran.
     pub splats: Vec<Splat>,
+    /// What the witness saw another loader than libbpf attach, a line each.
+    pub attached: Vec<String>,
 }
 
 impl CheckAnswer {
@@ -48,15 +53,12 @@ pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<Che
     let mut all = Vec::new();
     for input in inputs {
         for (kernel, cell, verdict) in record.verdicts().filter(|(_, cell, _)| !rows::is_row(&cell.id)) {
-            if cell.id.as_str() != input.name {
-                continue;
-            }
+            let Some(loader) = loader_of(cell.id.as_str(), &input.name) else { continue };
             let path = run.join(&*kernel.facts.id).join(evidence::home(cell.id.as_str())).join("stdout.txt");
             // What is not there was not written: the guest ended before.
             let bytes = bounded::head(&path, MOST).unwrap_or_default();
             let facts = CheckFacts::read(&String::from_utf8_lossy(&bytes));
-            let expected = input.config.expect.iter().filter(|it| it.holds(&input.name, kernel.facts.version));
-            let expected: Vec<_> = expected.map(|it| it.expectation.clone()).collect();
+            let expected = input.config.expected(&input.name, loader, kernel.facts.version);
             let mut unmet = unmet(&facts, &expected);
             let ended = ended(&verdict);
             if let Some(why) = &ended {
@@ -65,15 +67,29 @@ pub fn answers(record: &RunRecord, run: &Path, inputs: &[CheckInput]) -> Vec<Che
             all.push(CheckAnswer {
                 object: input.name.clone(),
                 kernel: kernel.facts.id.to_string(),
+                loader: loader.to_owned(),
                 facts,
                 unmet,
                 standing: verdict.standing(),
                 ended,
                 splats: verdict.splats.clone(),
+                attached: verdict.report.witness.as_deref().map(attachments).unwrap_or_default(),
             });
         }
     }
     all
+}
+
+/// What was attached and what stayed, without devices, costs and sources.
+fn attachments(account: &Account) -> Vec<String> {
+    let Account { rows, left, lost, omitted, unexplained, absent, .. } = account.clone();
+    attached::lines(&Account { rows, left, lost, omitted, unexplained, absent, ..Account::default() })
+}
+
+/// The loader of the cell, if the cell is the object's.
+fn loader_of<'a>(cell: &'a str, object: &str) -> Option<&'a str> {
+    let rest = cell.strip_prefix(object)?;
+    if rest.is_empty() { Some(LIBBPF) } else { rest.strip_prefix('[')?.strip_suffix(']') }
 }
 
 /// Why the loader did not come to its end.

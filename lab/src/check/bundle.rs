@@ -1,6 +1,6 @@
 //! The cells of a check, and the files that their loader reads.
 
-use super::inputs::CheckInput;
+use super::{inputs::CheckInput, loaders::ChosenLoader};
 use crate::{
     error::Error,
     exec::ExecRequest,
@@ -8,7 +8,7 @@ use crate::{
     world::{ClosureProgram, Options, RootChoice, World},
 };
 use lab_check::CheckOrder;
-use lab_protocol::{CellInfo, Raw, work::Inherit};
+use lab_protocol::{CellInfo, Raw, witness::AttachRules, work::Inherit};
 use lab_record::plan::KernelFacts;
 use std::{
     fs::{self, File},
@@ -73,6 +73,7 @@ impl CheckPlan {
         inputs: &[CheckInput],
         kernels: &[KernelFacts],
         loader: &Artifact,
+        loaders: &[ChosenLoader],
         timeout: Option<Duration>,
         cache: &Path,
     ) -> Result<Self, Error> {
@@ -86,44 +87,56 @@ impl CheckPlan {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, mode).map_err(Error::file("change", &program))?;
         files.push((program, place("loader")));
-        for input in inputs {
-            let path = bundles.directory.path().join(format!("{}.bundle", input.name));
+        for (input, by) in pairs(inputs, loaders) {
+            let name = by.cell(&input.name);
+            let path = bundles.directory.path().join(format!("{name}.bundle"));
             let order =
-                serde_json::to_string(&order(input, kernels)).map_err(|error| Error::Host(error.to_string()))?;
+                serde_json::to_string(&order(input, by, kernels)).map_err(|error| Error::Host(error.to_string()))?;
             let written = File::create(&path).and_then(|mut file| {
                 file.write_all(order.as_bytes())?;
                 file.write_all(b"\n")?;
                 file.write_all(&input.bytes)
             });
             written.map_err(Error::file("write", &path))?;
-            files.push((path, place(&input.name)));
+            files.push((path, place(&name)));
         }
+        files.extend(loaders.iter().flat_map(|by| by.programs.iter().cloned()));
+        let as_they_are = loaders.iter().flat_map(|by| by.files.iter().cloned()).collect();
         let options = Options {
             root: RootChoice::None,
-            program: ClosureProgram { files, ..ClosureProgram::default() },
+            program: ClosureProgram { files, as_they_are, ..ClosureProgram::default() },
             cwd: PathBuf::from("/"),
             out: Some(bundles.artifacts()),
             ..Options::default()
         };
         let world = Arc::new(World::new(options, cache)?);
-        let cells = inputs.iter().flat_map(|input| cells(input, &world, timeout)).collect();
+        let cells = pairs(inputs, loaders).flat_map(|(input, by)| cells(input, by, &world, timeout)).collect();
         Ok(Self { cells, world, bundles })
     }
 }
 
-/// What the loader is to do.
-fn order(input: &CheckInput, kernels: &[KernelFacts]) -> CheckOrder {
-    let expect = kernels.iter().map(|kernel| {
-        let those = input.config.expect.iter().filter(|it| it.holds(&input.name, kernel.version));
-        (kernel.id.to_string(), those.map(|it| it.expectation.clone()).collect())
-    });
-    CheckOrder { name: input.name.clone(), expect: expect.collect(), ..input.config.order.clone() }
+/// Each object with each loader.
+fn pairs<'a>(
+    inputs: &'a [CheckInput],
+    loaders: &'a [ChosenLoader],
+) -> impl Iterator<Item = (&'a CheckInput, &'a ChosenLoader)> {
+    inputs.iter().flat_map(move |input| loaders.iter().map(move |by| (input, by)))
 }
 
-fn cells(input: &CheckInput, world: &World, timeout: Option<Duration>) -> Vec<CellInfo> {
+/// What the loader is to do.
+fn order(input: &CheckInput, by: &ChosenLoader, kernels: &[KernelFacts]) -> CheckOrder {
+    let expect = kernels
+        .iter()
+        .map(|kernel| (kernel.id.to_string(), input.config.expected(&input.name, &by.name, kernel.version)));
+    let (name, loader) = (input.name.clone(), by.loader.clone());
+    CheckOrder { name, loader, expect: expect.collect(), ..input.config.order.clone() }
+}
+
+fn cells(input: &CheckInput, by: &ChosenLoader, world: &World, timeout: Option<Duration>) -> Vec<CellInfo> {
+    let name = by.cell(&input.name);
     let request = ExecRequest {
-        argv: [format!("{PLACE}/loader"), format!("{PLACE}/{}", input.name)].map(|word| Raw::from(&*word)).to_vec(),
-        name: Some(input.name.clone()),
+        argv: [format!("{PLACE}/loader"), format!("{PLACE}/{name}")].map(|word| Raw::from(&*word)).to_vec(),
+        name: Some(name),
         stages: Vec::new(),
         node: None,
         env: Vec::new(),
@@ -134,13 +147,15 @@ fn cells(input: &CheckInput, world: &World, timeout: Option<Duration>) -> Vec<Ce
         timeout_ms: timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
         core_bytes: 0,
         sysctl: Vec::new(),
-        witness: None,
+        // What another program attaches, and where, nobody but the kernel says.
+        witness: (!by.is_libbpf()).then(AttachRules::default),
         requires: Vec::new(),
     };
     let mut cells = request.cells(false, None);
     for cell in &mut cells {
         cell.area = AREA.to_owned();
-        cell.title = format!("{} loads, attaches and treats packets as expected", input.path.display());
+        let with = if by.is_libbpf() { String::new() } else { format!(" with {}", by.name) };
+        cell.title = format!("{} loads, attaches and treats packets as expected{with}", input.path.display());
         cell.file = input.path.display().to_string();
     }
     cells

@@ -3,12 +3,15 @@
 use crate::lists::KernelRange;
 use lab_base::strict_toml::{ConfigError, Origin, Section};
 use lab_check::{
-    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, Expected, Fate, HOOKS, LoadClass, PinnedMap,
-    bytes_of_hex, frame, hook_named,
+    CheckExpectation, CheckMap, CheckOrder, CheckPacket, CheckSlot, CounterPlace, Expected, Fate, HOOKS, InnerMap,
+    LIBBPF, LoadClass, MAX_CAPTURE, MapEntries, MapShape, bytes_of_hex, captured, frame, hook_named,
 };
 use lab_guard::bounded;
 use lab_protocol::{Hook, KernelVersion};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path, PathBuf},
+};
 use toml_edit::Document;
 
 /// The usual name.
@@ -16,6 +19,14 @@ const FILE: &str = "check.toml";
 /// What is sent where no packet is given.
 const USUAL_PACKET: (&str, &str) = ("udp", "udp 10.0.0.1:1 > 10.0.0.2:2");
 const NUMBERS: std::ops::Range<u32> = 0..u32::MAX;
+/// The BPF file system.
+const BPF_FILES: &str = "/sys/fs/bpf";
+/// How a packet's text begins that names a capture.
+const CAPTURE: &str = "pcap ";
+/// In place of a loader's name: every one.
+const EVERY: &str = "*";
+/// Keys of what is known of a map that does not exist yet.
+const SHAPE: [&str; 4] = ["type", "key_size", "value_size", "max_entries"];
 
 /// What a file says.
 #[derive(Debug, Clone)]
@@ -35,6 +46,8 @@ pub struct Conditional {
     pub object: Option<String>,
     /// The kernels; every one if `None`.
     pub kernels: Option<KernelRange>,
+    /// The loader; libbpf if `None`, every one if `*`.
+    pub loader: Option<String>,
     /// What is expected.
     pub expectation: CheckExpectation,
 }
@@ -46,8 +59,11 @@ impl Conditional {
     }
 
     /// Whether it holds there.
-    pub fn holds(&self, object: &str, version: KernelVersion) -> bool {
-        self.is_about(object) && self.kernels.as_ref().is_none_or(|range| range.holds(version))
+    pub fn holds(&self, object: &str, loader: &str, version: KernelVersion) -> bool {
+        let named = self.loader.as_deref().unwrap_or(LIBBPF);
+        (named == EVERY || named == loader)
+            && self.is_about(object)
+            && self.kernels.as_ref().is_none_or(|range| range.holds(version))
     }
 }
 
@@ -66,6 +82,21 @@ pub fn beside(object: &Path) -> Option<PathBuf> {
 }
 
 impl CheckConfig {
+    /// What is expected of an object that this loader loads. Where libbpf may fail, another loader may too, unless the file says what
+    /// that one does.
+    pub fn expected(&self, object: &str, loader: &str, version: KernelVersion) -> Vec<CheckExpectation> {
+        let of = |loader: &str| -> Vec<CheckExpectation> {
+            let those = self.expect.iter().filter(|it| it.holds(object, loader, version));
+            those.map(|it| it.expectation.clone()).collect()
+        };
+        let mut expected = of(loader);
+        if loader != LIBBPF && !expected.iter().any(|it| it.what.is_about_loading()) {
+            let failure = of(LIBBPF).into_iter().find(|it| matches!(it.what, Expected::Fails(_)));
+            expected.extend(failure.map(|it| CheckExpectation { what: Expected::LoadsOrFails, ..it }));
+        }
+        expected
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -77,19 +108,21 @@ impl CheckConfig {
             line: 1,
             message: error.to_string(),
         })?;
-        Self::parse(&file, &text)
+        Self::parse(&file, &text, path.parent().unwrap_or(Path::new("")))
     }
 
-    fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+    /// `beside` is the directory that captures are named from.
+    fn parse(file: &str, text: &str, beside: &Path) -> Result<Self, ConfigError> {
         let origin = Origin { file, text };
         let document = Document::parse(text).map_err(|error| origin.syntax(&error))?;
-        let allowed = ["only", "hooks", "modules", "types", "globals", "maps", "slots", "packets", "expect"];
+        let allowed = ["only", "hooks", "modules", "pins", "types", "globals", "maps", "slots", "packets", "expect"];
         let top = Section::open(origin, document.as_table(), None, "the file".into(), &allowed)?;
         let mut config = Self { file: file.to_owned(), ..Self::default() };
         let order = &mut config.order;
         let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
         order.only = owned(top.texts("only")?);
         order.modules = owned(top.texts("modules")?);
+        order.pins = top.text("pins")?.map(|path| pins(&top, path)).transpose()?;
         let hooks = top.texts("hooks")?;
         if !hooks.is_empty() {
             order.hooks = hooks.into_iter().map(|name| hook(&top, "hooks", name)).collect::<Result<_, _>>()?;
@@ -106,7 +139,8 @@ impl CheckConfig {
         }
         if let Some(maps) = top.section("maps", "[maps]".into(), &[])? {
             for key in maps.keys() {
-                let map = maps.section(key, format!("[maps.{key}]"), &["max_entries", "entries", "pinned"])?;
+                let allowed = ["max_entries", "entries", "pinned", "inner", "inner_maps"];
+                let map = maps.section(key, format!("[maps.{key}]"), &allowed)?;
                 order.maps.insert(key.to_owned(), map.map(|map| map_of(&map)).transpose()?.unwrap_or_default());
             }
         }
@@ -118,17 +152,32 @@ impl CheckConfig {
             });
         }
         if let Some(packets) = top.section("packets", "[packets]".into(), &[])? {
-            let packet = |key: &str| {
-                let frame = frame(packets.required(key)?).map_err(|error| packets.error_at(key, error.to_string()))?;
-                Ok(CheckPacket { name: key.to_owned(), frame })
-            };
-            order.packets = packets.keys().map(packet).collect::<Result<_, ConfigError>>()?;
+            let each = packets.keys().map(|key| these_packets(&packets, key, beside));
+            order.packets = each.collect::<Result<Vec<_>, ConfigError>>()?.concat();
         }
-        let keys =
-            ["object", "kernels", "program", "hook", "packet", "load", "verdict", "fate", "bytes", "instructions"];
+        let keys = [
+            "object",
+            "kernels",
+            "loader",
+            "program",
+            "hook",
+            "packet",
+            "load",
+            "verdict",
+            "fate",
+            "bytes",
+            "instructions",
+            "counter",
+            "runs",
+        ];
         for section in top.sections("expect", "this [[expect]]", &keys)? {
             config.expect.extend(expectations(&section, file, &config.order)?);
         }
+        let counters = config.expect.iter().filter_map(|it| match &it.expectation.what {
+            Expected::Adds(place, _) => Some(place.clone()),
+            _ => None,
+        });
+        config.order.counters = counters.collect::<BTreeSet<_>>().into_iter().collect();
         Ok(config)
     }
 }
@@ -154,30 +203,75 @@ fn value(section: &Section<'_>, key: &str) -> Result<Vec<u8>, ConfigError> {
     Ok(bytes[..used].to_vec())
 }
 
+/// A directory below the BPF file system.
+fn pins(section: &Section<'_>, path: &str) -> Result<String, ConfigError> {
+    let below = Path::new(path).strip_prefix(BPF_FILES).ok();
+    let is_plain = |below: &Path| {
+        below.components().count() > 0 && below.components().all(|part| matches!(part, Component::Normal(_)))
+    };
+    // libbpf has room for so many bytes of a path (`PATH_MAX`), the map's name among them.
+    if below.is_some_and(is_plain) && path.len() < 1000 {
+        return Ok(path.to_owned());
+    }
+    Err(section
+        .error_at("pins", format!("`pins`: `{path}` is no directory below {BPF_FILES}, as {BPF_FILES}/tc/globals is")))
+}
+
+/// A packet, or those of a capture: `pcap FILE`, or `pcap FILE 3` for the third alone.
+fn these_packets(packets: &Section<'_>, key: &str, beside: &Path) -> Result<Vec<CheckPacket>, ConfigError> {
+    let text = packets.required(key)?;
+    let wrong = |message: String| packets.error_at(key, message);
+    let Some(named) = text.trim().strip_prefix(CAPTURE).map(str::trim) else {
+        let frame = frame(text).map_err(|error| wrong(error.to_string()))?;
+        return Ok(vec![CheckPacket { name: key.to_owned(), frame }]);
+    };
+    let numbered = named.rsplit_once(' ').and_then(|(file, number)| Some((file.trim(), number.parse::<usize>().ok()?)));
+    let (file, number) = numbered.map_or((named, None), |(file, number)| (file, Some(number)));
+    let path = beside.join(file);
+    let bytes = bounded::file(&path, MAX_CAPTURE).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let frames = captured(&bytes, number).map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let is_one = frames.len() == 1;
+    let name = |at: usize| if is_one { key.to_owned() } else { format!("{key}.{}", at + 1) };
+    Ok(frames.into_iter().enumerate().map(|(at, frame)| CheckPacket { name: name(at), frame }).collect())
+}
+
+/// Bytes in the order of memory.
+fn memory(section: &Section<'_>, key: &str) -> Result<Vec<u8>, ConfigError> {
+    let text = section.required(key)?;
+    text.strip_prefix("hex ").and_then(bytes_of_hex).ok_or_else(|| {
+        section.error_at(key, format!("`{key}` must be bytes in the order of memory: \"hex 01:00:00:00\""))
+    })
+}
+
+/// Keys and values.
+fn entries(section: &Section<'_>) -> Result<MapEntries, ConfigError> {
+    let all = section.sections("entries", "this entry", &["key", "value"])?;
+    all.iter().map(|entry| Ok((memory(entry, "key")?, memory(entry, "value")?))).collect()
+}
+
+/// A map that does not exist yet.
+fn shape(section: &Section<'_>, key: &str) -> Result<Option<MapShape>, ConfigError> {
+    let Some(told) = section.section(key, format!("`{key}`"), &SHAPE)? else { return Ok(None) };
+    let number = |key: &str| told.number(key, 0..u32::MAX)?.ok_or_else(|| told.missing(key));
+    Ok(Some(MapShape {
+        kind: told.required("type")?.to_owned(),
+        key_size: number("key_size")?,
+        value_size: number("value_size")?,
+        max_entries: number("max_entries")?,
+    }))
+}
+
 fn map_of(section: &Section<'_>) -> Result<CheckMap, ConfigError> {
     let max_entries = section.number("max_entries", 1..u32::MAX)?;
-    let mut map = CheckMap { max_entries, ..CheckMap::default() };
-    if let Some(pinned) =
-        section.section("pinned", "`pinned`".into(), &["type", "key_size", "value_size", "max_entries"])?
-    {
-        let number = |key: &str| pinned.number(key, 0..u32::MAX)?.ok_or_else(|| pinned.missing(key));
-        map.pinned = Some(PinnedMap {
-            kind: pinned.required("type")?.to_owned(),
-            key_size: number("key_size")?,
-            value_size: number("value_size")?,
-            max_entries: number("max_entries")?,
-        });
-    }
-    for entry in section.sections("entries", "this entry", &["key", "value"])? {
-        let bytes = |key: &str| {
-            let text = entry.required(key)?;
-            text.strip_prefix("hex ").and_then(bytes_of_hex).ok_or_else(|| {
-                entry.error_at(key, format!("`{key}` must be bytes in the order of memory: \"hex 01:00:00:00\""))
-            })
-        };
-        map.entries.push((bytes("key")?, bytes("value")?));
-    }
-    Ok(map)
+    let inner_maps = section.sections("inner_maps", "this inner map", &["key", "entries"])?;
+    let inner_maps = inner_maps.iter().map(|it| Ok(InnerMap { key: memory(it, "key")?, entries: entries(it)? }));
+    Ok(CheckMap {
+        max_entries,
+        entries: entries(section)?,
+        pinned: shape(section, "pinned")?,
+        inner: shape(section, "inner")?,
+        inner_maps: inner_maps.collect::<Result<_, ConfigError>>()?,
+    })
 }
 
 /// One table may expect several things.
@@ -217,16 +311,32 @@ fn expectations(section: &Section<'_>, file: &str, order: &CheckOrder) -> Result
     if let Some(most) = section.number("instructions", 1..u32::MAX)? {
         what.push(Expected::Instructions(most));
     }
+    if let Some(counter) = section.section("counter", "`counter`".into(), &["map", "key", "at", "adds"])? {
+        let place = CounterPlace {
+            map: counter.required("map")?.to_owned(),
+            key: memory(&counter, "key")?,
+            at: counter.number("at", NUMBERS)?.unwrap_or_default(),
+        };
+        let adds = counter.number("adds", NUMBERS)?.ok_or_else(|| counter.missing("adds"))?;
+        what.push(Expected::Adds(place, adds));
+    }
+    if let Some(runs) = section.number("runs", NUMBERS)? {
+        what.push(Expected::Runs(runs));
+    }
     if what.is_empty() {
-        let message =
-            format!("{} expects nothing: it needs load, verdict, fate, bytes or instructions", section.name());
+        let message = format!(
+            "{} expects nothing: it needs load, verdict, fate, bytes, instructions, counter or runs",
+            section.name()
+        );
         return Err(section.error_at("program", message));
     }
     let (object, program) = (section.text("object")?, section.text("program")?);
+    let loader = section.text("loader")?;
     let origin = format!("{file}:{}", section.line());
     let conditional = |what| Conditional {
         object: object.map(str::to_owned),
         kernels: kernels.clone(),
+        loader: loader.map(str::to_owned),
         expectation: CheckExpectation {
             program: program.map(str::to_owned),
             hook: place,
@@ -242,6 +352,7 @@ fn expected_load(section: &Section<'_>, text: &str) -> Result<Expected, ConfigEr
     let (word, class) = text.split_once(':').map_or((text, None), |(word, class)| (word, Some(class.trim())));
     match (word, class) {
         ("loads", None) => Ok(Expected::Loads),
+        ("any", None) => Ok(Expected::LoadsOrFails),
         ("fails", None) => Ok(Expected::Fails(None)),
         ("fails", Some(class)) if LoadClass::named(class).is_some() => Ok(Expected::Fails(Some(class.to_owned()))),
         ("fails", Some(class)) => {
@@ -250,7 +361,7 @@ fn expected_load(section: &Section<'_>, text: &str) -> Result<Expected, ConfigEr
             Err(section
                 .error_at("load", format!("`{class}` is no class of failure{hint}; they are {}", names.join(", "))))
         }
-        _ => Err(section.error_at("load", format!("`{text}`: write loads, fails or \"fails: kfunc\""))),
+        _ => Err(section.error_at("load", format!("`{text}`: write loads, fails, any or \"fails: kfunc\""))),
     }
 }
 
@@ -263,74 +374,5 @@ fn verdict(text: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> String {
-        CheckConfig::parse("check.toml", text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_file_says_what_an_object_needs_and_what_is_expected() {
-        let text = r#"
-            only = ["main"]
-            hooks = ["tc/ingress", "netkit/peer"]
-            modules = ["nf_conntrack"]
-            [types]
-            "classifier/drop" = "sched_cls"
-            [globals]
-            level = 259
-            mac = "hex 01:02"
-            [maps.flows]
-            max_entries = 16
-            pinned = { type = "hash", key_size = 4, value_size = 1, max_entries = 8 }
-            entries = [{ key = "hex 01000000", value = "hex 02" }]
-            [[slots]]
-            map = "jmp"
-            index = 3
-            program = "tail"
-            [packets]
-            small = "udp 10.0.0.1:1 > 10.0.0.2:2"
-            [[expect]]
-            kernels = "<6.4"
-            load = "fails: kfunc"
-            [[expect]]
-            program = "main"
-            hook = "netkit/peer"
-            packet = "small"
-            verdict = "TC_ACT_PIPE"
-            fate = "dropped"
-        "#;
-        let config = CheckConfig::parse("check.toml", text).unwrap();
-        assert_eq!((&*config.order.globals["level"], &*config.order.globals["mac"]), (&[3u8, 1][..], &[1u8, 2][..]));
-        assert_eq!(config.order.hooks, [Hook::ClsactIngress, Hook::NetkitPeer]);
-        assert_eq!(config.order.maps["flows"].entries, [(vec![1, 0, 0, 0], vec![2])]);
-        assert_eq!(config.order.maps["flows"].pinned.as_ref().map(|it| (&*it.kind, it.max_entries)), Some(("hash", 8)));
-        let on = |version: &str| {
-            let version = version.parse().unwrap();
-            let those = config.expect.iter().filter(|it| it.holds("x", version));
-            those.map(|it| it.expectation.what.clone()).collect::<Vec<_>>()
-        };
-        let always = [Expected::Verdict(3), Expected::Fate("dropped".into())];
-        assert_eq!(on("6.12"), always);
-        assert_eq!(on("6.1.192"), [&[Expected::Fails(Some("kfunc".into()))], &always[..]].concat());
-    }
-
-    #[test]
-    fn errors_name_line_key_and_what_would_be_right() {
-        assert_eq!(error("hook = []"), "check.toml:1: unknown key `hook` in the file; did you mean `hooks`?");
-        assert!(error("hooks = [\"tc\"]").contains("the hooks are clsact/ingress"), "{}", error("hooks = [\"tc\"]"));
-        assert!(
-            error("[[expect]]\nload = \"fails: kfnc\"")
-                .starts_with("check.toml:2: `kfnc` is no class of failure; did you mean `kfunc`?")
-        );
-        assert!(error("[packets]\nx = \"udp 1\"").starts_with("check.toml:2: `udp 1` is no packet"));
-        assert!(error("[[expect]]\nprogram = \"x\"").contains("expects nothing"));
-        assert!(error("[[expect]]\nfate = \"lost\"").contains("is no fate"));
-        assert!(error("[[expect]]\npacket = \"p\"\nfate = \"dropped\"").contains("[packets] has no `p`"));
-        assert!(error("[globals]\nx = \"one\"").contains("must be a number"));
-        assert!(error("[[expect]]\nkernels = \"new\"\nload = \"loads\"").contains("`kernels`:"));
-        assert!(error("[maps.m]\npinned = { type = \"hash\" }").contains("key_size"));
-        assert!(error("only = 3").contains("must be a list of texts"));
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

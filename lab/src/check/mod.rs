@@ -7,7 +7,9 @@ mod against;
 mod answers;
 mod bundle;
 mod config;
+pub mod corpus;
 mod inputs;
+mod loaders;
 pub mod predict;
 mod table;
 
@@ -16,4 +18,5 @@ pub use answers::{CheckAnswer, answers};
 pub use bundle::{Bundles, CheckPlan};
 pub use config::{CheckConfig, Conditional};
 pub use inputs::{CheckInput, InputError, inputs};
+pub use loaders::{AskedLoader, ChosenLoader, LoaderError, choose};
 pub use table::{Beside, Told, json, told};

@@ -3,7 +3,7 @@
 
 use super::{answers::CheckAnswer, inputs::CheckInput};
 use crate::error::Error;
-use lab_check::{CheckFault, KernelTypes, Prediction};
+use lab_check::{CheckFault, KernelTypes, LIBBPF, Prediction};
 use lab_image::type_info;
 use lab_kernel_store::BootableKernel;
 use lab_protocol::AttachType;
@@ -158,7 +158,7 @@ pub struct Contradiction {
 /// Holds predictions against boots.
 pub fn compare(predicted: &[ForObject], answers: &[CheckAnswer]) -> Compared {
     let mut compared = Compared::default();
-    for answer in answers.iter().filter(|answer| answer.facts.complete) {
+    for answer in answers.iter().filter(|answer| answer.facts.complete && answer.loader == LIBBPF) {
         let object = predicted.iter().find(|(object, _)| *object == answer.object);
         let Some(it) = object.and_then(|(_, all)| all.iter().find(|it| it.kernel == answer.kernel)) else { continue };
         let mut wrong = Vec::new();
@@ -238,11 +238,13 @@ mod tests {
         CheckAnswer {
             object: "x".into(),
             kernel: kernel.into(),
+            loader: LIBBPF.into(),
             facts,
             unmet: Vec::new(),
             standing: Standing::Passed,
             ended: None,
             splats: Vec::new(),
+            attached: Vec::new(),
         }
     }
 

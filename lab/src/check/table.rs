@@ -8,7 +8,8 @@ use super::{
 };
 use lab_base::text;
 use lab_check::{
-    AttachFact, CheckFacts, Fate, HOOKS, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings, ifindex_keys,
+    AttachFact, CheckFacts, Fate, HOOKS, LIBBPF, LoadAttempt, LoadClass, LoadFact, OnKernel, explain, findings,
+    ifindex_keys, loaders_differ,
 };
 use lab_protocol::{AttachType, Hook};
 use lab_record::{splat::Splat, verdict::Standing};
@@ -27,6 +28,8 @@ const KERNEL: usize = 18;
 const LINE: usize = 600;
 /// Lines of the verifier's log.
 const LOG: usize = 6;
+/// Lines about what another loader attached on a kernel.
+const ATTACHED: usize = 12;
 
 /// What a command prints.
 pub struct Told {
@@ -51,12 +54,16 @@ pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> 
     let mut count = 0;
     for input in inputs {
         let own: Vec<&CheckAnswer> = answers.iter().filter(|answer| answer.object == input.name).collect();
-        let block = (WIDTH - NAMES) / KERNEL;
-        for kernels in own.chunks(block) {
-            table(input, kernels, &mut out);
-            out.push('\n');
+        for loader in loaders(&own) {
+            let by: Vec<&CheckAnswer> = own.iter().copied().filter(|answer| answer.loader == loader).collect();
+            let name = if loader == LIBBPF { input.name.clone() } else { format!("{}[{loader}]", input.name) };
+            for kernels in by.chunks((WIDTH - NAMES) / KERNEL) {
+                table(&name, kernels, &mut out);
+                out.push('\n');
+            }
+            failures(&by, &mut out);
+            attached(&by, &mut out);
         }
-        failures(&own, &mut out);
         let mut found = found(input, &own);
         found.extend(contradictions(input, beside));
         count += found.len();
@@ -91,6 +98,31 @@ pub fn told(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> 
     Told { text: out, findings: count }
 }
 
+/// The loaders, libbpf first.
+fn loaders<'a>(own: &[&'a CheckAnswer]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for answer in own {
+        if !names.contains(&&*answer.loader) {
+            names.push(&answer.loader);
+        }
+    }
+    names.sort_by_key(|name| *name != LIBBPF);
+    names
+}
+
+/// What the kernel lists of another loader's attachments, by the witness.
+fn attached(by: &[&CheckAnswer], out: &mut String) {
+    for answer in by {
+        for line in answer.attached.iter().take(ATTACHED) {
+            wrapped(&format!("  {}: {}", answer.kernel, text::line(line, LINE)), out);
+        }
+        let more = answer.attached.len().saturating_sub(ATTACHED);
+        if more > 0 {
+            wrapped(&format!("  {}: and {more} more; --format json has all of them", answer.kernel), out);
+        }
+    }
+}
+
 /// Predictions that were certain and wrong.
 fn contradictions(input: &CheckInput, beside: &Beside) -> Vec<String> {
     let all = beside.predicted.iter().flat_map(|compared| &compared.contradicted);
@@ -99,11 +131,17 @@ fn contradictions(input: &CheckInput, beside: &Beside) -> Vec<String> {
 }
 
 /// Findings of one object.
-fn found(input: &CheckInput, own: &[&CheckAnswer]) -> Vec<String> {
+fn found(input: &CheckInput, all: &[&CheckAnswer]) -> Vec<String> {
+    let (own, others): (Vec<&CheckAnswer>, Vec<&CheckAnswer>) = all.iter().partition(|it| it.loader == LIBBPF);
     let kernels: Vec<OnKernel> =
         own.iter().map(|answer| OnKernel { kernel: answer.kernel.clone(), facts: answer.facts.clone() }).collect();
     let mut lines: Vec<String> = findings(&kernels).into_iter().map(|line| text::line(&line, LINE)).collect();
-    for answer in own {
+    for other in others {
+        let Some(base) = own.iter().find(|it| it.kernel == other.kernel) else { continue };
+        let differences = loaders_differ(&other.kernel, &other.loader, &base.facts, &other.facts);
+        lines.extend(differences.into_iter().map(|line| text::line(&line, LINE)));
+    }
+    for answer in all {
         lines.extend(
             answer.splats.iter().map(|splat| format!("{}: {}", answer.kernel, text::line(&splat.line(), LINE))),
         );
@@ -146,13 +184,13 @@ fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width { text } else { text.chars().take(width - 1).chain(['…']).collect() }
 }
 
-fn table(input: &CheckInput, kernels: &[&CheckAnswer], out: &mut String) {
+fn table(name: &str, kernels: &[&CheckAnswer], out: &mut String) {
     let mut row = |first: &str, cells: &mut dyn Iterator<Item = String>| {
         let mut line = format!("{:NAMES$}", cut(first, NAMES - 1));
         cells.for_each(|cell| line += &format!("{:KERNEL$}", cut(&cell, KERNEL - 1)));
         let _never_fails = writeln!(out, "{}", line.trim_end());
     };
-    row(&input.name, &mut kernels.iter().map(|answer| answer.kernel.clone()));
+    row(name, &mut kernels.iter().map(|answer| answer.kernel.clone()));
     row("  load", &mut kernels.iter().map(|answer| load(answer)));
     let mut names: Vec<&str> = Vec::new();
     for program in kernels.iter().flat_map(|answer| &answer.facts.programs) {
@@ -327,6 +365,8 @@ pub fn json(inputs: &[CheckInput], answers: &[CheckAnswer], beside: &Beside) -> 
         let kernels = own.iter().map(|answer| {
             serde_json::json!({
                 "kernel": answer.kernel,
+                "loader": answer.loader,
+                "attached": answer.attached,
                 "standing": answer.standing.word(),
                 "class": lab_check::failure(&answer.facts).map(LoadClass::name),
                 "attempts": attempts(answer),

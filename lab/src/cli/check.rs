@@ -2,7 +2,10 @@
 
 use super::args::{KernelArgs, OutputArgs};
 use crate::{
-    check::{Beside, Bundles, CheckAnswer, CheckInput, CheckPlan, Earlier, answers, inputs, json, predict, told},
+    check::{
+        AskedLoader, Beside, Bundles, CheckAnswer, CheckInput, CheckPlan, ChosenLoader, Earlier, answers, choose,
+        inputs, json, predict, told,
+    },
     error::Error,
     guests::{GuestOptions, Guests, Order, Talk, machine::Shape},
     project::{Project, absolute, select::Selected},
@@ -44,6 +47,10 @@ pub(super) struct CheckArgs {
     /// got worse fails the check.
     #[arg(long, value_name = "RUN", conflicts_with = "predict")]
     against: Option<PathBuf>,
+    /// Load the objects by this loader too, and tell where it differs from libbpf: aya, tc, bpftool, or `cmd:PROGRAM ARGUMENTS` for a
+    /// program of yours that takes the object as its last argument or in place of {}; repeatable.
+    #[arg(long, value_name = "LOADER", conflicts_with = "predict")]
+    loader: Vec<AskedLoader>,
     /// A fault of the check itself, which must be noticed.
     #[arg(long, value_name = "NAME", hide = true, value_parser = fault)]
     mutant: Option<CheckFault>,
@@ -120,6 +127,9 @@ fn words(args: &CheckArgs) -> Result<Vec<Raw>, Error> {
     option("--memory", args.memory.map(|mib| format!("{mib}M").into()));
     option("--against", args.against.as_deref().filter(|run| run.is_dir()).map(absolute).transpose()?.map(Into::into));
     option("--timeout", args.timeout.map(|time| time.as_secs_f64().to_string().into()));
+    for loader in &args.loader {
+        words.extend(["--loader".into(), loader.word()?.into()]);
+    }
     for object in &args.objects {
         words.push(absolute(object)?.into());
     }
@@ -130,12 +140,13 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     // Before anything is built or booted.
     let mut inputs = inputs(&args.objects, args.config.as_deref()).map_err(|error| Error::Usage(error.to_string()))?;
     inputs.iter_mut().for_each(|input| input.config.order.fault = args.mutant);
+    let loaders = choose(&args.loader)?;
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.kernels.filter())?;
     if args.predict {
         return predicted(&project, &kernels, &inputs, &args.output);
     }
-    let results = project.root.join("results");
+    let results = args.results.clone().unwrap_or_else(|| project.root.join("results"));
     let earlier = args.against.as_deref().map(|run| Earlier::open(&results, run, WORD, &inputs)).transpose()?;
     project.ready()?;
     let builder = project.builder();
@@ -143,7 +154,8 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     let selected = super::exec::built(&project, args.no_build)?;
     let facts = kernels.iter().map(|kernel| project.facts(kernel)).collect::<Result<Vec<_>, _>>()?;
     let timeout = Some(args.timeout.unwrap_or(TIMEOUT));
-    let CheckPlan { cells, world, bundles } = CheckPlan::new(&inputs, &facts, &loader, timeout, project.cache.root())?;
+    let CheckPlan { cells, world, bundles } =
+        CheckPlan::new(&inputs, &facts, &loader, &loaders, timeout, project.cache.root())?;
     let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
     let how = GuestOptions {
         jobs: args.jobs,
@@ -209,7 +221,8 @@ pub(super) fn question(project: &Project, object: &Path, no_build: bool) -> Resu
         digest.update(Sha256::digest(format!("{:?}", input.config)));
     }
     digest.update(Sha256::digest(&loader.bytes));
-    let plan = CheckPlan::new(&inputs, &facts, &loader, Some(TIMEOUT), project.cache.root())?;
+    let plan =
+        CheckPlan::new(&inputs, &facts, &loader, &[ChosenLoader::libbpf()], Some(TIMEOUT), project.cache.root())?;
     let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
     let how = GuestOptions {
         streams: Some(Arc::new(streams)),

@@ -12,7 +12,7 @@ use crate::{
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use lab_base::say::{say, show};
-use lab_kernel_store::{Kernel, KernelRow, KernelsError};
+use lab_kernel_store::{Kernel, KernelRow, KernelStore, KernelsError};
 use lab_record::exit::Exit;
 use std::path::{Path, PathBuf};
 
@@ -81,15 +81,39 @@ pub(super) struct KernelListArgs {
 }
 
 /// An archive whose kernels are known by the names of their packages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// What offers kernels.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Archive {
     Debian,
+    /// `ubuntu`, or an address.
+    Apt(String),
+    /// Tags of a kernel tree.
+    Stable,
+}
+
+/// A word that names no archive.
+#[derive(Debug, thiserror::Error)]
+#[error("expected debian, ubuntu, stable, or the address of an apt archive")]
+struct NoArchive;
+
+impl std::str::FromStr for Archive {
+    type Err = NoArchive;
+
+    fn from_str(text: &str) -> Result<Self, NoArchive> {
+        match text {
+            "debian" => Ok(Self::Debian),
+            "stable" => Ok(Self::Stable),
+            "ubuntu" => Ok(Self::Apt(text.to_owned())),
+            _ if text.contains(":/") => Ok(Self::Apt(text.to_owned())),
+            _ => Err(NoArchive),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct LadderArgs {
-    /// The archive.
-    #[arg(value_enum, value_name = "ARCHIVE")]
+    /// debian, ubuntu, the address of another apt archive, or stable: the tags of a kernel tree.
+    #[arg(value_name = "ARCHIVE")]
     archive: Archive,
     /// The oldest version.
     #[arg(long, value_name = "VERSION")]
@@ -97,9 +121,15 @@ pub(super) struct LadderArgs {
     /// Suite; repeatable, or with commas. Default: the suites of kernels.toml.
     #[arg(long, value_name = "SUITE", value_delimiter = ',')]
     suite: Vec<String>,
-    /// Names of packages, `*` and `?` allowed.
-    #[arg(long, value_name = "GLOB", default_value = "linux-image-*-cloud-amd64")]
-    package: String,
+    /// Names of packages, `*` and `?` allowed. Default: linux-image-*-cloud-amd64 of Debian, else linux-image-unsigned-*-generic.
+    #[arg(long, value_name = "GLOB")]
+    package: Option<String>,
+    /// The keys by which an apt archive is signed. Default: Ubuntu's own, of the package ubuntu-keyring.
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// With stable: the kernel tree. Default: the current directory.
+    #[arg(long, value_name = "DIR")]
+    tree: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -147,8 +177,22 @@ fn list(named: Option<PathBuf>, args: &KernelListArgs) -> Result<Exit, Error> {
 
 fn ladder(named: Option<PathBuf>, args: &LadderArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let LadderArgs { archive: Archive::Debian, since, suite, package, output } = args;
-    let found = project.store().ladder(suite, package, *since, &project.lock, &say)?;
+    let LadderArgs { archive, since, suite, package, keyring, tree, output } = args;
+    let (store, lock) = (project.store(), &project.lock);
+    let package = |default| package.as_deref().unwrap_or(default);
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let found = match archive {
+        Archive::Debian => store.ladder(suite, package("linux-image-*-cloud-amd64"), *since, lock, &say)?,
+        Archive::Apt(archive) => {
+            let keyring = keyring.as_ref().map(absolute);
+            let images = (package("linux-image-unsigned-*-generic"), *since);
+            store.ladder_of_archive((archive, keyring.as_deref()), suite, images, lock, &say)?
+        }
+        Archive::Stable => {
+            let tree = absolute(tree.as_ref().unwrap_or(&PathBuf::from(".")));
+            KernelStore::ladder_of_tags(&tree, *since, lock)?
+        }
+    };
     output.show("ladder", &found, || found.to_string())?;
     Ok(Exit::Passed)
 }

@@ -2,16 +2,20 @@
 
 use super::{
     args::{HowArgs, SelectArgs, UnlistedArgs},
-    list, workload,
+    list, report, workload,
 };
 use crate::{
     error::Error,
     guests::{Conducted, Guests, rounds, with_downloads},
     project::{Project, select::select},
+    run::{queue::Isolate, reuse::EarlierRun},
     shard::part,
 };
 use clap::Args;
-use lab_base::{say, text::count};
+use lab_base::{
+    say::{self, note},
+    text::count,
+};
 use lab_kernel_store::Kernel;
 use lab_record::{
     exit::Exit,
@@ -19,11 +23,12 @@ use lab_record::{
     run::RunRecord,
     shard::Part,
 };
-use lab_report::terminal;
+use lab_report::{results::directory, terminal};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
 #[derive(Debug, Args)]
@@ -52,6 +57,17 @@ pub(super) struct RunArgs {
     /// Run again whenever a source of the agent, the suite or the eBPF programs changes.
     #[arg(long, conflicts_with = "no_build")]
     watch: bool,
+    /// Take over passes and skips of this run, where kernel, image, agent, objects, lists, lab and case are the same; one cell in
+    /// fifty runs nevertheless, and fails where it ends in another way. Without RUN, of the latest run; `none` turns it off.
+    #[arg(
+        long,
+        value_name = "RUN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = directory::LATEST,
+        conflicts_with_all = ["workload", "canary", "mutant", "watch"]
+    )]
+    reuse: Option<PathBuf>,
     /// Print what would run on which kernel, what would be skipped and why, and which kernels would be downloaded.
     /// Nothing is downloaded or booted.
     #[arg(long, conflicts_with_all = ["watch", "format"])]
@@ -68,7 +84,13 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
         return workload::run(&project, name, &args.select, &args.how);
     }
     let part = part::requested(args.partition)?;
-    let project = args.unlisted.project(named)?;
+    let project = args.unlisted.project(named.clone())?;
+    let earlier = earlier(named, args)?;
+    let order = || {
+        let mut order = args.how.order(args.select.selection(&args.unlisted, &args.how));
+        order.how.earlier = earlier.clone();
+        order
+    };
     let kernels = project.kernels(&args.unlisted.filter(&args.select.kernels))?;
     if args.dry_run {
         return dry_run(&project, &kernels, args, part);
@@ -94,31 +116,34 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                 let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
                 args.how.mutant.as_deref().map(|name| selected.mutant(name)).transpose()?;
                 let guests = Guests::open(&project, &kernels, &selected)?;
-                Ok(tell(
-                    guests.conduct(
-                        &project,
-                        plan,
-                        Some(shard),
-                        selected.canary,
-                        args.how.order(args.select.selection(&args.unlisted, &args.how)),
-                    )?,
-                    &args.how,
-                ))
+                Ok(tell(guests.conduct(&project, plan, Some(shard), selected.canary, order())?, &args.how))
             }
             None => {
                 let full_matrix = args.unlisted.filter(&args.select.kernels).is_full_matrix();
-                let done = Guests::execute(
-                    &project,
-                    &kernels,
-                    selected,
-                    args.how.order(args.select.selection(&args.unlisted, &args.how)),
-                    full_matrix,
-                    |plan| plan,
-                )?;
+                let done = Guests::execute(&project, &kernels, selected, order(), full_matrix, |plan| plan)?;
                 Ok(tell(done, &args.how))
             }
         }
     })
+}
+
+/// The run whose verdicts are taken over.
+fn earlier(named: Option<PathBuf>, args: &RunArgs) -> Result<Option<Arc<EarlierRun>>, Error> {
+    let Some(run) = args.reuse.as_deref().filter(|run| *run != Path::new("none")) else { return Ok(None) };
+    if args.how.isolate == Some(Isolate::Both) {
+        let why = "--reuse can't be used with --isolate=both, which runs every cell twice: remove one of them";
+        return Err(Error::Usage(why.to_owned()));
+    }
+    let latest = run == Path::new(directory::LATEST);
+    let place = match &args.how.out {
+        Some(out) if latest => out.join(run),
+        _ => report::directory(named, run)?,
+    };
+    if latest && !place.exists() {
+        note("no verdict is taken over: there is no earlier run");
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(EarlierRun::read(&place)?)))
 }
 
 /// Prints a finished run in the selected format.

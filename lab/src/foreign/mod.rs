@@ -13,5 +13,5 @@ pub use kind::SuiteKind;
 pub use list::ListError;
 pub use plan::{SuitePlan, SuiteRequest, TestTimeout, plan};
 pub use requires::{HostSkips, NotARequirement, Requirement};
-pub use selftests::{MissingNeeds, SelftestTrees, lacking, missing};
+pub use selftests::{MissingNeeds, SelftestTrees, below, lacking, missing};
 pub use table::differences;

@@ -81,7 +81,11 @@ impl SelftestTrees {
     }
 }
 
-fn below(tree: &Path) -> Result<PathBuf, Error> {
+/// The directory of selftests in a kernel tree.
+///
+/// # Errors
+/// There is none.
+pub fn below(tree: &Path) -> Result<PathBuf, Error> {
     let place = tree.join(SELFTESTS);
     if place.is_dir() {
         return Ok(place);

@@ -203,8 +203,9 @@ impl Machine {
         };
         Ok(Prepared {
             spec,
-            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing },
+            image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing, content: None },
             files: None,
+            scans_memory: has_option(kernel.config.as_deref(), "CONFIG_DEBUG_KMEMLEAK=y"),
         })
     }
 }
@@ -221,6 +222,12 @@ fn stated(kernel: &BootableKernel) -> Stated {
         lacks: kernel.unsupported.iter().map(|it| it.capability).collect(),
         believe_probes: kernel.believe_probes.is_some(),
     }
+}
+
+/// Whether a kernel's configuration has a line.
+fn has_option(config: Option<&Path>, option: &str) -> bool {
+    let config = config.and_then(|path| fs::read_to_string(path).ok());
+    config.is_some_and(|config| config.lines().any(|line| line == option))
 }
 
 /// Whether a guest with this kernel may refuse a module without a signature. If it does not, the signatures are not

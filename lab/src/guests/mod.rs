@@ -15,7 +15,7 @@ use crate::{
     lists::Lists,
     pace::Pace,
     project::{
-        home::Home,
+        home::{self, Home},
         select::{Selected, facts, stated},
     },
     provenance,
@@ -25,6 +25,7 @@ use crate::{
         dispatch::Run,
         program::Streams,
         queue::Isolate,
+        reuse::EarlierRun,
         room::Room,
         timing::Timing,
     },
@@ -32,6 +33,8 @@ use crate::{
     world::World,
 };
 use lab_base::{
+    facts::Facts,
+    hex::hex,
     interrupt::Interrupt,
     say::{self, note, say},
 };
@@ -52,6 +55,7 @@ use lab_report::{
     results::directory,
 };
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
+use sha2::{Digest, Sha256};
 use std::{
     num::NonZeroUsize,
     panic::resume_unwind,
@@ -96,6 +100,8 @@ pub struct GuestOptions {
     pub exec: Vec<Raw>,
     /// GuestFiles of the host for programs.
     pub world: Option<Arc<World>>,
+    /// Verdicts of an earlier run to take over.
+    pub earlier: Option<Arc<EarlierRun>>,
     /// Whether a kernel that is much slower than recorded fails the run.
     pub slow_fails: bool,
     /// The record for that, if it is not the machine's.
@@ -300,6 +306,8 @@ impl Guests {
             lists: how.lists.clone(),
             retries: how.retries,
             fail_fast: how.fail_fast,
+            content: self.content(how),
+            earlier: how.earlier.as_deref(),
             streams: how.streams.as_deref(),
             launcher: &self.launcher,
             prepare: &prepare,
@@ -308,6 +316,24 @@ impl Guests {
         let record = run.go(reporters)?;
         self.distrust_kvm_unless(!record.kernels.values().any(KernelRecord::never_booted));
         Ok(record)
+    }
+
+    /// What verdicts depend on beside each kernel's own inputs; `None` where a later run must not take them over.
+    fn content(&self, how: &GuestOptions) -> Option<String> {
+        let ordinary = how.mutant.is_none() && !how.canary && how.exec.is_empty() && how.world.is_none();
+        let program = home::program().filter(|_| ordinary)?;
+        let own = Facts::below(self.machine.cache()).of_files("SHA-256", &[&program], || {
+            let bytes = std::fs::read(&program)?;
+            Ok::<_, std::io::Error>(hex(&Sha256::digest(bytes)))
+        });
+        let accelerator = self.accelerator();
+        let isolate = format!("{:?}", how.isolate);
+        let mut hash = Sha256::new();
+        for part in [&own.ok()?, &accelerator, &isolate, &how.lists.entries()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Some(hex(&hash.finalize()))
     }
 
     /// If guests under KVM never booted, KVM may be the cause: the next command tries KVM again.

@@ -81,6 +81,8 @@ impl Guests {
             mutant: None,
             lists: &Lists::default(),
             retries: Retries::default(),
+            content: None,
+            earlier: None,
             streams: None,
             interrupt: &self.interrupt,
             emit: &|event| told.event(&event),

@@ -45,7 +45,8 @@ impl Known {
                     | FailureKind::Leak
                     | FailureKind::Cleanup
                     | FailureKind::MissingCapability
-                    | FailureKind::Isolation,
+                    | FailureKind::Isolation
+                    | FailureKind::Reuse,
                 ..
             }
             | Outcome::Errored { kind: ErrorKind::Panic | ErrorKind::Hang, .. } => says() == Some(true),

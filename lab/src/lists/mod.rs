@@ -59,6 +59,11 @@ pub struct Lists {
 }
 
 impl Lists {
+    /// The entries of both lists as text, whatever the day.
+    pub fn entries(&self) -> String {
+        format!("{:?} {:?}", self.allowed, self.known)
+    }
+
     /// Reads both files of a project; a missing file is an empty list.
     ///
     /// # Errors

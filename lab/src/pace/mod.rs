@@ -82,7 +82,8 @@ impl Pace {
         for (kernel, happened) in record.planned() {
             let (times, source) = self.times(accelerator, &kernel.facts);
             let passed = record.verdicts_on(kernel, happened).filter_map(|(cell, verdict)| {
-                let took = matches!(verdict.outcome, Outcome::Passed).then(|| verdict.report.own_us() as f64 / 1e3)?;
+                let own = verdict.reused.is_none() && matches!(verdict.outcome, Outcome::Passed);
+                let took = own.then(|| verdict.report.own_us() as f64 / 1e3)?;
                 let recorded = *times?.get(cell.id.as_str())? as f64;
                 Some(TimedCell { info: infos.get(cell.id.as_str())?, took, recorded })
             });

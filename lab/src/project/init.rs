@@ -13,11 +13,13 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
 };
-use toml_edit::DocumentMut;
+use toml_edit::{DocumentMut, Item};
 
 /// Files that are copied as they are.
 const AS_THEY_ARE: [&str; 3] = [LAB_TOML, KNOWN_TOML, SPLATS_TOML];
 const GITIGNORE: &str = ".gitignore";
+/// Keys of a variant by which it is compiled.
+const COMPILED: [&str; 3] = ["fragment", "selftests", "modules"];
 /// What the default kernels are followed by.
 const OWN: &str = "\n\
 # --- kernels of your own, here or in kernels.local.toml, which git ignores -----------------------------------------------\n\
@@ -86,6 +88,13 @@ fn default_kernels(text: &str, path: &Path) -> Result<(String, Vec<String>), Err
     let kernels = document.get_mut("kernels").and_then(|item| item.as_table_mut());
     let kernels = kernels.ok_or_else(|| unusable("it has no kernels".to_owned()))?;
     kernels.retain(|_, kernel| kernel.get("default").and_then(|it| it.as_bool()) == Some(true));
+    // Variants that are compiled have files in this directory, and entries of their own in the lock.
+    let is_compiled = |variant: &Item| COMPILED.iter().any(|key| variant.get(key).is_some());
+    for (_, kernel) in kernels.iter_mut() {
+        if let Some(variants) = kernel.get_mut("variants").and_then(|item| item.as_table_mut()) {
+            variants.retain(|_, variant| !is_compiled(variant));
+        }
+    }
     let ids = kernels.iter().map(|(id, _)| id.to_owned()).collect();
     document.set_trailing(OWN);
     Ok((document.to_string(), ids))

@@ -64,6 +64,7 @@ impl Unlisted {
         let kernel = Kernel {
             id: Id::new(self.id())?,
             variant_of: None,
+            files_of: None,
             class: KernelClass::Own("local".to_owned()),
             default: true,
             may_fail: false,

@@ -1,11 +1,12 @@
 //! Parameters that the guests of all kernels share.
 
-use super::{order::Estimate, program::Streams, queue::Isolate, room::Room, timing::Timing};
+use super::{order::Estimate, program::Streams, queue::Isolate, reuse::EarlierRun, room::Room, timing::Timing};
 use crate::{
     lists::Lists,
     world::{KernelFiles, World, WorldError},
 };
 use lab_base::interrupt::Interrupt;
+use lab_guard::Id;
 use lab_record::{
     event::{Event, ImageInfo},
     plan::Plan,
@@ -21,6 +22,8 @@ pub struct Prepared {
     pub image: ImageInfo,
     /// GuestFiles for its guests, if there are any.
     pub files: Option<GuestFiles>,
+    /// Whether its guests look for leaked memory when they end (CONFIG_DEBUG_KMEMLEAK), which takes a while.
+    pub scans_memory: bool,
 }
 
 /// Why a guest has no files.
@@ -90,6 +93,10 @@ pub struct Common<'a> {
     pub lists: &'a Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// What verdicts depend on beside a kernel's own inputs, as a hash; `None` if a later run must not take them over.
+    pub content: Option<&'a str>,
+    /// The id of the run, and verdicts that it takes over.
+    pub earlier: Option<(&'a Id, &'a EarlierRun)>,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
     /// Set by Ctrl-C.

@@ -5,6 +5,7 @@ use super::{
     order::{self, Estimate},
     program::Streams,
     queue::Isolate,
+    reuse::EarlierRun,
     room::Room,
     timing::Timing,
 };
@@ -81,6 +82,10 @@ pub struct Run<'a> {
     pub retries: Retries,
     /// Whether the first failure ends the run.
     pub fail_fast: bool,
+    /// What verdicts depend on beside a kernel's own inputs, as a hash; `None` if a later run must not take them over.
+    pub content: Option<String>,
+    /// Verdicts to take over.
+    pub earlier: Option<&'a EarlierRun>,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
     pub launcher: &'a dyn Launcher,
@@ -158,6 +163,8 @@ impl Run<'_> {
             mutant: self.info.mutant.as_deref(),
             lists: &self.lists,
             retries: self.retries,
+            content: self.content.as_deref(),
+            earlier: self.earlier.map(|earlier| (&self.info.id, earlier)),
             streams: self.streams,
             interrupt: &self.interrupt,
             emit: &emit,

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod order;
 pub mod program;
 pub mod queue;
+pub mod reuse;
 pub mod room;
 pub mod session;
 mod setup;

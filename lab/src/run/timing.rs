@@ -101,6 +101,14 @@ impl Timing {
         Self { scale, ..self.scaled(scale / self.scale) }
     }
 
+    /// For a guest that looks for leaked memory before it ends.
+    #[must_use]
+    pub fn scanning(self) -> Self {
+        /// Two scans, and the age from which on memory counts as leaked.
+        const SCANS: Duration = Duration::from_secs(15);
+        Self { shutdown: self.shutdown + SCANS.mul_f32(self.scale), ..self }
+    }
+
     /// From the start of a restored guest to its agent's Hello; never more than a boot deadline from the command line.
     pub fn restore(&self) -> Duration {
         let restore = self.restore.max(self.floor);

@@ -86,10 +86,11 @@ impl Durations {
         let Some(info) = record.info.as_ref().filter(|info| info.mutant.is_none()) else { return };
         let by_class = self.cells.entry(info.accelerator.name.clone()).or_default();
         for (kernel, cell, verdict) in record.verdicts() {
-            if !matches!(
+            let ended = matches!(
                 verdict.outcome,
                 Outcome::Passed | Outcome::Skipped { .. } | Outcome::SkippedItself { .. } | Outcome::Failed { .. }
-            ) {
+            );
+            if !ended || verdict.reused.is_some() {
                 continue;
             }
             let took = verdict.report.own_us().div_ceil(1000);

@@ -37,7 +37,7 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
     let mut all = vec![Event::RunStarted { run: Box::new(info) }];
     for kernel in &own.kernels {
         let id = || kernel.facts.id.clone();
-        let image = ImageInfo { key: "k".into(), cached: true, missing: Vec::new() };
+        let image = ImageInfo { key: "k".into(), cached: true, missing: Vec::new(), content: None };
         all.push(Event::KernelStarted { kernel: id(), image });
         all.push(Event::GuestStarted { kernel: id(), guest: 1, start: Start::Boot });
         all.push(Event::Probed { kernel: id(), guest: 1, capabilities: Vec::new(), modules: Vec::new() });

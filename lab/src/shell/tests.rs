@@ -67,13 +67,16 @@ fn visited(
     let dir = tempfile::tempdir().unwrap();
     let prepared = Prepared {
         spec: GuestSpec { console: dir.path().to_owned(), ..specification(dir.path().to_owned()) },
-        image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },
+        image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new(), content: None },
         files: None,
+        scans_memory: false,
     };
     let events = Mutex::new(Vec::new());
     let emit = |event| events.lock().unwrap().push(event);
     let plan = Plan::new(Vec::new(), Vec::new(), false);
     let common = Common {
+        content: None,
+        earlier: None,
         streams: None,
         plan: &plan,
         launcher: &launcher,

@@ -9,6 +9,7 @@ use crate::{
         dispatch::Run,
         program::Streams,
         queue::Isolate,
+        reuse::EarlierRun,
         room::Room,
         timing::Timing,
     },
@@ -55,6 +56,8 @@ pub struct FakeRun<'a> {
     pub lists: Lists,
     /// How cells that do not pass are repeated.
     pub retries: Retries,
+    /// Verdicts to take over.
+    pub earlier: Option<&'a EarlierRun>,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
     /// Earlier times of cells.
@@ -80,8 +83,9 @@ impl FakeRun<'_> {
                 spec.console = directory::kernel(directory, &kernel.facts.id)?;
                 Ok(Prepared {
                     spec,
-                    image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new() },
+                    image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new(), content: None },
                     files: None,
+                    scans_memory: false,
                 })
             }
         };
@@ -98,6 +102,8 @@ impl FakeRun<'_> {
             lists: self.lists,
             retries: self.retries,
             fail_fast: false,
+            content: Some("c".to_owned()),
+            earlier: self.earlier,
             streams: self.streams,
             launcher: self.launcher,
             rescale: self.rescale,

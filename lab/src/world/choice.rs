@@ -52,6 +52,8 @@ pub struct ClosureProgram {
     pub path: Option<OsString>,
     /// Further files: on the host, and their places in the root.
     pub files: Vec<(PathBuf, PathBuf)>,
+    /// The same, without what they are linked against.
+    pub as_they_are: Vec<(PathBuf, PathBuf)>,
 }
 
 /// A root that has been looked at.
@@ -116,5 +118,6 @@ fn closure(program: &ClosureProgram, cwd: &Path) -> Result<ClosureFiles, WorldEr
     for (path, place) in &program.files {
         closure::add(&mut files, place, path)?;
     }
+    files.extend(program.as_they_are.iter().map(|(path, place)| (place.clone(), path.clone())));
     Ok(files)
 }

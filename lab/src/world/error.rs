@@ -55,6 +55,9 @@ pub enum WorldError {
         /// What is wrong with it.
         problem: String,
     },
+    /// An image of a container can't be used.
+    #[error(transparent)]
+    Image(lab_kernel_store::KernelsError),
     /// What a program is linked against is incomplete.
     #[error("{} can't be taken along: {problem}", program.display())]
     Closure {

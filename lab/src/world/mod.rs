@@ -15,6 +15,7 @@ mod setup;
 pub mod unpack;
 
 pub use choice::{ClosureProgram, RootChoice};
+pub use closure::find as find_program;
 pub use error::WorldError;
 pub use pasta::{Pasta, PastaOptions, PublishedPort};
 pub use setup::{GuestSetup, SetupInputs};

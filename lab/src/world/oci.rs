@@ -3,55 +3,14 @@
 //! Only the files are taken: entry point, environment and user of the image's configuration are the command line's business.
 
 use super::{WorldError, archive::TarTree, unpack};
-use serde::Deserialize;
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// The file by which a layout is known.
 pub const MARK: &str = "oci-layout";
+
 /// The index of a layout, which names all of its content by checksums.
 pub fn index(layout: &Path) -> Option<PathBuf> {
     layout.join(MARK).is_file().then(|| layout.join("index.json"))
-}
-
-/// Bytes of an index or a manifest.
-const MOST: u64 = 4 << 20;
-/// An index in an index in an index is none that a tool writes.
-const DEPTH: usize = 4;
-
-#[derive(Deserialize)]
-struct Document {
-    #[serde(default)]
-    manifests: Vec<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    platform: Option<Platform>,
-}
-
-#[derive(Deserialize)]
-struct Platform {
-    architecture: String,
-    os: String,
-}
-
-impl Descriptor {
-    /// The checksum, if it is one that can be the name of a file.
-    fn sha256(&self) -> Option<&str> {
-        let sum = self.digest.strip_prefix("sha256:")?;
-        (sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(sum)
-    }
-
-    fn fits(&self) -> bool {
-        self.platform.as_ref().is_none_or(|it| it.architecture == "amd64" && it.os == "linux")
-    }
 }
 
 /// The layers of a layout, the lowest first.
@@ -59,40 +18,8 @@ impl Descriptor {
 /// # Errors
 /// It is damaged, or has no image for x86-64.
 pub fn layers(layout: &Path, cache: &Path) -> Result<Vec<TarTree>, WorldError> {
-    let mut path = layout.join("index.json");
-    for _ in 0..DEPTH {
-        let document = read(&path)?;
-        if !document.layers.is_empty() {
-            return document.layers.iter().map(|layer| unpacked(layout, layer, cache)).collect();
-        }
-        let next = document.manifests.iter().find(|it| it.fits());
-        let next = next.ok_or_else(|| damaged(&path, "it names no image for linux/amd64".to_owned()))?;
-        path = blob(layout, next, &path)?;
-    }
-    Err(damaged(layout, "its indexes name each other".to_owned()))
-}
-
-fn unpacked(layout: &Path, layer: &Descriptor, cache: &Path) -> Result<TarTree, WorldError> {
-    let path = blob(layout, layer, layout)?;
-    let file = unpack::blob(&path, layer.sha256().unwrap_or_default(), cache)?;
-    TarTree::read(file, &path)
-}
-
-fn blob(layout: &Path, of: &Descriptor, named_in: &Path) -> Result<PathBuf, WorldError> {
-    let sum =
-        of.sha256().ok_or_else(|| damaged(named_in, format!("`{}` is no SHA-256 digest", of.digest.escape_debug())))?;
-    Ok(layout.join("blobs/sha256").join(sum))
-}
-
-fn read(path: &Path) -> Result<Document, WorldError> {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut text));
-    read.map_err(WorldError::io(path))?;
-    serde_json::from_slice(&text).map_err(|error| damaged(path, error.to_string()))
-}
-
-fn damaged(path: &Path, problem: String) -> WorldError {
-    WorldError::Damaged { path: path.to_owned(), problem }
+    let layers = lab_kernel_store::image_layers(layout).map_err(WorldError::Image)?;
+    layers.iter().map(|layer| TarTree::read(unpack::blob(layer, cache)?, &layer.path)).collect()
 }
 
 #[cfg(test)]
@@ -117,12 +44,17 @@ mod tests {
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(&tar.into_inner().unwrap()).unwrap();
         let layer = put(dir, &gz.finish().unwrap());
-        let manifest = put(dir, format!(r#"{{"layers":[{{"digest":"sha256:{layer}"}}]}}"#).as_bytes());
-        let index = format!(
-            r#"{{"manifests":[{{"digest":"sha256:{0}","platform":{{"architecture":"arm64","os":"linux"}}}},
-            {{"digest":"sha256:{manifest}","platform":{{"architecture":"amd64","os":"linux"}}}}]}}"#,
-            "0".repeat(64)
-        );
+        let named = |sum: &str, architecture: &str| {
+            let size = fs::metadata(dir.join("blobs/sha256").join(sum)).map_or(0, |found| found.len());
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:{sum}","size":{size},
+                "platform":{{"architecture":"{architecture}","os":"linux"}}}}"#
+            )
+        };
+        let config = put(dir, br#"{"architecture":"amd64","os":"linux"}"#);
+        let manifest = format!(r#"{{"config":{},"layers":[{}]}}"#, named(&config, "amd64"), named(&layer, "amd64"));
+        let manifest = put(dir, manifest.as_bytes());
+        let index = format!(r#"{{"manifests":[{},{}]}}"#, named(&"0".repeat(64), "arm64"), named(&manifest, "amd64"));
         fs::write(dir.join("index.json"), index).unwrap();
         layer
     }
@@ -140,9 +72,10 @@ mod tests {
         let error = layers(dir.path(), other.path()).unwrap_err().to_string();
         assert!(error.ends_with("is damaged: it has another checksum than its name"), "{error}");
         for digest in ["sha256:../../etc/passwd", "md5:00"] {
-            fs::write(dir.path().join("index.json"), format!(r#"{{"manifests":[{{"digest":"{digest}"}}]}}"#)).unwrap();
+            fs::write(dir.path().join("index.json"), format!(r#"{{"manifests":[{{"digest":"{digest}","size":2}}]}}"#))
+                .unwrap();
             let error = layers(dir.path(), cache.path()).unwrap_err().to_string();
-            assert!(error.contains("is no SHA-256 digest"), "{error}");
+            assert!(error.contains("is no SHA-256 or SHA-512 checksum"), "{error}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::WorldError;
 use lab_base::hex::hex;
 use lab_guard::private;
-use lab_kernel_store::sha256_of;
+use lab_kernel_store::ImageLayer;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -44,13 +44,14 @@ pub fn plain(path: &Path, cache: &Path) -> Result<File, WorldError> {
 ///
 /// # Errors
 /// As [`plain`], and if the blob has another checksum.
-pub fn blob(path: &Path, sha256: &str, cache: &Path) -> Result<File, WorldError> {
-    let place = cache.join(DIRECTORY).join(format!("{sha256}.tar"));
+pub fn blob(layer: &ImageLayer, cache: &Path) -> Result<File, WorldError> {
+    let path = &*layer.path;
+    let place = cache.join(DIRECTORY).join(format!("{}.tar", layer.digest.hex()));
     stored(&place, |to| {
         let mut file = File::open(path).map_err(WorldError::io(path))?;
-        let damaged = |problem: String| WorldError::Damaged { path: path.to_owned(), problem };
-        if sha256_of(path).map_err(|error| damaged(error.to_string()))? != sha256 {
-            return Err(damaged("it has another checksum than its name".to_owned()));
+        if !layer.is_whole().map_err(WorldError::Image)? {
+            let problem = "it has another checksum than its name".to_owned();
+            return Err(WorldError::Damaged { path: path.to_owned(), problem });
         }
         let mut start = [0; 6];
         let filled = read_start(&mut file, &mut start).map_err(WorldError::io(path))?;

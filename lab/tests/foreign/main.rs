@@ -6,6 +6,7 @@ mod runs;
 mod suites;
 
 use expected::Expected;
+use lab::check::corpus;
 use runs::{KERNELS, Run};
 use std::{fs, path::Path};
 
@@ -48,6 +49,25 @@ fn python(kernels: &[&str], only: &[&str]) {
         let words = [&fixed[..], only, &[&file]].concat();
         expected.check(&Run::new("psutil").options(&options).on(kernels, &words), runs::pytest);
     }
+}
+
+/// A program of ebpf-go as the loader of `lab check`: the kernel lists its programs at ingress, and packets go through them.
+fn loads_an_object(kernel: &str) {
+    let program = suites::go_program("object-loader");
+    let scratch = tempfile::tempdir().unwrap();
+    let object = scratch.path().join("longer.o");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/check/corpus/longer.c");
+    corpus::compile(&source, &object, &lab_base::paths::cache_dir().unwrap()).unwrap();
+    let told = runs::check(kernel, &format!("cmd:{program}"), &object);
+    let kernels = told["objects"][0]["kernels"].as_array().unwrap();
+    let go = kernels.iter().find(|it| it["loader"] == "object-loader").unwrap();
+    assert_eq!(go["standing"], "passed", "{told}");
+    let hooks = go["facts"]["hooks"].as_array().unwrap();
+    let places: Vec<_> =
+        hooks.iter().map(|hook| (hook["hook"].as_str(), hook["packets"][0]["fate"].as_str())).collect();
+    assert_eq!(places, [(Some("tcx-ingress"), Some("changed"))], "{go}");
+    assert!(go["attached"].to_string().contains("tcx/ingress"), "the witness tells it too: {go}");
+    assert_eq!(told["objects"][0]["findings"], serde_json::json!([]), "it does what libbpf does: {told}");
 }
 
 /// A crate's tests, with the lab as cargo's runner.
@@ -111,4 +131,10 @@ fn a_crate_s_tests_on_the_matrix() {
 fn every_expected_verdict_has_a_reason() {
     let text = fs::read_to_string(Path::new(expected::FILE)).unwrap();
     expected::check_reasons(&text);
+}
+
+#[test]
+#[ignore = "part of `make foreign`"]
+fn a_program_of_ebpf_go_is_a_loader_of_objects() {
+    loads_an_object("6.12");
 }

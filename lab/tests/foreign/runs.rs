@@ -233,3 +233,11 @@ fn libtest(text: &str) -> Verdicts {
     }
     all
 }
+
+/// What `lab check` tells of an object on a kernel that this loader loads too.
+pub fn check(kernel: &str, loader: &str, object: &Path) -> serde_json::Value {
+    let done =
+        lab().args(["check", "--format", "json", "-k", kernel, "--loader", loader]).arg(object).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+}

@@ -43,17 +43,27 @@ pub fn go_package(name: &str) -> PathBuf {
 
 /// Path of a test binary of cilium/ebpf, built the first time: a static one, as the lab's users build theirs.
 pub fn go_test(package: &str) -> String {
+    let name = if package.is_empty() { "ebpf" } else { package };
+    go_build(&format!("{name}.test"), &["test", "-c"], &Path::new(EBPF).join(package))
+}
+
+/// Path of a program of this directory that uses cilium/ebpf, built in the same way.
+pub fn go_program(name: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign").join(format!("{name}.go"));
+    go_build(name, &["build"], &source)
+}
+
+fn go_build(name: &str, how: &[&str], what: &Path) -> String {
     static BUILD: Mutex<()> = Mutex::new(());
     let _one_at_a_time = BUILD.lock().unwrap();
     let root = root();
     let version = root.file_name().unwrap().to_string_lossy().into_owned();
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign").join(version);
-    let name = if package.is_empty() { "ebpf" } else { package };
-    let program = place.join(format!("{name}.test"));
+    let program = place.join(name);
     if !program.exists() {
         fs::create_dir_all(&place).unwrap();
         let mut go = Command::new(root.join(lab_base::programs::BIN).join("go"));
-        go.args(["test", "-c", "-o"]).arg(&program).arg(Path::new(EBPF).join(package)).current_dir(&place);
+        go.args(how).arg("-o").arg(&program).arg(what).current_dir(&place);
         go.env("GO111MODULE", "off").env("GOPATH", root.join("usr/share/gocode")).env("CGO_ENABLED", "0");
         go.env("GOCACHE", place.join("cache")).env("GOFLAGS", "").env_remove("GOROOT").env("GOTOOLCHAIN", "local");
         let built = go.output().unwrap();

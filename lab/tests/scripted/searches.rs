@@ -5,6 +5,7 @@ use crate::{
     Test,
     fake::Scenario,
     lab,
+    suites::programs,
     tree::{self, Module, Tree},
 };
 use lab::testing::agent::{Script, good};
@@ -23,19 +24,29 @@ use std::{
 const BY_MODULES: &str = "by-modules";
 /// The same, and each guest takes a while.
 const SLOWLY: &str = "slowly";
-/// The time that such a guest takes.
+/// The guest's cells are selftests, of which one subtest fails if a module of the kernel says so.
+const SELFTEST: &str = "selftest-by-modules";
+/// The time that a slow guest takes.
 const PAUSE: Duration = Duration::from_secs(4);
 
-pub const TESTS: [Test; 6] = [
+pub const TESTS: [Test; 7] = [
     ("commits that differ in a .ko.xz only are not the same kernel", || a_module_decides("xz")),
     ("commits that differ in a .ko.gz only are not the same kernel", || a_module_decides("gz")),
     ("commits that differ in a .ko.zst only are not the same kernel", || a_module_decides("zst")),
     ("a revert that does not cure makes the answer not sure", a_revert_that_does_not_cure),
     ("swapped ends are told to be swapped", swapped_ends),
     ("a long search says how far it is", progress),
+    ("a subtest of a selftest is searched for", a_subtest_decides),
 ];
 
 pub fn scenario(name: &str) -> Scenario {
+    if name == SELFTEST {
+        return programs(|_, _| {
+            let fails = tree::fails(&image());
+            let mark = if fails { "FAIL" } else { " OK " };
+            (format!("TEST: steady     [ OK ]\nTEST: part     [{mark}]\n"), u8::from(fails), Vec::new())
+        });
+    }
     let pause = if name == SLOWLY { PAUSE } else { Duration::ZERO };
     Scenario::of(move |mut script: Script<'_>| {
         let cells = script.boot();
@@ -79,9 +90,13 @@ impl Desk {
 
     /// `lab bisect` between two commits of the tree.
     fn bisect(&self, name: &str, good: &str, bad: &str) -> Command {
+        self.bisect_case(name, "B02*", good, bad)
+    }
+
+    fn bisect_case(&self, name: &str, case: &str, good: &str, bad: &str) -> Command {
         let (tree, build) = (self.tree.path().display().to_string(), self.tree.build_command());
         let words =
-            ["bisect", "--no-build", "--case", "B02*", "--tree", &tree, "--build-command", &build, "--good", good];
+            ["bisect", "--no-build", "--case", case, "--tree", &tree, "--build-command", &build, "--good", good];
         let words: Vec<&str> = words.into_iter().chain(["--bad", bad]).collect();
         let mut command = lab(name, self.scratch.path(), &words, tree::VERSION);
         let path = lab_base::programs::search_path().into_string().unwrap();
@@ -188,4 +203,29 @@ fn progress() {
     assert!(last.contains(": it passes; ") || last.contains(": the failure occurred; "), "{told:?}");
     assert!(last.ends_with(" runs so far"), "{told:?}");
     assert_eq!(code, Some(143), "{told:?}");
+}
+
+/// The tree's own test, the same one on every commit; its other subtest passes on all of them.
+fn a_subtest_decides() {
+    let desk = Desk::new("xz");
+    let first = desk.tree.commit("first", Module::Passes(1), Module::Passes(1));
+    desk.tree.commit_text("docs: say more");
+    let breaks = desk.tree.commit("net: break it", Module::Fails, Module::Passes(1));
+    let last = desk.tree.commit_selftest("net/a.sh");
+    let output = desk.bisect_case(SELFTEST, "kselftest/net/a.sh::part", &first, &last).output().unwrap();
+    let said = told(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let report = desk.report();
+    assert_eq!(report["culprit_name"]["exact"], breaks, "{said}");
+    assert!(said.contains("net/a.sh::part fails (match: exact)"), "{said}");
+    assert!(said.contains("lab bisect-step --case kselftest/net/a.sh::part"), "{said}");
+    // What no test reports is no answer, and a name that no tree has is an error before a kernel is built.
+    let wrong = |case| {
+        let output = desk.bisect_case(SELFTEST, case, &first, &last).output().unwrap();
+        (output.status.code(), told(&output))
+    };
+    let (code, said) = wrong("kselftest/net/b.sh");
+    assert!(code != Some(0) && said.contains("b.sh") && !said.contains("building"), "{said}");
+    let (code, said) = wrong("kselftest/net/*");
+    assert!(code == Some(2) && said.contains("name one selftest, for example kselftest/net/fib_tests.sh"), "{said}");
 }

@@ -155,7 +155,7 @@ impl Printed {
 }
 
 /// Runs each cell that comes, in one guest, by what `act` makes of it: output, exit code and lines of its log.
-fn programs(act: impl Fn(&CellId, u32) -> (String, u8, Vec<String>) + 'static) -> Scenario {
+pub fn programs(act: impl Fn(&CellId, u32) -> (String, u8, Vec<String>) + 'static) -> Scenario {
     Scenario::of(move |mut script: Script<'_>| {
         let mut cells = script.boot();
         while !cells.is_empty() {

@@ -86,6 +86,15 @@ impl Tree {
         self.committed(title)
     }
 
+    /// Commits a selftest, which a guest plays.
+    pub fn commit_selftest(&self, name: &str) -> String {
+        let path = self.path.join("tools/testing/selftests").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        self.committed("selftests: add one")
+    }
+
     fn committed(&self, title: &str) -> String {
         self.git(&["add", "."]);
         self.git(&["commit", "--quiet", "--message", title]);

@@ -118,14 +118,14 @@ pub fn sum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Builds the agent, and returns release and directory of this checkout's 6.12, unpacked.
-pub fn debians_kernel() -> (String, PathBuf) {
+/// Builds the agent, and returns release and directory of a kernel of this checkout, unpacked.
+pub fn debians_kernel(id: &str) -> (String, PathBuf) {
     let root = Path::new(ROOT).canonicalize().unwrap();
     let lab = |arguments: &[&str]| {
         done(Command::new(env!("CARGO_BIN_EXE_lab")).arg("--project").arg(&root).args(arguments).env("CI", "true"))
     };
     lab(&["build"]);
-    let said = lab(&["kernels", "fetch", "--kernel", "6.12"]);
+    let said = lab(&["kernels", "fetch", "--kernel", id]);
     let (before, image) = said.trim_end().rsplit_once(" at ").unwrap();
     (before.rsplit(' ').next().unwrap().to_owned(), Path::new(image).parent().unwrap().to_owned())
 }

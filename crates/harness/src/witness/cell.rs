@@ -66,10 +66,10 @@ impl CellWatching {
         reading::listen(None);
         let mut watch = unpoisoned(self.ear.watch.lock());
         let mut seen = std::mem::take(&mut *unpoisoned(self.ear.seen.lock()));
-        enter(&mut watch, &mut seen.book);
+        enter(&mut watch, &mut seen.book, None);
         if !seen.book.standing().is_empty() && fence::pass(Instant::now() + FENCE).is_ok() {
             // The programs of a netkit peer are free once it has gone, and the primary goes next.
-            enter(&mut watch, &mut seen.book);
+            enter(&mut watch, &mut seen.book, None);
         }
         let lost = watch.lost().unwrap_or(u64::MAX).saturating_sub(self.lost);
         let Seen { book, mut readings } = seen;
@@ -98,7 +98,7 @@ impl Ear {
     fn with<R>(&self, work: impl FnOnce(&mut Watch, &mut Seen) -> R) -> R {
         let mut watch = unpoisoned(self.watch.lock());
         let mut seen = unpoisoned(self.seen.lock());
-        enter(&mut watch, &mut seen.book);
+        enter(&mut watch, &mut seen.book, None);
         work(&mut watch, &mut seen)
     }
 }

@@ -1,8 +1,12 @@
 //! The witness of a whole machine, live, for as long as somebody watches.
 
-use super::{Witness, now_ns, state};
+use super::{
+    Witness,
+    calls::{self, Calls},
+    now_ns, state,
+};
 use lab_bpf::watch::{self, Watch};
-use lab_protocol::witness::{LIVE_VERSION, LiveLine};
+use lab_protocol::witness::{Account, LIVE_VERSION, LiveLine};
 use lab_topology::unpoisoned;
 use lab_witness::{AttachEvent, Book, EndedProgram, ListedAttachment};
 use std::{
@@ -31,6 +35,9 @@ pub struct LiveWitness {
     counting: Option<OwnedFd>,
     /// Namespaces that have no name.
     nameless: HashSet<u32>,
+    /// Where only system calls are watched.
+    calls: Option<Calls>,
+    partial: Option<String>,
 }
 
 impl Witness {
@@ -45,6 +52,7 @@ impl Witness {
             sources.push("not counted: how often programs run (--runs has the kernel count)".to_owned());
         }
         let begun_ns = now_ns();
+        let calls = self.partial.as_ref().map(|_| Calls::new(&[], &mut sources));
         let mut locked = unpoisoned(self.watch.lock());
         locked.drain(|_| ());
         let lost = locked.lost().unwrap_or_default();
@@ -55,6 +63,7 @@ impl Witness {
         before.iter().for_each(|it| book.name(it.target.netns, || state::named(it.target.netns)));
         book.knows(&before, now_ns());
         let book = if counting.is_some() { book } else { book.without_runs() };
+        let book = if calls.is_some() { calls::book(book) } else { book };
         LiveWitness {
             watch: Arc::clone(&self.watch),
             book,
@@ -65,6 +74,8 @@ impl Witness {
             looked: Instant::now(),
             counting,
             nameless: HashSet::new(),
+            calls,
+            partial: self.partial.clone(),
         }
     }
 }
@@ -91,8 +102,8 @@ impl LiveWitness {
     pub fn look(&mut self) -> Vec<LiveLine> {
         let mut watch = unpoisoned(self.watch.lock());
         let (book, nameless) = (&mut self.book, &mut self.nameless);
-        watch.drain(|bytes| {
-            let Some(event) = AttachEvent::decode(bytes) else { return };
+        let links = if self.calls.is_some() { book.link_ids() } else { Vec::new() };
+        let mut take = |event: AttachEvent| {
             let netns = event.target.netns;
             if !nameless.contains(&netns) {
                 let mut is_nameless = false;
@@ -106,11 +117,16 @@ impl LiveWitness {
                 }
             }
             book.take(event);
-        });
+        };
+        match &mut self.calls {
+            Some(calls) => calls.drain(&mut watch, &links, take),
+            None => watch.drain(|bytes| AttachEvent::decode(bytes).into_iter().for_each(&mut take)),
+        }
         let mut lines = book.steps();
         if self.looked.elapsed() >= LOOK_AT_LOST {
             self.looked = Instant::now();
-            let total = watch.lost().unwrap_or_default().saturating_sub(self.lost);
+            let notices = self.calls.as_ref().map_or(0, |calls| calls.lost);
+            let total = watch.lost().unwrap_or_default().saturating_sub(self.lost) + notices;
             if total > self.told_lost {
                 self.told_lost = total;
                 lines.push(LiveLine::Lost { total });
@@ -137,7 +153,9 @@ impl LiveWitness {
             }
         }
         let lost = unpoisoned(self.watch.lock()).lost().unwrap_or(u64::MAX).saturating_sub(self.lost);
+        let lost = lost.saturating_add(self.calls.as_ref().map_or(0, |calls| calls.lost));
         let account = self.book.close(&self.before, &after, self.sources, lost);
+        let account = Account { partial: self.partial, ..account };
         lines.push(LiveLine::Ended { account: Box::new(account) });
         lines
     }

@@ -3,6 +3,7 @@
 //! Where to start: [`Witness::load`] once in the life of a guest, [`Witness::begin`] before a program starts, and
 //! [`Watching::finish`] once all of its processes have ended.
 
+mod calls;
 mod cell;
 mod effects;
 mod live;
@@ -10,6 +11,7 @@ mod marks;
 mod state;
 
 use crate::fence;
+use calls::Calls;
 pub use cell::CellWatching;
 use effects::EffectsBegin;
 pub use lab_bpf::watch::WatchError;
@@ -62,6 +64,8 @@ pub enum Whom {
 pub struct Witness {
     watch: Arc<Mutex<Watch>>,
     sources: Vec<String>,
+    /// Why the kernel's functions can't be watched, if only the system calls are.
+    partial: Option<String>,
     /// What was read ahead for the next program.
     ahead: Mutex<Option<BeginState>>,
 }
@@ -101,9 +105,19 @@ impl Witness {
     /// Likewise.
     pub fn load_from(object: &Path, whom: Whom) -> Result<Self, WatchError> {
         let object = WatchObject::open(object)?;
-        let watch = Watch::start(&object, if whom == Whom::Others { std::process::id() } else { NO_PROCESS })?;
-        let sources = sources(&watch);
-        Ok(Self { watch: Arc::new(Mutex::new(watch)), sources, ahead: Mutex::default() })
+        let own = if whom == Whom::Others { std::process::id() } else { NO_PROCESS };
+        let (watch, partial) = match Watch::start(&object, own) {
+            Ok(watch) => (watch, None),
+            // The suite's readings are held against every event.
+            Err(error) if whom == Whom::All => return Err(error),
+            Err(error) => {
+                let partial = Some(error.to_string());
+                let neither = |calls| WatchError::Neither { functions: Box::new(error), calls: Box::new(calls) };
+                (Watch::calls(&object, own).map_err(neither)?, partial)
+            }
+        };
+        let sources = sources(&watch, partial.as_deref());
+        Ok(Self { watch: Arc::new(Mutex::new(watch)), sources, partial, ahead: Mutex::default() })
     }
 
     /// Reads the begin of the next program now, for one that starts in the guest's own network namespaces: in a guest that is
@@ -151,6 +165,7 @@ impl Witness {
         };
         let BeginState { counting, before, listed_ns, lost, programs, maps, own, names, state, machine } = begin;
         let mut sources = self.sources.clone();
+        let calls = self.partial.as_ref().map(|_| Arc::new(Mutex::new(Calls::new(nodes, &mut sources))));
         if let Err(error) = &counting {
             sources.push(format!("no program's runs are known: {error}"));
         }
@@ -161,11 +176,13 @@ impl Witness {
         let machine = Arc::new(Mutex::new(machine));
         let mut book = Book::new(names, begun_ns);
         book.knows(&before, listed_ns);
+        let book = if calls.is_some() { calls::book(book) } else { book };
         let book = Arc::new(Mutex::new(if counting.is_ok() { book } else { book.without_runs() }));
         let started = bell.and_then(|bell| {
-            let (watch, book, machine) = (Arc::clone(&self.watch), Arc::clone(&book), Arc::clone(&machine));
+            let (watch, book) = (Arc::clone(&self.watch), Arc::clone(&book));
+            let (machine, calls) = (Arc::clone(&machine), calls.clone());
             let (end, stop) = pipe()?;
-            let read = move || read_on(&bell, &end, &watch, &book, &machine);
+            let read = move || read_on(&bell, &end, (&watch, &book, calls.as_deref()), &machine);
             Ok((thread::Builder::new().name("witness".into()).spawn(read)?, stop))
         });
         let reader = started.ok();
@@ -183,6 +200,8 @@ impl Witness {
             counting: counting.ok(),
             marker,
             machine,
+            calls,
+            partial: self.partial.clone(),
         }
     }
 }
@@ -201,6 +220,9 @@ pub struct Watching {
     counting: Option<OwnedFd>,
     marker: Marker,
     machine: Arc<Mutex<EffectsBegin>>,
+    /// Where only system calls are watched.
+    calls: Option<Arc<Mutex<Calls>>>,
+    partial: Option<String>,
 }
 
 /// Makes marks, on any thread, while the program runs.
@@ -263,7 +285,8 @@ impl Watching {
         let mut shared = unpoisoned(self.book.lock());
         let mut book = std::mem::take(&mut *shared);
         drop(shared);
-        enter(&mut watch, &mut book);
+        let mut calls = self.calls.as_ref().map(|calls| unpoisoned(calls.lock()));
+        enter(&mut watch, &mut book, calls.as_deref_mut());
         if self.counting.is_some() {
             // How often the witness's own ran is of no interest.
             for id in alive.iter().chain(self.programs.iter().filter(|id| !own.contains(id))) {
@@ -275,10 +298,11 @@ impl Watching {
             }
         }
         let lost = watch.lost().unwrap_or(u64::MAX).saturating_sub(self.lost);
+        let lost = lost.saturating_add(calls.map_or(0, |calls| calls.lost));
         let account = book.close(&self.before, &after, std::mem::take(&mut self.sources), lost);
         let marks = std::mem::take(&mut *unpoisoned(self.marker.marks.lock()));
         let marks = marks.finish(self.marker.at_ms(), || self.marker.state(nodes));
-        Account { marks, effects: Some(effects), ..account }
+        Account { marks, effects: Some(effects), partial: self.partial.take(), ..account }
     }
 
     fn new_programs(&self, own: &[u32]) -> Vec<u32> {
@@ -300,7 +324,12 @@ pub fn standing(nodes: &[Netns]) -> Vec<ListedAttachment> {
     state::read(nodes, &[])
 }
 
-fn read_on(bell: &OwnedFd, end: &PipeReader, watch: &Mutex<Watch>, book: &Mutex<Book>, machine: &Mutex<EffectsBegin>) {
+fn read_on(
+    bell: &OwnedFd,
+    end: &PipeReader,
+    (watch, book, calls): (&Mutex<Watch>, &Mutex<Book>, Option<&Mutex<Calls>>),
+    machine: &Mutex<EffectsBegin>,
+) {
     let mut looked = Instant::now();
     while watch::wait(bell, end, LOOK) {
         if looked.elapsed() >= LOOK_AT_MEMORY {
@@ -308,11 +337,17 @@ fn read_on(bell: &OwnedFd, end: &PipeReader, watch: &Mutex<Watch>, book: &Mutex<
             looked = Instant::now();
         }
         let (mut watch, mut book) = (unpoisoned(watch.lock()), unpoisoned(book.lock()));
-        enter(&mut watch, &mut book);
+        let mut calls = calls.map(|calls| unpoisoned(calls.lock()));
+        enter(&mut watch, &mut book, calls.as_deref_mut());
     }
 }
 
-fn enter(watch: &mut Watch, book: &mut Book) {
+fn enter(watch: &mut Watch, book: &mut Book, calls: Option<&mut Calls>) {
+    if let Some(calls) = calls {
+        let links = book.link_ids();
+        calls.drain(watch, &links, |event| book.take(event));
+        return;
+    }
     watch.drain(|bytes| {
         if let Some(event) = AttachEvent::decode(bytes) {
             book.take(event);
@@ -320,7 +355,13 @@ fn enter(watch: &mut Watch, book: &mut Book) {
     });
 }
 
-fn sources(watch: &Watch) -> Vec<String> {
+fn sources(watch: &Watch, partial: Option<&str>) -> Vec<String> {
+    if let Some(reason) = partial {
+        let source = "calls of bpf(2) (raw tracepoints of system calls), rtnetlink's notices about filters, and the kernel's lists at \
+                      the begin and at the end";
+        let source = format!("{source}; functions can't be watched: {reason}");
+        return std::iter::once(&*source).chain(calls::UNSEEN).chain([UNSEEN]).map(str::to_owned).collect();
+    }
     let mut told = vec!["the kernel's functions (fentry, fexit), and its lists at the begin and at the end".to_owned()];
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for (function, reason) in watch.unwatched() {

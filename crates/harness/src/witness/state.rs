@@ -2,7 +2,7 @@
 //! holds.
 
 use lab_bpf::{BpfLink, ProgramInfo};
-use lab_protocol::{AttachType, DeviceKind};
+use lab_protocol::AttachType;
 use lab_topology::{Netns, link};
 use lab_witness::{Hooked, ListedAttachment, SeenDevice, SeenProgram, hook_of_link, hook_of_type};
 use std::{
@@ -14,7 +14,7 @@ use std::{
 
 /// Network namespaces that are looked at, at most.
 const NAMESPACES: usize = 2000;
-const OWN: &str = "/proc/self/ns/net";
+pub(super) const OWN: &str = "/proc/self/ns/net";
 /// The children of kthreadd: all threads of the kernel (proc_pid_task_children(5), `CONFIG_PROC_CHILDREN`).
 const KERNEL_THREADS: &str = "/proc/2/task/2/children";
 /// Where iproute2 keeps names of network namespaces.
@@ -92,11 +92,7 @@ pub fn namespaces(nodes: &[Netns]) -> BTreeMap<u64, Netns> {
 fn of_namespace(inode: u64, ns: &Netns) -> Vec<ListedAttachment> {
     let mut found = Vec::new();
     for device in link::list(ns).unwrap_or_default() {
-        let kind = match device.kind {
-            DeviceKind::Veth => "veth",
-            DeviceKind::NetkitL2 | DeviceKind::NetkitL3 => "netkit",
-            DeviceKind::Other => "",
-        };
+        let kind = super::calls::kind(device.kind);
         let target = SeenDevice {
             netns: inode as u32,
             ifindex: device.ifindex,

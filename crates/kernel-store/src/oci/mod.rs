@@ -6,6 +6,7 @@ mod write;
 pub(super) use read::ContainerImage;
 #[cfg(test)]
 pub(super) use read::layers;
+pub use read::{ImageLayer, image_layers};
 pub(super) use write::{PushedKernel, write};
 
 /// File of a layout that names its images (OCI image specification, image-layout.md).

@@ -142,6 +142,13 @@ impl ContainerImage {
         }
         let index: Manifest = json(&layout.join(INDEX))?;
         let all = index.manifests.unwrap_or_default();
+        // An index may name an image for each architecture itself.
+        let (ours, others): (Vec<Descriptor>, Vec<Descriptor>) =
+            all.into_iter().partition(|it| it.platform.as_ref().is_none_or(Platform::is_ours));
+        if ours.is_empty() && !others.is_empty() {
+            return Err(bad(&layout.join(INDEX), &only_for(&others)));
+        }
+        let all = ours;
         let tags: Vec<&str> = all.iter().filter_map(|it| it.annotations.get(TAG)).map(|tag| &**tag).collect();
         let named = |it: &&Descriptor| tag.is_none_or(|tag| it.annotations.get(TAG).is_some_and(|has| has == tag));
         let mut found = all.iter().filter(named);
@@ -158,6 +165,18 @@ impl ContainerImage {
             }
         };
         Self::open(Blobs::Layout(layout.to_owned()), descriptor.clone())
+    }
+
+    /// The first image of a layout for this architecture, whatever its tag.
+    ///
+    /// # Errors
+    /// As [`Self::tagged`].
+    fn first(layout: &Path) -> Result<Self> {
+        let index: Manifest = json(&layout.join(INDEX))?;
+        let all = index.manifests.unwrap_or_default();
+        let ours = all.iter().find(|it| it.platform.as_ref().is_none_or(Platform::is_ours));
+        let named = ours.cloned().ok_or_else(|| bad(&layout.join(INDEX), &only_for(&all)))?;
+        Self::open(Blobs::Layout(layout.to_owned()), named)
     }
 
     /// The image whose manifest has this digest.
@@ -191,11 +210,7 @@ impl ContainerImage {
                 return Self { blobs, manifest, digest: named.digest }.checked();
             };
             let ours = all.iter().find(|it| it.platform.as_ref().is_some_and(Platform::is_ours));
-            let name = |it: &Descriptor| it.platform.clone().map(|it| format!("{}/{}", it.os, it.architecture));
-            named = ours.cloned().ok_or_else(|| {
-                let others: Vec<String> = all.iter().filter_map(name).collect();
-                bad(&path, &format!("has no image for {}/{}, only for {}", PLATFORM.0, PLATFORM.1, others.join(", ")))
-            })?;
+            named = ours.cloned().ok_or_else(|| bad(&path, &only_for(&all)))?;
         }
         Err(bad(&blobs.path(&named.digest), &format!("has indexes in more than {MOST_DEPTH} others")))
     }
@@ -245,6 +260,43 @@ impl ContainerImage {
         }
         Ok(())
     }
+}
+
+/// What is wrong with images of other architectures.
+fn only_for(others: &[Descriptor]) -> String {
+    let name = |it: &Descriptor| it.platform.clone().map(|it| format!("{}/{}", it.os, it.architecture));
+    let others: Vec<String> = others.iter().filter_map(name).collect();
+    let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    format!("has no image for {}/{}, only for {others}", PLATFORM.0, PLATFORM.1)
+}
+
+/// A layer of an image: an archive, which may be compressed.
+#[derive(Debug, Clone)]
+pub struct ImageLayer {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its checksum, by which the image names it.
+    pub digest: Digest,
+}
+
+impl ImageLayer {
+    /// Whether the file has the checksum.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn is_whole(&self) -> Result<bool> {
+        self.digest.is_of(&self.path)
+    }
+}
+
+/// The layers of a layout's first image for this architecture, the lowest first. Their files are not read.
+///
+/// # Errors
+/// The layout is damaged, or has no such image.
+pub fn image_layers(layout: &Path) -> Result<Vec<ImageLayer>> {
+    let image = ContainerImage::first(layout)?;
+    let layer = |it: &Descriptor| ImageLayer { path: image.blobs.path(&it.digest), digest: it.digest.clone() };
+    Ok(image.manifest.layers.iter().map(layer).collect())
 }
 
 /// A descriptor of which only digest and size are known.

@@ -199,7 +199,7 @@ fn is_word(text: &str) -> bool {
 }
 
 /// Whether a path stays in the repository and fits into an address as it is.
-fn is_inside(href: &str) -> bool {
+pub(crate) fn is_inside(href: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+~^-/%=@".contains(&byte);
     let parts = |part: &str| !part.is_empty() && part != "." && part != "..";
     href.len() <= MOST_VALUE

@@ -3,7 +3,7 @@
 mod metadata;
 mod package;
 
-pub(super) use metadata::{BadIndex, RpmPackage, packages, primary};
+pub(super) use metadata::{BadIndex, RpmPackage, is_inside, packages, primary};
 pub(super) use package::{Claims, RpmFile};
 #[cfg(test)]
 pub(super) use {metadata::PackageList, package::cpio};

@@ -10,7 +10,7 @@ use crate::{
     cache::{CachedKernel, WritePurpose},
     debian::Debian,
     error::{KernelsError, Result},
-    mirror::{CREDENTIALS, has_user, is_usable, mirror},
+    mirror::{CREDENTIALS, has_user, is_usable, mirror, objection},
     names::is_file_name,
     packages::{self, ArchivePackage},
 };
@@ -214,6 +214,65 @@ impl LockEntry for LockedApt {
 }
 
 impl AptArchive {
+    /// A suite of an archive, for a list of its images. An address needs a keyring; a preset has one.
+    pub(crate) fn suite(archive: &str, suite: &str, keyring: Option<&Path>) -> Option<Self> {
+        let preset = PRESETS.iter().find(|it| it.name == archive);
+        let keyring = keyring.or_else(|| preset.map(|it| Path::new(it.keyring)))?;
+        let list = |list: &[&str]| list.iter().map(|&it| it.to_owned()).collect();
+        // An address may be a mirror of either.
+        let shape = preset.or_else(|| PRESETS.iter().find(|it| it.name == "ubuntu"));
+        Some(Self {
+            archive: archive.to_owned(),
+            suite: suite.to_owned(),
+            components: list(&["main"]),
+            keyring: keyring.to_owned(),
+            package: String::new(),
+            modules: list(shape.map_or(&[], |it| it.modules)),
+            extra: list(shape.map_or(&[], |it| it.extra)),
+            snapshot: None,
+            stale: None,
+        })
+    }
+
+    /// All kernel packages that the suite has now.
+    pub(crate) fn offers(&self, cache: &Path, debian: &Debian, progress: &dyn Fn(&str)) -> Result<Vec<ArchivePackage>> {
+        let apt = self.open(cache, debian)?;
+        apt.update(progress)?;
+        apt.kernels()
+    }
+
+    /// The release in an image's name; `None` of another package, or one that follows the newest kernel.
+    pub(crate) fn release(image: &str) -> Option<&str> {
+        let release = IMAGES.iter().find_map(|prefix| image.strip_prefix(prefix))?;
+        (release.starts_with(|c: char| c.is_ascii_digit()) && !release.ends_with("-dbg")).then_some(release)
+    }
+
+    /// An id for an image: the release, with the archive's name if it has one.
+    pub(crate) fn id(&self, release: &str) -> String {
+        let preset = PRESETS.iter().find(|it| it.name == self.archive);
+        preset.map_or_else(|| release.to_owned(), |it| format!("{}-{release}", it.name))
+    }
+
+    /// The line of `kernels.toml` for an image; `None` if packages of its modules are gone.
+    pub(crate) fn entry(&self, image: &ArchivePackage, packages: &[ArchivePackage]) -> Option<String> {
+        let has = |name: String| packages.iter().any(|it| it.name == name && it.version == image.version);
+        let preset = PRESETS.iter().find(|it| it.name == self.archive);
+        let split = self.parts(&self.modules, &image.name).all(has);
+        if preset.is_some() && !split {
+            return None;
+        }
+        let mut keys = vec![format!("archive = {:?}, suite = {:?}", self.archive, self.suite)];
+        if preset.is_none_or(|it| Path::new(it.keyring) != self.keyring) {
+            keys.push(format!("keyring = {:?}", self.keyring.display().to_string()));
+        }
+        keys.push(format!("package = {:?}", image.name));
+        // An image of an archive without a name may have its modules in it.
+        if preset.is_none() && split {
+            keys.push(format!("modules = {:?}, extra = {:?}", self.modules, self.extra));
+        }
+        Some(format!("source.apt = {{ {} }}", keys.join(", ")))
+    }
+
     /// Archive and snapshot, for the lock and for messages.
     fn place(&self) -> String {
         match &self.snapshot {
@@ -226,7 +285,7 @@ impl AptArchive {
     fn mirror(&self, debian: &Debian) -> Result<String> {
         Ok(match (&*self.archive, &self.snapshot) {
             ("debian", _) => mirror(debian, &self.suite)?,
-            ("ubuntu", None) => "http://archive.ubuntu.com/ubuntu".to_owned(),
+            ("ubuntu", None) => ubuntus_mirror()?,
             ("ubuntu", Some(moment)) => format!("https://snapshot.ubuntu.com/ubuntu/{moment}"),
             (address, _) => address.to_owned(),
         })
@@ -297,6 +356,18 @@ impl AptArchive {
             kernel,
             parts,
         })
+    }
+}
+
+/// Ubuntu's archive, or the mirror that the environment names.
+fn ubuntus_mirror() -> Result<String> {
+    const VARIABLE: &str = "NETKIT_LAB_UBUNTU_MIRROR";
+    match std::env::var(VARIABLE).ok().filter(|value| !value.is_empty()) {
+        None => Ok("http://archive.ubuntu.com/ubuntu".to_owned()),
+        Some(address) => match objection(&address) {
+            None => Ok(address),
+            Some(_) => Err(KernelsError::BadMirror { mirror: "the value".to_owned(), origin: VARIABLE }),
+        },
     }
 }
 

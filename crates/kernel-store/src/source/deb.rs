@@ -146,6 +146,19 @@ impl Deb {
     }
 }
 
+impl Deb {
+    /// The series that the pattern names: 6.12 of `linux-image-6.12.*-cloud-amd64`.
+    pub(super) fn series(&self) -> Option<&str> {
+        let rest = ["linux-image-", "linux-binary-"].iter().find_map(|prefix| self.package.strip_prefix(prefix))?;
+        let end = rest.match_indices(|c: char| !c.is_ascii_digit()).nth(1).map_or(rest.len(), |(at, _)| at);
+        let (series, next) = rest.split_at(end);
+        let (major, minor) = series.split_once('.')?;
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        // A number that goes on with any characters is not a whole one.
+        (is_number(major) && is_number(minor) && !next.starts_with(['*', '?', '['])).then_some(series)
+    }
+}
+
 impl KernelSource for Deb {
     fn promised(&self) -> Option<KernelVersion> {
         self.package.strip_prefix("linux-image-")?.parse().ok()
@@ -419,6 +432,21 @@ mod tests {
         let error = wanted.checked(deb, ("k", &other)).unwrap_err();
         assert!(matches!(error, KernelsError::Checksum { .. }), "{error}");
         assert!(error.to_string().contains(&sum) && error.to_string().contains(&other), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_may_name_a_series() {
+        for (package, series) in [
+            ("linux-image-6.12.*-cloud-amd64", Some("6.12")),
+            ("linux-image-6.1.0-??-amd64", Some("6.1")),
+            ("linux-binary-7.0.4+deb13-cloud-amd64", Some("7.0")),
+            ("linux-image-7.3-cloud-amd64", Some("7.3")),
+            ("linux-image-6.1*-cloud-amd64", None),
+            ("linux-image-*-cloud-amd64", None),
+            ("linux-image-cloud-amd64", None),
+        ] {
+            assert_eq!(Deb { suite: "sid".into(), package: package.into() }.series(), series, "{package}");
+        }
     }
 
     #[test]

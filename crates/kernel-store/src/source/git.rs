@@ -26,8 +26,8 @@ pub struct GitCommit {
     pub tree: PathBuf,
     /// Branch, tag or commit.
     pub reference: String,
-    /// Configuration fragment in addition to the lab's own.
-    pub fragment: Option<PathBuf>,
+    /// Configuration fragments in addition to the lab's own.
+    pub fragments: Vec<PathBuf>,
 }
 
 /// A commit.
@@ -53,7 +53,7 @@ impl ConfiguredSource for GitCommit {
             return Err(table.table.error_at("ref", message));
         }
         let tree = table.path("tree")?.ok_or_else(|| table.table.missing("tree"))?;
-        Ok(Self { tree, reference: reference.to_owned(), fragment: table.path("fragment")? })
+        Ok(Self { tree, reference: reference.to_owned(), fragments: table.path("fragment")?.into_iter().collect() })
     }
 }
 
@@ -76,10 +76,15 @@ impl LockEntry for LockedCommit {
 }
 
 impl GitCommit {
+    /// The same commit with more fragments.
+    pub(super) fn with(&self, more: &[PathBuf]) -> Self {
+        Self { fragments: [&*self.fragments, more].concat(), ..self.clone() }
+    }
+
     fn build<'b>(&'b self, site: &Site<'b>, locked: Option<&'b Locked>) -> Result<CommitBuild<'b>> {
         let Some(Locked::Git(LockedCommit { commit, kernel, .. })) = locked else { return Err(KernelsError::Unlocked) };
-        let fragment = self.fragment.as_deref();
-        Ok(CommitBuild { tree: &self.tree, commit, version: *kernel, fragment, vng: site.vng })
+        let fragments = &self.fragments;
+        Ok(CommitBuild { tree: &self.tree, commit, version: *kernel, fragments, vng: site.vng })
     }
 }
 
@@ -150,21 +155,21 @@ pub(crate) struct CommitBuild<'a> {
     pub tree: &'a Path,
     pub commit: &'a str,
     pub version: KernelVersion,
-    pub fragment: Option<&'a Path>,
+    pub fragments: &'a [PathBuf],
     pub vng: &'a Path,
 }
 
 impl CommitBuild<'_> {
-    /// Hash of the commit, the lab's fragment and the user's fragment.
+    /// Hash of the commit, the lab's fragment and the user's fragments.
     ///
     /// # Errors
-    /// The fragment can't be read.
+    /// A fragment can't be read.
     pub fn identity(&self) -> Result<String> {
         Ok(recipe::identity(self.commit, &self.configuration()?))
     }
 
     fn configuration(&self) -> Result<String> {
-        Ok(format!("{BASE}{}", recipe::fragment(self.fragment)?))
+        Ok(format!("{BASE}{}", recipe::fragments(self.fragments)?))
     }
 
     /// Checks the commit out, builds it, and copies the result.
@@ -188,10 +193,10 @@ impl CommitBuild<'_> {
         process::capture("vng --build", "virtme-ng", build)?;
         let config = worktree.join(".config");
         let got = fs::read_to_string(&config).map_err(KernelsError::io(&config))?;
-        let lost = recipe::without_effect(&recipe::fragment(self.fragment)?, &got);
+        let lost = recipe::without_effect(&recipe::fragments(self.fragments)?, &got);
         if !lost.is_empty() {
             return Err(KernelsError::BadKernel {
-                path: self.fragment.map_or(config, Path::to_owned),
+                path: self.fragments.last().cloned().unwrap_or(config),
                 reason: format!(
                     "{} has no effect in {}: add the options that it depends on",
                     lost.join(", "),

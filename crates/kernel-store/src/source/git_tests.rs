@@ -37,12 +37,12 @@ fn builds_the_locked_commit_in_a_separate_worktree() {
     repository(&tree, "4");
     fs::write(at.join("image"), header::sample("6.12.3-virtme (a@b) #1 SMP")).unwrap();
     fs::write(at.join("my.config"), "CONFIG_EXTRA=y\n").unwrap();
-    let (vng, fragment) = (vng(at), at.join("my.config"));
+    let (vng, fragments) = (vng(at), [at.join("my.config")]);
     let rule = ClassRule { class: KernelClass::From67, lacks_netkit: false, has_netkit: false, believes_probes: false };
     let target = Target { id: lab_guard::Id::new("tree").unwrap(), origin: "git HEAD".into(), rule };
     let cache = Cache::at(at.join("cache")).unwrap();
     let writing = cache.write(WritePurpose::Build, &|_| ()).unwrap();
-    let build = CommitBuild { tree: &tree, commit: &commit, version, fragment: Some(&fragment), vng: &vng };
+    let build = CommitBuild { tree: &tree, commit: &commit, version, fragments: &fragments, vng: &vng };
     let sha256 = build.identity().unwrap();
     for _ in 0..2 {
         let finished = build.fetch(&writing, &target, &sha256, &|_| ()).unwrap();
@@ -56,7 +56,7 @@ fn builds_the_locked_commit_in_a_separate_worktree() {
     let makefile = |tree: &Path| fs::read_to_string(tree.join("Makefile")).unwrap();
     assert!(makefile(&tree).contains("SUBLEVEL = 4"), "the user's checkout is unchanged");
     assert!(makefile(&at.join("cache/trees/tree")).contains("SUBLEVEL = 3"));
-    fs::write(&fragment, "CONFIG_EXTRA=n\n").unwrap();
+    fs::write(&fragments[0], "CONFIG_EXTRA=n\n").unwrap();
     assert_ne!(build.identity().unwrap(), sha256);
 }
 

@@ -10,10 +10,15 @@ use crate::{
     cache::{CachedKernel, Target, WritePurpose, Writing},
     debian::Debian,
     error::{KernelsError, Result},
+    files, modules,
+    names::is_file_name,
     packages::{self, ArchivePackage},
-    recipe::{self, BARE, BASE, REPRODUCIBLE, without_effect},
+    recipe::{self, BARE, BASE, BuildOptions, Configuration, REPRODUCIBLE},
 };
-use lab_base::{process, strict_toml::ConfigError};
+use lab_base::{
+    process,
+    strict_toml::{ConfigError, Section},
+};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -30,8 +35,8 @@ pub struct LinuxSource {
     pub suite: String,
     /// Pattern of the package's name; the highest matching version is used.
     pub package: String,
-    /// Configuration fragment in addition to the lab's own.
-    pub fragment: Option<PathBuf>,
+    /// What is built besides the lab's own configuration.
+    pub options: BuildOptions,
     /// A change of the sources, as `patch -p1` takes it.
     pub patch: Option<PathBuf>,
 }
@@ -51,12 +56,31 @@ pub struct LockedSources {
 }
 
 impl ConfiguredSource for LinuxSource {
-    const KEYS: &'static [&'static str] = &["suite", "package", "fragment", "patch"];
+    const KEYS: &'static [&'static str] = &["suite", "package", "fragment", "patch", "selftests", "modules"];
 
     fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
         let (suite, package) = deb::read_package(table)?;
-        Ok(Self { suite, package, fragment: table.path("fragment")?, patch: table.path("patch")? })
+        let options = build_options(&table.table, table.kernel, table.dir)?;
+        Ok(Self { suite, package, options, patch: table.path("patch")? })
     }
+}
+
+/// Reads `fragment`, `selftests` and `modules`, which a variant has, too.
+pub(crate) fn build_options(
+    table: &Section<'_>,
+    name: &str,
+    dir: &Path,
+) -> std::result::Result<BuildOptions, ConfigError> {
+    let selftests: Vec<String> = table.texts("selftests")?.into_iter().map(str::to_owned).collect();
+    if let Some(wrong) = selftests.iter().find(|it| !it.split('/').all(is_file_name)) {
+        let message = format!(
+            "{wrong:?} in `selftests` of {name} must be a directory of tools/testing/selftests: net, net/forwarding, bpf"
+        );
+        return Err(table.error_at("selftests", message));
+    }
+    let paths = |texts: Vec<&str>| texts.into_iter().map(|path| dir.join(path)).collect();
+    let fragments = paths(table.text("fragment")?.into_iter().collect());
+    Ok(BuildOptions { fragments, selftests, modules: paths(table.texts("modules")?) })
 }
 
 impl fmt::Display for LinuxSource {
@@ -83,6 +107,11 @@ impl LockEntry for LockedSources {
 }
 
 impl LinuxSource {
+    /// The same sources built with more.
+    pub(super) fn with(&self, more: &BuildOptions) -> Self {
+        Self { options: self.options.with(more), ..self.clone() }
+    }
+
     fn build<'b>(&'b self, locked: Option<&'b Locked>) -> Result<SourceBuild<'b>> {
         let Some(Locked::LinuxSource(LockedSources { suite, package, version, sha256, kernel })) = locked else {
             return Err(KernelsError::Unlocked);
@@ -90,7 +119,7 @@ impl LinuxSource {
         let pattern = &*self.package;
         let wanted =
             LockedPackage { suite, pattern, package, version, sha256, kernel: *kernel, whole: true, parts: &[] };
-        Ok(SourceBuild { wanted, fragment: self.fragment.as_deref(), patch: self.patch.as_deref() })
+        Ok(SourceBuild { wanted, options: &self.options, patch: self.patch.as_deref() })
     }
 }
 
@@ -178,21 +207,23 @@ pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -
 /// A build: one source package with one configuration.
 pub(crate) struct SourceBuild<'a> {
     pub wanted: deb::LockedPackage<'a>,
-    pub fragment: Option<&'a Path>,
+    pub options: &'a BuildOptions,
     pub patch: Option<&'a Path>,
 }
 
 impl SourceBuild<'_> {
-    /// Hash of the sources, their change and the whole configuration.
+    /// Hash of the sources, their change, the whole configuration and the modules.
     ///
     /// # Errors
-    /// The fragment or the patch can't be read.
+    /// A fragment, the patch or a file of a module can't be read.
     pub fn identity(&self) -> Result<String> {
         let sources = match self.patch {
             Some(_) => format!("{}\n{}", self.wanted.sha256, recipe::fragment(self.patch)?),
             None => self.wanted.sha256.to_owned(),
         };
-        Ok(recipe::identity(&sources, &self.configuration()?))
+        let sources = format!("{sources}{}", self.options.identity()?);
+        // Of the selftests' configuration, the sources' checksum and the collections' names are enough.
+        Ok(recipe::identity(&sources, &self.configuration("")?.text()))
     }
 
     /// Applies the patch to the unpacked sources.
@@ -217,8 +248,17 @@ impl SourceBuild<'_> {
         Ok(())
     }
 
-    fn configuration(&self) -> Result<String> {
-        Ok(format!("{BARE}{BASE}{}", recipe::fragment(self.fragment)?))
+    fn configuration(&self, selftests: &str) -> Result<Configuration> {
+        Ok(Configuration::new(format!("{BARE}{BASE}"), selftests, self.options.configuration()?))
+    }
+
+    /// The configurations of the selftests, one after another.
+    fn of_selftests(&self, tree: &Path) -> Result<String> {
+        let read = |collection: &String| {
+            let path = tree.join("tools/testing/selftests").join(collection).join("config");
+            fs::read_to_string(&path).map(|text| format!("{text}\n")).map_err(KernelsError::io(path))
+        };
+        self.options.selftests.iter().map(read).collect()
     }
 
     /// Downloads, checks, configures and compiles the sources.
@@ -241,12 +281,42 @@ impl SourceBuild<'_> {
         fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
         self.unpack(writing, debian, &tree, progress)?;
         self.change(&tree)?;
-        self.configure(&tree)?;
+        self.configure(&tree, progress)?;
         let jobs = available_parallelism().map_or(1, usize::from);
         progress(&format!("compiling {} with {jobs} processes: this takes minutes", self.wanted.kernel));
-        make(&tree, "make bzImage", [&*format!("-j{jobs}"), "bzImage"])?;
-        let local = Local::from_tree(&tree);
+        let jobs = format!("-j{jobs}");
+        make(&tree, "make bzImage", [&*jobs, "bzImage"])?;
+        if self.options.has_modules() {
+            make(&tree, "make modules", [&*jobs, "modules"])?;
+        }
+        let own = self.own_modules(&tree, &jobs, progress)?;
+        let local = Local::from_tree(&tree).with(own);
         local.take(writing, target, &local.banner()?, identity)
+    }
+
+    /// Compiles the modules that are not of the sources, each in a copy of its directory, and gives their files.
+    fn own_modules(&self, tree: &Path, jobs: &str, progress: &dyn Fn(&str)) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for (at, dir) in self.options.modules.iter().enumerate() {
+            progress(&format!("compiling the modules of {}", dir.display()));
+            let copy = tree.join(format!("lab-modules-{at}"));
+            fs::create_dir_all(&copy).map_err(KernelsError::io(&copy))?;
+            for file in files::of_modules(dir)? {
+                let place = copy.join(&file);
+                place.parent().map_or(Ok(()), fs::create_dir_all).map_err(KernelsError::io(&place))?;
+                modules::copy_file(&dir.join(&file), &place)?;
+            }
+            let what = format!("make M={}", dir.display());
+            make(tree, &what, [jobs, &*format!("M={}", copy.display()), "modules"])?;
+            let before = found.len();
+            let built = files::of_modules(&copy)?.into_iter().filter(|it| it.extension() == Some("ko".as_ref()));
+            found.extend(built.map(|file| copy.join(file)));
+            if found.len() == before {
+                let reason = "its Kbuild file makes no module: add `obj-m := NAME.o`".to_owned();
+                return Err(KernelsError::BadKernel { path: dir.clone(), reason });
+            }
+        }
+        Ok(found)
     }
 
     /// Downloads and checks the sources, and unpacks them into `tree`, which must be empty.
@@ -269,19 +339,22 @@ impl SourceBuild<'_> {
     }
 
     /// Writes `.config`: all options off, except those of the lab and the user.
-    fn configure(&self, tree: &Path) -> Result<()> {
-        let wanted = self.configuration()?;
+    fn configure(&self, tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+        let wanted = self.configuration(&self.of_selftests(tree)?)?;
         let path = tree.join(WANTED);
-        fs::write(&path, &wanted).map_err(KernelsError::io(&path))?;
+        fs::write(&path, wanted.text()).map_err(KernelsError::io(&path))?;
         make(tree, "make allnoconfig", ["allnoconfig"])?;
         let path = tree.join(".config");
         let got = fs::read_to_string(&path).map_err(KernelsError::io(&path))?;
-        let lost = without_effect(&wanted, &got);
+        let (lost, of_selftests) = wanted.without_effect(&got);
+        if !of_selftests.is_empty() {
+            progress(&format!("without effect of the selftests' options: {}", of_selftests.join(", ")));
+        }
         if lost.is_empty() {
             return Ok(());
         }
         Err(KernelsError::BadKernel {
-            path: self.fragment.map_or(path, Path::to_owned),
+            path: self.options.fragments.last().cloned().unwrap_or(path),
             reason: format!(
                 "{} has no effect in {}: add the options that it depends on",
                 lost.join(", "),
@@ -338,54 +411,5 @@ fn tools(tools: &[(&'static str, &'static str)], there: impl Fn(&str) -> bool) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_tools_are_one_line_with_one_command() {
-        assert!(tools(TOOLS, |_| true).is_ok());
-        insta::assert_snapshot!(tools(TOOLS, |tool| !matches!(tool, "flex" | "/usr/include/gelf.h")).unwrap_err(),
-            @"building a kernel needs flex, gelf.h: run `lab setup --builds`, or `apt-get install flex libelf-dev`");
-    }
-
-    #[test]
-    fn the_committed_configurations_have_no_contradictions() {
-        let mut seen = std::collections::BTreeSet::new();
-        for line in BARE.lines().chain(BASE.lines()).filter(|line| line.starts_with("CONFIG_")) {
-            assert!(seen.insert(line), "{line} occurs twice");
-        }
-    }
-
-    #[test]
-    fn the_identity_follows_sources_and_fragment() {
-        let dir = tempfile::tempdir().unwrap();
-        let fragment = dir.path().join("my.config");
-        let change = dir.path().join("my.patch");
-        let build = |sha256, fragment| {
-            let (package, kernel) = ("linux-source-6.12", lab_protocol::KernelVersion::new(6, 12, 117));
-            let wanted = LockedPackage {
-                suite: "sid",
-                pattern: package,
-                package,
-                version: "6.12.117-1",
-                sha256,
-                kernel,
-                whole: true,
-                parts: &[],
-            };
-            SourceBuild { wanted, fragment, patch: None }
-        };
-        let plain = build("00", None).identity().unwrap();
-        assert_ne!(build("01", None).identity().unwrap(), plain);
-        fs::write(&fragment, "# CONFIG_NETKIT is not set\n").unwrap();
-        assert_ne!(build("00", Some(&fragment)).identity().unwrap(), plain);
-        let changed = |text| {
-            fs::write(&change, text).unwrap();
-            SourceBuild { patch: Some(&change), ..build("00", None) }.identity().unwrap()
-        };
-        assert_ne!(changed("one"), plain);
-        assert_ne!(changed("one"), changed("another"));
-        fs::remove_file(&fragment).unwrap();
-        assert!(build("00", Some(&fragment)).identity().is_err());
-    }
-}
+#[path = "linux_source_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ mod oci;
 mod path;
 mod rpm;
 
+pub(crate) use apt::AptArchive;
 #[cfg(test)]
 pub(crate) use deb::{LockedDeb, PackagePart};
 pub(crate) use deb::{LockedPackage, of_suite};
@@ -21,7 +22,7 @@ pub(crate) use git::{GitCommit, LockedCommit};
 pub(crate) use indexes::Indexes;
 #[cfg(test)]
 pub(crate) use linux_source::LinuxSource;
-pub(crate) use linux_source::{need_configuration_tools, need_tools};
+pub(crate) use linux_source::{build_options, need_configuration_tools, need_tools};
 pub use path::LocalKernel;
 pub(crate) use path::install;
 
@@ -29,6 +30,7 @@ use crate::{
     cache::{Cache, CachedKernel, Target, WritePurpose, Writing},
     debian::Debian,
     error::{KernelsError, Result},
+    recipe::BuildOptions,
 };
 use lab_base::strict_toml::{ConfigError, Section};
 use lab_protocol::KernelVersion;
@@ -119,6 +121,30 @@ impl Source {
 }
 
 impl Source {
+    /// The same kernel compiled with more; `None` if the lab can't compile it, or not so.
+    pub(crate) fn rebuilt(&self, with: &BuildOptions) -> Option<Self> {
+        match self {
+            // Debian builds image and sources from one source package: the sources of the same series in the same suite.
+            Self::Deb(deb) => Some(Self::LinuxSource(linux_source::LinuxSource {
+                suite: deb.suite.clone(),
+                package: format!("linux-source-{}", deb.series()?),
+                options: with.clone(),
+                patch: None,
+            })),
+            Self::LinuxSource(source) => Some(Self::LinuxSource(source.with(with))),
+            Self::Git(commit) if !with.has_modules() => Some(Self::Git(commit.with(&with.fragments))),
+            _ => None,
+        }
+    }
+
+    /// The suite of a package of an apt archive.
+    pub(crate) fn suite_of_archive(&self, archive: &str) -> Option<&str> {
+        match self {
+            Self::Apt(source) if source.archive == archive => Some(&source.suite),
+            _ => None,
+        }
+    }
+
     /// The suite of a package of Debian's own archive.
     pub(crate) fn suite_of_debian(&self) -> Option<&str> {
         match self {
@@ -147,7 +173,7 @@ pub(crate) struct SourceTable<'a> {
     pub kernel: &'a str,
     all: &'a Section<'a>,
     name: &'a str,
-    dir: &'a Path,
+    pub dir: &'a Path,
 }
 
 impl SourceTable<'_> {

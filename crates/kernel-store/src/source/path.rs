@@ -140,6 +140,8 @@ pub(crate) struct Local {
     image: PathBuf,
     config: Option<PathBuf>,
     modules: Modules,
+    /// Modules that are installed beside them.
+    more: Vec<PathBuf>,
 }
 
 enum Modules {
@@ -154,7 +156,7 @@ impl Local {
     /// An image with the other configured files.
     pub fn from_image(image: &Path, modules: Option<&Path>, config: Option<&Path>) -> Self {
         let modules = modules.map_or(Modules::None, |path| Modules::Directory(path.to_owned()));
-        Self { image: image.to_owned(), config: config.map(Path::to_owned), modules }
+        Self { image: image.to_owned(), config: config.map(Path::to_owned), modules, more: Vec::new() }
     }
 
     /// The files of a built kernel tree.
@@ -164,7 +166,13 @@ impl Local {
             image: tree.join("arch/x86/boot/bzImage"),
             config: Some(config),
             modules: Modules::Tree(tree.to_owned()),
+            more: Vec::new(),
         }
+    }
+
+    /// With modules that were compiled outside the tree.
+    pub fn with(self, more: Vec<PathBuf>) -> Self {
+        Self { more, ..self }
     }
 
     /// Version information of the image.
@@ -251,6 +259,11 @@ impl Local {
             Modules::None => {}
             Modules::Directory(dir) => modules::copy(dir, stage.path(), &banner.release)?,
             Modules::Tree(tree) => install(tree, stage.path(), &banner.release)?,
+        }
+        let updates = stage.path().join("root/lib/modules").join(&banner.release).join("updates");
+        for module in &self.more {
+            fs::create_dir_all(&updates).map_err(KernelsError::io(&updates))?;
+            modules::copy_file(module, &updates.join(module.file_name().unwrap_or_default()))?;
         }
         modules::index(stage.path(), &banner.release)?;
         writing.finish(stage, target, banner.version, sha256)

@@ -85,6 +85,25 @@ pub struct RpmPart {
     pub package: String,
     /// Checksum of the `.rpm`.
     pub digest: Digest,
+    /// Where the repository had it when it was locked. A lock of an earlier version has no place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<RpmPlace>,
+}
+
+/// Where a repository has a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RpmPlace {
+    /// Path in the repository.
+    pub href: String,
+    /// Bytes of the `.rpm`.
+    pub size: u64,
+}
+
+impl RpmPlace {
+    fn of(package: &RpmPackage) -> Self {
+        Self { href: package.href.clone(), size: package.size }
+    }
 }
 
 impl ConfiguredSource for RpmRepository {
@@ -230,7 +249,11 @@ impl RpmRepository {
             repository: self.repository.clone(),
             nearest: format!(", {version} names no kernel"),
         })?;
-        let part = |it: &RpmPackage| RpmPart { package: it.name.clone(), digest: it.digest.clone() };
+        let part = |it: &RpmPackage| RpmPart {
+            package: it.name.clone(),
+            digest: it.digest.clone(),
+            place: Some(RpmPlace::of(it)),
+        };
         let find = |name: &String| all.iter().find(|it| it.name == *name && it.evr() == version);
         let mut parts = vec![part(image)];
         for name in &self.modules {
@@ -266,6 +289,54 @@ impl RpmRepository {
         KernelsError::NoBuild { package, version, repository: self.repository.clone(), nearest }
     }
 
+    /// Downloads a locked package from where it was when it was locked. Only if it is no longer there, the index is read: for
+    /// its new place, or for what there is instead.
+    fn download(
+        &self,
+        (part, version): (&RpmPart, &str),
+        to: &Path,
+        writing: &Writing<'_>,
+        index: &mut Indexes,
+        progress: &dyn Fn(&str),
+    ) -> Result<()> {
+        let apt = AptState::without_sources(writing.root())?;
+        let what = format!("{} {version}", part.package);
+        let get = |place: &RpmPlace| {
+            writing.reserve(place.size.saturating_mul(SPACE_PER_BYTE))?;
+            progress(&format!("downloading {what} ({} MiB)", place.size.div_ceil(1 << 20)));
+            apt.download(&self.address(&place.href), place.size, to, progress)
+        };
+        let known = part.place.as_ref().filter(|place| rpm::is_inside(&place.href));
+        let lost = match known.map(get) {
+            Some(Ok(())) => return part.digest.check(to, &what),
+            Some(Err(error @ KernelsError::Program { .. })) => Some(error),
+            Some(Err(error)) => return Err(error),
+            None => None,
+        };
+        let Packages(all) = index.get_or_read(&self.key(), || self.index(writing, progress))?;
+        let now = all.iter().find(|it| it.name == part.package && it.evr() == version);
+        let now = now.map(RpmPlace::of).ok_or_else(|| {
+            let versions = newest(all, &part.package);
+            let available =
+                if versions.is_empty() { "no version that matches".to_owned() } else { versions.join(", ") };
+            KernelsError::Vanished {
+                package: part.package.clone(),
+                version: version.to_owned(),
+                suite: self.repository.clone(),
+                available,
+            }
+        })?;
+        match lost.filter(|_| known == Some(&now)) {
+            Some(error) => Err(error),
+            None => get(&now).and_then(|()| part.digest.check(to, &what)),
+        }
+    }
+
+    /// The key of its index. Kernels of one repository may ask for different signatures.
+    fn key(&self) -> String {
+        format!("{} {:?} {}", self.repository, self.signed, self.keyring.display())
+    }
+
     fn wanted<'b>(&self, locked: Option<&'b Locked>) -> Result<&'b LockedRpm> {
         let Some(Locked::Rpm(locked)) = locked else { return Err(KernelsError::Unlocked) };
         Ok(locked)
@@ -298,9 +369,7 @@ impl KernelSource for RpmRepository {
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        // Kernels of one repository may ask for different signatures.
-        let key = format!("{} {:?} {}", self.repository, self.signed, self.keyring.display());
-        let packages = indexes.get_or_read(&key, || self.index(&writing, progress))?;
+        let packages = indexes.get_or_read(&self.key(), || self.index(&writing, progress))?;
         self.choose(packages).map(|locked| Some(Locked::Rpm(locked)))
     }
 
@@ -316,7 +385,6 @@ impl KernelSource for RpmRepository {
     fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         let Job { writing, target, progress, .. } = *job;
         let locked = self.wanted(job.locked)?;
-        let Packages(all) = self.index(writing, progress)?;
         let stage = writing.stage()?;
         let download = stage.path().join("download");
         fs::create_dir(&download).map_err(KernelsError::io(&download))?;
@@ -324,27 +392,13 @@ impl KernelSource for RpmRepository {
             Signed::Index => None,
             Signed::Packages | Signed::Both => Some(self.keys(&download)?),
         };
-        let apt = AptState::without_sources(writing.root())?;
-        let mut files = UnpackedFiles::default();
+        // A header has no epoch in its version.
+        let version = locked.version.split_once(':').map_or(&*locked.version, |(_, rest)| rest);
+        let (mut index, mut files) = (Indexes::default(), UnpackedFiles::default());
         for part in &locked.parts {
             let what = format!("{} {}", part.package, locked.version);
-            let package = all.iter().find(|it| it.name == part.package && it.evr() == locked.version);
-            let package = package.ok_or_else(|| {
-                let versions = newest(&all, &part.package);
-                let available =
-                    if versions.is_empty() { "no version that matches".to_owned() } else { versions.join(", ") };
-                KernelsError::Vanished {
-                    package: part.package.clone(),
-                    version: locked.version.clone(),
-                    suite: self.repository.clone(),
-                    available,
-                }
-            })?;
-            writing.reserve(package.size.saturating_mul(SPACE_PER_BYTE))?;
-            progress(&format!("downloading {what} ({} MiB)", package.size.div_ceil(1 << 20)));
             let path = download.join("package.rpm");
-            apt.download(&self.address(&package.href), package.size, &path, progress)?;
-            part.digest.check(&path, &what)?;
+            self.download((part, &locked.version), &path, writing, &mut index, progress)?;
             let file = File::open(&path).map_err(KernelsError::io(&path))?;
             let refusing = |refusal| refused(refusal, &what, stage.path());
             let mut package_file = RpmFile::open(file).map_err(refusing)?;
@@ -352,8 +406,7 @@ impl KernelSource for RpmRepository {
                 package_file.verify(keys, &what, &download)?;
             }
             progress(&format!("unpacking {}", part.package));
-            let version = format!("{}-{}", package.version, package.release);
-            package_file.check(&Claims { name: &part.package, version: &version }).map_err(refusing)?;
+            package_file.check(&Claims { name: &part.package, version }).map_err(refusing)?;
             package_file.unpack(stage.path(), &mut files).map_err(refusing)?;
             fs::remove_file(&path).map_err(KernelsError::io(&path))?;
         }

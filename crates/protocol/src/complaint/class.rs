@@ -54,8 +54,13 @@ enum Words {
     Has(&'static str),
 }
 
+/// kmemleak's header of one object, under `kmemleak.verbose`; the lines about it begin with [`LEAKED_OBJECT_GOES_ON`].
+pub(super) const LEAKED_OBJECT: &str = "kmemleak: unreferenced object ";
+/// Its lines about the object: task, content, backtrace.
+pub(super) const LEAKED_OBJECT_GOES_ON: &str = "kmemleak:  ";
+
 /// Headers; more specific ones come first.
-const HEADERS: [(Words, SplatClass); 51] = {
+const HEADERS: [(Words, SplatClass); 53] = {
     use SplatClass::{
         Bug, HardLockup, HungTask, Kasan, Kcsan, Leak, Lockdep, NetnsLeak, Oom, Oops, Panic, RcuStall, SoftLockup,
         Ubsan, Warn, Workqueue,
@@ -112,7 +117,10 @@ const HEADERS: [(Words, SplatClass); 51] = {
         (Has(" invoked oom-killer: gfp_mask="), Oom),
         (Has(": page allocation failure: order:"), Oom),
         (Starts("unregister_netdevice: waiting for "), NetnsLeak),
-        (Starts("kmemleak: "), Leak),
+        (Starts(LEAKED_OBJECT), Leak),
+        (StartsAndHas("kmemleak: ", "new suspected memory leaks"), Leak),
+        // Afterwards it finds nothing.
+        (Starts("kmemleak: Kernel memory leak detector disabled"), Leak),
     ]
 };
 
@@ -238,6 +246,9 @@ mod tests {
             ("INFO: task a:1 blocked in I/O wait for more than 120 seconds.", SplatClass::HungTask),
             ("case invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0", SplatClass::Oom),
             ("ref_tracker: netdev@ffff has 1/1 users at", SplatClass::Leak),
+            ("kmemleak: unreferenced object 0xffff888001234500 (size 320):", SplatClass::Leak),
+            ("kmemleak: 8 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", SplatClass::Leak),
+            ("kmemleak: Kernel memory leak detector disabled", SplatClass::Leak),
         ] {
             assert_eq!(SplatClass::of(record), Some(class), "{record}");
         }
@@ -252,6 +263,9 @@ mod tests {
             "INFO: task manager started",
             "workqueue: neigh_managed_work hogged CPU for >10000us 4 times, consider switching to WQ_UNBOUND",
             "rcu: Hierarchical RCU implementation.",
+            "kmemleak: Kernel memory leak detector initialized (mem pool available: 15713)",
+            "kmemleak: Automatic memory scanning thread started",
+            "kmemleak:   comm \"modprobe\", pid 77, jiffies 4294900000",
             "watchdog: Delayed init of the lockup detector failed: -19",
             "",
         ] {

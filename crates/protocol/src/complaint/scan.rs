@@ -1,6 +1,9 @@
 //! Finds the start and the end of splats.
 
-use super::SplatClass;
+use super::{
+    SplatClass,
+    class::{LEAKED_OBJECT, LEAKED_OBJECT_GOES_ON},
+};
 
 /// Prefix of the lab's own records; such a record ends a splat.
 pub const MARK: &str = "netkit-lab:";
@@ -87,6 +90,8 @@ fn end_of(class: SplatClass, records: &[&str], header: usize) -> usize {
                     true
                 }
                 (SplatClass::Oom, SplatClass::Oom) => !record.contains(" invoked oom-killer: "),
+                // Each object has a header of its own.
+                (SplatClass::Leak, SplatClass::Leak) if record.starts_with(LEAKED_OBJECT) => false,
                 (SplatClass::Leak, SplatClass::Leak) | (SplatClass::NetnsLeak, SplatClass::Leak) => true,
                 _ => false,
             };
@@ -94,7 +99,11 @@ fn end_of(class: SplatClass, records: &[&str], header: usize) -> usize {
                 return at;
             }
             sub = if next == SplatClass::Panic { next } else { sub };
-        } else if is_brief(class) && !record.starts_with([' ', '\t']) && !record.is_empty() {
+        } else if is_brief(class)
+            && !record.starts_with([' ', '\t'])
+            && !record.starts_with(LEAKED_OBJECT_GOES_ON)
+            && !record.is_empty()
+        {
             return at;
         }
         if class == SplatClass::Oom && record.contains("ut of memory: ") {

@@ -33,7 +33,8 @@ impl Account {
         let counted =
             counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("gap: {count} {what}"));
         let absent = self.absent.iter().map(|reason| format!("no events: {reason}"));
-        absent.chain(counted).collect()
+        let partial = self.partial.iter().map(|reason| format!("not all is seen: {reason}"));
+        absent.chain(partial).chain(counted).collect()
     }
 }
 

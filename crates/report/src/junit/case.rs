@@ -166,6 +166,7 @@ impl Desk<'_> {
         for (name, value) in [
             ("standing", standing),
             ("attempts", &attempts),
+            ("reused.from", verdict.reused.as_deref().unwrap_or_default()),
             ("splat.fingerprint", &fingerprints.join("+")),
             ("splat.class", &classes.join("+")),
             ("known.reason", &known(|it| &it.reason)),

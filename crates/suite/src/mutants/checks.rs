@@ -93,6 +93,7 @@ pub static ALL: &[Mutant] = &[
     meter("any-echo", AnyEcho, "echo replies of any identifier count", K16),
     meter("loss-unseen", LossUnseen, "a stream has lost nothing", K15),
     meter("one-is-all", OneIsAll, "a flow is complete with one answer", K13),
+    meter("copies-unseen", CopiesUnseen, "a flow is complete although packets arrived twice", K13),
     meter("unsent-is-tried", UnsentIsTried, "a flow that could not be sent counts as tried", K13),
     meter("delivered-is-silent", DeliveredIsSilent, "a flow is silent although packets were delivered", K13),
     meter("returned-is-silent", ReturnedIsSilent, "a flow is silent although answers came back", K13),

@@ -265,6 +265,27 @@ pub static ALL: &[Mutant] = &[
         needs: &[],
     },
     Mutant {
+        name: "tagged-pass",
+        fault: Fault::Datapath(fault::TAGGED_PASS),
+        breaks: "frames with a VLAN tag pass unjudged",
+        noticed_by: &["V20-tagged-frames[netkit,nk-l3]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "fib-source-ignored",
+        fault: Fault::Datapath(fault::FIB_SOURCE_IGNORED),
+        breaks: "packets are forwarded without regard to their source",
+        noticed_by: &["T23-source-dependent-routes[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
+        name: "service-protocol-ignored",
+        fault: Fault::Datapath(fault::SERVICE_PROTOCOL_IGNORED),
+        breaks: "a service for UDP answers for TCP too",
+        noticed_by: &["T24-service-of-one-protocol[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
         name: "slow-attach",
         fault: Fault::SlowAttach,
         breaks: "attaching takes long, and no cell fails",

@@ -2,6 +2,7 @@
 
 mod boot;
 mod call;
+mod check;
 mod datapath;
 mod desk;
 mod exec;
@@ -9,7 +10,8 @@ mod report;
 mod suite;
 
 use self::{
-    datapath::DatapathArgs, desk::DeskArgs, exec::ExecBenchArgs, report::ReportBenchArgs, suite::BenchSuiteArgs,
+    check::CheckBenchArgs, datapath::DatapathArgs, desk::DeskArgs, exec::ExecBenchArgs, report::ReportBenchArgs,
+    suite::BenchSuiteArgs,
 };
 use crate::error::Error;
 use clap::{Args, Subcommand};
@@ -42,6 +44,8 @@ pub(super) struct BenchArgs {
 pub(super) enum BenchCommand {
     /// Compare tc, tcx and netkit on veth and netkit inside one guest.
     Datapath(DatapathArgs),
+    /// Measure `lab check`: the project's corpus on the default matrix, and predicted on every kernel.
+    Check(CheckBenchArgs),
     /// Measure what a person waits for: one cell again, and one cell after an edit.
     Desk(DeskArgs),
     /// Measure commands in guests beside `vng --exec true`: on one kernel, on all, and many of them.
@@ -55,6 +59,7 @@ pub(super) enum BenchCommand {
 pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
     match &args.what {
         Some(BenchCommand::Datapath(args)) => datapath::datapath(named, args),
+        Some(BenchCommand::Check(args)) => check::check(named, args),
         Some(BenchCommand::Desk(args)) => desk::desk(named, args),
         Some(BenchCommand::Exec(args)) => exec::exec(named, args),
         Some(BenchCommand::Suite(args)) => suite::bench_suite(named, args),

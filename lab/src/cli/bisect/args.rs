@@ -8,7 +8,8 @@ use std::{path::PathBuf, str::FromStr};
 /// The question for each kernel.
 #[derive(Debug, Args)]
 pub(crate) struct WhatArgs {
-    /// The case or cell that fails, `*` and `?` allowed; repeatable.
+    /// The case or cell that fails, `*` and `?` allowed; repeatable. Or one of the kernel's selftests: kselftest/net/fib_tests.sh, a
+    /// subtest of it behind `::`.
     #[arg(short, long, value_name = "GLOB", required_unless_present_any = ["capability", "exec", "check"])]
     pub case: Vec<String>,
     /// Search for a shell command that fails instead of a case; it runs as with `lab exec -- sh -c COMMAND`.

@@ -4,11 +4,15 @@ pub(super) mod args;
 mod commits;
 mod packages;
 mod place;
+mod selftest;
 mod step;
 
 pub(super) use step::{ABORT, step};
 
-use super::{check, exec};
+use super::{
+    check,
+    exec::{self, SelftestsOf},
+};
 use crate::bisect::tester::{Supply, Tester};
 use crate::{
     bisect::{
@@ -38,6 +42,7 @@ use lab_base::{git::git, interrupt::Interrupt, say::say, text};
 use lab_protocol::{CellId, Raw};
 use lab_record::exit::Exit;
 use place::SearchDirectory;
+use selftest::AskedSelftest;
 use std::path::{Path, PathBuf};
 
 /// Searches a ladder of kernels, or the commits of a tree.
@@ -54,7 +59,7 @@ pub(super) fn bisect(named: Option<PathBuf>, args: &BisectArgs) -> Result<Exit, 
 
 fn in_packages(project: &Project, args: &BisectArgs) -> Result<Exit, Error> {
     let (ladder, source) = packages::open(project, &args.kernels, &args.good, &args.bad)?;
-    let question = ask(project, &args.what)?;
+    let question = ask(project, &args.what, SelftestsOf::Kernel(&args.bad))?;
     let name = |(point, rung): (usize, &Rung)| Name {
         short: rung.id.clone(),
         long: source.locked(point),
@@ -96,7 +101,7 @@ fn in_commits(project: &Project, args: &BisectArgs, tree: &Path) -> Result<Exit,
     let kept = |stop: SearchStop| Error::Host(stop.to_string());
     clean(tree).map_err(usage)?;
     let commits = Commits::between(tree, &args.good, &args.bad).map_err(usage)?;
-    let question = ask(project, &args.what)?;
+    let question = ask(project, &args.what, SelftestsOf::Tree(tree))?;
     let new_end = &commits.commits[commits.graph.new_end()];
     let workshop = Workshop::open(project, tree, &new_end.hash, &args.build)?;
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
@@ -163,6 +168,8 @@ pub(super) struct Question {
     pub how: GuestOptions,
     /// The object, where it is one that is checked.
     checked: Option<Checked>,
+    /// The selftest, where it is one.
+    selftest: Option<AskedSelftest>,
 }
 
 /// An object that is searched for.
@@ -177,7 +184,7 @@ struct Checked {
 impl Question {
     /// The shell command, where it is one that is searched for.
     fn command(&self) -> Option<String> {
-        if self.checked.is_some() {
+        if self.checked.is_some() || self.selftest.is_some() {
             return None;
         }
         let program = self.selected.cells.first()?.work.program()?;
@@ -185,7 +192,11 @@ impl Question {
     }
 }
 
-fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
+/// The question; `sources` says which selftests, if it is about one.
+fn ask(project: &Project, args: &WhatArgs, sources: SelftestsOf<'_>) -> Result<Question, Error> {
+    if let Some(question) = selftest::question(project, args, sources)? {
+        return Ok(question);
+    }
     let named = select::named(project, &args.case, args.no_build)?;
     let (cells, how, checked) = match (&args.exec, &args.check) {
         (Some(command), _) => {
@@ -208,7 +219,7 @@ fn ask(project: &Project, args: &WhatArgs) -> Result<Question, Error> {
         }
     };
     let promise = args.capability.is_none().then(|| selected.cells.first().map(|info| info.title.clone())).flatten();
-    Ok(Question { selected, predicate, promise, how, checked })
+    Ok(Question { selected, predicate, promise, how, checked, selftest: None })
 }
 
 /// The kind of history that is searched.
@@ -335,6 +346,9 @@ fn step_line(question: &Question) -> String {
     if let Some(checked) = &question.checked {
         return format!("lab bisect-step --check {}", text::shell_quote(&checked.path.to_string_lossy()));
     }
+    if let Some(selftest) = &question.selftest {
+        return format!("lab bisect-step --case {}", text::shell_quote(&selftest.case));
+    }
     match &question.predicate {
         Predicate::Capability(capability) => format!("lab bisect-step --capability {capability}"),
         Predicate::Cells { cells, .. } => format!("lab bisect-step{}", cases(cells)),
@@ -353,6 +367,9 @@ fn reproduce(kernel: &str, question: &Question) -> String {
     }
     if let Some(checked) = &question.checked {
         return format!("lab check --kernel {kernel} {}", text::shell_quote(&checked.path.to_string_lossy()));
+    }
+    if let Some(selftest) = &question.selftest {
+        return format!("lab kselftest --kernel {kernel} {}", selftest.words());
     }
     match &question.predicate {
         Predicate::Capability(_) => format!("lab capabilities --kernel {kernel}"),

@@ -3,6 +3,7 @@
 use super::{
     Question,
     args::{BisectArgs, BisectFormat},
+    selftest::AskedSelftest,
 };
 use crate::{
     bisect::{
@@ -54,6 +55,7 @@ impl SearchDirectory {
         hasher.update(question.predicate.to_string());
         hasher.update(kernels);
         hasher.update(question.checked.as_ref().map(|checked| checked.digest.clone()).unwrap_or_default());
+        hasher.update(question.selftest.as_ref().map(AskedSelftest::words).unwrap_or_default());
         for name in names {
             hasher.update(format!("\0{}\0{}", name.exact, name.long));
         }

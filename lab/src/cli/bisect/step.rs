@@ -10,6 +10,7 @@ use crate::{
         state::Lesson,
         tester::{Supply, Tester},
     },
+    cli::exec::SelftestsOf,
     error::Error,
     project::{Project, absolute},
 };
@@ -49,7 +50,7 @@ pub(in crate::cli) fn step(named: Option<PathBuf>, args: &StepArgs) -> Exit {
 fn answer(named: Option<PathBuf>, args: &StepArgs) -> Result<(u8, String), Error> {
     let tree = absolute(&args.tree)?;
     let project = Project::open(named)?;
-    let question = ask(&project, &args.what)?;
+    let question = ask(&project, &args.what, SelftestsOf::Tree(&tree))?;
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
     let usage = |stop: SearchStop| Error::Usage(stop.to_string());
     // Includes uncommitted changes: with `git bisect run`, a fix is often applied in every step.

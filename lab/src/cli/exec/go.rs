@@ -29,7 +29,7 @@ use std::{
     ffi::OsString,
     io::{IsTerminal, stdin, stdout},
     os::unix::ffi::OsStringExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -121,6 +121,47 @@ pub(in crate::cli) fn question(project: &Project, command: &str) -> Result<(Vec<
         ..GuestOptions::default()
     };
     Ok((request.cells(false, None), how))
+}
+
+/// Where the selftest of a search comes from.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) enum SelftestsOf<'a> {
+    /// The sources of a kernel of kernels.toml.
+    Kernel(&'a str),
+    /// A kernel tree, as it is checked out.
+    Tree(&'a Path),
+}
+
+/// A selftest of the kernel's for `lab bisect`, and how its guests run. What it needs is built, in the sources of a kernel.
+pub(in crate::cli) fn selftest(
+    project: &Project,
+    selected: &Selected,
+    sources: SelftestsOf<'_>,
+    test: &str,
+) -> Result<(Vec<CellInfo>, GuestOptions), Error> {
+    let mut words: Vec<OsString> =
+        ["--suite", "kselftest", "--no-input", "--witness", "off"].map(OsString::from).into();
+    let kernels = match sources {
+        SelftestsOf::Kernel(id) => {
+            words.extend(["--sources".into(), format!("kernel={id}").into()]);
+            project.kernels(&KernelFilter { kernel: vec![id.to_owned()], ..KernelFilter::default() })?
+        }
+        SelftestsOf::Tree(tree) => {
+            words.extend(["--cwd".into(), foreign::below(tree)?.into()]);
+            Vec::new()
+        }
+    };
+    words.extend(["--".into(), test.into()]);
+    let args = ExecArgs::parsed(&words).map_err(|error| Error::Usage(error.to_string()))?;
+    let planned = ExecPlan::new(project, &kernels, &args, selected, Ahead::Prepare)?;
+    let cells = planned.cells(false, None);
+    let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;
+    let streams = match planned.suite {
+        Some(plan) => streams.reading(plan.readers),
+        None => streams,
+    };
+    let how = args.how(&Arc::new(streams), planned.world);
+    Ok((cells, GuestOptions { isolate: Isolate::Case, ..how }))
 }
 
 /// The agent that was built last, so that a command waits neither for a compiler nor for other labs; a new one only where there

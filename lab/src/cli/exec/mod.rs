@@ -6,7 +6,7 @@ mod planned;
 mod suite;
 mod values;
 
-pub(super) use go::{ExecOrder, RunTold, again, built, exec, go, question, words};
+pub(super) use go::{ExecOrder, RunTold, SelftestsOf, again, built, exec, go, question, selftest, words};
 pub(super) use planned::{Ahead, ExecPlan};
 pub(super) use suite::is_word;
 pub(super) use values::name;
@@ -296,7 +296,12 @@ impl ExecArgs {
             None if self.clean_env => None,
             None => env::var_os("PATH"),
         };
-        let program = ClosureProgram { name: self.command[0].clone(), path, files: self.file.clone() };
+        let program = ClosureProgram {
+            name: self.command[0].clone(),
+            path,
+            files: self.file.clone(),
+            ..ClosureProgram::default()
+        };
         let (writable, out, modules) = (self.rw.clone(), self.out.clone(), self.module.clone());
         let (services, pasta, overlay_mib) = (self.net.services(), self.pasta(project)?, self.overlay);
         let core_bytes = self.core.map_or_else(values::core_limit, |mib| u64::from(mib) << 20);

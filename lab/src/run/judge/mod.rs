@@ -91,6 +91,11 @@ pub fn attempt(
     verdict
 }
 
+/// Compares a verdict with the one of an earlier run that could have been taken over.
+pub fn as_earlier(earlier: Option<Verdict>, verdict: Verdict) -> Verdict {
+    rounds::as_earlier(earlier, verdict)
+}
+
 /// Judges a cell by all attempts at it, of which `last` is the last one.
 pub fn judge(kernel: &KernelFacts, last: Verdict, earlier: Attempts, lists: &Lists, on_flaky: OnFlaky) -> Verdict {
     let mut verdict = attempts::combine(earlier, last, on_flaky);

@@ -29,6 +29,9 @@ pub(super) enum NoVerdict {
     /// The kernel's functions can't be watched.
     #[error("they could not be watched: {0}")]
     Unwatched(String),
+    /// The source does not see all.
+    #[error("they could not all be seen: {0}")]
+    Partial(String),
     /// The account is not whole.
     #[error("their account has gaps: {lost} events lost, {omitted} rows left out")]
     Gaps {
@@ -53,7 +56,9 @@ pub(super) fn faults(
     forbidden(rules, account, &mut faults);
     if rules.require_ran {
         let attached = account.rows.iter().filter(|row| row.place.attach.is_some() && row.attached > 0);
-        faults.extend(attached.filter(|row| row.runs.is_none_or(|runs| runs == 0)).map(|row| {
+        // What nothing is known of may have run, where the account is not whole.
+        let never = |row: &&AttachRow| row.runs.map_or_else(|| account.is_whole(), |runs| runs == 0);
+        faults.extend(attached.filter(never).map(|row| {
             let what = if row.runs.is_none() { "nothing is known of its runs" } else { "it never ran" };
             fault(FailureKind::Check, format!("{}: attached at {}, and {what}", row.subject(), row.place))
         }));
@@ -64,9 +69,10 @@ pub(super) fn faults(
     faults.truncate(TOLD);
     // What an account does not have did not happen, if it is whole.
     if faults.is_empty() && !account.is_whole() {
-        return Err(match &account.absent {
-            Some(reason) => NoVerdict::Unwatched(text::line(reason, WIDTH)),
-            None => NoVerdict::Gaps { lost: account.lost, omitted: account.omitted },
+        return Err(match (&account.absent, &account.partial) {
+            (Some(reason), _) => NoVerdict::Unwatched(text::line(reason, WIDTH)),
+            (None, Some(reason)) => NoVerdict::Partial(text::line(reason, WIDTH)),
+            (None, None) => NoVerdict::Gaps { lost: account.lost, omitted: account.omitted },
         });
     }
     Ok(faults)
@@ -94,7 +100,8 @@ fn required(facts: &KernelFacts, rules: &AttachRules, account: &Account, faults:
                 faults.push(fault(FailureKind::AttachMismatch, line));
             }
         }
-        if !any {
+        // It may have attached what such an account does not have.
+        if !any && account.is_whole() {
             let device = wanted.kind.as_ref().map_or_else(String::new, |kind| format!(" on a {kind} device"));
             let refused = concerned().find(|row| !row.refused.is_empty());
             let why = refused.map_or_else(
@@ -303,7 +310,19 @@ mod tests {
             told(forbid.clone(), "6.12", &gaps).unwrap_err(),
             "their account has gaps: 3 events lost, 0 rows left out"
         );
+        let partial = Account { partial: Some("no type information".to_owned()), ..Account::default() };
+        let unseen = "they could not all be seen: no type information";
+        assert_eq!(told(forbid.clone(), "6.12", &partial).unwrap_err(), unseen);
+        // Nor that nothing was attached, or never ran.
+        assert_eq!(told(require(None, &[AttachType::Netkit]), "6.12", &partial).unwrap_err(), unseen);
+        assert!(told(require(None, &[AttachType::Netkit]), "6.12", &gaps).unwrap_err().contains("3 events lost"));
+        let ran = AttachRules { require_ran: true, ..AttachRules::default() };
+        let mut unknown = row(AttachType::Netkit, "netkit");
+        unknown.runs = None;
+        let partial = Account { rows: vec![unknown], ..partial };
+        assert_eq!(told(ran, "6.12", &partial).unwrap_err(), unseen);
         let absent = Account::absent("no type information");
+        assert!(told(require(None, &[]), "6.12", &absent).unwrap_err().ends_with("no type information"));
         assert!(told(forbid.clone(), "6.12", &absent).unwrap_err().ends_with("no type information"));
         // A fault that was seen is one, whatever was not.
         let seen = Account { rows: vec![row(AttachType::Tc, "veth")], ..gaps };

@@ -59,7 +59,9 @@ impl KernelRun<'_> {
         let earlier = self.progress().attempts.remove(&verdict.report.cell).unwrap_or_default();
         let on_flaky = self.retries.on_flaky;
         let parent = verdict.report.cell.clone();
-        self.finish(guest, judge::judge(&self.kernel.facts, verdict, earlier, self.lists, on_flaky));
+        let verdict = judge::judge(&self.kernel.facts, verdict, earlier, self.lists, on_flaky);
+        let checked = self.progress().checked.remove(&parent);
+        self.finish(guest, judge::as_earlier(checked, verdict));
         self.adopt(guest, &parent);
     }
 

@@ -7,6 +7,7 @@ mod hear;
 mod launch;
 mod losses;
 mod programs;
+mod reuse;
 
 pub(super) use launch::Launch;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use lab_base::{interrupt::RunStop, lock::lock};
 use lab_guard::Id;
 use lab_protocol::{CapabilityReport, CellId, ErrorKind, Outcome};
 use lab_record::{
-    event::{Event, Start},
+    event::{Event, ImageInfo, Start},
     plan::{Expectation, PlannedCell, PlannedKernel},
     verdict::Verdict,
 };
@@ -70,6 +71,8 @@ struct Progress<'a> {
     boot_splats: BTreeSet<String>,
     /// Attempts at cells that are to be repeated.
     attempts: BTreeMap<CellId, Attempts>,
+    /// Verdicts of an earlier run on cells that run nevertheless.
+    checked: BTreeMap<CellId, Verdict>,
     /// What the suites of cells reported, by attempt.
     children: BTreeMap<CellId, ReportedChildren>,
     /// Whether the run gave up on the kernel because too many guests were lost.
@@ -96,6 +99,7 @@ impl<'a> KernelRun<'a> {
             peak_memory_kib: None,
             boot_splats: BTreeSet::new(),
             attempts: BTreeMap::new(),
+            checked: BTreeMap::new(),
             children: BTreeMap::new(),
             gave_up: false,
             stopped: None,
@@ -127,7 +131,10 @@ impl<'a> KernelRun<'a> {
     pub fn begin(&self, prepared: &Result<Prepared, PrepareError>) {
         match prepared {
             Ok(prepared) => {
-                (self.emit)(Event::KernelStarted { kernel: self.id(), image: prepared.image.clone() });
+                let content = self.content_of(prepared);
+                let image = ImageInfo { content: content.clone(), ..prepared.image.clone() };
+                (self.emit)(Event::KernelStarted { kernel: self.id(), image });
+                self.take_over(content.as_deref());
             }
             Err(problem) => {
                 let problem = problem.to_string();
@@ -274,6 +281,7 @@ impl<'a> KernelRun<'a> {
         // A restored guest sends Hello fast even on a slow host; the duration of its boot is the measure.
         let boot = snapshot.and_then(|snapshot| snapshot.boot);
         let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
+        let timing = if prepared.scans_memory { timing.scanning() } else { timing };
         Launch::new(number, spec, timing, prepared.files.clone())
     }
 

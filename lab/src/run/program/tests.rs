@@ -178,6 +178,7 @@ fn run(
     let plan = Plan::new(kernels.iter().map(versions).collect(), command().cells(input.is_some(), None), false);
     let dir = tempfile::tempdir().unwrap();
     let run = FakeRun {
+        earlier: None,
         pace: None,
         slow_fails: false,
         id: lab_record::testing::id("test"),

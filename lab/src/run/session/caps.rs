@@ -42,7 +42,7 @@ pub(super) fn lines(texts: &mut Vec<String>) {
 /// Truncates an account of attachments.
 pub(crate) fn witness(account: &mut Account) {
     lines(&mut account.sources);
-    account.absent.iter_mut().for_each(|reason| text::cap(reason, MAX_TEXT));
+    account.absent.iter_mut().chain(&mut account.partial).for_each(|reason| text::cap(reason, MAX_TEXT));
     let beyond = account.rows.len().saturating_sub(ROWS) + account.left.len().saturating_sub(LEFT);
     account.omitted = account.omitted.saturating_add(beyond as u64);
     if let Some(readings) = &mut account.readings {

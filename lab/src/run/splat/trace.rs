@@ -74,9 +74,11 @@ const GLUE: [&str; 62] = [
 
 /// The innermost frames, at most [`MOST`], without [`GLUE`].
 pub fn frames(class: SplatClass, lines: &[&str]) -> Vec<String> {
-    // Only some kernels print who holds the device, and the text varies.
-    if matches!(class, SplatClass::NetnsLeak | SplatClass::Leak) {
-        return Vec::new();
+    match class {
+        // Only some kernels print who holds the device, and the text varies.
+        SplatClass::NetnsLeak => return Vec::new(),
+        SplatClass::Leak => return of_lost_object(lines),
+        _ => {}
     }
     // Lockdep prints a backtrace for every lock of the chain, at the place where it was first taken.
     let begin = match class {
@@ -109,6 +111,27 @@ pub fn frames(class: SplatClass, lines: &[&str]) -> Vec<String> {
         }
     }
     frames
+}
+
+/// Where kmemleak's object was allocated, without the allocator.
+fn of_lost_object(lines: &[&str]) -> Vec<String> {
+    const ALLOCATOR: [&str; 7] = [
+        "__kmalloc",
+        "kmalloc",
+        "kmem_cache_alloc",
+        "__kmem_cache_alloc",
+        "kmemleak_alloc",
+        "krealloc",
+        "slab_post_alloc",
+    ];
+    let said = lines.iter().filter_map(|line| line.strip_prefix("kmemleak:"));
+    let frames = said.skip_while(|line| !line.trim_start().starts_with("backtrace")).skip(1).map(|line| {
+        let line = line.trim();
+        // Before 6.9 the address comes first: `[<00000000ab>] f+0x1/0x2`.
+        line.strip_prefix("[<").and_then(|rest| rest.split_once(">] ")).map_or(line, |(_, place)| place)
+    });
+    let names = frames.filter_map(function).filter(|name| !ALLOCATOR.iter().any(|start| name.starts_with(start)));
+    names.filter(|name| !is_glue(name)).map(untagged).take(MOST).collect()
 }
 
 /// The function of a frame `f+0x1/0x2 [module]` or of a `RIP: 0010:f+0x1/0x2`, without suffixes added by the compiler. A

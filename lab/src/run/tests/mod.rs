@@ -34,6 +34,7 @@ mod host;
 mod isolation;
 mod port;
 mod retries;
+mod reuse;
 mod slow;
 mod splats;
 mod verdicts;
@@ -132,6 +133,7 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
     let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
         streams: None,
+        earlier: None,
         pace: None,
         slow_fails: false,
         id,

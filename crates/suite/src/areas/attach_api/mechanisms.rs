@@ -11,7 +11,7 @@ use lab_harness::{
 use lab_protocol::{AttachType, Capability, Hook, LinkKind};
 use lab_topology::library;
 use nix::errno::Errno;
-use std::sync::Arc;
+use std::{os::fd::AsFd, sync::Arc};
 
 /// The workload's end of its link.
 const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
@@ -119,7 +119,7 @@ fn silent(ctx: &mut Ctx, testbed: &Testbed, program: &Arc<Program>) -> Result<()
 const ANY_EXPECTED_ATTACH_TYPE: Case = Case::new(
     "A06",
     "any-expected-attach-type",
-    "No hook checks a program's expected_attach_type: all combinations attach (bpf_prog_attach_check_attach_type).",
+    "No hook checks a program's expected_attach_type: all combinations attach, with and without a link.",
     any_expected_attach_type,
 )
 .on(library::PAIR)
@@ -135,11 +135,14 @@ fn any_expected_attach_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
                 let link = lab_bpf::attach_link(hook, ifindex, &program, &Mprog::default())?;
                 let listed = lab_bpf::query(hook, ifindex)?.prog_ids() == [program.id()];
                 drop(link);
-                Ok::<_, lab_bpf::BpfError>(listed)
+                lab_bpf::attach_prog(hook, ifindex, &program, &Mprog::default())?;
+                let also = lab_bpf::query(hook, ifindex)?.prog_ids() == [program.id()];
+                lab_bpf::detach_prog(hook, ifindex, Some(program.as_fd()), &Mprog::default())?;
+                Ok::<_, lab_bpf::BpfError>(listed && also)
             });
             let name = format!("{hook} accepts expected_attach_type {expected_attach_type}");
             match listed {
-                Ok(listed) => ctx.check(name, listed, "listed"),
+                Ok(listed) => ctx.check(name, listed, "listed, by a link and without one"),
                 Err(error) => ctx.check(name, false, error),
             };
         }

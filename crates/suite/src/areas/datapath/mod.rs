@@ -3,8 +3,10 @@
 mod connections;
 pub mod node;
 mod policy;
+mod routes;
 mod services;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("datapath", &[policy::CASES, services::CASES, connections::CASES]).keeping_evidence();
+pub static AREA: Area =
+    Area::new("datapath", &[policy::CASES, services::CASES, connections::CASES, routes::CASES]).keeping_evidence();

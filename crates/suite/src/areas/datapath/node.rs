@@ -102,7 +102,11 @@ impl DatapathNode {
         Ok(node)
     }
 
-    fn unsummed(ctx: &Ctx, workloads: &[Workload]) -> Result<Self, Stop> {
+    /// These workloads, of which neither they nor the node completes checksums: nobody verifies them.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn unsummed(ctx: &Ctx, workloads: &[Workload]) -> Result<Self, Stop> {
         ctx.declared(Capability::BpfJit)?;
         let testbed = ctx.testbed()?;
         let built_in = match ctx.fault {

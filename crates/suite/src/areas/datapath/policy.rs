@@ -96,8 +96,8 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("connection entries of the flow", legs, 4);
 
     let sent = nothing_arrives(ctx, &node);
+    ctx.becomes("packets denied at w1", sent, || Ok(node.counters(W1, Direction::ToWorkload)?.denied))?;
     let denied = node.counters(W1, Direction::ToWorkload)?.denied;
-    ctx.equal("packets denied at w1", denied, sent);
     node.all_pass(ctx, "w1", "w0")?;
     node.all_pass(ctx, "host", "w1")?;
     ctx.equal("additional packets denied", node.counters(W1, Direction::ToWorkload)?.denied - denied, 0);
@@ -153,8 +153,10 @@ fn spoofed_source(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
     let judged = node.counters(W0, Direction::FromWorkload)?.judged;
     let sent = nothing_arrives(ctx, &node);
-    let after = node.counters(W0, Direction::FromWorkload)?;
-    ctx.equal("spoofed, judged", (after.spoofed - spoofed, after.judged - judged), (sent, 0));
+    ctx.becomes("spoofed, judged", (sent, 0), || {
+        let after = node.counters(W0, Direction::FromWorkload)?;
+        Ok((after.spoofed - spoofed, after.judged - judged))
+    })?;
     node.datapath.register(ifindex, &own)?;
     node.all_pass(ctx, "w0", "w1")
 }
@@ -213,8 +215,9 @@ fn policy_slots(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let before = node.counters(W0, Direction::FromWorkload)?.missed;
         let report = node.testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
         ctx.check(format!("{when}: no packet leaves w0"), report.lost(), &report);
-        let missed = node.counters(W0, Direction::FromWorkload)?.missed - before;
-        ctx.equal(format!("{when}: tail calls into w0's empty slot"), missed, flows::EXCHANGES.into());
+        ctx.becomes(format!("{when}: tail calls into w0's empty slot"), flows::EXCHANGES.into(), || {
+            Ok(node.counters(W0, Direction::FromWorkload)?.missed - before)
+        })?;
         Ok::<_, Stop>(())
     };
     node.passes(ctx, "w0", "w1", Proto::Udp, Family::V4)?;

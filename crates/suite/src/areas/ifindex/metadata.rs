@@ -177,7 +177,7 @@ fn packet_type(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 }
 
 /// The version since which the kernel treats the time in any datagram as a departure time; before, only TCP's.
-const DATAGRAMS_DEPART: Since = Since {
+pub const DATAGRAMS_DEPART: Since = Since {
     mainline: KernelVersion::new(6, 11, 0),
     backports: &[],
     source: "net: Add additional bit to support clockid_t timestamp type",

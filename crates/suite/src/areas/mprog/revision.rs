@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     LINKS_AMONG_PROGRAMS,
     REVISION_OF_AN_EMPTIED_HOOK,
     DETACH_BY_PLACE,
+    NAMED_AND_PLACED,
 ];
 
 const ANCHOR_ELSEWHERE: Case = Case::new(
@@ -242,5 +243,46 @@ fn detach_by_place(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let next_to = Mprog::before(Anchor::LinkFd(link.as_fd()));
     ctx.equal("detached before a link", detached(&chain, &next_to)?, Some(b.id()));
     ctx.equal("remaining programs", chain.order()?, vec![linked.id()]);
+    Ok(())
+}
+
+const NAMED_AND_PLACED: Case = Case::new(
+    "M16",
+    "named-and-placed",
+    "A program that is named together with a place is detached or replaced only there: ERANGE elsewhere, and nothing changes.",
+    named_and_placed,
+)
+.on(library::PAIR)
+.over(variants::link_hooks);
+fn named_and_placed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let chain = Chain::new(ctx, variant)?;
+    let [a, b, c, d, e] = [next()?, next()?, next()?, next()?, next()?];
+    for program in [&a, &b, &c] {
+        chain.attach(program, &Mprog::default())?;
+    }
+    chain.report(ctx, a.id())?;
+    let beside = |program| Anchor::ProgFd(AsFd::as_fd(program));
+    let state = chain.query()?;
+    for (what, options) in [
+        ("the first, before the third", Mprog::before(beside(&c))),
+        ("the first, after the second", Mprog::after(beside(&b))),
+        ("the first, before itself", Mprog::before(beside(&a))),
+        ("the first, at the end", Mprog::after(Anchor::None)),
+    ] {
+        ctx.refused(format!("detaching {what}"), chain.detach(Some(&a), &options), Errno::ERANGE);
+        let replacing = Mprog { replace: Some(a.as_fd()), ..options };
+        ctx.refused(format!("replacing {what}"), chain.attach(&d, &replacing), Errno::ERANGE);
+    }
+    ctx.check("nothing changed", chain.query()? == state, format!("{:?}", chain.query()?));
+    chain.attach(&d, &Mprog { replace: Some(a.as_fd()), ..Mprog::before(beside(&b)) })?;
+    ctx.equal("the first is replaced before the second", chain.order()?, vec![d.id(), b.id(), c.id()]);
+    chain.attach(&e, &Mprog { replace: Some(c.as_fd()), ..Mprog::after(beside(&b)) })?;
+    ctx.equal("the third is replaced after the second", chain.order()?, vec![d.id(), b.id(), e.id()]);
+    ctx.equal("revision", chain.query()?.revision, state.revision + 2);
+    chain.detach(Some(&d), &Mprog::before(beside(&b)))?;
+    chain.detach(Some(&e), &Mprog::after(beside(&b)))?;
+    ctx.equal("the first and the last are detached", chain.order()?, vec![b.id()]);
+    let gone = chain.detach(Some(&b), &Mprog::before(beside(&e)));
+    ctx.refused("detaching before a program that is not there", gone, Errno::ENOENT);
     Ok(())
 }

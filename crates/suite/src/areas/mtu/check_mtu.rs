@@ -47,7 +47,7 @@ const CHECK_MTU: Case = Case::new(
 )
 .on(UNEVEN_PAIR)
 .over(variants::usual_hooks)
-.needs(&[Capability::Dummy]);
+.needs(&[Capability::Dummy, Capability::CheckMtu]);
 fn check_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const NARROW: u32 = 1_000;
     const SEGMENT: u16 = 1_200;
@@ -132,7 +132,7 @@ const IPV6_ROUTED: Since = Since {
 };
 
 /// A sender creates no packets longer than half of the receiver's maximum window.
-const PODS_LARGE_WINDOWS: Template =
+pub const PODS_LARGE_WINDOWS: Template =
     Template::new("pods-large-windows", "Two workloads on one host that have large TCP buffers.", |kind| {
         ["w0", "w1"].into_iter().fold(library::PODS.of(kind), |topology, node| {
             let memory = "4096 4194304 8388608";
@@ -148,6 +148,7 @@ const BEYOND_64_KIB: Case = Case::new(
 )
 .on(PODS_LARGE_WINDOWS)
 .over(variants::usual_mechanisms)
+.needs(&[Capability::BigTcp])
 .within(30_000);
 fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     // Slow start reaches the longest packets within this number of bytes.

@@ -8,7 +8,7 @@ use lab_harness::{
     trip::{HookCounters, Trip},
     variants,
 };
-use lab_protocol::LinkKind;
+use lab_protocol::{Capability, LinkKind};
 use lab_topology::{Family, Netns, PairRequest, library, library::Overlay, link};
 use lab_traffic::{Capture, Headers, Oversized, Path, SILENCE_WINDOW, Transport, UdpOptions, UdpProbe, UdpSink};
 use nix::errno::Errno;
@@ -210,7 +210,8 @@ const SEGMENTED_AND_FRAGMENTED_UDP: Case = Case::new(
     segmented_and_fragmented,
 )
 .on(library::GATEWAY)
-.over(variants::one_each);
+.over(variants::one_each)
+.needs(&[Capability::UdpGso]);
 fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SEGMENT: u16 = 1_200;
     const SEGMENTS: usize = 8;
@@ -277,8 +278,10 @@ fn same_link_local(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("host"))?;
-    let (host, pod) = (link_local(testbed.net.ns("host"), "p0")?, link_local(testbed.net.ns("pod"), "eth0")?);
-    ctx.equal("link-local addresses of each end", (host.len(), pod.len()), (1, 1));
+    let both = || Ok((link_local(testbed.net.ns("host"), "p0")?, link_local(testbed.net.ns("pod"), "eth0")?));
+    // addrconf_notify() gives them when the carrier comes.
+    ctx.becomes("link-local addresses of each end", (1, 1), || both().map(|(host, pod)| (host.len(), pod.len())))?;
+    let (host, pod) = both()?;
     ctx.equal("the two ends' link-local addresses", host, pod);
     Trip::new(ctx, "pod", "host").passes(ctx, &testbed, &[&watch])?;
     Trip::new(ctx, "host", "pod").passes(ctx, &testbed, &[&watch])?;

@@ -5,7 +5,7 @@ use lab_bpf::{BPF_FIB_LOOKUP_MARK, Config, ProgramKind, raw};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    testbed::{P0, P1},
+    testbed::{P0, P1, Testbed},
     variants,
 };
 use lab_netlink::{
@@ -21,11 +21,11 @@ use lab_traffic::{Proto, UdpProbe};
 use nix::errno::Errno;
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 /// `BPF_FIB_LKUP_RET_*`, include/uapi/linux/bpf.h.
-mod code {
+pub mod code {
     pub const SUCCESS: i32 = 0;
     pub const BLACKHOLE: i32 = 1;
     pub const UNREACHABLE: i32 = 2;
@@ -114,8 +114,33 @@ fn frame(source: Ipv4Addr, destination: Ipv4Addr, marker: u16, length: usize) ->
     frame
 }
 
+/// [`frame`] of IPv6.
+pub fn frame6(source: Ipv6Addr, destination: Ipv6Addr, marker: u16) -> Vec<u8> {
+    let mut frame = vec![0; 100];
+    frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+    frame[14] = 0x60;
+    frame[18..20].copy_from_slice(&46u16.to_be_bytes());
+    frame[20..22].copy_from_slice(&[17, 64]);
+    frame[22..38].copy_from_slice(&source.octets());
+    frame[38..54].copy_from_slice(&destination.octets());
+    frame[56..58].copy_from_slice(&marker.to_be_bytes());
+    frame
+}
+
+/// A packet between two addresses of one family.
+///
+/// # Errors
+/// They are of two.
+pub fn packet(source: IpAddr, destination: IpAddr, marker: u16) -> Result<Vec<u8>, Stop> {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Ok(frame(source, destination, marker, 100)),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Ok(frame6(source, destination, marker)),
+        _ => Err(Stop::check(format!("{source} and {destination} are of two families"))),
+    }
+}
+
 /// The code for a workload to which nothing was sent yet: an L3 netkit has no permanent neighbour entries.
-fn unresolved(variant: &Variant) -> i32 {
+pub fn unresolved(variant: &Variant) -> i32 {
     if variant.device() == LinkKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS }
 }
 
@@ -193,18 +218,31 @@ const LOOKUP_BY_RULE: Case = Case::new(
 .on(library::POLICY)
 .over(variants::devices);
 fn lookup_by_rule(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
     let testbed = ctx.testbed()?;
+    Family::available().iter().try_for_each(|family| lookups_by_rule(ctx, variant, &testbed, *family))
+}
+
+/// An address that nobody has.
+pub fn stranger(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from([198, 51, 100, 1]),
+        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1]),
+    }
+}
+
+fn lookups_by_rule(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: Family) -> CaseResult {
     let ns = testbed.net.ns("host");
-    let [by_device, by_source, by_mark] = library::POLICY_ADDRS[0].map(|address| address.parse::<Ipv4Addr>());
+    let stranger = stranger(family);
+    let addresses = library::POLICY_ADDRS[family as usize].map(|address| address.parse::<IpAddr>());
+    let [by_device, by_source, by_mark] = addresses;
     let (by_device, by_source, by_mark) = (by_device?, by_source?, by_mark?);
-    let workload = testbed.net.addr4("w0");
+    let workload = testbed.net.addr("w0", family);
     let (found, none) = (Some(testbed.ifindex(P1)), None);
     let mut questions = vec![
-        ("the device of the rule", P0, STRANGER, by_device, 0, found),
-        ("another device", P1, STRANGER, by_device, 0, none),
+        ("the device of the rule", P0, stranger, by_device, 0, found),
+        ("another device", P1, stranger, by_device, 0, none),
         ("the source of the rule", P0, workload, by_source, 0, found),
-        ("another source", P0, STRANGER, by_source, 0, none),
+        ("another source", P0, stranger, by_source, 0, none),
         ("no mark", P0, workload, by_mark, 0, none),
     ];
     let marks = ctx.capabilities.has_change(&LOOKUP_MARK);
@@ -215,7 +253,8 @@ fn lookup_by_rule(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let config =
             Config { target_ifindex: testbed.ifindex(from), redirect_flags: flags.into(), ..Config::new(ctx.marker) };
         let looking = testbed.load(ctx, P0, ProgramKind::Fib, config)?;
-        ns.run(|| raw::test_run(&*looking, &frame(source, to, ctx.marker, 100)))?;
+        let packet = packet(source, to, ctx.marker)?;
+        ns.run(|| raw::test_run(&*looking, &packet))?;
         let last = looking.stats()?.last;
         if marks.is_none() && flags == BPF_FIB_LOOKUP_MARK && last.fib_code == -(Errno::EINVAL as i32) {
             // Of a kernel whose version says nothing, the flag may be unknown.
@@ -225,29 +264,31 @@ fn lookup_by_rule(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             Some(device) => (unresolved(variant), device),
             None => (code::NOT_FWDED, testbed.ifindex(from)),
         };
-        ctx.equal(format!("code and device with {what}"), (last.fib_code, last.fib_ifindex), (code, device));
+        ctx.equal(format!("{family}: code and device with {what}"), (last.fib_code, last.fib_ifindex), (code, device));
     }
     Ok(())
 }
 
-/// An address behind the second workload, to which only packets from the first one have a route.
-const BEHIND: &str = "203.0.113.20";
+/// Addresses behind the second workload, to which only packets from the first one have a route, and the gateway of each.
+const BEHIND: [(&str, &str); 3] =
+    [("203.0.113.20", "10.65.0.3"), ("2001:db8:c::20", "fd65::3"), ("203.0.113.21", "fd65::3")];
 
 fn behind(kind: LinkKind) -> Topology {
-    let to = format!("{BEHIND}/32");
-    library::PODS.of(kind).route_in("host", 100, &to, Hop::via("10.65.0.3", "p1")).rule(
-        "host",
-        Family::V4,
-        1000,
-        Selector::Iif("p0".to_owned()),
-        100,
-    )
+    let mut topology = library::PODS.of(kind);
+    for (to, gateway) in BEHIND {
+        let to = format!("{to}/{}", if to.contains(':') { 128 } else { 32 });
+        topology = topology.route_in("host", 100, &to, Hop::via(gateway, "p1"));
+    }
+    for family in Family::ALL {
+        topology = topology.rule("host", family, 1000, Selector::Iif("p0".to_owned()), 100);
+    }
+    topology
 }
 
 const GIVEN_NEXT_HOP: Case = Case::new(
     "R18",
     "given-next-hop",
-    "bpf_fib_lookup returns the gateway, and bpf_redirect_neigh sends to the next hop that it is given.",
+    "bpf_fib_lookup returns the gateway, also an IPv6 one of an IPv4 route, and bpf_redirect_neigh sends to what it is given.",
     given_next_hop,
 )
 .on(Template::new("pods-gateway", "Two workloads on a host; the second is a gateway for the first.", behind))
@@ -258,15 +299,29 @@ fn given_next_hop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let own = testbed.counter(ctx, P1)?;
     let _steering = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
-    let to = SocketAddr::new(BEHIND.parse()?, ctx.marker);
-    UdpProbe::connect_marked(testbed.net.ns("w0"), to, None)?.send(b"behind")?;
-    let left = ctx.wait_until(2_000, || Ok(own.stats()?.marked > 0))?;
-    ctx.check("the packet leaves to the second workload", left, own.stats()?.marked);
-    let gateway = testbed.net.addr4("w1");
-    ctx.equal("next hop of the lookup", Ipv4Addr::from(steering.stats()?.last.fib_next_hop), gateway);
-    if variant.device() != LinkKind::NetkitL3 {
-        let mac = testbed.net.readback("w1", "eth0")?.mac.unwrap_or_default();
-        ctx.equal("destination of the frame", own.stats()?.last.eth_dst, mac);
+    for (number, (to, gateway)) in (1..).zip(reachable()?) {
+        UdpProbe::connect_marked(testbed.net.ns("w0"), SocketAddr::new(to, ctx.marker), None)?.send(b"behind")?;
+        ctx.becomes(format!("{to}: packets to the second workload"), number, || Ok(own.stats()?.marked))?;
+        let words = steering.stats()?.last.fib_next_hop;
+        let next_hop = match gateway {
+            IpAddr::V4(_) => IpAddr::from(words[0].to_ne_bytes()),
+            IpAddr::V6(_) => IpAddr::from(std::array::from_fn::<u8, 16, _>(|at| words[at / 4].to_ne_bytes()[at % 4])),
+        };
+        ctx.equal(format!("{to}: next hop of the lookup"), next_hop, gateway);
+        if variant.device() != LinkKind::NetkitL3 {
+            let mac = testbed.net.readback("w1", "eth0")?.mac.unwrap_or_default();
+            ctx.equal(format!("{to}: destination of the frame"), own.stats()?.last.eth_dst, mac);
+        }
     }
     Ok(())
+}
+
+/// The addresses of [`BEHIND`] that this machine has protocols for.
+fn reachable() -> Result<Vec<(IpAddr, IpAddr)>, Stop> {
+    let parsed: Vec<(IpAddr, IpAddr)> = BEHIND
+        .into_iter()
+        .map(|(to, gateway)| Ok::<_, Stop>((to.parse()?, gateway.parse()?)))
+        .collect::<Result<_, _>>()?;
+    let available = |address: IpAddr| Family::of(address).is_available();
+    Ok(parsed.into_iter().filter(|(to, gateway)| available(*to) && available(*gateway)).collect())
 }

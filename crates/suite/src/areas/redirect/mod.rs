@@ -4,7 +4,10 @@ mod delivery;
 mod effects;
 mod fib;
 mod ingress;
+mod lookup;
+mod tap;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("redirect", &[delivery::CASES, effects::CASES, fib::CASES, ingress::CASES]);
+pub static AREA: Area =
+    Area::new("redirect", &[delivery::CASES, effects::CASES, fib::CASES, lookup::CASES, tap::CASES, ingress::CASES]);

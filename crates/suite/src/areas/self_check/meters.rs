@@ -20,7 +20,7 @@ use std::{
 };
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[SILENCE, SUMS, DAMAGE, LOSS, OTHER_ECHOES];
+pub const CASES: &[Case] = &[SILENCE, SUMS, DAMAGE, LOSS, OTHER_ECHOES, COPIES];
 
 /// `TC_ACT_SHOT`.
 const DROP: i32 = 2;
@@ -60,15 +60,17 @@ fn sums(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         delivered: 3,
         returned: 3,
         damaged: 0,
+        copies: 0,
         source_seen: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         errors: Vec::new(),
         detail: String::new(),
     };
     let none = FlowReport { delivered: 0, returned: 0, source_seen: None, ..all.clone() };
     let after = |sent, errno: Errno| FlowReport { sent, errors: vec![errno as i32], ..none.clone() };
-    let complete = [(&all, true), (&FlowReport { returned: 2, ..all.clone() }, false), (&none, false)];
-    for (report, wanted) in complete {
-        ctx.equal(format!("complete with {} of 3 answers", report.returned), report.complete(), wanted);
+    let with = |returned, copies| FlowReport { returned, copies, ..all.clone() };
+    for (report, wanted) in [(with(3, 0), true), (with(2, 0), false), (with(3, 1), false), (with(0, 0), false)] {
+        let what = format!("complete with {} of 3 answers and {} copies", report.returned, report.copies);
+        ctx.equal(what, report.complete(), wanted);
     }
     let tried = [
         (none.clone(), true),
@@ -235,5 +237,42 @@ fn other_echoes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     })?;
     ctx.check("replies to the other sender", answered > 0, answered);
     filter.detach()?;
+    Ok(())
+}
+
+const COPIES: Case = Case::new(
+    "K17",
+    "copies-are-counted",
+    "A datagram that is answered twice counts as one answer and one copy.",
+    copies,
+)
+.on(library::PAIR)
+.over(on_veth);
+fn copies(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (pod, host) = (testbed.net.ns("pod"), testbed.net.ns("host"));
+    let (count, patience) = (u32::from(flows::EXCHANGES), ctx.patience(PATIENCE_MS));
+    let dial = SocketAddr::new(testbed.net.addr("host", Family::V4), ctx.marker);
+    let listen = SocketAddr::new(dial.ip(), ctx.marker ^ 1);
+    let path = Path { dial, listen, ..Path::direct(pod, host, dial.ip(), ctx.marker) };
+    let front = host.run(|| UdpSocket::bind(dial))?;
+    front.set_read_timeout(Some(patience))?;
+    let (report, answered) = thread::scope(|scope| {
+        let twice = scope.spawn(|| {
+            for _ in 0..count {
+                let mut buffer = [0; 2048];
+                let (length, client) = front.recv_from(&mut buffer)?;
+                front.send_to(&buffer[..length], client)?;
+                front.send_to(&buffer[..length], client)?;
+            }
+            Ok(())
+        });
+        let report = udp_exchange(path, count, UdpOptions::default(), patience);
+        (report, joined(twice))
+    });
+    answered?;
+    ctx.equal("answered", report.echoed, count);
+    // The exchange ends with the last answer, whose copy it may not see.
+    ctx.check("copies", (count - 1..=count).contains(&report.duplicates), report.duplicates);
     Ok(())
 }

@@ -16,7 +16,7 @@ use lab_topology::{Family, library, link};
 use lab_traffic::{Path, Proto, UdpOptions, UdpProbe, udp_exchange};
 use nix::errno::Errno;
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -54,6 +54,16 @@ fn recorded(ctx: &mut Ctx, what: &str, wanted: &[bool], work: impl FnOnce(&mut C
 fn dropping(ctx: &Ctx, testbed: &Testbed, direction: Direction) -> Result<lab_bpf::TcFilter, Stop> {
     let program = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict: DROP, ..Config::new(ctx.marker) })?;
     testbed.filter(P0, direction, &program, lab_bpf::TcOptions::default())
+}
+
+/// Sends a datagram to a node, where it has arrived when this returns: one after it has been received.
+pub(super) fn late_datagram(ctx: &Ctx, testbed: &Testbed, from: &str, at: &str, to: SocketAddr) -> Result<(), Stop> {
+    let after = testbed.net.ns(at).run(|| UdpSocket::bind((to.ip(), 0)))?;
+    after.set_read_timeout(Some(ctx.patience(2_000)))?;
+    UdpProbe::connect(testbed.net.ns(from), to)?.send(&[0; 64])?;
+    UdpProbe::connect(testbed.net.ns(from), after.local_addr()?)?.send(&[1])?;
+    after.recv(&mut [0])?;
+    Ok(())
 }
 
 const READ_BACK: Case = Case::new(
@@ -125,6 +135,15 @@ fn conditions(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         Ok(asked == 3)
     })?;
     ctx.equal("a condition that becomes true", (third, asked), (true, 3));
+    let mut asked = 0;
+    recorded(ctx, "a value is waited for and compared", &[true, false], |scratch| {
+        // An error of the value is none of these.
+        _ = scratch.becomes("the third is the wanted one", 3, || {
+            asked += 1;
+            Ok(asked)
+        });
+        _ = scratch.becomes_within(5, "it never is", 3, || Ok(4));
+    })?;
     Ok(())
 }
 
@@ -259,14 +278,14 @@ fn late_packets(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     testbed.none_pass(ctx, flows);
     filter.detach()?;
     let to = SocketAddr::new(testbed.net.addr("host", Family::V4), ctx.marker);
-    UdpProbe::connect(testbed.net.ns("pod"), to)?.send(&[0; 64])?;
+    late_datagram(ctx, &testbed, "pod", "host", to)?;
     let late = lab_traffic::late_arrivals();
     ctx.check("the late datagram", late.len() == 1 && late[0].starts_with("udp from pod to host"), late.join("; "));
 
     let filter = dropping(ctx, &testbed, Direction::FromWorkload)?;
     testbed.none_pass(ctx, flows);
     filter.detach()?;
-    UdpProbe::connect(testbed.net.ns("pod"), to)?.send(&[0; 64])?;
+    late_datagram(ctx, &testbed, "pod", "host", to)?;
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let late = lab_traffic::late_arrivals();
     ctx.check("the late datagram before another flow", late.len() == 1, late.join("; "));

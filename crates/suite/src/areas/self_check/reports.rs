@@ -1,6 +1,6 @@
 //! What a cell's report makes of its checks, and of what the cell leaves behind.
 
-use super::{dropping, on_veth, recorded};
+use super::{dropping, late_datagram, on_veth, recorded};
 use lab_bpf::{Config, Mprog, ProgArray, ProgramKind};
 use lab_harness::{
     Netns, PINS,
@@ -12,7 +12,7 @@ use lab_harness::{
 };
 use lab_protocol::{AttachRequest, Capability, CellId, CellReport, Hook, KernelVersion, Outcome, SkipReason};
 use lab_topology::{Family, library, link};
-use lab_traffic::{Proto, UdpProbe};
+use lab_traffic::Proto;
 use std::{
     fs::{self, File},
     net::SocketAddr,
@@ -86,7 +86,7 @@ fn outcomes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     testbed.none_pass(ctx, [("pod", "host", Proto::Udp, Family::V4)]);
     filter.detach()?;
     let to = SocketAddr::new(testbed.net.addr("host", Family::V4), ctx.marker);
-    UdpProbe::connect(testbed.net.ns("pod"), to)?.send(&[0; 64])?;
+    late_datagram(ctx, &testbed, "pod", "host", to)?;
     ends(ctx, "a packet after the window of a silent flow", late, Ok(()), "failed");
     Ok(())
 }

@@ -133,8 +133,8 @@ fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         Ok(all.iter().all(|group| groups.contains(group)))
     })?;
     ctx.check("the node receives the pod's multicast in both families", heard, heard);
-    let passed = watch.outgoing.stats()?.marked - before;
-    ctx.equal("packets to the groups that the program saw", passed, 2);
+    // A capture has a packet before the programs at ingress (`ptype_all`, `__netif_receive_skb_core()`).
+    ctx.becomes("packets to the groups that the program saw", 2, || Ok(watch.outgoing.stats()?.marked - before))?;
     Ok(())
 }
 

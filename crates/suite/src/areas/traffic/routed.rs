@@ -7,7 +7,7 @@ use lab_harness::{
     trip::{HookCounters, Trip},
     variants,
 };
-use lab_topology::{Family, Tap, library};
+use lab_topology::{Family, Tap, Template, library, model::Nat};
 use lab_traffic::{Capture, Headers, Proto, Transport, UdpProbe};
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 const DEFAULT_TTL: u8 = 64;
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[POD_TO_EXTERNAL, POD_TO_USER_SPACE, EXTERNAL_TO_POD, MASQUERADE, NODE_PORT];
+pub const CASES: &[Case] =
+    &[POD_TO_EXTERNAL, POD_TO_USER_SPACE, EXTERNAL_TO_POD, MASQUERADE, MASQUERADE_OF_TRACKED, NODE_PORT];
 
 const POD_TO_EXTERNAL: Case = Case::new(
     "T04",
@@ -73,6 +74,31 @@ fn masquerade(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let trip = Trip::new(ctx, "w0", "ext");
     Trip { source: Some(node_addrs()), ..trip }.passes(ctx, &testbed, &[&watch])
 }
+
+/// Connections are tracked in the workload's namespace too: it has a rule of translation, for a port that nobody uses.
+const GATEWAY_NAT_TRACKED: Template = Template::new(
+    "gateway-nat-tracked",
+    "The gateway topology with translation, and one workload that tracks connections itself.",
+    |kind| {
+        let unused = |from: &str| Nat::Dnat {
+            node: "w0".to_owned(),
+            from: from.parse().expect("a constant"),
+            from_port: 9,
+            to: from.parse().expect("a constant"),
+            to_port: 10,
+        };
+        library::GATEWAY_NAT.of(kind).nat(unused("198.51.100.99")).nat(unused("2001:db8:b::99"))
+    },
+);
+
+const MASQUERADE_OF_TRACKED: Case = Case::new(
+    "T25",
+    "masquerade-of-tracked",
+    "A packet leaves its connection behind with its namespace: the node masquerades what the workload has tracked itself.",
+    masquerade,
+)
+.on(GATEWAY_NAT_TRACKED)
+.over(variants::one_each);
 
 const NODE_PORT: Case = Case::new(
     "T07",

@@ -84,7 +84,6 @@ fn return_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let dial = SocketAddr::new(testbed.net.addr(to, Family::V4), ctx.marker);
     let receiver = testbed.net.ns(to).run(|| UdpSocket::bind(dial))?;
     let sender = testbed.net.ns(from).run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    receiver.set_read_timeout(Some(SILENCE_WINDOW))?;
     let mut wanted = [0; CODES.len()];
     let mut arrived = [0; CODES.len()];
     for (number, (code, name)) in CODES.into_iter().enumerate() {
@@ -100,7 +99,12 @@ fn return_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         attachment.detach()?;
     }
     let mut buffer = [0; 8];
-    while let Ok(1) = receiver.recv(&mut buffer) {
+    let passing: usize = wanted.iter().sum();
+    for number in 0..=SENT * CODES.len() {
+        // What passes may be late; of what is dropped, nothing comes in the time of a silent flow.
+        let patience = if number < passing { ctx.patience(1_000) } else { SILENCE_WINDOW };
+        receiver.set_read_timeout(Some(patience))?;
+        let Ok(1) = receiver.recv(&mut buffer) else { break };
         if let Some(count) = arrived.get_mut(usize::from(buffer[0])) {
             *count += 1;
         }
@@ -294,8 +298,9 @@ fn no_window(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let _attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &program)?;
     // The same counter moves once packets arrive: it would have shown one that arrived before.
+    let ran = program.stats()?.marked;
     let arrived = received()? - open;
-    ctx.check("packets that the node's end received after attach", arrived >= program.stats()?.marked, arrived);
+    ctx.check("packets that the node's end received after attach", arrived >= ran, arrived);
     Ok(())
 }
 
@@ -319,7 +324,7 @@ fn drop_accounting(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let counted = dropped()? - before;
     let wanted = if attachment.hook.attach_type() == AttachType::Netkit { u64::from(report.wanted) } else { 0 };
     ctx.equal("tx_dropped of the pod's end", counted, wanted);
-    ctx.equal("packets that the program counted", program.stats()?.marked, u64::from(report.wanted));
+    ctx.becomes("packets that the program counted", report.wanted.into(), || Ok(program.stats()?.marked))?;
     Ok(())
 }
 
@@ -377,7 +382,7 @@ fn policy_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let reports = testbed.silences(ctx, denied);
     // The second witness of the denial: the packets came as far as the program.
     let wanted = reports.iter().map(|report| u64::from(report.wanted)).sum();
-    ctx.equal("packets to the denied port that the program saw", program.stats()?.marked, wanted);
+    ctx.becomes("packets to the denied port that the program saw", wanted, || Ok(program.stats()?.marked))?;
     for (family, report) in Family::available().iter().copied().zip(reports) {
         ctx.check(format!("UDP to the denied port is dropped ({family})"), report.lost(), &report);
         for proto in [Proto::Icmp, Proto::Tcp] {

@@ -119,14 +119,11 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         };
         let ended = if passes { report.complete() } else { report.lost() };
         ctx.check(format!("{name}: the packet {}", if passes { "passes" } else { "is dropped" }), ended, &report);
-        let counts = [first.stats()?.marked, beside.stats()?.marked - before.0, last.stats()?.marked - before.1];
+        let counts = || Ok([first.stats()?.marked, beside.stats()?.marked - before.0, last.stats()?.marked - before.1]);
         let wanted = u64::from(report.wanted);
         let behind = if goes_on { wanted } else { 0 };
-        ctx.equal(
-            format!("{name}: packets at the filter, behind it in its priority, and in the next"),
-            counts,
-            [wanted, behind, behind],
-        );
+        let what = format!("{name}: packets at the filter, behind it in its priority, and in the next");
+        ctx.becomes(what, [wanted, behind, behind], counts)?;
         filter.detach()?;
     }
     let listed = testbed.observe(P0)?.len();

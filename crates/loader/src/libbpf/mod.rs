@@ -1,10 +1,14 @@
-//! libbpf itself. Every unsafe call of the loader that concerns it is here.
+//! libbpf itself. Every unsafe call of the loader that concerns it is here; [`maps`] has those about maps.
 
-use lab_check::{PinnedMap, VerifierStats};
+mod maps;
+
+pub use maps::{Counter, InnerShape, KernelMap, ObjectMap, inner_map_of, pin_map};
+
+use lab_check::VerifierStats;
 use libbpf_sys as sys;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::{
-    ffi::{CStr, CString, c_char, c_int, c_void},
+    ffi::{CStr, CString, c_char, c_int},
     fs::File,
     io::{Read, Seek, SeekFrom},
     marker::PhantomData,
@@ -101,19 +105,18 @@ pub struct ObjectProgram<'a> {
     object: PhantomData<&'a ()>,
 }
 
-/// A map of an opened object.
-#[derive(Clone, Copy)]
-pub struct ObjectMap<'a> {
-    map: NonNull<sys::bpf_map>,
-    object: PhantomData<&'a ()>,
-}
-
 fn text(bytes: *const c_char) -> String {
     if bytes.is_null() {
         return String::new();
     }
     // SAFETY: libbpf's strings end with a zero and live as long as the object, which the caller holds.
     unsafe { CStr::from_ptr(bytes) }.to_string_lossy().into_owned()
+}
+
+/// A name in one of the kernel's structures, which ends with a zero or with its room.
+fn text_in(bytes: &[c_char]) -> String {
+    let bytes: Vec<u8> = bytes.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The name of a type of programs: `sched_cls`.
@@ -143,26 +146,6 @@ pub fn has_map_type(kind: u32) -> Option<bool> {
 pub fn map_type_name(kind: u32) -> String {
     // SAFETY: takes a number, returns a constant or null.
     text(unsafe { sys::libbpf_bpf_map_type_str(kind) })
-}
-
-/// Creates a map and pins it.
-///
-/// # Errors
-/// The errno, negative.
-pub fn pin_map(path: &str, name: &str, wanted: &PinnedMap) -> Result<(), i32> {
-    let kind = (1..64).find(|kind| map_type_name(*kind) == wanted.kind).ok_or(-libc::EINVAL)?;
-    let c_text = |text: &str| CString::new(text.replace('\0', "")).unwrap_or_default();
-    let (path, name) = (c_text(path), c_text(name));
-    // SAFETY: the strings live across the calls; no options.
-    let fd = owned(unsafe {
-        let (key, value) = (wanted.key_size, wanted.value_size);
-        sys::bpf_map_create(kind, name.as_ptr(), key, value, wanted.max_entries, ptr::null())
-    })?;
-    // SAFETY: the string lives across the call, and the descriptor is open.
-    match unsafe { sys::bpf_obj_pin(fd.as_raw_fd(), path.as_ptr()) } {
-        0 => Ok(()),
-        error => Err(error),
-    }
 }
 
 /// The name of a type of attachment: `cgroup_unix_connect`.
@@ -224,7 +207,7 @@ impl<'a> Object<'a> {
             // SAFETY: the object is open, and `last` is null or one of its maps.
             last = unsafe { sys::bpf_object__next_map(self.object.as_ptr(), last) };
             let Some(map) = NonNull::new(last) else { return all };
-            all.push(ObjectMap { map, object: PhantomData });
+            all.push(ObjectMap::of(map));
         }
     }
 
@@ -279,7 +262,7 @@ impl<'a> Object<'a> {
             let Some((offset, size)) = self.variable(&section[dot..], name) else { continue };
             let mut length = 0u64;
             // SAFETY: the map is the open object's; the result is memory of `length` bytes, or null.
-            let memory = unsafe { sys::bpf_map__initial_value(map.map.as_ptr(), &raw mut length) };
+            let memory = unsafe { sys::bpf_map__initial_value(map.as_ptr(), &raw mut length) };
             if memory.is_null() || offset.saturating_add(size) as u64 > length {
                 continue;
             }
@@ -388,50 +371,22 @@ impl AsFd for ObjectProgram<'_> {
     }
 }
 
-impl ObjectMap<'_> {
-    pub fn name(&self) -> String {
-        // SAFETY: the object is open.
-        text(unsafe { sys::bpf_map__name(self.map.as_ptr()) })
-    }
-
-    /// `enum bpf_map_type`.
-    pub fn kind(&self) -> u32 {
-        // SAFETY: the object is open.
-        unsafe { sys::bpf_map__type(self.map.as_ptr()) }
-    }
-
-    pub fn set_max_entries(&self, count: u32) {
-        // SAFETY: the object is open and not loaded, or libbpf refuses.
-        unsafe { sys::bpf_map__set_max_entries(self.map.as_ptr(), count) };
-    }
-
-    /// Bytes of a key and of a value.
-    pub fn sizes(&self) -> (usize, usize) {
-        // SAFETY: the object is open.
-        unsafe {
-            (sys::bpf_map__key_size(self.map.as_ptr()) as usize, sys::bpf_map__value_size(self.map.as_ptr()) as usize)
-        }
-    }
-
-    /// Writes a value. The caller has compared the lengths with [`Self::sizes`].
-    ///
-    /// # Errors
-    /// The errno, negative.
-    pub fn write(&self, key: &[u8], value: &[u8]) -> Result<(), i32> {
-        if (key.len(), value.len()) != self.sizes() {
-            return Err(-libc::EINVAL);
-        }
-        let (key, value): (*const c_void, *const c_void) = (key.as_ptr().cast(), value.as_ptr().cast());
-        // SAFETY: the map is loaded or the descriptor is negative, which the kernel refuses; key and value have its sizes.
-        match unsafe { sys::bpf_map_update_elem(sys::bpf_map__fd(self.map.as_ptr()), key, value, 0) } {
-            0 => Ok(()),
-            error => Err(error),
-        }
-    }
+/// A program that is pinned.
+///
+/// # Errors
+/// The errno, negative.
+pub fn pinned_program(path: &str) -> Result<OwnedFd, i32> {
+    let path = CString::new(path.replace('\0', "")).unwrap_or_default();
+    // SAFETY: the string lives across the call.
+    owned(unsafe { sys::bpf_obj_get(path.as_ptr()) })
 }
 
 /// What the kernel lists of a program: verified instructions, bytes after rewriting, how often it ran.
 pub struct Listed {
+    /// `enum bpf_prog_type`.
+    pub kind: u32,
+    /// At most 15 characters.
+    pub name: String,
     pub verified: u32,
     pub translated: u32,
     pub ran: u64,
@@ -444,7 +399,9 @@ pub fn listed(program: &impl AsFd) -> Option<Listed> {
     let fd = program.as_fd().as_raw_fd();
     // SAFETY: the structure and its size; all addresses in it are null.
     let done = unsafe { sys::bpf_prog_get_info_by_fd(fd, &raw mut info, &raw mut length) };
-    (done == 0).then_some(Listed {
+    (done == 0).then(|| Listed {
+        kind: info.type_,
+        name: text_in(&info.name),
         verified: info.verified_insns,
         translated: info.xlated_prog_len / 8,
         ran: info.run_cnt,

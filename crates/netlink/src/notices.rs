@@ -1,0 +1,53 @@
+//! What the kernel tells everybody who listens.
+
+use crate::{
+    NetlinkError,
+    client::{descriptor, socket_error},
+};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::{
+    errno::Errno,
+    sys::socket::{setsockopt, sockopt::RcvBufForce},
+};
+use std::io;
+
+/// Bytes of notices that the kernel keeps until they are read.
+const ROOM: usize = 4 << 20;
+
+/// A socket that hears the notices of one group, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Notices(Socket);
+
+impl Notices {
+    /// `RTNLGRP_TC` of linux/rtnetlink.h: queueing disciplines, classes and filters.
+    pub const TRAFFIC_CONTROL: u32 = 4;
+
+    /// Listens to a group of rtnetlink.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`].
+    pub fn of(group: u32) -> Result<Self, NetlinkError> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            setsockopt(&descriptor(&socket), RcvBufForce, &ROOM)?;
+            socket.set_non_blocking(true)?;
+            socket.add_membership(group)?;
+            Ok(socket)
+        };
+        open().map(Self).map_err(|error| socket_error("listen", &error))
+    }
+
+    /// The next datagram, of one message or more; `None` where there is no more. `Err` counts as notices that were lost, and the next
+    /// call goes on.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Socket`]: `ENOBUFS` where the kernel had no room for some.
+    pub fn read(&self) -> Result<Option<Vec<u8>>, NetlinkError> {
+        match self.0.recv_from_full() {
+            Ok((bytes, _)) => Ok(Some(bytes)),
+            Err(error) if error.raw_os_error() == Some(Errno::EAGAIN as i32) => Ok(None),
+            Err(error) => Err(socket_error("listen", &error)),
+        }
+    }
+}

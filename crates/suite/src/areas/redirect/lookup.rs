@@ -1,0 +1,120 @@
+//! Flags of bpf_fib_lookup.
+
+use super::fib::{code, packet, stranger, unresolved};
+use lab_bpf::{BPF_FIB_LOOKUP_TBID, Config, ProgramKind, raw};
+use lab_harness::{
+    case::{Case, CaseResult, Variant},
+    ctx::Ctx,
+    testbed::{P0, P1},
+    variants,
+};
+use lab_protocol::{KernelVersion, LinkKind, capability::Since};
+use lab_topology::{Family, library};
+use nix::errno::Errno;
+use std::net::IpAddr;
+
+/// Of include/uapi/linux/bpf.h.
+const BPF_FIB_LOOKUP_DIRECT: u32 = 1;
+const BPF_FIB_LOOKUP_OUTPUT: u32 = 1 << 1;
+const BPF_FIB_LOOKUP_SKIP_NEIGH: u32 = 1 << 2;
+/// Not assigned.
+const UNKNOWN: u32 = 1 << 20;
+
+/// The version since which a lookup need not find the neighbour.
+const SKIP_NEIGH: Since = Since {
+    mainline: KernelVersion::new(6, 3, 0),
+    backports: &[],
+    source: "bpf: Add BPF_FIB_LOOKUP_SKIP_NEIGH flag for bpf_fib_lookup",
+};
+/// The version since which a lookup can be in a given table.
+const TABLE: Since = Since {
+    mainline: KernelVersion::new(6, 5, 0),
+    backports: &[],
+    source: "bpf: Add table ID to bpf_fib_lookup BPF helper",
+};
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[LOOKUP_FLAGS];
+
+const LOOKUP_FLAGS: Case = Case::new(
+    "R22",
+    "lookup-flags",
+    "bpf_fib_lookup skips rules (DIRECT) or neighbours (SKIP_NEIGH), looks in a table (TBID) or from a device (OUTPUT), as told.",
+    lookup_flags,
+)
+.on(library::POLICY)
+.over(|| variants::devices().into_iter().filter(|variant| variant.device() != LinkKind::NetkitL2).collect());
+fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let ns = testbed.net.ns("host");
+    let (first, second) = (testbed.ifindex(P0), testbed.ifindex(P1));
+    for family in Family::available().iter().copied() {
+        let (workload, plain) = (testbed.net.addr("w0", family), testbed.net.addr("w1", family));
+        let by_source: IpAddr = library::POLICY_ADDRS[family as usize][1].parse()?;
+        // The rules of each family lead to three tables, by device, source and mark.
+        let table = 100 + 3 * family as u32 + 1;
+        let in_table = BPF_FIB_LOOKUP_DIRECT | BPF_FIB_LOOKUP_TBID;
+        let found = (unresolved(variant), second);
+        let none = |from| (code::NOT_FWDED, from);
+        // IPv6 prefers the device and does not insist on it (fib6_table_lookup() without RT6_LOOKUP_F_IFACE).
+        let elsewhere = if family == Family::V4 { none(first) } else { found };
+        let refused = |from| (-(Errno::EINVAL as i32), from);
+        // What is asked: flags, table, from which device, which source and destination; code and device.
+        let questions = [
+            ("rules", 0, 0, first, workload, by_source, Some(found)),
+            ("DIRECT, an address of a rule", BPF_FIB_LOOKUP_DIRECT, 0, first, workload, by_source, Some(none(first))),
+            ("DIRECT, an address of the main table", BPF_FIB_LOOKUP_DIRECT, 0, first, workload, plain, Some(found)),
+            ("OUTPUT, the device of the route", BPF_FIB_LOOKUP_OUTPUT, 0, second, stranger(family), plain, Some(found)),
+            ("OUTPUT, another device", BPF_FIB_LOOKUP_OUTPUT, 0, first, stranger(family), plain, Some(elsewhere)),
+            (
+                "SKIP_NEIGH",
+                BPF_FIB_LOOKUP_SKIP_NEIGH,
+                0,
+                first,
+                workload,
+                plain,
+                ctx.capabilities
+                    .has_change(&SKIP_NEIGH)
+                    .map(|has| if has { (code::SUCCESS, second) } else { refused(first) }),
+            ),
+            (
+                "TBID, the rule's table",
+                in_table,
+                table,
+                first,
+                stranger(family),
+                by_source,
+                ctx.capabilities.has_change(&TABLE).map(|has| if has { found } else { refused(first) }),
+            ),
+            (
+                "TBID, a table without the route",
+                in_table,
+                table + 1,
+                first,
+                stranger(family),
+                by_source,
+                ctx.capabilities.has_change(&TABLE).map(|has| if has { none(first) } else { refused(first) }),
+            ),
+            ("an unknown flag", UNKNOWN, 0, first, workload, plain, Some(refused(first))),
+        ];
+        // What does not depend on the family is asked once.
+        let once =
+            ["rules", "DIRECT, an address of the main table", "OUTPUT, the device of the route", "an unknown flag"];
+        for (what, flags, number, from, source, to, wanted) in questions {
+            if family == Family::V6 && once.contains(&what) {
+                continue;
+            }
+            let config =
+                Config { target_ifindex: from, redirect_flags: flags.into(), number, ..Config::new(ctx.marker) };
+            let looking = testbed.load(ctx, P0, ProgramKind::Fib, config)?;
+            let packet = packet(source, to, ctx.marker)?;
+            ns.run(|| raw::test_run(&*looking, &packet))?;
+            let last = looking.stats()?.last;
+            // Of a kernel whose version says nothing it is not known whether it has the flag.
+            if let Some(wanted) = wanted {
+                ctx.equal(format!("{family}, {what}: code and device"), (last.fib_code, last.fib_ifindex), wanted);
+            }
+        }
+    }
+    Ok(())
+}

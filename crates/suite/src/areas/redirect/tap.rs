@@ -1,0 +1,87 @@
+//! A workload and a tap, as where a virtual machine has the device of a container (kata, urunc): programs hand packets from one
+//! to the other.
+
+use lab_bpf::{Config, ProgramKind};
+use lab_harness::{
+    case::{Case, CaseResult, Direction, Variant},
+    ctx::{Ctx, Stop},
+    testbed::{P0, Spot},
+};
+use lab_protocol::{AttachRequest, LinkKind};
+use lab_topology::{Family, library};
+use lab_traffic::{Headers, Transport, UdpProbe};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+/// In the order in which they run.
+pub const CASES: &[Case] = &[POD_AND_TAP];
+
+/// Without link-layer addresses (netkit L3) there is nothing that a virtual machine could take for its own.
+fn with_addresses() -> Vec<Variant> {
+    let on = |attach, device| Variant { attach: Some(attach), device: Some(device), ..Variant::default() };
+    vec![on(AttachRequest::Tc, LinkKind::Veth), on(AttachRequest::Netkit, LinkKind::NetkitL2)]
+}
+
+const POD_AND_TAP: Case = Case::new(
+    "R23",
+    "pod-and-tap",
+    "bpf_redirect hands a pod's packet to a tap as it is, and what comes out of the tap to the pod.",
+    pod_and_tap,
+)
+.on(library::TAP)
+.over(with_addresses);
+fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const TAP: Spot = Spot { node: "host", dev: "tap0" };
+    const WORDS: &[u8] = b"for the machine";
+    const ETHERNET: usize = 14;
+    /// `net.ipv4.ip_default_ttl`: nothing has forwarded the packet.
+    const TTL: u8 = 64;
+    let testbed = ctx.testbed()?;
+    let own = testbed.net.readback("w0", "eth0")?.mac.unwrap_or_default();
+    let gateway = testbed.net.readback("host", P0.dev)?.mac.unwrap_or_default();
+    let to_tap = Config { target_ifindex: testbed.ifindex(TAP), ..Config::new(ctx.marker) };
+    let to_tap = testbed.load(ctx, P0, ProgramKind::Redirect, to_tap)?;
+    let _to_tap = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &to_tap)?;
+    let to_pod = Config { target_ifindex: testbed.ifindex(P0), ..Config::new(ctx.marker) };
+    let to_pod = testbed.load(ctx, TAP, ProgramKind::Redirect, to_pod)?;
+    let at_tap = if variant.attach() == AttachRequest::Tc { AttachRequest::Tc } else { AttachRequest::Tcx };
+    let _to_pod = testbed.attach(ctx, TAP, at_tap, Direction::FromWorkload, &to_pod)?;
+    let tap = testbed.net.tap("host", "tap0");
+    for far in library::FAR_END {
+        let far: IpAddr = far.parse()?;
+        if !Family::of(far).is_available() {
+            continue;
+        }
+        let pod = testbed.net.addr("w0", Family::of(far));
+        let probe = UdpProbe::connect(testbed.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
+        probe.send(WORDS)?;
+        let (mut read, marker) = (None, ctx.marker);
+        ctx.wait_until(2_000, || {
+            let Some(frame) = tap.receive(Duration::ZERO)? else { return Ok(false) };
+            let headers = frame.get(ETHERNET..).and_then(Headers::of);
+            let ours = headers.filter(|headers| headers.ports().is_some_and(|(_, to)| to == marker));
+            read = ours.map(|headers| (headers, frame));
+            Ok(read.is_some())
+        })?;
+        let Some((headers, frame)) = read else {
+            return Err(Stop::check(format!("{far}: nothing comes out of the tap")));
+        };
+        let seen = (headers.source, headers.destination, headers.ttl);
+        ctx.equal(format!("{far}: from, to, TTL at the tap"), seen, (pod, far, TTL));
+        let addresses = (frame[..6].to_vec(), frame[6..12].to_vec());
+        ctx.equal(format!("{far}: link-layer addresses at the tap"), addresses, (gateway.to_vec(), own.to_vec()));
+        let Transport::Udp { ports, payload } = headers.transport else {
+            return Err(Stop::check(format!("{far}: {:?} comes out of the tap", headers.transport)));
+        };
+        ctx.check(format!("{far}: content at the tap"), payload == WORDS, format!("{} bytes", payload.len()));
+        // From the machine at the tap to the pod: the addresses of the frame the other way round.
+        tap.send(&lab_traffic::udp_answer(&frame, far, pod, (ports.1, ports.0), b"answer"))?;
+        let answer = probe.receive(ctx.patience(2_000));
+        ctx.equal(format!("{far}: answer received by the pod"), answer.as_deref(), Some(&b"answer"[..]));
+    }
+    let families = Family::available().len() as u64;
+    ctx.equal("packets at both programs", (to_tap.stats()?.marked, to_pod.stats()?.marked), (families, families));
+    Ok(())
+}

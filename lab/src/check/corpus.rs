@@ -1,0 +1,57 @@
+//! The project's own objects, of which it is known what each does on which kernel: compiled from sources that only a checkout has, with
+//! the clang that `make setup-tests` provides.
+
+use crate::{error::Error, setup::Tools};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Where the sources are in a checkout.
+pub const SOURCES: &str = "lab/tests/check/corpus";
+/// Debian's name of the compiler, where it is installed and not in the cache.
+const CLANG: &str = "clang-19";
+
+/// Compiles a source.
+///
+/// # Errors
+/// There is no clang, or it does not compile.
+pub fn compile(source: &Path, object: &Path, cache: &Path) -> Result<(), Error> {
+    let set = Tools::in_cache(cache).clang();
+    let program = set.as_ref().map_or_else(|| PathBuf::from(CLANG), |set| set.program("clang"));
+    let include = set.as_ref().map_or(Path::new("/"), |set| set.root()).join("usr/include");
+    let mut clang = Command::new(&program);
+    clang.args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wno-unused-function", "-c", "-I"]);
+    clang.arg(&include).arg("-I").arg(include.join("x86_64-linux-gnu")).arg(source).arg("-o").arg(object);
+    let done = clang.output().map_err(|error| {
+        Error::Host(format!("can't start {}: {error}; `lab setup --tests` provides a clang", program.display()))
+    })?;
+    if done.status.success() {
+        return Ok(());
+    }
+    Err(Error::Host(format!("{} does not compile: {}", source.display(), String::from_utf8_lossy(&done.stderr))))
+}
+
+/// Compiles the sources of a directory into another one, and copies what `check.toml` files they have. Returns the objects in the order
+/// of their names.
+///
+/// # Errors
+/// As [`compile`]; a directory can't be read or written.
+pub fn compile_all(sources: &Path, to: &Path, cache: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut objects = Vec::new();
+    for entry in fs::read_dir(sources).map_err(Error::file("read", sources))? {
+        let path = entry.map_err(Error::file("read", sources))?.path();
+        let place = to.join(path.file_name().unwrap_or_default());
+        match path.extension().and_then(|kind| kind.to_str()) {
+            Some("c") => {
+                let object = place.with_extension("o");
+                compile(&path, &object, cache)?;
+                objects.push(object);
+            }
+            _ => drop(fs::copy(&path, &place).map_err(Error::file("copy", &path))?),
+        }
+    }
+    objects.sort();
+    Ok(objects)
+}

@@ -1,0 +1,97 @@
+//! What attaches in large numbers, in other namespaces and under memory pressure, and what an attachment costs: `make witness`.
+
+use super::{has, loader, text, watched, with};
+
+#[test]
+#[ignore = "10,000 attachments on three kernels"]
+fn ten_thousand_attachments_are_all_told() {
+    for (kernel, hook) in [("6.1", "clsact/ingress"), ("6.12", "tcx/ingress"), ("6.17", "tcx/egress")] {
+        let ran = watched(kernel, &["--forbid-leaks"], &format!("attach cycle 10000 {hook} v0"));
+        let told = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(0), "{kernel}: {told}");
+        has(&told, &[hook, "of v0 (veth) in guest", "attached 10000 ×, detached 10000 ×"]);
+        assert!(with(&told, &["gap:"]).is_empty(), "{kernel}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "memory pressure on two kernels"]
+fn memory_pressure_hides_no_attachment() {
+    for kernel in ["6.12", "6.17"] {
+        let script = "tail /dev/zero & attach cycle 300 tcx/ingress v0 cycle 300 clsact/egress v0; wait; true";
+        let ran = watched(kernel, &["--forbid-leaks"], script);
+        let told = text(&ran.stderr);
+        // The kernel's complaint is the verdict; what was attached is told nevertheless.
+        assert_eq!(ran.status.code(), Some(1), "{kernel}: {told}");
+        has(&told, &["invoked oom-killer"]);
+        has(&told, &["tcx/ingress of v0", "attached 300 ×, detached 300 ×"]);
+        has(&told, &["clsact/egress of v0", "attached 300 ×, detached 300 ×"]);
+        has(&told, &["the kernel killed 1 processes for want of memory"]);
+        assert!(with(&told, &["gap:"]).is_empty(), "{kernel}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "user namespaces, and programs that are gone at once"]
+fn who_attaches_from_a_user_namespace_and_is_gone_is_told() {
+    for kernel in ["6.12", "6.17"] {
+        let script = "attach userns d0; attach link tcx/egress v1 send 192.0.2.9 close";
+        let ran = watched(kernel, &["--forbid-leaks"], script);
+        let told = text(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(0), "{kernel}: {told}");
+        has(&told, &["tcx/ingress of d0 (veth) in net:[", "refused 1 × EPERM"]);
+        has(&told, &["clsact/ingress of d0 (veth) in net:[", "by filter", "attached 1 ×, detached 1 ×"]);
+        // Its name and its runs, although nobody could ask for them any more.
+        has(&told, &["tcx/egress of v1 (veth)", "program minimal (id ", "attached 1 ×, detached 1 ×, ran 1 ×"]);
+        assert!(with(&told, &["gap:"]).is_empty(), "{kernel}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "500 network namespaces"]
+fn what_goes_beyond_the_accounts_rows_is_counted() {
+    let script = "i=0; while [ $i -lt 500 ]; do ip netns add n$i; ip netns exec n$i \"$0\" prog tcx/ingress lo; i=$((i+1)); done";
+    let script = format!("set -- ; {}", script.replace("\"$0\"", &format!("'{}'", loader().display())));
+    let ran = watched("6.12", &["--forbid-leaks"], &script);
+    let told = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{told}");
+    assert_eq!(with(&told, &["tcx/ingress of lo in net:[", "by prog", "attached 1 ×"]).len(), 256, "{told}");
+    has(&told, &["gap: 488 rows and leftovers are left out"]);
+}
+
+/// Attaching and detaching with and without a watcher, alternately in one guest; prints the medians and their ratio.
+#[test]
+#[ignore = "measures: make witness"]
+fn what_an_attachment_costs_under_the_witness() {
+    const ROUNDS: usize = 7;
+    for (kernel, hooks) in
+        [("6.1", &["clsact/ingress"][..]), ("6.12", &["clsact/ingress", "tcx/ingress"]), ("6.17", &["tcx/ingress"])]
+    {
+        let script = format!(
+            "t() {{ for h in {}; do s=$(date +%s%N); attach cycle 2000 $h v0; e=$(date +%s%N); echo \"$1 $h $(( (e-s)/1000 ))\"; done; }}; \
+             t warm; for i in $(seq {ROUNDS}); do t bare; /run/lab/watch-attach >/run/live & \
+             until grep -q ^watching /run/live; do sleep 0.1; done; t watched; kill -INT $!; wait $!; rm /run/live; done",
+            hooks.join(" ")
+        );
+        let ran = watched(kernel, &["--witness", "off"], &script);
+        let told = text(&ran.stdout);
+        assert_eq!(ran.status.code(), Some(0), "{kernel}: {told}{}", text(&ran.stderr));
+        for hook in hooks {
+            let median = |what: &str| {
+                let of = |line: &str| line.strip_prefix(&format!("{what} {hook} "))?.parse::<u64>().ok();
+                let mut all: Vec<u64> = told.lines().filter_map(of).collect();
+                assert_eq!(all.len(), ROUNDS, "{kernel}: {told}");
+                all.sort_unstable();
+                (all[ROUNDS / 2] as f64 / 2000.0, all[0] as f64 / 2000.0)
+            };
+            let ((bare, least_bare), (watched, least_watched)) = (median("bare"), median("watched"));
+            println!(
+                "{kernel} {hook}: {bare:.1} µs without, {watched:.1} µs with the witness for attaching and detaching (medians of \
+                 {ROUNDS}), ratio {:.2}; the least of each: ratio {:.2}",
+                watched / bare,
+                least_watched / least_bare
+            );
+            assert!(watched / bare < 3.0, "{kernel} {hook}: {told}");
+        }
+    }
+}

@@ -134,11 +134,13 @@ impl CapabilityFormat {
             Self::Text => presets::NOTHING,
             Self::Markdown => presets::ASCII_MARKDOWN,
         };
-        // On a terminal, modules are a separate table, so that the tables are not too wide.
+        // On a terminal, modules are a table of their own, and the others two, so that none is too wide.
         let groups: Vec<Vec<Capability>> = match self {
             Self::Text => {
-                let (modules, others) = Capability::ALL.into_iter().partition(|capability| capability.is_module());
-                vec![modules, others]
+                let (modules, others): (Vec<_>, Vec<_>) =
+                    Capability::ALL.into_iter().partition(|capability| capability.is_module());
+                let others = others.chunks(others.len().div_ceil(2).max(1)).map(<[Capability]>::to_vec);
+                std::iter::once(modules).chain(others).collect()
             }
             Self::Markdown | Self::Json => vec![Capability::ALL.to_vec()],
         };

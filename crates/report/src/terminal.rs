@@ -106,7 +106,7 @@ fn legend(record: &RunRecord) -> String {
         }
         let reused = record.verdicts().filter(|(_, _, verdict)| verdict.reused.is_some()).count();
         if reused > 0 {
-            let verdicts = lab_base::text::count(reused, "verdict");
+            let verdicts = text::count(reused, "verdict");
             let _ = writeln!(out, "{verdicts} taken over from earlier runs (--reuse); nothing has changed for them");
         }
         if let Some(shard) = &info.shard {

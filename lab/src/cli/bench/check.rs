@@ -1,5 +1,6 @@
 //! `lab bench check`.
 
+use super::call::Caller;
 use crate::{
     bench::check::{CheckBench, CheckRound, spread},
     check::corpus,
@@ -14,11 +15,10 @@ use lab_record::exit::Exit;
 use lab_report::results::directory;
 use procfs::Current;
 use std::{
-    env, fs,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     thread::available_parallelism,
-    time::Instant,
 };
 
 #[derive(Debug, Args)]
@@ -48,13 +48,10 @@ pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exi
     // What the measured commands use as well: they build nothing.
     project.builder().loader()?;
     let guests = Guests::open(&project, &kernels, &built(&project, false)?)?;
-    let program = env::current_exe().map_err(Error::file("find", Path::new("lab")))?;
-    let lab = Lab { program, project: &project.root, objects: &objects };
+    let lab = Lab { caller: Caller::new(&project.root)?, objects: &objects };
     let ids: Vec<String> = kernels.iter().map(|kernel| kernel.id.to_string()).collect();
-    let results = scratch.path().join("results");
-    let check: Vec<&str> = ["--no-build", "--results"].into_iter().collect();
-    let results = results.display().to_string();
-    let mut words = [check, vec![&*results]].concat();
+    let results = scratch.path().join("results").display().to_string();
+    let mut words = vec!["--no-build", "--results", &*results];
     words.extend(ids.iter().flat_map(|id| ["--kernel", id]));
     let predict = ["--predict", "--all"];
     let checks = lab.rounds("check", &words, args.repeat)?;
@@ -98,8 +95,7 @@ fn own(project: &Project, scratch: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Starts this program as a person would.
 struct Lab<'a> {
-    program: PathBuf,
-    project: &'a Path,
+    caller: Caller,
     objects: &'a [PathBuf],
 }
 
@@ -120,18 +116,10 @@ impl Lab<'_> {
     }
 
     fn run(&self, words: &[&str]) -> Result<CheckRound, Error> {
-        let mut command = Command::new(&self.program);
-        command.arg("--project").arg(self.project).arg("check").args(words).args(self.objects);
         let load = procfs::LoadAverage::current().map_or(0.0, |load| f64::from(load.one));
-        let begin = Instant::now();
-        let ended = command.stdin(Stdio::null()).output().map_err(Error::file("start", &self.program))?;
-        let took_s = begin.elapsed().as_secs_f64();
+        let words = ["check"].iter().chain(words).map(OsStr::new).chain(self.objects.iter().map(|it| it.as_os_str()));
         // 1 is a verdict on the objects, which are not what is measured.
-        if ended.status.success() || ended.status.code() == Some(1) {
-            return Ok(CheckRound { took_s, load });
-        }
-        let said = String::from_utf8_lossy(&ended.stderr);
-        let last = said.lines().last().unwrap_or_default();
-        Err(Error::Host(format!("`lab check {}` ended with {}: {last}", words.join(" "), ended.status)))
+        let took = self.caller.timed_until(words, |code| matches!(code, 0 | 1))?;
+        Ok(CheckRound { took_s: took.as_secs_f64(), load })
     }
 }

@@ -3,7 +3,7 @@
 mod check_mtu;
 mod link;
 
-pub use check_mtu::PODS_LARGE_WINDOWS;
+pub use check_mtu::{PODS_LARGE_WINDOWS, bulk_until};
 pub use link::checksum_errors;
 
 use lab_harness::case::Area;

@@ -54,6 +54,21 @@ fn an_up_to_date_build_writes_no_files() {
     assert_eq!(stamps(), before);
 }
 
+/// Otherwise a command in front of which `lab exec` stands waits for minutes, and says so on its standard error.
+#[test]
+fn a_lab_does_not_wait_for_one_that_builds_what_is_there() {
+    let _alone = lock(&ALONE);
+    // The second one finds what the first one has built, and keeps a copy before it builds.
+    for _ in 0..2 {
+        fine(&lab(&["build"]).output().unwrap());
+    }
+    let builds = fs::File::open(Path::new(ROOT).join(PLACES[0]).join(".lab-lock")).unwrap();
+    builds.lock().unwrap();
+    let listed = lab(&["list", "--no-build", "--case", "A01*"]).output().unwrap();
+    fine(&listed);
+    assert_eq!(String::from_utf8_lossy(&listed.stderr).lines().find(|line| line.contains("waiting")), None);
+}
+
 /// Read-only as in a container or a package build of a distribution.
 #[test]
 fn a_read_only_checkout_is_enough() {

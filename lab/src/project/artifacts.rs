@@ -2,6 +2,7 @@
 
 use super::{
     agent_package::{AgentPackage, AgentPackageError},
+    aside::Aside,
     bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
     home::{self, Home},
@@ -86,6 +87,14 @@ pub enum ArtifactError {
         /// The system's answer.
         cause: io::Error,
     },
+    /// The copy of what was built before can't be written.
+    #[error("can't write a copy of what was built below {}: {cause}", path.display())]
+    Keep {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        cause: io::Error,
+    },
     /// `bpf-linker` is missing.
     #[error("bpf-linker is neither in the lab's cache nor on PATH; `lab setup` builds it")]
     NoBpfLinker,
@@ -161,13 +170,50 @@ impl Builder<'_> {
         if let Some(installed) = self.installed(&package) {
             return installed;
         }
-        let _lock = self.lock(File::try_lock_shared)?;
+        let opened = self.lock_file();
+        if opened.as_ref().is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+            && let Some(before) = self.before(&package)
+        {
+            return Ok(before);
+        }
+        let _lock = self.lock(opened, File::try_lock_shared)?;
+        self.in_place(&package)
+    }
+
+    /// What cargo has built, while this lab has the lock.
+    fn in_place(&self, package: &AgentPackage) -> Result<Artifacts, ArtifactError> {
         let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(&package.name);
         if let Home::Installed { library, .. } = self.home {
             return read(agent, |target| object_in(library, target));
         }
         let objects = self.target_dir(BPF_DIR).join(BPF_TARGET).join("release");
         read(agent, |target| objects.join(target))
+    }
+
+    /// What was there before the build of the lab that has the lock.
+    fn before(&self, package: &AgentPackage) -> Option<Artifacts> {
+        let aside = Aside::of(&self.target_dir(AGENT_DIR), &package.name);
+        aside.read(|directory| {
+            let object = |target: &str| {
+                let named = BPF_OBJECTS.into_iter().find(|(known, _)| *known == target);
+                directory.join(named.map_or(target, |(_, name)| name))
+            };
+            read(directory.join(&package.name), object)
+        })
+    }
+
+    /// Takes the lock to build, and keeps a copy of what is there for labs that need it meanwhile.
+    pub(super) fn alone(&self, package: &AgentPackage) -> Result<Option<File>, ArtifactError> {
+        let lock = self.lock(self.lock_file(), File::try_lock)?;
+        // Cargo's own lock ends with cargo: another lab could replace a file while it is read here.
+        if lock.is_some()
+            && let Ok(built) = self.in_place(package)
+        {
+            let target = self.target_dir(AGENT_DIR);
+            let kept = Aside::of(&target, &package.name).keep(&built, &package.name);
+            kept.map_err(|cause| ArtifactError::Keep { path: target.join("aside"), cause })?;
+        }
+        Ok(lock)
     }
 
     /// What was built, and where nothing was built yet, a build of it; with a line about sources that have changed since.
@@ -223,8 +269,7 @@ impl Builder<'_> {
         if let Some(installed) = self.installed(&package) {
             return installed;
         }
-        // Cargo's own lock ends with cargo: another lab could replace a file while it is read here.
-        let _lock = self.lock(File::try_lock)?;
+        let _lock = self.alone(&package)?;
         if let Home::Installed { library, .. } = self.home {
             return read(self.cargo_agent(&package)?, |target| object_in(library, target));
         }
@@ -246,7 +291,7 @@ impl Builder<'_> {
         if let Some(installed) = self.installed(&package) {
             return installed.map(|it| it.agent.path);
         }
-        let _lock = self.lock(File::try_lock)?;
+        let _lock = self.alone(&package)?;
         self.cargo_agent(&package)
     }
 
@@ -344,8 +389,8 @@ impl Builder<'_> {
         self.cache.join("build").join(key).join(below)
     }
 
-    /// Waits for other labs that build in this project. Without write access nobody can build, and there is no wait.
-    pub(super) fn lock(&self, take: fn(&File) -> Result<(), TryLockError>) -> Result<Option<File>, ArtifactError> {
+    /// The file that a lab locks while it builds in this project. Without write access nobody can build, and there is none.
+    pub(super) fn lock_file(&self) -> Option<File> {
         let path = self.target_dir(AGENT_DIR).join(".lab-lock");
         let opened = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -354,7 +399,16 @@ impl Builder<'_> {
             }
             other => other,
         };
-        let Ok(file) = opened else { return Ok(None) };
+        opened.ok()
+    }
+
+    /// Waits for other labs that build in this project.
+    pub(super) fn lock(
+        &self,
+        opened: Option<File>,
+        take: fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<Option<File>, ArtifactError> {
+        let Some(file) = opened else { return Ok(None) };
         let mut told = false;
         loop {
             match take(&file) {

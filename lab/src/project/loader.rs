@@ -1,6 +1,7 @@
 //! The guest program of `lab check`, which loads objects with libbpf. Only that command needs it, so only it and `lab build` build
 //! it. libbpf is compiled from the sources that its crate has, against the libelf and zlib of this host or of the lab's cache.
 
+use super::agent_package::AgentPackage;
 use super::artifacts::{AGENT_DIR, AGENT_TARGET, Artifact, ArtifactError, Builder, executable, read_artifact};
 use super::home::Home;
 use crate::setup::Tools;
@@ -40,11 +41,12 @@ impl Builder<'_> {
     /// # Errors
     /// [`ArtifactError::Absent`].
     pub fn existing_loader(&self) -> Result<Artifact, ArtifactError> {
-        let path = match self.home {
-            Home::Installed { library, .. } => library.join(LOADER),
-            Home::Checkout(_) => self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(LOADER),
-        };
-        read_artifact(WHAT, path)
+        if let Home::Installed { library, .. } = self.home {
+            return read_artifact(WHAT, library.join(LOADER));
+        }
+        // cargo takes the old file away before it puts the new one there.
+        let _lock = self.lock(self.lock_file(), File::try_lock_shared)?;
+        read_artifact(WHAT, self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(LOADER))
     }
 
     /// The loader; in a checkout it is built where it is stale.
@@ -56,7 +58,7 @@ impl Builder<'_> {
         let private = Tools::in_cache(self.cache).elf_library();
         let found = private.and_then(|set| ElfLibrary::below(set.root())).or_else(|| ElfLibrary::below(Path::new("/")));
         let elf = found.ok_or(ArtifactError::NoElfLibrary)?;
-        let _lock = self.lock(File::try_lock)?;
+        let _lock = self.alone(&AgentPackage::load(self.project)?)?;
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let target = self.target_dir(AGENT_DIR);
         let mut args: Vec<OsString> =

@@ -3,6 +3,7 @@
 pub mod agent_listing;
 pub mod agent_package;
 pub mod artifacts;
+mod aside;
 mod bpf_toolchain;
 pub mod commit;
 pub mod filter;

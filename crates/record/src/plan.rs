@@ -52,6 +52,15 @@ pub struct KernelFacts {
 }
 
 impl KernelFacts {
+    /// By what times of cells are kept that hold for several kernels: the class. A variant has a name of its own (`6.7+, debug`),
+    /// because one that is compiled with checks takes several times as long.
+    pub fn paced_as(&self) -> String {
+        match self.id.split_once('+') {
+            Some((_, variant)) => format!("{}, {variant}", self.class),
+            None => self.class.clone(),
+        }
+    }
+
     /// Whether the kernel must have a capability. A kernel whose probes decide must only have the stated
     /// capabilities until its probes have run.
     pub fn must_have(&self, capability: Capability) -> bool {

@@ -12,7 +12,7 @@ use crate::{
 };
 use clap::Args;
 use lab_base::say::show;
-use lab_record::{exit::Exit, log};
+use lab_record::{exit::Exit, log, plan::KernelFacts};
 use std::{fs, path::PathBuf};
 
 #[derive(Debug, Args)]
@@ -68,7 +68,7 @@ pub(super) fn durations(named: Option<PathBuf>, args: &DurationsArgs) -> Result<
     let path = args.out.clone().unwrap_or_else(|| durations_path(&project));
     let mut durations = if args.anew { Durations::default() } else { Durations::load(&path)? };
     for run in &args.runs {
-        durations.learn(&log::read(&report::directory(named.clone(), run)?)?, &|facts| facts.class.clone());
+        durations.learn(&log::read(&report::directory(named.clone(), run)?)?, &KernelFacts::paced_as);
     }
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(Error::file("create", parent))?;

@@ -196,7 +196,7 @@ impl Guests {
     pub fn remember(&self, record: &RunRecord) {
         let path = own_durations(&self.machine);
         let mut durations = Durations::load(&path).unwrap_or_default();
-        durations.learn(record, &|facts| facts.class.clone());
+        durations.learn(record, &KernelFacts::paced_as);
         let saved = durations.save(&path).and_then(|()| Pace::remember(self.machine.cache(), record));
         if let Err(error) = saved {
             say(&format!("cannot write the durations of cells: {error}"));

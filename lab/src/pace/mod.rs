@@ -111,8 +111,9 @@ impl Pace {
         match self.own.times(accelerator, &facts.id) {
             Some(times) => (Some(times), name("kernel", &facts.id, &self.own_file)),
             None => {
-                let times = self.class.times(accelerator, &facts.class);
-                (times, name("kernels of class", &facts.class, &self.class_file))
+                let class = facts.paced_as();
+                let times = self.class.times(accelerator, &class);
+                (times, name("kernels of class", &class, &self.class_file))
             }
         }
     }

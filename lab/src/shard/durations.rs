@@ -140,7 +140,7 @@ impl Durations {
             return UNKNOWN_MS;
         };
         let id = cell.id.as_str();
-        let own = classes.get(&kernel.class).and_then(|known| known.get(id));
+        let own = classes.get(&kernel.paced_as()).and_then(|known| known.get(id));
         let known = own.or_else(|| classes.values().filter_map(|known| known.get(id)).max());
         known.map_or(UNKNOWN_MS, |took| took * factor)
     }
@@ -159,7 +159,7 @@ mod tests {
     const A: &str = "A01-x[tc,veth]";
 
     fn class(facts: &KernelFacts) -> String {
-        facts.class.clone()
+        facts.paced_as()
     }
 
     fn ran(accelerator: &str, mutant: Option<&str>, outcome: &Outcome, took_us: u64) -> RunRecord {
@@ -191,6 +191,18 @@ mod tests {
         let facts = KernelFacts { class: class.to_owned(), ..facts("k", "6.12.43") };
         let plan = Plan::new(vec![facts], vec![cell(id)], false);
         durations.estimate(&plan.kernels[0].facts, &plan.kernels[0].cells[0])
+    }
+
+    /// A kernel with KASAN and lockdep takes six times as long as the others of its class.
+    #[test]
+    fn a_variant_has_times_of_its_own() {
+        let variant = KernelFacts { class: "6.7+".to_owned(), ..facts("6.12+debug", "6.12.117") };
+        assert_eq!(variant.paced_as(), "6.7+, debug");
+        let plain = KernelFacts { id: id("6.12"), ..variant.clone() };
+        let mut durations = Durations::default();
+        durations.learn(&ran("tcg", None, &Outcome::Passed, 1_000_000), &class);
+        assert!(durations.times("tcg", &plain.paced_as()).is_some());
+        assert!(durations.times("tcg", &variant.paced_as()).is_none());
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
         identity: [("the cells".to_owned(), identity.to_owned())].into(),
         kernels: split.kernels(&plan),
         full_matrix: true,
+        estimate_ms: Some(1000 * u64::from(part.number)),
     };
     let name = id(&format!("run-{}", part.number));
     let info = RunInfo { shard: Some(shard), ..RunInfo::new(name, Versions::default(), accelerator, own.clone()) };

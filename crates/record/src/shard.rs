@@ -242,10 +242,17 @@ mod tests {
             stragglers(&[of(300, 600), of(310, 600), of(600, 620), of(100, 200)]),
             ["shard 3/4 took 600 s; 310 s were expected, by recorded times at the pace of the other shards"]
         );
-        assert_eq!(stragglers(&[of(300, 600), of(310, 600), of(420, 600)]), Vec::<String>::new(), "less than half more");
+        assert_eq!(
+            stragglers(&[of(300, 600), of(310, 600), of(420, 600)]),
+            Vec::<String>::new(),
+            "less than half more"
+        );
         assert_eq!(stragglers(&[of(10, 20), of(10, 20), of(60, 20)]), Vec::<String>::new(), "nobody waited for it");
         assert_eq!(stragglers(&[of(10, 20), of(900, 20)]), Vec::<String>::new(), "two have no middle");
-        assert_eq!(shard_times(&shards(&[of(10, 20), of(10, 20), of(10, 20), (None, Some(20)), (Some(9), None)])).len(), 3);
+        assert_eq!(
+            shard_times(&shards(&[of(10, 20), of(10, 20), of(10, 20), (None, Some(20)), (Some(9), None)])).len(),
+            3
+        );
         let largest = shard_times(&shards(&[of(u64::MAX / 1000, 1), of(1, u64::MAX / 1000), of(1, 1)]));
         assert_eq!(largest.len(), 3, "hostile numbers end nothing");
     }

@@ -124,7 +124,10 @@ impl Cluster {
             format!("SlurmctldPort={}", ports.next().unwrap()),
             "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny".to_owned(),
             format!("SlurmUser={user}\nSlurmdUser={user}"),
-            format!("AuthType=auth/munge\nCredType=cred/munge\nAuthInfo=socket={},cred_expire={REQUEUE_S}", at("munge.socket")),
+            format!(
+                "AuthType=auth/munge\nCredType=cred/munge\nAuthInfo=socket={},cred_expire={REQUEUE_S}",
+                at("munge.socket")
+            ),
             format!("PluginDir={}", plugins.display()),
             format!("StateSaveLocation={}\nSlurmdSpoolDir={}", at("state"), at("spool-%n")),
             format!("SlurmctldPidFile={}\nSlurmdPidFile={}", at("slurmctld.pid"), at("slurmd-%n.pid")),
@@ -134,13 +137,16 @@ impl Cluster {
             "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/none".to_owned(),
             "AccountingStorageType=accounting_storage/none\nSwitchType=switch/none\nMpiDefault=none".to_owned(),
             "SelectType=select/cons_tres\nSelectTypeParameters=CR_CPU".to_owned(),
-            "SchedulerParameters=batch_sched_delay=0,sched_min_interval=0".to_owned(),
+            "SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=2".to_owned(),
             format!("SlurmdTimeout={NODE_TIMEOUT_S}\nSlurmdParameters=config_overrides\nReturnToService=2"),
             "MailProg=/bin/true\nKillWait=30".to_owned(),
         ];
         let mut text = lines.join("\n") + "\n";
         for ((name, _), port) in nodes.iter().zip(ports) {
-            let _ = writeln!(text, "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=6144");
+            let _ = writeln!(
+                text,
+                "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=6144"
+            );
         }
         text + "PartitionName=night Nodes=ALL Default=YES State=UP MaxTime=INFINITE\n"
     }
@@ -205,7 +211,9 @@ impl Cluster {
     /// Whether a process belongs to this cluster, and to a node of it.
     fn belongs(&self, process: &Process, node: Option<&str>) -> bool {
         let Ok(environment) = process.environ() else { return false };
-        let has = |name: &str, value: &std::ffi::OsStr| environment.get(std::ffi::OsStr::new(name)).is_some_and(|it| it == value);
+        let has = |name: &str, value: &std::ffi::OsStr| {
+            environment.get(std::ffi::OsStr::new(name)).is_some_and(|it| it == value)
+        };
         let ours = has("SLURM_CONF", self.path("slurm.conf").as_os_str());
         ours && node.is_none_or(|node| has("SLURMD_NODENAME", node.as_ref()))
     }
@@ -233,12 +241,6 @@ impl Cluster {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         jobs.len()
-    }
-
-    /// Starts a node's daemon again.
-    pub fn reconnect(&mut self, node: &str) {
-        let slurmd = self.slurmd(node);
-        self.nodes.iter_mut().find(|(name, _)| name == node).expect("a node").1 = slurmd;
     }
 
     /// The last lines of the daemons' logs.

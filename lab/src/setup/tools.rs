@@ -126,6 +126,11 @@ impl Tools {
         private::CLANG.find(&self.dir)
     }
 
+    /// The cluster of the project's own tests, if it is in the cache.
+    pub fn slurm(&self) -> Option<UnpackedSet> {
+        private::SLURM.find(&self.dir)
+    }
+
     /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
         let sets = [
@@ -136,6 +141,7 @@ impl Tools {
             &private::SUITES,
             &private::ELF,
             &private::CLANG,
+            &private::SLURM,
         ];
         sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }

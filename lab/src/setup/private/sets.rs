@@ -284,6 +284,19 @@ pub const CLANG: PackageSet = PackageSet {
     parts: &[],
 };
 
+/// For the project's own tests: a cluster that `make test-slurm` starts on this machine.
+pub const SLURM: PackageSet = PackageSet {
+    name: "slurm",
+    label: "Slurm for the tests",
+    roots: &["slurmctld", "slurmd", "slurm-client", "munge"],
+    assumed: &[("lsb-base", ""), ("perl", ""), ("sysvinit-utils", ""), ("ucf", "")],
+    release: Release::Own,
+    // Its programs need a directory of libraries more, which the tests name.
+    programs: &[],
+    prune: &[],
+    parts: &[],
+};
+
 impl PackageSet {
     /// dpkg status stanzas: apt treats these packages as installed.
     pub fn status(&self) -> String {
@@ -359,8 +372,8 @@ mod tests {
     #[test]
     fn sets_have_directories_of_their_own() {
         let prefixes: std::collections::BTreeSet<_> =
-            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG].iter().map(PackageSet::prefix).collect();
-        assert_eq!(prefixes.len(), 7);
+            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG, SLURM].iter().map(PackageSet::prefix).collect();
+        assert_eq!(prefixes.len(), 8);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }
 

@@ -19,6 +19,8 @@ pub enum BtfKind {
 }
 
 const UNION: u8 = 5;
+/// `BTF_KIND_FUNC_PROTO`.
+const PROTOTYPE: u8 = 13;
 const MAGIC: u16 = 0xeb9f;
 const HEADER: usize = 24;
 /// Types within types that are followed, at most.
@@ -125,6 +127,21 @@ impl<'a> Btf<'a> {
             at = next;
         }
         Ok(bits / 8)
+    }
+
+    /// Registers, or words on the stack, that a function's arguments take: a tracing program finds the result behind them. `None`
+    /// for what is no function, or takes any number of arguments.
+    pub fn argument_slots(&self, function: u32) -> Option<u32> {
+        let (_, function) = self.plain(function, DEPTH)?;
+        let (btf, prototype) = self.plain(function.refers, DEPTH)?;
+        if function.kind != BtfKind::Function as u8 || prototype.kind != PROTOTYPE {
+            return None;
+        }
+        let slots = |number: usize| {
+            let (_, kind) = self.plain(word(&btf.bytes, prototype.rest + 8 * number + 4)?, DEPTH)?;
+            Some(if matches!(kind.kind, 4 | UNION) { kind.refers.div_ceil(8) } else { 1 })
+        };
+        (0..prototype.count).map(slots).sum()
     }
 
     fn member(&self, of: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
@@ -288,6 +305,21 @@ mod tests {
             btf.offset(5, "ns.gone").unwrap_err().to_string(),
             "the kernel's type information has no member ns.gone"
         );
+    }
+
+    /// `struct net` by value takes two slots.
+    #[test]
+    fn a_structure_that_is_passed_by_value_takes_several_slots() {
+        let base = Btf::parse(kernel(), None).unwrap();
+        assert_eq!(base.argument_slots(7), Some(0));
+        assert_eq!(base.argument_slots(5), None, "a structure is no function");
+        let mut made = Made { types: Vec::new(), strings: Vec::new(), known: (base.strings.1 - base.strings.0) as u32 };
+        made.push("", 13, 3, 1, &[0, 1, 0, 5, 0, 3]);
+        made.push("g", 12, 0, 8, &[]);
+        made.push("", 13, 2, 1, &[0, 1, 0, 0]);
+        made.push("printk", 12, 0, 10, &[]);
+        let module = Btf::parse(made.bytes(), Some(&base)).unwrap();
+        assert_eq!((module.argument_slots(9), module.argument_slots(11)), (Some(4), None));
     }
 
     #[test]

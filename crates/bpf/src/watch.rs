@@ -1,7 +1,9 @@
 //! Loads the witness's programs onto functions of the kernel, and reads their events.
 
 mod calls;
+mod module;
 
+use self::module::Module;
 use crate::{
     BpfError, attr,
     btf::{Btf, BtfError, BtfKind},
@@ -25,8 +27,6 @@ use std::{
 };
 
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
-/// The module of the classifier.
-const CLASSIFIER: &str = "cls_bpf";
 /// `BPF_PROG_TYPE_TRACING` of `enum bpf_prog_type`.
 const TRACING: u32 = 26;
 /// `BPF_TRACE_FENTRY` and `BPF_TRACE_FEXIT` of `enum bpf_attach_type`.
@@ -46,10 +46,17 @@ struct Hook {
     of_module: bool,
     /// Without it there are no events at all.
     is_required: bool,
+    /// For a program that reads the result: which one it is, by the slots that the function's arguments take.
+    by_slots: &'static [(u32, &'static str)],
 }
 
 const fn hook(program: &'static str, function: &'static str, at_exit: bool, kind: u32) -> Hook {
-    Hook { program, function, at_exit, kind, entered: 0, of_module: false, is_required: false }
+    Hook { program, function, at_exit, kind, entered: 0, of_module: false, is_required: false, by_slots: &[] }
+}
+
+/// At the exit of a function whose arguments take so many slots.
+const fn exit(function: &'static str, kind: u32, by_slots: &'static [(u32, &'static str)]) -> Hook {
+    Hook { by_slots, ..hook(by_slots[0].1, function, true, kind) }
 }
 
 const fn required(hook: Hook) -> Hook {
@@ -64,19 +71,23 @@ const fn of_module(hook: Hook) -> Hook {
     Hook { of_module: true, ..hook }
 }
 
+/// `(skb, message, extack)`.
+const REQUEST: &[(u32, &str)] = &[(3, "request_ends")];
+
 /// Ends first, then the functions within, then the begins: nothing that is seen to begin lacks its end.
 const HOOKS: [Hook; 26] = [
-    required(hook("command_ends", "__sys_bpf", true, kind::COMMAND)),
-    required(hook("request_ends", "tc_new_tfilter", true, kind::FILTER_NEW)),
-    required(hook("request_ends", "tc_del_tfilter", true, kind::FILTER_DEL)),
-    hook("request_ends", "tc_get_qdisc", true, kind::QDISC_DEL),
-    hook("request_ends", "rtnl_newlink", true, kind::LINK_NEW),
-    hook("xdp_ends", "dev_change_xdp_fd", true, kind::XDP),
+    // With the attributes of all commands (uattr_common) since Linux 7.1.
+    required(exit("__sys_bpf", kind::COMMAND, &[(4, "command_ends"), (7, "command_with_more_ends")])),
+    required(exit("tc_new_tfilter", kind::FILTER_NEW, REQUEST)),
+    required(exit("tc_del_tfilter", kind::FILTER_DEL, REQUEST)),
+    exit("tc_get_qdisc", kind::QDISC_DEL, REQUEST),
+    exit("rtnl_newlink", kind::LINK_NEW, REQUEST),
+    exit("dev_change_xdp_fd", kind::XDP, &[(5, "xdp_ends")]),
     hook("device_moved", "__dev_change_net_namespace", true, kind::DEVICE_MOVED),
-    hook("program_found", "bpf_prog_get_type_dev", true, 0),
-    of_module(hook("filter_found", "cls_bpf_get", true, 0)),
+    exit("bpf_prog_get_type_dev", 0, &[(3, "program_found")]),
+    of_module(exit("cls_bpf_get", 0, &[(2, "filter_found")])),
     of_module(hook("filter_goes", "cls_bpf_delete", false, 0)),
-    hook("program_taken_off", "bpf_mprog_detach", true, 0),
+    exit("bpf_mprog_detach", 0, &[(7, "program_taken_off")]),
     through("tcx_prog_attach", entered::TCX_PROG_ATTACH),
     through("tcx_prog_detach", entered::TCX_PROG_DETACH),
     through("tcx_link_attach", entered::TCX_LINK_ATTACH),
@@ -190,10 +201,11 @@ impl Watch {
         let mut config = config(&kernel, &known, module.as_ref())?;
         config.own_tgid = own_tgid;
         let variable = known.get("this_cpu_off").map(|id| (THIS_CPU_OFF, *id));
+        let known = Known { kernel: &kernel, types: &known, module: module.as_ref(), variable };
         let maps = object.0.maps("witness", &[])?;
         let mut watch = (Vec::new(), Vec::new(), Vec::new());
         for hook in &HOOKS {
-            let made = attach(&object.0, &maps, hook, &known, module.as_ref(), config, variable);
+            let made = attach(&object.0, &maps, hook, &known, config);
             match made {
                 Ok((link, id)) => {
                     watch.0.push(link);
@@ -403,80 +415,47 @@ fn config(kernel: &Btf<'_>, known: &HashMap<&str, u32>, module: Option<&Module>)
     })
 }
 
-/// The classifier's module, or the classifier in the kernel itself.
-struct Module {
-    fd: Option<OwnedFd>,
-    functions: HashMap<&'static str, u32>,
-    /// `cls_bpf_prog.filter`.
-    filter: u32,
-}
-
-impl Module {
-    fn find(kernel: &Btf<'_>) -> Option<Self> {
-        let functions = HOOKS.iter().filter(|hook| hook.of_module).map(|hook| (BtfKind::Function, hook.function));
-        let wanted: Vec<_> = functions.chain([(BtfKind::Struct, "cls_bpf_prog")]).collect();
-        let bytes = fs::read(Path::new("/sys/kernel/btf").join(CLASSIFIER)).ok();
-        let (found, filter, fd) = match bytes {
-            Some(bytes) => {
-                let module = Btf::parse(bytes, Some(kernel)).ok()?;
-                let found = module.find(&wanted);
-                let filter = module.offset(*found.get("cls_bpf_prog")?, "filter").ok()?;
-                (found, filter, Some(module_fd()?))
-            }
-            None => {
-                let found = kernel.find(&wanted);
-                let filter = kernel.offset(*found.get("cls_bpf_prog")?, "filter").ok()?;
-                (found, filter, None)
-            }
-        };
-        Some(Self { fd, functions: found, filter })
-    }
-}
-
-/// The descriptor of the module's type information, which is found by its name.
-fn module_fd() -> Option<OwnedFd> {
-    let mut start_id = 0;
-    loop {
-        let mut next = attr::NextId { start_id, ..attr::NextId::default() };
-        sys::bpf(Command::BtfGetNextId, &mut next).ok()?;
-        start_id = next.next_id;
-        let mut by_id = attr::NextId { start_id, ..attr::NextId::default() };
-        // One that has gone meanwhile.
-        let Ok(fd) = sys::bpf_fd(Command::BtfGetFdById, &mut by_id) else { continue };
-        if sys::btf_name(fd.as_fd()).is_ok_and(|name| name == CLASSIFIER) {
-            return Some(fd);
-        }
-    }
+/// What is known of the kernel.
+struct Known<'a> {
+    kernel: &'a Btf<'a>,
+    types: &'a HashMap<&'static str, u32>,
+    module: Option<&'a Module>,
+    variable: Option<(u64, u32)>,
 }
 
 fn attach(
     object: &Parsed,
     maps: &HashMap<String, MapData>,
     hook: &Hook,
-    known: &HashMap<&str, u32>,
-    module: Option<&Module>,
+    known: &Known<'_>,
     config: WitnessConfig,
-    variable: Option<(u64, u32)>,
 ) -> Result<(OwnedFd, u32), String> {
     let function = if hook.of_module {
-        let module = module.ok_or("the module cls_bpf has no type information, or is not loaded")?;
-        let id = module.functions.get(hook.function);
-        id.map(|id| Function { id: *id, module: module.fd.as_ref().map(AsFd::as_fd) })
+        let module = known.module.ok_or("the module cls_bpf has no type information, or is not loaded")?;
+        let found = module.functions.get(hook.function);
+        found.map(|(id, slots)| (Function { id: *id, module: module.fd.as_ref().map(AsFd::as_fd) }, *slots))
     } else {
-        known.get(hook.function).map(|id| Function { id: *id, module: None })
+        let found = known.types.get(hook.function);
+        found.map(|id| (Function { id: *id, module: None }, known.kernel.argument_slots(*id)))
     };
-    let function = function.ok_or("not in the kernel's type information")?;
+    let (function, slots) = function.ok_or("not in the kernel's type information")?;
+    let fitting = hook.by_slots.iter().find(|(count, _)| Some(*count) == slots);
+    let program = match (hook.by_slots, fitting) {
+        ([], _) => hook.program,
+        (_, Some((_, program))) => program,
+        _ => return Err("its arguments are others than those that this lab knows".to_owned()),
+    };
     let config = WitnessConfig { kind: hook.kind, entered: hook.entered, ..config };
     let given: Vec<(&str, BorrowedFd<'_>)> =
         maps.iter().map(|(name, data)| (name.as_str(), data.fd().as_fd())).collect();
     let want = Want {
-        program: hook.program,
+        program,
         config: sys::bytes_of(&config),
         given: &given,
         prog_type: TRACING,
         expected_attach_type: if hook.at_exit { FEXIT } else { FENTRY },
         function: Some(function),
-        variable,
+        variable: known.variable,
     };
     let (fd, _settings) = object.load(&want).map_err(|error| error.line())?;
     let id = id_of(&fd).map_err(|error| error.to_string())?;

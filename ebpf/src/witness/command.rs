@@ -85,8 +85,18 @@ fn pinned(event: &mut WitnessEvent, is_kernel: bool) {
 
 #[fexit]
 fn command_ends(ctx: FExitContext) {
+    ended(slot(&ctx, 4) as i32);
+}
+
+/// `__sys_bpf(cmd, { uattr, is_kernel }, size, { uattr_common, is_kernel }, size_common)`.
+#[fexit]
+fn command_with_more_ends(ctx: FExitContext) {
+    ended(slot(&ctx, 7) as i32);
+}
+
+#[inline(always)]
+fn ended(result: i32) {
     let Some(event) = under_way() else { return };
-    let result = slot(&ctx, 4) as i32;
     event.ret = i64::from(result);
     if event.entered == 0 {
         // Of another kind than those whose functions are watched.

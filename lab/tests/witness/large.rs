@@ -1,11 +1,22 @@
 //! What attaches in large numbers, in other namespaces and under memory pressure, and what an attachment costs: `make witness`.
 
-use super::{has, loader, text, watched, with};
+use super::{failure, has, lies_are_told, links_outlive_devices, loader, text, told_as_used, watched, with};
+
+/// What the other tests show of the default matrix.
+#[test]
+#[ignore = "a kernel that is not in the default matrix: make witness"]
+fn the_newest_kernel_is_told_as_the_others() {
+    told_as_used(&["newest"]);
+    lies_are_told("newest");
+    links_outlive_devices(&["newest"]);
+}
 
 #[test]
-#[ignore = "10,000 attachments on three kernels"]
+#[ignore = "10,000 attachments on four kernels"]
 fn ten_thousand_attachments_are_all_told() {
-    for (kernel, hook) in [("6.1", "clsact/ingress"), ("6.12", "tcx/ingress"), ("6.17", "tcx/egress")] {
+    for (kernel, hook) in
+        [("6.1", "clsact/ingress"), ("6.12", "tcx/ingress"), ("6.17", "tcx/egress"), ("newest", "tcx/egress")]
+    {
         let ran = watched(kernel, &["--forbid-leaks"], &format!("attach cycle 10000 {hook} v0"));
         let told = text(&ran.stderr);
         assert_eq!(ran.status.code(), Some(0), "{kernel}: {told}");
@@ -15,14 +26,14 @@ fn ten_thousand_attachments_are_all_told() {
 }
 
 #[test]
-#[ignore = "memory pressure on two kernels"]
+#[ignore = "memory pressure on three kernels"]
 fn memory_pressure_hides_no_attachment() {
-    for kernel in ["6.12", "6.17"] {
+    for kernel in ["6.12", "6.17", "newest"] {
         let script = "tail /dev/zero & attach cycle 300 tcx/ingress v0 cycle 300 clsact/egress v0; wait; true";
         let ran = watched(kernel, &["--forbid-leaks"], script);
         let told = text(&ran.stderr);
         // The kernel's complaint is the verdict; what was attached is told nevertheless.
-        assert_eq!(ran.status.code(), Some(1), "{kernel}: {told}");
+        assert_eq!(ran.status.code(), failure(kernel), "{kernel}: {told}");
         has(&told, &["invoked oom-killer"]);
         has(&told, &["tcx/ingress of v0", "attached 300 ×, detached 300 ×"]);
         has(&told, &["clsact/egress of v0", "attached 300 ×, detached 300 ×"]);
@@ -34,7 +45,7 @@ fn memory_pressure_hides_no_attachment() {
 #[test]
 #[ignore = "user namespaces, and programs that are gone at once"]
 fn who_attaches_from_a_user_namespace_and_is_gone_is_told() {
-    for kernel in ["6.12", "6.17"] {
+    for kernel in ["6.12", "6.17", "newest"] {
         let script = "attach userns d0; attach link tcx/egress v1 send 192.0.2.9 close";
         let ran = watched(kernel, &["--forbid-leaks"], script);
         let told = text(&ran.stderr);

@@ -133,7 +133,8 @@ pub const SHELL: PackageSet = PackageSet {
         program("tc"),
         program("ss"),
         program("bpftool"),
-        program("tcpdump"),
+        // Otherwise it becomes the user of its package, whom only an installation makes.
+        PrivateProgram { arguments: &["-Z", "root"], ..program("tcpdump") },
     ],
     prune: &[],
     parts: &[],
@@ -227,7 +228,8 @@ pub const SUITES: PackageSet = PackageSet {
         at("traceroute", "usr/bin/traceroute.db"),
         at("traceroute6", "usr/bin/traceroute6.db"),
         program("mausezahn"),
-        program("tcpdump"),
+        // Otherwise it becomes the user of its package, whom only an installation makes.
+        PrivateProgram { arguments: &["-Z", "root"], ..program("tcpdump") },
         program("ethtool"),
         program("nft"),
         PrivateProgram { variable: XTABLES, ..at("iptables", "usr/sbin/iptables-nft") },

@@ -76,7 +76,7 @@ const REQUEST: &[(u32, &str)] = &[(3, "request_ends")];
 
 /// Ends first, then the functions within, then the begins: nothing that is seen to begin lacks its end.
 const HOOKS: [Hook; 26] = [
-    // With the attributes of all commands (uattr_common) since Linux 7.1.
+    // With the attributes of all commands (uattr_common) since Linux 7.2.
     required(exit("__sys_bpf", kind::COMMAND, &[(4, "command_ends"), (7, "command_with_more_ends")])),
     required(exit("tc_new_tfilter", kind::FILTER_NEW, REQUEST)),
     required(exit("tc_del_tfilter", kind::FILTER_DEL, REQUEST)),

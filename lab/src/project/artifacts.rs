@@ -11,7 +11,7 @@ use super::{
 
 use crate::setup::Tools;
 use duct::Expression;
-use lab_base::{hex::hex, interrupt::Interrupt, process::to_end};
+use lab_base::{arch::Architecture, hex::hex, interrupt::Interrupt, process::to_end};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -35,7 +35,7 @@ pub const BPF_OBJECTS: [(&str, &str); 3] = [("lab", "lab.o"), ("datapath", "data
 pub(super) const AGENT_DIR: &str = "target/guest";
 const BPF_DIR: &str = "ebpf/target";
 /// cargo option: readable diagnostics on stderr, and the paths of built files as JSON on stdout.
-const MESSAGES: &str = "--message-format=json-render-diagnostics";
+pub(super) const MESSAGES: &str = "--message-format=json-render-diagnostics";
 /// Interval between attempts to take a lock that another lab holds.
 const POLL: Duration = Duration::from_millis(50);
 /// A build that takes longer is announced on the terminal; an up-to-date build is faster.
@@ -103,6 +103,21 @@ pub enum ArtifactError {
         "the headers and archives of libelf and zlib, which libbpf is built with, are missing; `lab setup` unpacks them"
     )]
     NoElfLibrary,
+    /// An installed lab has one agent.
+    #[error("this lab is installed with an agent for amd64 alone: run guests of {architecture} from a checkout")]
+    OneArchitecture { architecture: Architecture },
+    /// What builds an agent for another architecture is missing.
+    #[error(
+        "what builds the agent for guests of {architecture} is missing: `lab setup --arm64` unpacks it. It needs Debian's rustc-web, \
+         too, which builds the eBPF objects"
+    )]
+    NoCrossTools { architecture: Architecture },
+    /// The standard library is not the compiler's.
+    #[error(
+        "the compiler is rustc {compiler}, and its library for arm64 is libstd-rust-web-dev {library}: remove both from the cache \
+         (tools/bpf and tools/arm64-libraries) and run `lab setup --arm64`, which unpacks what belongs together"
+    )]
+    OtherLibrary { compiler: String, library: String },
     /// The agent's package is invalid.
     #[error(transparent)]
     Package(#[from] AgentPackageError),
@@ -296,7 +311,7 @@ impl Builder<'_> {
     }
 
     /// Where cargo runs: in the checkout, or where the lab is installed, in the project with an agent of its own.
-    fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         match self.home {
             Home::Checkout(root) => root,
             Home::Installed { .. } => self.project,
@@ -333,7 +348,7 @@ impl Builder<'_> {
 
     /// The last commit that changed the agent's sources, so that other commits neither rebuild the agent nor invalidate
     /// snapshots.
-    fn agent_commit(&self, package: &AgentPackage) -> String {
+    pub(super) fn agent_commit(&self, package: &AgentPackage) -> String {
         match &package.directory {
             Some(directory) => commit::of(directory, &["."]),
             None => commit::of(self.root(), &sources::AGENT),

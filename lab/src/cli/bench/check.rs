@@ -42,7 +42,7 @@ const FILE: &str = "bench-check.json";
 
 pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
+    let kernels = project.kernels_for_programs(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let objects = if args.objects.is_empty() { own(&project, scratch.path())? } else { args.objects.clone() };
     // What the measured commands use as well: they build nothing.
@@ -57,7 +57,7 @@ pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exi
     let checks = lab.rounds("check", &words, args.repeat)?;
     let predictions = lab.rounds("prediction", &predict, args.predictions)?;
     let rows = project.store().rows(&project.lock);
-    let every = project.kernels(&KernelFilter { all: true, ..KernelFilter::default() })?;
+    let every = project.kernels_for_programs(&KernelFilter { all: true, ..KernelFilter::default() })?;
     let is_cached = |id: &str| rows.iter().any(|row| row.cached && *row.id == *id);
     let predicted = every.iter().filter(|kernel| is_cached(&kernel.id)).count();
     let bench = CheckBench {

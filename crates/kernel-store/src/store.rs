@@ -197,7 +197,8 @@ impl KernelStore<'_> {
         let writing = self.cache.write(WritePurpose::Fetch, progress)?;
         let mut indexes: BTreeMap<(&str, Architecture), Vec<ArchivePackage>> = BTreeMap::new();
         for (kernel, packages) in &wanted {
-            let of_suite = wanted.iter().map(|(_, it)| it).filter(|it| (it.suite, it.arch) == (packages.suite, packages.arch));
+            let of_suite =
+                wanted.iter().map(|(_, it)| it).filter(|it| (it.suite, it.arch) == (packages.suite, packages.arch));
             if let Entry::Vacant(new) = indexes.entry((packages.suite, packages.arch)) {
                 let read = || {
                     let apt = Apt::new(writing.root(), &self.config.debian, packages.suite, packages.arch)?;

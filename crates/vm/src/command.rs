@@ -208,7 +208,8 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
             (ARM64_CMDLINE, CMDLINE.iter().copied().filter(|word| !X86_ONLY.contains(word)).collect())
         }
     };
-    let cmdline = board.iter().copied().chain(common).chain(more.iter().copied()).chain(own).collect::<Vec<_>>().join(" ");
+    let cmdline =
+        board.iter().copied().chain(common).chain(more.iter().copied()).chain(own).collect::<Vec<_>>().join(" ");
     add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
     Ok(arguments)
 }
@@ -287,7 +288,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spec = GuestSpec { architecture: Architecture::Arm64, ..spec(dir.path()) };
         let words = arguments(&spec, &Files::below(dir.path()), "x").unwrap().join(" ");
-        for has in ["--arch arm64", "-machine virt", "-cpu neoverse-n1", "console=ttyAMA0 ", " oops=panic ", "rdinit=/init"] {
+        for has in
+            ["--arch arm64", "-machine virt", "-cpu neoverse-n1", "console=ttyAMA0 ", " oops=panic ", "rdinit=/init"]
+        {
             assert!(words.contains(has), "{has}: {words}");
         }
         for never in X86_ONLY.iter().chain(&["q35", "-cpu max", "cx16"]) {

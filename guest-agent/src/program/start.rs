@@ -243,7 +243,10 @@ fn usable(path: &Path) -> Result<PathBuf, NotStarted> {
         )));
     }
     if let Some(machine) = foreign(path) {
-        return Err(NotStarted::not_executable(format!("{shown} is a program for {machine}; this guest is {}", std::env::consts::ARCH)));
+        return Err(NotStarted::not_executable(format!(
+            "{shown} is a program for {machine}; this guest is {}",
+            std::env::consts::ARCH
+        )));
     }
     Ok(path.to_owned())
 }

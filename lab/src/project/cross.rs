@@ -58,14 +58,16 @@ impl Builder<'_> {
         };
         let library = libraries.versions().remove(LIBRARY).unwrap_or_default();
         same_version(&rustc, &library)?;
-        let mut args: Vec<OsString> = ["build", "--release", "--quiet", "--target", TARGET, "--package"].map(Into::into).into();
+        let mut args: Vec<OsString> =
+            ["build", "--release", "--quiet", "--target", TARGET, "--package"].map(Into::into).into();
         args.extend([package.name.clone().into(), "--target-dir".into(), target.into(), MESSAGES.into()]);
         if let Some(directory) = &package.directory {
             args.extend(["--manifest-path".into(), directory.join("Cargo.toml").into()]);
         }
         let mut command = duct::cmd(cargo.as_os_str(), args).dir(self.root());
         // Variables that a surrounding cargo or rustup sets are for another compiler.
-        for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+        for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+        {
             command = command.env_remove(name);
         }
         let command = command
@@ -100,7 +102,9 @@ fn flags(linker: &Path, libraries: &Path) -> OsString {
         with("-Clink-arg=-L", &gcc),
     ];
     words.extend(start.iter().map(|path| with("-Clink-arg=", path)));
-    words.extend(["--start-group", "-lgcc", "-lgcc_eh", "-lc", "--end-group"].map(|word| format!("-Clink-arg={word}").into()));
+    words.extend(
+        ["--start-group", "-lgcc", "-lgcc_eh", "-lc", "--end-group"].map(|word| format!("-Clink-arg={word}").into()),
+    );
     words.extend(end.iter().map(|path| with("-Clink-arg=", path)));
     words.join("\u{1f}".as_ref())
 }
@@ -126,7 +130,8 @@ mod tests {
     fn start_files_come_before_the_libraries_and_end_files_behind_them() {
         let flags = flags(Path::new("/t/ld"), Path::new("/a b")).into_string().unwrap();
         let words: Vec<&str> = flags.split('\u{1f}').collect();
-        let at = |end: &str| words.iter().position(|word| word.ends_with(end)).unwrap_or_else(|| panic!("{end}: {words:?}"));
+        let at =
+            |end: &str| words.iter().position(|word| word.ends_with(end)).unwrap_or_else(|| panic!("{end}: {words:?}"));
         let order = ["crt1.o", "crti.o", "crtbeginT.o", "-lc", "crtend.o", "crtn.o"].map(at);
         assert!(order.is_sorted(), "{words:?}");
         assert!(words.contains(&"-Clink-arg=/a b/usr/lib/aarch64-linux-gnu/crt1.o"));
@@ -136,7 +141,8 @@ mod tests {
     fn a_library_of_another_compiler_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let rustc = dir.path().join("rustc");
-        fs::write(&rustc, "#!/bin/sh\necho 'rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)'\n").unwrap();
+        fs::write(&rustc, "#!/bin/sh\necho 'rustc 1.96.0 (ac68faa20 2026-05-25) (built from a source tarball)'\n")
+            .unwrap();
         fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755)).unwrap();
         same_version(&rustc, "1.96.0+dfsg1-1~deb13u1+b1").unwrap();
         let error = same_version(&rustc, "1.97.1+dfsg1-1").unwrap_err().to_string();

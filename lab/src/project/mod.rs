@@ -140,7 +140,14 @@ impl Project {
     /// The kernel's version is not known yet.
     pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
         let version = self.store().version(kernel, &self.lock)?;
-        let facts = facts(&kernel.id, kernel.class.name(), kernel.architecture(), version, &kernel.unsupported, kernel.may_fail);
+        let facts = facts(
+            &kernel.id,
+            kernel.class.name(),
+            kernel.architecture(),
+            version,
+            &kernel.unsupported,
+            kernel.may_fail,
+        );
         Ok(stated(facts, &kernel.has, kernel.believe_probes.as_deref()))
     }
 

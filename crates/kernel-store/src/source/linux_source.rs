@@ -139,7 +139,8 @@ impl KernelSource for LinuxSource {
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        let packages = deb::of_suite(indexes, writing.root(), site.debian, (&self.suite, Architecture::default()), progress)?;
+        let packages =
+            deb::of_suite(indexes, writing.root(), site.debian, (&self.suite, Architecture::default()), progress)?;
         resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::LinuxSource(locked)))
     }
 

@@ -42,7 +42,8 @@ const FILE: &str = "bench-check.json";
 
 pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels_for_programs(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
+    let kernels =
+        project.kernels_for_programs(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let objects = if args.objects.is_empty() { own(&project, scratch.path())? } else { args.objects.clone() };
     // What the measured commands use as well: they build nothing.

@@ -28,7 +28,7 @@ pub(super) fn open<'a>(
     good: &str,
     bad: &str,
 ) -> Result<(Ladder, Published<'a>), Error> {
-    let chosen = if patterns.is_empty() {
+    let chosen: Vec<&Kernel> = if patterns.is_empty() {
         project.config.kernels.iter().filter(|kernel| kernel.is_published()).collect()
     } else {
         let chosen = lab_kernel_store::select(&project.config, patterns, &[])?;

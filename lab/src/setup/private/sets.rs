@@ -343,8 +343,11 @@ impl PackageSet {
         let part = |it: &ArchivePart| format!(", Part {{ archive: {:?}, keep: {:?} }}", it.archive, it.keep);
         let parts: String = self.parts.iter().map(part).collect();
         // One of the host's architecture is named as before there were others.
-        let foreign =
-            if self.architecture.is_own() { String::new() } else { format!(", architecture: {:?}", self.architecture.name()) };
+        let foreign = if self.architecture.is_own() {
+            String::new()
+        } else {
+            format!(", architecture: {:?}", self.architecture.name())
+        };
         format!(
             "Set {{ name: {:?}, label: {:?}, roots: {:?}, assumed: {:?}, release: {:?}, programs: [{}], prune: {:?}{parts}{foreign} }}",
             self.name,
@@ -387,7 +390,10 @@ mod tests {
     #[test]
     fn sets_have_directories_of_their_own() {
         let prefixes: std::collections::BTreeSet<_> =
-            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG, ARM64, ARM64_LIBRARIES].iter().map(PackageSet::prefix).collect();
+            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG, ARM64, ARM64_LIBRARIES]
+                .iter()
+                .map(PackageSet::prefix)
+                .collect();
         assert_eq!(prefixes.len(), 9);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }

@@ -284,11 +284,12 @@ pub const ARM64_LIBRARIES: PackageSet = PackageSet {
     assumed: &[
         ("libasan8", ""),
         ("libatomic1", ""),
-        ("libc-dev-bin", ""),
         ("libcrypt-dev", ""),
         ("libgomp1", ""),
         ("libhwasan0", ""),
         ("libitm1", ""),
+        // Of the compiler itself, whose library is in the same package as the standard library for dynamic programs.
+        ("libllvm22", ""),
         ("liblsan0", ""),
         ("libnsl-dev", ""),
         ("libtirpc-dev", ""),
@@ -305,7 +306,7 @@ pub const ARM64_LIBRARIES: PackageSet = PackageSet {
 };
 
 impl PackageSet {
-    /// dpkg status stanzas: apt treats these packages as installed.
+    /// dpkg status stanzas: apt treats these packages as installed. Their version is higher than any, also than one with an epoch.
     pub fn status(&self) -> String {
         let stanza = |(name, provides): &(&str, &str)| {
             let provides = if provides.is_empty() { String::new() } else { format!("Provides: {provides}\n") };
@@ -318,7 +319,7 @@ impl PackageSet {
             };
             format!(
                 "Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\nMulti-Arch: {multi}\n\
-                 Version: 999\n{provides}Maintainer: nobody <nobody@example.org>\nDescription: assumed\n\n"
+                 Version: 9:999\n{provides}Maintainer: nobody <nobody@example.org>\nDescription: assumed\n\n"
             )
         };
         SCRIPTS.iter().chain(self.assumed).map(stanza).collect()
@@ -377,7 +378,7 @@ mod tests {
     fn the_dpkg_status_contains_the_assumed_packages() {
         let status = BPF.status();
         assert!(status.contains("Package: gcc\nStatus: install ok installed\nArchitecture: all\n"), "{status}");
-        assert!(status.contains("Multi-Arch: same\nVersion: 999\nProvides: libc-dev\n"), "{status}");
+        assert!(status.contains("Multi-Arch: same\nVersion: 9:999\nProvides: libc-dev\n"), "{status}");
         assert_eq!(status.matches("\n\n").count(), SCRIPTS.len() + BPF.assumed.len());
     }
 

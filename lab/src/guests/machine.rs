@@ -2,7 +2,10 @@
 
 use crate::{
     error::Error,
-    project::artifacts::{Artifact, ArtifactError, Artifacts},
+    project::{
+        artifacts::{Artifact, ArtifactError, Artifacts},
+        cross::CrossError,
+    },
     run::common::{PrepareError, Prepared},
     setup::{Tools, VIRTME_NG_VERSION},
     world::KernelFiles,
@@ -123,7 +126,7 @@ impl Machine {
     pub fn emulate(&mut self, architecture: Architecture, agent: Artifact) -> Result<(), Error> {
         let tools = Tools::in_cache(&self.cache);
         let facts = Facts::below(&self.cache);
-        let (programs, _) = tools.arm64().ok_or(ArtifactError::NoCrossTools { architecture })?;
+        let (programs, _) = tools.arm64().ok_or(ArtifactError::from(CrossError::NoTools { architecture }))?;
         let qemu = programs.program(&format!("qemu-system-{}", architecture.machine()));
         let known = tools.known_qemu_at(qemu.clone(), &facts).full;
         let version = known.map_or_else(|| qemu_version(Some(&qemu)), Ok)?;

@@ -5,13 +5,14 @@ use super::{
     aside::Aside,
     bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
+    cross::CrossError,
     home::{self, Home},
     sources,
 };
 
 use crate::setup::Tools;
 use duct::Expression;
-use lab_base::{arch::Architecture, hex::hex, interrupt::Interrupt, process::to_end};
+use lab_base::{hex::hex, interrupt::Interrupt, process::to_end};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -103,21 +104,9 @@ pub enum ArtifactError {
         "the headers and archives of libelf and zlib, which libbpf is built with, are missing; `lab setup` unpacks them"
     )]
     NoElfLibrary,
-    /// An installed lab has one agent.
-    #[error("this lab is installed with an agent for amd64 alone: run guests of {architecture} from a checkout")]
-    OneArchitecture { architecture: Architecture },
-    /// What builds an agent for another architecture is missing.
-    #[error(
-        "what builds the agent for guests of {architecture} is missing: `lab setup --arm64` unpacks it. It needs Debian's rustc-web, \
-         too, which builds the eBPF objects"
-    )]
-    NoCrossTools { architecture: Architecture },
-    /// The standard library is not the compiler's.
-    #[error(
-        "the compiler is rustc {compiler}, and its library for arm64 is libstd-rust-web-dev {library}: remove both from the cache \
-         (tools/bpf and tools/arm64-libraries) and run `lab setup --arm64`, which unpacks what belongs together"
-    )]
-    OtherLibrary { compiler: String, library: String },
+    /// The agent for another architecture can't be built.
+    #[error(transparent)]
+    Cross(#[from] CrossError),
     /// The agent's package is invalid.
     #[error(transparent)]
     Package(#[from] AgentPackageError),

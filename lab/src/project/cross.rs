@@ -25,6 +25,26 @@ const WHAT: &str = "the guest agent for arm64";
 /// The package of the standard library.
 const LIBRARY: &str = "libstd-rust-web-dev";
 
+/// Why there is no agent for another architecture.
+#[derive(Debug, thiserror::Error)]
+pub enum CrossError {
+    /// An installed lab has one agent.
+    #[error("this lab is installed with an agent for amd64 alone: run guests of {architecture} from a checkout")]
+    OneArchitecture { architecture: Architecture },
+    /// What builds an agent for another architecture is missing.
+    #[error(
+        "what builds the agent for guests of {architecture} is missing: `lab setup --arm64` unpacks it. It needs Debian's rustc-web, \
+         too, which builds the eBPF objects"
+    )]
+    NoTools { architecture: Architecture },
+    /// The standard library is not the compiler's.
+    #[error(
+        "the compiler is rustc {compiler}, and its library for arm64 is libstd-rust-web-dev {library}: remove both from the cache \
+         (tools/bpf and tools/arm64-libraries) and run `lab setup --arm64`, which unpacks what belongs together"
+    )]
+    OtherLibrary { compiler: String, library: String },
+}
+
 impl Builder<'_> {
     /// The agent for guests of this architecture, which is not the lab's own.
     ///
@@ -33,16 +53,14 @@ impl Builder<'_> {
     pub fn agent_for(&self, architecture: Architecture, no_build: bool) -> Result<Artifact, ArtifactError> {
         let package = AgentPackage::load(self.project)?;
         if matches!(self.home, Home::Installed { .. }) && package.directory.is_none() {
-            return Err(ArtifactError::OneArchitecture { architecture });
+            return Err(CrossError::OneArchitecture { architecture }.into());
         }
         let target = self.target_dir(DIRECTORY);
-        let path = if no_build {
-            target.join(TARGET).join("release").join(&package.name)
-        } else {
-            let _lock = self.lock(self.lock_file(), File::try_lock)?;
-            return read_artifact(WHAT, self.cross_build(&package, &target, architecture)?);
-        };
-        read_artifact(WHAT, path)
+        if no_build {
+            return read_artifact(WHAT, target.join(TARGET).join("release").join(&package.name));
+        }
+        let _lock = self.lock(self.lock_file(), File::try_lock)?;
+        read_artifact(WHAT, self.cross_build(&package, &target, architecture)?)
     }
 
     fn cross_build(
@@ -52,9 +70,9 @@ impl Builder<'_> {
         architecture: Architecture,
     ) -> Result<PathBuf, ArtifactError> {
         let tools = Tools::in_cache(self.cache);
-        let (programs, libraries) = tools.arm64().ok_or(ArtifactError::NoCrossTools { architecture })?;
+        let (programs, libraries) = tools.arm64().ok_or(CrossError::NoTools { architecture })?;
         let BpfToolchain::Packaged { rustc, cargo } = BpfToolchain::detect(&tools) else {
-            return Err(ArtifactError::NoCrossTools { architecture });
+            return Err(CrossError::NoTools { architecture }.into());
         };
         let library = libraries.versions().remove(LIBRARY).unwrap_or_default();
         same_version(&rustc, &library)?;
@@ -80,13 +98,14 @@ impl Builder<'_> {
 }
 
 /// Flags of rustc, in the encoded form, whose separator can't occur in paths. The linker is called directly, so the C library's
-/// start files, and the libraries that a compiler adds, are named here (for `-static`: GCC's `STARTFILE_SPEC`, `ENDFILE_SPEC` and
-/// `LIB_SPEC`, gcc/config/gnu-user.h).
+/// start files, and the libraries that a compiler adds, are named here (for `-static-pie`: GCC's `STARTFILE_SPEC`, `ENDFILE_SPEC`
+/// and `LIB_SPEC`, gcc/config/gnu-user.h). rustc puts them behind its own, where those of a program at a fixed address must not
+/// be: libc.a would define `_dl_relocate_static_pie` before crt1.o.
 fn flags(linker: &Path, libraries: &Path) -> OsString {
     let place = |of: &str| libraries.join("usr/lib").join(of);
     let (c, gcc) = (place("aarch64-linux-gnu"), place("gcc/aarch64-linux-gnu/12"));
-    let start = [c.join("crt1.o"), c.join("crti.o"), gcc.join("crtbeginT.o")];
-    let end = [gcc.join("crtend.o"), c.join("crtn.o")];
+    let start = [c.join("rcrt1.o"), c.join("crti.o"), gcc.join("crtbeginS.o")];
+    let end = [gcc.join("crtendS.o"), c.join("crtn.o")];
     let with = |flag: &str, path: &Path| {
         let mut word = OsString::from(flag);
         word.push(path);
@@ -95,16 +114,14 @@ fn flags(linker: &Path, libraries: &Path) -> OsString {
     let mut words: Vec<OsString> = vec![
         with("-Lall=", &place("rustlib").join(TARGET).join("lib")),
         "-Ctarget-feature=+crt-static".into(),
-        "-Crelocation-model=static".into(),
         "-Clinker-flavor=ld".into(),
         with("-Clinker=", linker),
         with("-Clink-arg=-L", &c),
         with("-Clink-arg=-L", &gcc),
     ];
     words.extend(start.iter().map(|path| with("-Clink-arg=", path)));
-    words.extend(
-        ["--start-group", "-lgcc", "-lgcc_eh", "-lc", "--end-group"].map(|word| format!("-Clink-arg={word}").into()),
-    );
+    let between = ["--start-group", "-lgcc", "-lgcc_eh", "-lc", "--end-group"];
+    words.extend(between.map(|word| format!("-Clink-arg={word}").into()));
     words.extend(end.iter().map(|path| with("-Clink-arg=", path)));
     words.join("\u{1f}".as_ref())
 }
@@ -118,7 +135,7 @@ fn same_version(rustc: &Path, library: &str) -> Result<(), ArtifactError> {
     if compiler == of_library {
         return Ok(());
     }
-    Err(ArtifactError::OtherLibrary { compiler: compiler.to_owned(), library: library.to_owned() })
+    Err(CrossError::OtherLibrary { compiler: compiler.to_owned(), library: library.to_owned() }.into())
 }
 
 #[cfg(test)]
@@ -132,9 +149,9 @@ mod tests {
         let words: Vec<&str> = flags.split('\u{1f}').collect();
         let at =
             |end: &str| words.iter().position(|word| word.ends_with(end)).unwrap_or_else(|| panic!("{end}: {words:?}"));
-        let order = ["crt1.o", "crti.o", "crtbeginT.o", "-lc", "crtend.o", "crtn.o"].map(at);
+        let order = ["/rcrt1.o", "/crti.o", "/crtbeginS.o", "-lc", "/crtendS.o", "/crtn.o"].map(at);
         assert!(order.is_sorted(), "{words:?}");
-        assert!(words.contains(&"-Clink-arg=/a b/usr/lib/aarch64-linux-gnu/crt1.o"));
+        assert!(words.contains(&"-Clink-arg=/a b/usr/lib/aarch64-linux-gnu/rcrt1.o"));
     }
 
     #[test]

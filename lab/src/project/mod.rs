@@ -6,7 +6,7 @@ pub mod artifacts;
 mod aside;
 mod bpf_toolchain;
 pub mod commit;
-mod cross;
+pub mod cross;
 pub mod filter;
 pub mod home;
 pub mod init;

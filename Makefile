@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants witness plants kernels-matrix arm64 stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign objects selftests faults hostile fuzz shards lint-ci check dist install clean
+.PHONY: help lab lab-run mutants witness plants kernels-matrix arm64 stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign objects selftests faults hostile fuzz shards test-slurm lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -66,10 +66,13 @@ test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, sna
 test-kvm-long: setup ## The same with three kernels, an area of the suite and every canary
 	@scripts/test-kvm long
 
-test-all: test fuzz shards foreign objects selftests witness kernels-matrix test-kvm-long ## Everything that the gate runs, in its long forms
+test-all: test fuzz shards test-slurm foreign objects selftests witness kernels-matrix test-kvm-long ## Everything that the gate runs, in its long forms
 
 shards: setup ## Run the default matrix as 4 shards in 4 checkouts, and compare every cell with one run (CASES='A01* L0*' narrows it)
 	@scripts/shards
+
+test-slurm: setup-tests ## Run the default matrix on a Slurm cluster of four nodes and kill one of them, and compare every cell with one run
+	@$(TEST) -p lab --test slurm -- --ignored --nocapture $(ARGS)
 
 bisect-packages: setup ## Find the Debian package from which on a prog_array refuses a program with another expected_attach_type
 	@$(LAB) bisect --capability prog-array-strict --terms permissive,strict --good 6.12.43 --bad 6.12 --changelog expected_attach_type $(ARGS)

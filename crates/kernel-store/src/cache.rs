@@ -31,7 +31,10 @@ const POLL: Duration = Duration::from_millis(50);
 pub(super) enum WritePurpose {
     /// Downloading or copying.
     Fetch,
+    /// Compiling a kernel: it uses all processors, and takes up to hours.
     Build,
+    /// Compiling programs in unpacked sources, in minutes.
+    Programs,
 }
 
 impl WritePurpose {
@@ -39,6 +42,7 @@ impl WritePurpose {
         match self {
             Self::Fetch => ".lock",
             Self::Build => ".lock-build",
+            Self::Programs => ".lock-programs",
         }
     }
 
@@ -46,6 +50,7 @@ impl WritePurpose {
         match self {
             Self::Fetch => ".stage-",
             Self::Build => ".build-",
+            Self::Programs => ".programs-",
         }
     }
 
@@ -53,6 +58,7 @@ impl WritePurpose {
         match self {
             Self::Fetch => "waiting for another lab run that is fetching kernels",
             Self::Build => "waiting for another lab run that is building a kernel",
+            Self::Programs => "waiting for another lab run that is building the programs of selftests",
         }
     }
 }

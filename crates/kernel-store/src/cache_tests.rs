@@ -110,7 +110,9 @@ fn a_fetch_neither_waits_for_a_build_nor_removes_its_files() {
     let cache = Cache::at(dir.path().to_owned()).unwrap();
     let building = cache.write(WritePurpose::Build, &quiet).unwrap();
     let stage = building.stage().unwrap();
-    drop(cache.write(WritePurpose::Fetch, &|message| panic!("{message}")).unwrap());
+    for meanwhile in [WritePurpose::Fetch, WritePurpose::Programs] {
+        drop(cache.write(meanwhile, &|message| panic!("{message}")).unwrap());
+    }
     assert!(stage.path().is_dir());
     drop(building);
     drop(cache.write(WritePurpose::Build, &quiet).unwrap());

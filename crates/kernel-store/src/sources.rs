@@ -135,7 +135,7 @@ impl KernelStore<'_> {
             let tree = self.place_of_sources(&wanted);
             let dir = tree.join("tools/testing/selftests").join(collection);
             let progress = |message: &str| progress(&format!("{}: {message}", kernel.id));
-            let _writing = self.cache.write(WritePurpose::Build, &progress)?;
+            let _writing = self.cache.write(WritePurpose::Programs, &progress)?;
             if !tree.join("usr/include/linux/version.h").is_file() {
                 progress("installing the headers of its sources (make headers)");
                 make(&tree, "make headers", &["headers".into()])?;

@@ -184,9 +184,7 @@ impl KernelStore<'_> {
             return Ok(());
         }
         let plans = kernels.iter().filter_map(|kernel| Some((*kernel, Plan::of(self, kernel, lock).ok()?)));
-        let is_missing = |(kernel, plan): &(&Kernel, Plan<'_>)| {
-            self.cache.find(kernel.stored_as(), plan.bound.version, &plan.bound.sha256).is_none()
-        };
+        let is_missing = |(kernel, plan): &(&Kernel, Plan<'_>)| !self.has(kernel, plan);
         let mut seen = BTreeSet::new();
         let missing: Vec<_> = plans.filter(is_missing).filter(|(kernel, _)| seen.insert(kernel.stored_as())).collect();
         let wanted: Vec<(&Kernel, Packages<'_>)> =
@@ -277,7 +275,10 @@ impl KernelStore<'_> {
     /// # Errors
     /// The kernel is not locked, or a file can't be read.
     pub fn version(&self, kernel: &Kernel, lock: &KernelsLock) -> Result<KernelVersion> {
-        Plan::of(self, kernel, lock).map(|plan| plan.bound.version).map_err(|error| error.of(&kernel.id))
+        let source = kernel.source.get();
+        let locked = if source.is_locked() { lock.entry(kernel).map(Some) } else { Ok(None) };
+        let version = locked.and_then(|locked| source.version(&self.site(), locked));
+        version.map_err(|error| error.of(&kernel.id))
     }
 
     /// A hash of everything that influences a guest of this kernel: its files and boot parameters. It is the same on
@@ -299,7 +300,16 @@ impl KernelStore<'_> {
         identity().map_err(|error: KernelsError| error.of(&kernel.id))
     }
 
-    /// The kernels of the matrix with their state in the lock and in the cache. Uses no network and starts no process.
+    /// Whether a kernel is in the cache in its locked version.
+    pub fn is_cached(&self, kernel: &Kernel, lock: &KernelsLock) -> bool {
+        Plan::of(self, kernel, lock).is_ok_and(|plan| self.has(kernel, &plan))
+    }
+
+    fn has(&self, kernel: &Kernel, plan: &Plan<'_>) -> bool {
+        self.cache.find(kernel.stored_as(), plan.bound.version, &plan.bound.sha256).is_some()
+    }
+
+    /// The kernels of the matrix with their state in the lock and in the cache. Uses no network.
     pub fn rows(&self, lock: &KernelsLock) -> Vec<KernelRow> {
         let row = |kernel: &Kernel| {
             let plan = Plan::of(self, kernel, lock);
@@ -307,7 +317,7 @@ impl KernelStore<'_> {
                 Ok(plan) => (
                     plan.locked.map_or_else(|| "as found".to_owned(), ToString::to_string),
                     Some(plan.bound.version),
-                    self.cache.find(kernel.stored_as(), plan.bound.version, &plan.bound.sha256).is_some(),
+                    self.has(kernel, plan),
                 ),
                 Err(error) => (error.to_string(), None, false),
             };

@@ -152,7 +152,7 @@ pub struct AttachRow {
     pub ids: Vec<u32>,
     /// Name of the process.
     pub process: String,
-    /// Its number, of the first attempt.
+    /// Its number, of the first attempt; 0 if that was not seen.
     pub pid: u32,
     /// Milliseconds from the begin to the first attempt.
     pub first_ms: u64,
@@ -170,6 +170,11 @@ pub struct AttachRow {
     /// Particulars of the request: `direct-action`, `prio 49152`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+}
+
+/// A process with its number, which is 0 where it was not seen.
+pub fn process_named(name: &str, pid: u32) -> String {
+    if pid == 0 { name.to_owned() } else { format!("{name} ({pid})") }
 }
 
 /// Something that is still attached, or a link that still exists, after all processes of the program have ended.
@@ -359,7 +364,7 @@ impl AttachRow {
             count => format!(" (id {id} and {} more)", count - 1),
         });
         let name = if self.program.is_empty() { "without a name" } else { &self.program };
-        format!("program {name}{id} of {} ({})", self.process, self.pid)
+        format!("program {name}{id} of {}", process_named(&self.process, self.pid))
     }
 
     /// What the kernel refused: `3 × EINVAL`.

@@ -235,11 +235,11 @@ impl EventReader {
         &self.path
     }
 
-    /// Whether the file ends with [`Event::RunFinished`]. Does not move the read position.
+    /// How long the run took, milliseconds, if the file ends with [`Event::RunFinished`]. Does not move the read position.
     ///
     /// # Errors
     /// The file can't be read.
-    pub fn is_finished(&self) -> Result<bool, LogError> {
+    pub fn wall_ms(&self) -> Result<Option<u64>, LogError> {
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = foreign::open(&self.path)?;
             let size = file.metadata()?.len();
@@ -249,9 +249,10 @@ impl EventReader {
             Ok(bytes)
         };
         let bytes = read().map_err(FileError::of("read", &self.path))?;
-        let Some(lines) = bytes.strip_suffix(b"\n") else { return Ok(false) };
+        let Some(lines) = bytes.strip_suffix(b"\n") else { return Ok(None) };
         let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-        Ok(serde_json::from_slice::<Stamped>(last).is_ok_and(|it| matches!(it.event, Event::RunFinished { .. })))
+        let last = serde_json::from_slice::<Stamped>(last).ok();
+        Ok(last.and_then(|it| if let Event::RunFinished { wall_ms, .. } = it.event { Some(wall_ms) } else { None }))
     }
 
     /// Appends the next line to `text`; returns whether there was a whole line.

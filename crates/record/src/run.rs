@@ -10,7 +10,7 @@ use crate::{
     guest::{Boot, GuestEnd, GuestRecord, KernelRecord},
     plan::{PlannedCell, PlannedKernel},
     provenance::{Call, quoted},
-    shard::MergedShard,
+    shard::{MergedShard, ShardTime, shard_times},
     slow::Slow,
     verdict::{Attempt, Standing, Verdict},
 };
@@ -281,6 +281,11 @@ impl RunRecord {
     /// Incomplete shards, one line each.
     pub fn lost_shards(&self) -> Vec<String> {
         self.info.iter().flat_map(|info| &info.merged).filter_map(MergedShard::problem).collect()
+    }
+
+    /// Times of the shards that the run was merged from, beside what was expected of them.
+    pub fn shard_times(&self) -> Vec<ShardTime> {
+        self.info.as_ref().map(|info| shard_times(&info.merged)).unwrap_or_default()
     }
 
     /// The exit status that follows from the verdicts. A panic or hang in a cell is a failure of the kernel; every other

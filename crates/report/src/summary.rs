@@ -7,10 +7,12 @@ use super::{
 };
 use lab_base::text;
 use lab_record::{run::RunRecord, verdict::Standing};
-use std::fmt::Write;
+use std::{cmp::Reverse, fmt::Write};
 
 /// Maximum number of failures: GitHub accepts a summary of 1 MiB.
 const MAX_TOLD: usize = 200;
+/// Maximum number of shards in the table of their times.
+const MAX_SHARDS: usize = 40;
 /// Maximum number of annotations: GitHub shows ten per step.
 const MAX_ANNOTATIONS: usize = 10;
 /// Maximum characters of a message.
@@ -39,6 +41,7 @@ pub fn markdown(record: &RunRecord) -> String {
         attached.iter().for_each(|line| _ = writeln!(out, "- {}", code(line)));
         out.push('\n');
     }
+    shards(record, &mut out);
     let without_cell: Vec<String> = outside(record);
     let stories = stories(record, &BAD);
     if without_cell.is_empty() && stories.is_empty() {
@@ -67,6 +70,24 @@ pub fn markdown(record: &RunRecord) -> String {
         let _ = writeln!(out, "- … and {} more, see junit.xml", stories.len() - MAX_TOLD);
     }
     out
+}
+
+/// What each shard took beside what was expected of it, the longest ones first.
+fn shards(record: &RunRecord, out: &mut String) {
+    let mut times = record.shard_times();
+    times.sort_by_key(|time| Reverse(time.took_ms));
+    let Some(longest) = times.first() else { return };
+    let _ = writeln!(out, "### Shards\n\nThe longest of {} took {} s.\n", times.len(), longest.took_ms.div_ceil(1000));
+    out.push_str("| shard | took | expected | |\n|---|--:|--:|---|\n");
+    for time in times.iter().take(MAX_SHARDS) {
+        let (took, expected) = (time.took_ms.div_ceil(1000), time.expected_ms.div_ceil(1000));
+        let word = if time.straggles() { "straggler" } else { "" };
+        let _ = writeln!(out, "| {} | {took} s | {expected} s | {word} |", time.part);
+    }
+    if times.len() > MAX_SHARDS {
+        let _ = writeln!(out, "\n… and {} shorter ones", times.len() - MAX_SHARDS);
+    }
+    out.push('\n');
 }
 
 /// Failures of the run outside of cells.

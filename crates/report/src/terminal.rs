@@ -32,6 +32,7 @@ pub fn summary(record: &RunRecord, directory: &Path, colour: bool) -> String {
     excused(record, &style, &mut out);
     splats(record, &style, &mut out);
     slow(record, &style, &mut out);
+    stragglers(record, &style, &mut out);
     paths(record, directory, &mut out);
     let counts = record.counts();
     let lost = record.lost_shards();
@@ -220,6 +221,13 @@ fn slow(record: &RunRecord, style: &Palette, out: &mut String) {
     for (kernel, finding) in record.slow().take(MAX_TOLD) {
         let id = &kernel.facts.id;
         let _ = writeln!(out, "{} {id} {}\n", paint.apply_to("SLOW"), text::line(&finding.line(), MAX_REASON));
+    }
+}
+
+/// Shards that everybody waited for, which fails no run.
+fn stragglers(record: &RunRecord, style: &Palette, out: &mut String) {
+    for time in record.shard_times().iter().filter(|time| time.straggles()).take(MAX_TOLD) {
+        let _ = writeln!(out, "{} {}\n", style.warn.apply_to("STRAGGLER"), time.line());
     }
 }
 

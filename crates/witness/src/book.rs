@@ -10,14 +10,14 @@ use crate::{
 };
 use lab_protocol::{
     AttachType,
-    witness::{AttachPlace, AttachRow, AttachWay, DeviceRow, LiveVerb, ROWS, errno_name},
+    witness::{AttachPlace, AttachRow, AttachWay, DeviceRow, LiveVerb, ROWS, errno_name, process_named},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Attachments that are followed at the same time, at most; those beyond are counted in their rows, and their ends are not.
 pub(crate) const ALIVE: usize = 1 << 16;
 /// Programs whose runs are followed at the same time, at most.
-const PROGRAMS: usize = 1 << 16;
+pub(crate) const PROGRAMS: usize = 1 << 16;
 /// Ids of programs in a row.
 const IDS: usize = 16;
 
@@ -79,6 +79,8 @@ pub struct Book {
     pub(crate) alive: usize,
     /// The rows of each program that is loaded, and how often it ran before.
     programs: HashMap<u32, Vec<usize>>,
+    /// Names and tags of programs that are loaded, by id.
+    pub(crate) seen: HashMap<u32, SeenProgram>,
     pub(crate) pins: HashMap<u32, String>,
     pub(crate) begin_ns: Option<u64>,
     pub(crate) events: u64,
@@ -143,7 +145,8 @@ impl Book {
         }
     }
 
-    fn enter(&mut self, event: AttachEvent) {
+    fn enter(&mut self, mut event: AttachEvent) {
+        self.named(&mut event);
         let refused = event.refused;
         self.doer = Doer::of(&event);
         match event.what.clone() {
@@ -469,7 +472,7 @@ pub(crate) const fn device_key(target: &SeenDevice) -> DeviceKey {
 
 fn alive(event: &AttachEvent, hook: Hooked, filter: Option<(u32, u32)>, row: Option<usize>) -> Alive {
     let AttachEvent { program, target, process, pid, .. } = event;
-    let by = format!("{process} ({pid})");
+    let by = process_named(process, *pid);
     Alive { row, program: program.clone(), target: target.clone(), hook, filter, by, is_old: false }
 }
 

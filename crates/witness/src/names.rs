@@ -1,5 +1,9 @@
-//! Names of hooks, as bpftool has them.
+//! Names of hooks, as bpftool has them, and of programs that have gone.
 
+use crate::{
+    book::{Book, PROGRAMS},
+    decode::{AttachEvent, What},
+};
 use lab_protocol::AttachType;
 
 /// A hook that is no filter.
@@ -129,3 +133,23 @@ const TYPES: [&str; 59] = [
     "trace_uprobe_session",
     "trace_fsession",
 ];
+impl Book {
+    /// A program that has gone before it could be asked has the name that it had in an earlier event.
+    pub(crate) fn named(&mut self, event: &mut AttachEvent) {
+        let program = &mut event.program;
+        if program.id == 0 {
+            return;
+        }
+        if let What::Unloaded { .. } = event.what {
+            self.seen.remove(&program.id);
+        } else if !program.name.is_empty() {
+            if self.seen.len() < PROGRAMS {
+                self.seen.insert(program.id, program.clone());
+            }
+        } else if let Some(seen) = self.seen.get(&program.id)
+            && (program.tag == seen.tag || program.tag == [0; 8])
+        {
+            *program = seen.clone();
+        }
+    }
+}

@@ -397,3 +397,18 @@ fn the_end_of_what_was_there_before_is_no_gap_and_has_a_step() {
     let row = account.rows.iter().find(|row| row.ids == [3]).unwrap();
     assert_eq!((row.attached, row.detached, &*row.detail), (0, 1, "attached before"));
 }
+
+/// A source that asks for a program after the event finds none where the process has ended meanwhile.
+#[test]
+fn a_program_that_could_not_be_asked_any_more_has_its_earlier_name() {
+    let mut book = Book::default();
+    book.take(prog_attach(TCX_INGRESS, 0, 9).read());
+    let mut late = prog_attach(TCX_INGRESS, 0, 9).read();
+    late.program.name.clear();
+    book.take(late.clone());
+    late.program.id = 10;
+    book.take(late);
+    let told = book.close(&[], &[], Vec::new(), 0);
+    let rows: Vec<_> = told.rows.iter().map(|row| (&*row.program, row.attached)).collect();
+    assert_eq!(rows, [("tc_main", 2), ("", 1)]);
+}

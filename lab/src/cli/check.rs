@@ -259,8 +259,7 @@ fn predicted(
     inputs: &[CheckInput],
     output: &OutputArgs,
 ) -> Result<Exit, Error> {
-    let rows = project.store().rows(&project.lock);
-    let is_cached = |kernel: &&&Kernel| rows.iter().any(|row| row.cached && row.id == *kernel.id);
+    let is_cached = |kernel: &&&Kernel| project.store().is_cached(kernel, &project.lock);
     let (cached, others): (Vec<&Kernel>, Vec<&Kernel>) = kernels.iter().partition(is_cached);
     let fetched = cached.iter().map(|kernel| project.store().fetch(kernel, &project.lock, &|_| ()));
     let fetched = fetched.collect::<Result<Vec<_>, _>>()?;

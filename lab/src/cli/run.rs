@@ -173,7 +173,8 @@ fn dry_run(project: &Project, kernels: &[&Kernel], args: &RunArgs, part: Option<
 
 /// Prints a plan.
 pub(super) fn show_dry(project: &Project, plan: &Plan) -> Result<Exit, Error> {
-    let cached = |id: &str| project.store().rows(&project.lock).iter().any(|row| row.id == id && row.cached);
+    let (store, known) = (project.store(), &project.config.kernels);
+    let cached = |id: &str| known.iter().any(|kernel| *kernel.id == *id && store.is_cached(kernel, &project.lock));
     let downloads: BTreeSet<&str> =
         plan.kernels.iter().map(|kernel| &*kernel.facts.id).filter(|id| !cached(id)).collect();
     say::show(dry_text(plan, &downloads))?;

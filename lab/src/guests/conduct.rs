@@ -111,8 +111,7 @@ impl Guests {
         };
         let canary = selected.canary;
         let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
-        // The case that none of a run's kernels can run is of interest in the suite alone. The version of a kernel from source
-        // takes asking the compiler.
+        // The case that none of a run's kernels can run is of interest in the suite alone.
         let others = others.filter(|_| order.how.exec.is_empty());
         let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
         let every_cell = selected.every_cell;

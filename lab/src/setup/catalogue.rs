@@ -106,7 +106,7 @@ fn foreign(host: &Host, set: &PackageSet) -> CheckState {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 8] {
+fn for_tests() -> [SetupCheck; 9] {
     [
         SetupCheck {
             name: "zstd",
@@ -150,8 +150,14 @@ fn for_tests() -> [SetupCheck; 8] {
         SetupCheck {
             name: "suites of others",
             why: "are run in guests by `make foreign`: cilium/ebpf, kernel selftests, psutil under pytest",
-            probe: suites,
+            probe: |host| of_debian(host, &private::SUITES, "run `make foreign` on Debian"),
             fix: Fix::Unpack(&private::SUITES),
+        },
+        SetupCheck {
+            name: "Slurm",
+            why: "runs the jobs of `lab plan --format slurm` on a cluster of four nodes, for `make test-slurm`",
+            probe: |host| of_debian(host, &private::SLURM, "run `make test-slurm` on Debian"),
+            fix: Fix::Unpack(&private::SLURM),
         },
         SetupCheck {
             name: "cargo-deny",
@@ -265,14 +271,13 @@ fn shown(names: &[&str], versions: &BTreeMap<String, String>) -> String {
 }
 
 /// Debian's packages, whatever the host has of them.
-fn suites(host: &Host) -> CheckState {
-    let set = &private::SUITES;
+fn of_debian(host: &Host, set: &PackageSet, advice: &str) -> CheckState {
     match host.private.get(set.name) {
         Some(versions) => CheckState::Ok { found: format!("{}, in the cache", shown(&set.roots[1..], versions)) },
-        None if host.on_debian() => CheckState::Missing { absent: vec!["golang-github-cilium-ebpf-dev and others"] },
+        None if host.on_debian() => CheckState::Missing { absent: vec![set.roots[1], "and others"] },
         None => CheckState::Warn {
             found: "not in the cache".into(),
-            advice: "they come from Debian's packages, by apt-get: run `make foreign` on Debian".into(),
+            advice: format!("comes from Debian's packages, by apt-get: {advice}"),
         },
     }
 }

@@ -23,6 +23,7 @@ mod tools;
 pub use apply::{InstallPlace, arm64_on_demand, on_demand, setup};
 pub use check::Purpose;
 pub use error::SetupError;
+pub use private::UnpackedSet;
 pub use program::QEMU_VARIABLE;
 pub use report::{SetupFinding, SetupReport};
 pub use test_tools::TestTools;

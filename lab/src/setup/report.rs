@@ -39,7 +39,9 @@ impl SetupFinding {
                     Fix::Packages { set: Some(_), .. } if host.on_debian() => host.setup().into(),
                     Fix::Packages { .. } if host.on_debian() => apt::command_line(&absent),
                     Fix::Packages { .. } => host.distribution.advice(&absent),
-                    Fix::TestTools | Fix::CargoDeny | Fix::Unpack(&private::SUITES) => "make setup-tests".into(),
+                    Fix::TestTools | Fix::CargoDeny | Fix::Unpack(&private::SUITES | &private::SLURM) => {
+                        "make setup-tests".into()
+                    }
                     Fix::VirtmeNg | Fix::BpfLinker | Fix::Unpack(_) => host.setup().into(),
                     Fix::ByHand => check.why.into(),
                 };

@@ -52,7 +52,7 @@ fn a_fresh_machine_gets_all_packages_in_one_step_and_then_the_tools() {
     let steps = SetupPlan::of(&fresh(), Purpose::Tests, InstallPlace::System).unwrap().steps;
     let [SetupStep::Packages(packages), rest @ ..] = &*steps else { panic!("{steps:?}") };
     let tools = [SetupStep::VirtmeNg, SetupStep::BpfLinker, SetupStep::TestTools, SetupStep::CargoDeny];
-    let sets = [SetupStep::Unpack(&private::PASST), SetupStep::Unpack(&private::SUITES)];
+    let sets = [&private::PASST, &private::SUITES, &private::SLURM].map(SetupStep::Unpack);
     assert_eq!(rest, [&sets[..], &tools].concat());
     let every: BTreeSet<_> = catalogue::packages().into_iter().collect();
     let others: Vec<_> = every.difference(&packages.iter().copied().collect()).copied().collect();
@@ -103,12 +103,13 @@ fn an_installed_lab_needs_no_compiler() {
 #[test]
 fn the_tests_need_a_browser_and_the_readers_of_the_reports() {
     let steps = |host: &Host| SetupPlan::of(host, Purpose::Tests, InstallPlace::Cache).unwrap().steps;
-    let of_tests = [SetupStep::Unpack(&private::SUITES), SetupStep::TestTools, SetupStep::CargoDeny];
+    let sets = [&private::SUITES, &private::SLURM].map(SetupStep::Unpack);
+    let of_tests = [&sets[..], &[SetupStep::TestTools, SetupStep::CargoDeny]].concat();
     assert_eq!(steps(&complete()), of_tests);
     let mut host = complete();
     host.packages.remove("chromium");
     assert_eq!(steps(&host), [&[SetupStep::Packages(vec!["chromium"])][..], &of_tests].concat());
-    assert_eq!(SetupReport::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 4);
+    assert_eq!(SetupReport::of(&host, Purpose::Tests).findings.iter().filter(|finding| !finding.usable()).count(), 5);
 }
 
 #[test]

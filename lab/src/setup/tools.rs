@@ -136,6 +136,11 @@ impl Tools {
         private::CLANG.find(&self.dir)
     }
 
+    /// The cluster of the project's own tests, if it is in the cache.
+    pub fn slurm(&self) -> Option<UnpackedSet> {
+        private::SLURM.find(&self.dir)
+    }
+
     /// The unpacked sets by name, with the versions of their packages.
     pub(super) fn private(&self) -> BTreeMap<&'static str, BTreeMap<String, String>> {
         let sets = [
@@ -146,6 +151,7 @@ impl Tools {
             &private::SUITES,
             &private::ELF,
             &private::CLANG,
+            &private::SLURM,
             &private::ARM64,
             &private::ARM64_LIBRARIES,
         ];

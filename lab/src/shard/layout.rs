@@ -1,6 +1,7 @@
 //! Formats a plan's shards for CI systems.
 
 mod kubernetes;
+mod slurm;
 
 use super::Split;
 use comfy_table::{CellAlignment, Table, presets};
@@ -28,6 +29,8 @@ pub enum LayoutFormat {
     Gitlab,
     /// An Indexed Job for Kubernetes.
     K8s,
+    /// A script that submits an array job and its merge to Slurm.
+    Slurm,
 }
 
 /// Time of a job in addition to its cells, minutes: packages, tools, downloads and uploads.
@@ -125,6 +128,7 @@ impl Layout {
             LayoutFormat::K8s => {
                 Ok(format!("# Written by `lab plan --format k8s`.\n{}", yaml(&kubernetes::job(self, image))?))
             }
+            LayoutFormat::Slurm => Ok(slurm::script(self)),
         }
     }
 
@@ -209,6 +213,13 @@ mod tests {
     #[test]
     fn gitlab_format() {
         insta::assert_snapshot!(layout().render(LayoutFormat::Gitlab, "").unwrap());
+    }
+
+    #[test]
+    fn slurm_format_starts_with_the_longest_shard() {
+        let script = layout().render(LayoutFormat::Slurm, "").unwrap();
+        assert!(script.contains("\norder=(2 3 1 4)\n"), "{script}");
+        insta::assert_snapshot!(script);
     }
 
     #[test]

@@ -41,6 +41,7 @@ struct Found {
     events: EventReader,
     run: Id,
     accelerator: Accelerator,
+    estimate_ms: Option<u64>,
     brought: Brought,
 }
 
@@ -101,7 +102,8 @@ impl Shards {
             }
             let kernels = std::mem::take(&mut run.plan.kernels);
             let brought = Brought { directory, path, started_ms: at_ms, part: shard.part, kernels };
-            found.push(Found { events, run: run.id.clone(), accelerator: run.accelerator.clone(), brought });
+            let (run_id, accelerator) = (run.id.clone(), run.accelerator.clone());
+            found.push(Found { events, run: run_id, accelerator, estimate_ms: shard.estimate_ms, brought });
             // Each shard lists only the expired entries for its own cells.
             let new: Vec<_> = run.expired.drain(..).filter(|entry| !expired.contains(entry)).collect();
             expired.extend(new);
@@ -140,6 +142,8 @@ impl Shards {
                 state: if run.is_some() { ShardState::Complete } else { ShardState::Missing },
                 run,
                 may_fail: kernels.all(|share| share.facts.may_fail),
+                estimate_ms: None,
+                took_ms: None,
             }
         };
         (1..=count).map(state).collect()
@@ -156,7 +160,9 @@ impl Shards {
         let Self { found, whole, info } = self;
         // The first event of the merged run says which shards are complete, so this is determined before the replay.
         for (shard, found) in merged.iter_mut().filter(|it| it.run.is_some()).zip(&found) {
-            if !found.events.is_finished()? {
+            shard.took_ms = found.events.wall_ms()?;
+            shard.estimate_ms = found.estimate_ms;
+            if shard.took_ms.is_none() {
                 shard.state = ShardState::Cut;
             }
         }

@@ -10,7 +10,7 @@ use lab_record::{
     testing::{cell, facts, id, passed},
     verdict::Verdict,
 };
-use lab_report::{junit, results::directory};
+use lab_report::{junit, results::directory, summary, terminal};
 use std::fs;
 
 const COUNT: u32 = 4;
@@ -31,6 +31,7 @@ fn events(part: Part, identity: &str) -> Vec<Stamped> {
         identity: [("the cells".to_owned(), identity.to_owned())].into(),
         kernels: split.kernels(&plan),
         full_matrix: true,
+        estimate_ms: Some(1000 * u64::from(part.number)),
     };
     let name = id(&format!("run-{}", part.number));
     let info = RunInfo { shard: Some(shard), ..RunInfo::new(name, Versions::default(), accelerator, own.clone()) };
@@ -183,6 +184,32 @@ fn an_interrupted_shard_fails_its_remaining_cells_and_the_run() {
     // If every cell has a verdict, the end of the run is still missing.
     fs::write(&path, lines[..lines.len() - 1].join("\n") + "\n").unwrap();
     assert_eq!(merge(&all).unwrap().exit(), Exit::Infra);
+}
+
+#[test]
+fn a_shard_that_everybody_waited_for_is_in_every_report() {
+    let (dir, all) = results();
+    let record = merge(&all).unwrap();
+    let times: Vec<_> = record.shard_times().iter().map(|time| (time.took_ms, time.expected_ms)).collect();
+    assert_eq!(times, [(1000, 1000), (2000, 2000), (3000, 3000), (4000, 4000)], "all have the same pace");
+    assert!(!terminal::summary(&record, dir.path(), false).contains("STRAGGLER"));
+
+    let mut late = events(Part { number: 2, count: COUNT }, "same");
+    if let Some(Event::RunFinished { wall_ms, .. }) = late.last_mut().map(|stamped| &mut stamped.event) {
+        *wall_ms = 90_000;
+    }
+    fs::remove_file(all[1].join(FILE)).unwrap();
+    write(&all[1], &late);
+    let record = merge(&all).unwrap();
+    assert_eq!(record.exit(), Exit::Passed, "it fails nothing");
+    let line = "shard 2/4 took 90 s; 2 s were expected, by recorded times at the pace of the other shards";
+    let told = terminal::summary(&record, dir.path(), false);
+    assert!(told.contains(&format!("STRAGGLER {line}\n")), "{told}");
+    let markdown = summary::markdown(&record);
+    assert!(markdown.contains("The longest of 4 took 90 s."), "{markdown}");
+    assert!(markdown.contains("| 2/4 | 90 s | 2 s | straggler |\n| 4/4 | 4 s | 4 s |  |\n"), "{markdown}");
+    lab_report::write_all(dir.path(), &record).unwrap();
+    assert!(fs::read_to_string(dir.path().join(lab_report::html::FILE)).unwrap().contains(line));
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl Whole {
             kernels: split.kernels(&self.plan),
             full_matrix: self.plan.full_matrix,
             identity: self.identity,
+            estimate_ms: split.loads.get(part.number as usize - 1).map(|load| load.estimate_ms),
         };
         Ok((split.narrow(&self.plan, part), shard))
     }

@@ -38,7 +38,7 @@ pub fn shard() -> Vec<Stamped> {
     let kernels = plan.kernels.iter().map(|kernel| Share { facts: kernel.facts.clone(), shards: vec![1] }).collect();
     let part = Part::new(1, 1).expect("the only part");
     let identity = BTreeMap::from([("the plan".to_owned(), "made up".to_owned())]);
-    let shard = Shard { part, identity, kernels, full_matrix: false };
+    let shard = Shard { part, identity, kernels, full_matrix: false, estimate_ms: None };
     synthetic::events(RunInfo { shard: Some(shard), ..synthetic::run_info("shard-1", plan) }).collect()
 }
 

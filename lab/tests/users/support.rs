@@ -78,7 +78,7 @@ pub fn as_shard(events: &mut [Stamped], part: Part) {
         let facts = run.plan.kernels.iter().map(|kernel| kernel.facts.clone());
         let kernels = facts.map(|facts| Share { facts, shards: (1..=part.count).collect() }).collect();
         let identity = [("the cells".to_owned(), "same".to_owned())].into();
-        run.shard = Some(Shard { part, identity, kernels, full_matrix: false });
+        run.shard = Some(Shard { part, identity, kernels, full_matrix: false, estimate_ms: None });
     }
 }
 

@@ -39,7 +39,11 @@ fn who_attaches_from_a_user_namespace_and_is_gone_is_told() {
         let ran = watched(kernel, &["--forbid-leaks"], script);
         let told = text(&ran.stderr);
         assert_eq!(ran.status.code(), Some(0), "{kernel}: {told}");
-        has(&told, &["tcx/ingress of d0 (veth) in net:[", "refused 1 × EPERM"]);
+        let link = match text(&ran.stdout).contains("userns: attached") {
+            true => "attached 1 ×, detached 1 ×",
+            false => "refused 1 × EPERM",
+        };
+        has(&told, &["tcx/ingress of d0 (veth) in net:[", "by link", link]);
         has(&told, &["clsact/ingress of d0 (veth) in net:[", "by filter", "attached 1 ×, detached 1 ×"]);
         // Its name and its runs, although nobody could ask for them any more.
         has(&told, &["tcx/egress of v1 (veth)", "program minimal (id ", "attached 1 ×, detached 1 ×, ran 1 ×"]);
@@ -54,9 +58,11 @@ fn what_goes_beyond_the_accounts_rows_is_counted() {
     let script = format!("set -- ; {}", script.replace("\"$0\"", &format!("'{}'", loader().display())));
     let ran = watched("6.12", &["--forbid-leaks"], &script);
     let told = text(&ran.stderr);
-    assert_eq!(ran.status.code(), Some(1), "{told}");
+    // The namespaces end with the command's mount namespace: nothing is left, and whether that holds of all is not known.
+    assert_eq!(ran.status.code(), Some(125), "{told}");
     assert_eq!(with(&told, &["tcx/ingress of lo in net:[", "by prog", "attached 1 ×"]).len(), 256, "{told}");
-    has(&told, &["gap: 488 rows and leftovers are left out"]);
+    has(&told, &["no verdict on the attachments: their account has gaps: 0 events lost, 244 rows left out"]);
+    has(&told, &["gap: 244 rows and leftovers are left out"]);
 }
 
 /// Attaching and detaching with and without a watcher, alternately in one guest; prints the medians and their ratio.

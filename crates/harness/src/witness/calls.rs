@@ -22,6 +22,8 @@ const REMEMBERED: usize = 1 << 16;
 const LOOK_AT_LINKS: Duration = Duration::from_millis(100);
 /// The name of a network namespace whose process had ended before it could be asked.
 pub(super) const UNSEEN_NAMESPACE: (u32, &str) = (0, "a network namespace that was not seen");
+/// PID_MAX_LIMIT of include/linux/threads.h.
+const LARGEST_PID: u32 = 4 << 20;
 /// Who ended a link, of which there is no event.
 const SOMEBODY: &str = "a process that was not seen";
 /// What this source does not see.
@@ -236,7 +238,9 @@ impl Calls {
         let process = now.or_else(|| Some(self.processes.get(&notice.port)?.1.clone()));
         AttachEvent {
             time_ns: self.heard_ns,
-            pid: notice.port,
+            // The kernel gives a process's second netlink socket a port that is no number of a process
+            // (net/netlink/af_netlink.c, netlink_autobind).
+            pid: if notice.port <= LARGEST_PID { notice.port } else { 0 },
             process: process.map_or_else(|| SOMEBODY.to_owned(), |name| plain(name.trim_end())),
             target,
             program,

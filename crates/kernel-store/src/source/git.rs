@@ -105,6 +105,10 @@ impl KernelSource for GitCommit {
         resolve(&self.tree, &self.reference).map(|locked| Some(Locked::Git(locked)))
     }
 
+    fn version(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<KernelVersion> {
+        Ok(self.build(site, locked)?.version)
+    }
+
     fn identity(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
         let build = self.build(site, locked)?;
         Ok(Bound { version: build.version, sha256: build.identity()? })

@@ -153,6 +153,10 @@ impl KernelSource for LinuxSource {
         }
     }
 
+    fn version(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<KernelVersion> {
+        Ok(self.build(locked)?.wanted.kernel)
+    }
+
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
         let build = self.build(locked)?;
         Ok(Bound { version: build.wanted.kernel, sha256: build.identity()? })

@@ -240,7 +240,7 @@ pub(crate) struct Site<'a> {
     pub vng: &'a Path,
 }
 
-/// Version and identity of a kernel, determined without network access or other programs.
+/// Version and identity of a kernel, determined without network access.
 pub(crate) struct Bound {
     /// Version of the kernel.
     pub version: KernelVersion,
@@ -302,7 +302,16 @@ pub(crate) trait KernelSource: fmt::Display {
     /// The source can't be reached, or has no such kernel.
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>>;
 
-    /// Version and identity of the kernel. Uses no network and starts no process.
+    /// Version of the kernel. Uses no network and starts no process.
+    ///
+    /// # Errors
+    /// The lock has an entry of another kind, or a file can't be read.
+    fn version(&self, site: &Site<'_>, locked: Option<&Locked>) -> Result<KernelVersion> {
+        self.identity(site, locked).map(|bound| bound.version)
+    }
+
+    /// Version and identity of the kernel. Uses no network; that of a kernel from sources depends on the compiler, which is asked
+    /// for its version.
     ///
     /// # Errors
     /// The lock has an entry of another kind, or a file can't be read.

@@ -120,7 +120,7 @@ impl fmt::Display for LiveStep {
         if !self.detail.is_empty() {
             write!(f, ", {}", self.detail)?;
         }
-        write!(f, ", by {} ({})", self.process, self.pid)?;
+        write!(f, ", by {}", super::process_named(&self.process, self.pid))?;
         match self.way {
             Some(way) => write!(f, " through {}", way.word()),
             None => Ok(()),

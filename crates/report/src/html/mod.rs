@@ -13,6 +13,7 @@ use lab_record::{
     event::{Event, Stamped},
     reporter::Reporter,
     run::RunRecord,
+    shard::ShardTime,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, io, path::PathBuf};
@@ -65,6 +66,8 @@ struct Page<'a> {
     expired: Vec<String>,
     /// Kernels that took much longer than recorded.
     slow: Vec<String>,
+    /// Shards that took much longer than expected.
+    stragglers: Vec<String>,
     kernels: Vec<data::KernelColumn<'a>>,
     /// Titles of the table of totals, its rows, and its legend.
     totals: ([&'static str; 5], Vec<totals::Row>, &'static str),
@@ -93,6 +96,7 @@ pub(crate) fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Resu
             .slow()
             .map(|(kernel, finding)| format!("{} is slow: {}", kernel.facts.id, finding.line()))
             .collect(),
+        stragglers: record.shard_times().iter().filter(|time| time.straggles()).map(ShardTime::line).collect(),
         kernels: data::kernels(record, &texts),
         cells: record.listing().map(Into::into).collect(),
         splats: data::splats(record),

@@ -86,7 +86,7 @@ function wrong() {
     if (!stories.has(key)) stories.set(key, { standing: it.standing, message: it.message, where: [] });
     stories.get(key).where.push([k, row]);
   }));
-  const list = [...data.lost_shards, ...data.expired, ...data.slow, ...data.dead_cases.map((name) => `no kernel of the matrix can run ${name}`)]
+  const list = [...data.lost_shards, ...data.expired, ...data.slow, ...data.stragglers, ...data.dead_cases.map((name) => `no kernel of the matrix can run ${name}`)]
     .map((line) => make("li", line, { className: "told" }));
   const told = [...stories.values()].slice(0, 60);
   for (const { standing, message, where } of told) {

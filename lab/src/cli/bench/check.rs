@@ -57,10 +57,8 @@ pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exi
     let predict = ["--predict", "--all"];
     let checks = lab.rounds("check", &words, args.repeat)?;
     let predictions = lab.rounds("prediction", &predict, args.predictions)?;
-    let rows = project.store().rows(&project.lock);
     let every = project.kernels_for_programs(&KernelFilter { all: true, ..KernelFilter::default() })?;
-    let is_cached = |id: &str| rows.iter().any(|row| row.cached && *row.id == *id);
-    let predicted = every.iter().filter(|kernel| is_cached(&kernel.id)).count();
+    let predicted = every.iter().filter(|kernel| project.store().is_cached(kernel, &project.lock)).count();
     let bench = CheckBench {
         accelerator: guests.accelerator(),
         qemu: guests.qemu(),

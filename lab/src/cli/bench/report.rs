@@ -121,8 +121,13 @@ fn write(scratch: &Path, shards: u32, cells: u32) -> Result<f64, Error> {
     for number in 1..=shards {
         let part = Part::new(number, shards)?;
         let id = format!("20260101T{:02}{:02}00Z-{number:06x}", number / 60 % 24, number % 60);
-        let shard =
-            Shard { part, identity: identity.clone(), kernels: parts.kernels(&plan), full_matrix: plan.full_matrix };
+        let shard = Shard {
+            part,
+            identity: identity.clone(),
+            kernels: parts.kernels(&plan),
+            full_matrix: plan.full_matrix,
+            estimate_ms: None,
+        };
         let info = RunInfo { shard: Some(shard), ..synthetic::run_info(&id, parts.narrow(&plan, part)) };
         let directory = directory::create(&scratch.join("shards"), &Id::new(&id)?)?;
         let mut log = EventLog::create(&directory)?;

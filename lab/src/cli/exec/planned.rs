@@ -90,11 +90,9 @@ pub(super) fn configs(
     kernels: &[&Kernel],
     fetches: bool,
 ) -> Result<BTreeMap<String, Option<KernelConfig>>, Error> {
-    let rows = project.store().rows(&project.lock);
     let mut configs = BTreeMap::new();
     for kernel in kernels {
-        let is_cached = rows.iter().any(|row| row.cached && row.id == *kernel.id);
-        let config = if fetches || is_cached {
+        let config = if fetches || project.store().is_cached(kernel, &project.lock) {
             project.ready()?;
             project.store().fetch(kernel, &project.lock, &note)?.config
         } else {

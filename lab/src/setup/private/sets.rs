@@ -55,11 +55,21 @@ pub struct PrivateProgram {
     pub path: Option<&'static str>,
     /// Arguments before the caller's; `{root}` is the set's directory.
     pub arguments: &'static [&'static str],
+    /// A variable that it is started with, and its value with `{root}` as above.
+    pub variable: Option<(&'static str, &'static str)>,
 }
 
 const fn program(name: &'static str) -> PrivateProgram {
-    PrivateProgram { name, path: None, arguments: &[] }
+    PrivateProgram { name, path: None, arguments: &[], variable: None }
 }
+
+/// A program whose file has another name.
+const fn at(name: &'static str, path: &'static str) -> PrivateProgram {
+    PrivateProgram { path: Some(path), ..program(name) }
+}
+
+/// Where the programs of xtables find the modules of their matches and targets.
+const XTABLES: Option<(&str, &str)> = Some(("XTABLES_LIBDIR", "{root}/usr/lib/x86_64-linux-gnu/xtables"));
 
 /// Dependencies in all sets that only maintainer scripts need; these scripts are never run.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -89,7 +99,7 @@ pub const QEMU: PackageSet = PackageSet {
     assumed: &[],
     release: Release::Newest,
     architecture: Architecture::X86_64,
-    programs: &[PrivateProgram { name: "qemu-system-x86_64", path: None, arguments: FIRMWARE }],
+    programs: &[PrivateProgram { arguments: FIRMWARE, ..program("qemu-system-x86_64") }],
     prune: &[],
     parts: &[],
 };
@@ -119,7 +129,7 @@ pub const SHELL: PackageSet = PackageSet {
         program("modinfo"),
         // virtme-ng asks it for the modules of a stock guest, which the benchmarks compare with.
         program("modprobe"),
-        PrivateProgram { name: "file", path: None, arguments: &["-m", "{root}/usr/lib/file/magic.mgc"] },
+        PrivateProgram { arguments: &["-m", "{root}/usr/lib/file/magic.mgc"], ..program("file") },
         program("strings"),
         program("xz"),
         program("busybox"),
@@ -152,9 +162,9 @@ pub const BPF: PackageSet = PackageSet {
     release: Release::Own,
     architecture: Architecture::X86_64,
     programs: &[
-        PrivateProgram { name: "rustc", path: None, arguments: &["--sysroot", "{root}/usr"] },
+        PrivateProgram { arguments: &["--sysroot", "{root}/usr"], ..program("rustc") },
         program("cargo"),
-        PrivateProgram { name: "llvm-config", path: Some("usr/lib/llvm-22/bin/llvm-config"), arguments: &[] },
+        at("llvm-config", "usr/lib/llvm-22/bin/llvm-config"),
     ],
     prune: &["usr/lib/llvm-22/build", "usr/lib/llvm-22/share"],
     parts: &[],
@@ -186,10 +196,20 @@ pub const SUITES: PackageSet = PackageSet {
         "python3-psutil",
         "iproute2",
         "iputils-ping",
+        "iputils-arping",
+        "traceroute",
         "netsniff-ng",
+        "tcpdump",
         "ethtool",
         "nftables",
+        "iptables",
+        "ipset",
+        "conntrack",
         "socat",
+        "ncat",
+        "netcat-openbsd",
+        "iperf3",
+        "smcroute",
         "jq",
     ],
     // Python is the host's, from 3.11 on.
@@ -209,10 +229,24 @@ pub const SUITES: PackageSet = PackageSet {
         program("tc"),
         program("ss"),
         program("ping"),
+        PrivateProgram { arguments: &["-6"], ..at("ping6", "usr/bin/ping") },
+        program("arping"),
+        at("traceroute", "usr/bin/traceroute.db"),
+        at("traceroute6", "usr/bin/traceroute6.db"),
         program("mausezahn"),
+        program("tcpdump"),
         program("ethtool"),
         program("nft"),
+        PrivateProgram { variable: XTABLES, ..at("iptables", "usr/sbin/iptables-nft") },
+        PrivateProgram { variable: XTABLES, ..at("ip6tables", "usr/sbin/ip6tables-nft") },
+        program("ipset"),
+        program("conntrack"),
         program("socat"),
+        program("ncat"),
+        at("nc", "usr/bin/nc.openbsd"),
+        program("iperf3"),
+        program("smcrouted"),
+        program("smcroutectl"),
         program("jq"),
     ],
     prune: &[],
@@ -254,7 +288,21 @@ pub const CLANG: PackageSet = PackageSet {
     ],
     release: Release::Newest,
     architecture: Architecture::X86_64,
-    programs: &[PrivateProgram { name: "clang", path: Some("usr/lib/llvm-19/bin/clang"), arguments: &[] }],
+    programs: &[at("clang", "usr/lib/llvm-19/bin/clang")],
+    prune: &[],
+    parts: &[],
+};
+
+/// For the project's own tests: a cluster that `make test-slurm` starts on this machine.
+pub const SLURM: PackageSet = PackageSet {
+    name: "slurm",
+    label: "Slurm for the tests",
+    roots: &["slurmctld", "slurmd", "slurm-client", "munge"],
+    assumed: &[("lsb-base", ""), ("perl", ""), ("sysvinit-utils", ""), ("ucf", "")],
+    release: Release::Own,
+    architecture: Architecture::X86_64,
+    // Its programs need a directory of libraries more, which the tests name.
+    programs: &[],
     prune: &[],
     parts: &[],
 };
@@ -268,7 +316,7 @@ pub const ARM64: PackageSet = PackageSet {
     release: Release::Newest,
     architecture: Architecture::X86_64,
     programs: &[
-        PrivateProgram { name: "qemu-system-aarch64", path: None, arguments: FIRMWARE },
+        PrivateProgram { arguments: FIRMWARE, ..program("qemu-system-aarch64") },
         program("aarch64-linux-gnu-ld"),
     ],
     prune: &[],
@@ -336,11 +384,13 @@ impl PackageSet {
     /// The table as text. Its words are fixed: a type that gets another name must not make every machine download the
     /// packages again.
     fn contents(&self) -> String {
+        // A set without parts, and a program without a variable, are named as before there were any.
+        let variable = |it: &PrivateProgram| it.variable.map(|it| format!(", variable: {it:?}")).unwrap_or_default();
         let program = |it: &PrivateProgram| {
-            format!("Program {{ name: {:?}, path: {:?}, arguments: {:?} }}", it.name, it.path, it.arguments)
+            let rest = variable(it);
+            format!("Program {{ name: {:?}, path: {:?}, arguments: {:?}{rest} }}", it.name, it.path, it.arguments)
         };
         let programs: Vec<String> = self.programs.iter().map(program).collect();
-        // A set without parts is named as before there were parts.
         let part = |it: &ArchivePart| format!(", Part {{ archive: {:?}, keep: {:?} }}", it.archive, it.keep);
         let parts: String = self.parts.iter().map(part).collect();
         // One of the host's architecture is named as before there were others.
@@ -391,17 +441,17 @@ mod tests {
     #[test]
     fn sets_have_directories_of_their_own() {
         let prefixes: std::collections::BTreeSet<_> =
-            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG, ARM64, ARM64_LIBRARIES]
+            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG, SLURM, ARM64, ARM64_LIBRARIES]
                 .iter()
                 .map(PackageSet::prefix)
                 .collect();
-        assert_eq!(prefixes.len(), 9);
+        assert_eq!(prefixes.len(), 10);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }
 
     #[test]
     fn a_directory_is_named_by_the_table_and_not_by_names_in_this_program() {
-        let programs = &[PrivateProgram { name: "x", path: Some("usr/x"), arguments: &["-a"] }];
+        const PROGRAMS: &[PrivateProgram] = &[PrivateProgram { arguments: &["-a"], ..at("x", "usr/x") }];
         let set = PackageSet {
             name: "set",
             label: "what people read",
@@ -409,7 +459,7 @@ mod tests {
             assumed: &[("y", "z")],
             release: Release::Own,
             architecture: Architecture::X86_64,
-            programs,
+            programs: PROGRAMS,
             prune: &["usr/share"],
             parts: &[],
         };

@@ -25,6 +25,10 @@ const WHAT: &str = "the guest agent for arm64";
 /// The package of the standard library.
 const LIBRARY: &str = "libstd-rust-web-dev";
 
+/// What makes the static program position-independent, as [`flags`] needs it. rustc has such programs for x86-64
+/// (`static_position_independent_executables` of its target), and for this target it names `-static` alone.
+const POSITION_INDEPENDENT: [&str; 3] = ["-Clink-arg=-pie", "-Clink-arg=--no-dynamic-linker", "-Clink-arg=-ztext"];
+
 /// Why there is no agent for another architecture.
 #[derive(Debug, thiserror::Error)]
 pub enum CrossError {
@@ -77,11 +81,14 @@ impl Builder<'_> {
         let library = libraries.versions().remove(LIBRARY).unwrap_or_default();
         same_version(&rustc, &library)?;
         let mut args: Vec<OsString> =
-            ["build", "--release", "--quiet", "--target", TARGET, "--package"].map(Into::into).into();
-        args.extend([package.name.clone().into(), "--target-dir".into(), target.into(), MESSAGES.into()]);
+            ["rustc", "--release", "--quiet", "--target", TARGET, "--package"].map(Into::into).into();
+        args.extend([package.name.clone().into(), "--bin".into(), package.name.clone().into()]);
+        args.extend(["--target-dir".into(), target.into(), MESSAGES.into()]);
         if let Some(directory) = &package.directory {
             args.extend(["--manifest-path".into(), directory.join("Cargo.toml").into()]);
         }
+        args.push("--".into());
+        args.extend(POSITION_INDEPENDENT.map(Into::into));
         let mut command = duct::cmd(cargo.as_os_str(), args).dir(self.root());
         // Variables that a surrounding cargo or rustup sets are for another compiler.
         for name in ["RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]

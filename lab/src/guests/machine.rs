@@ -4,7 +4,7 @@ use crate::{
     error::Error,
     project::{
         artifacts::{Artifact, ArtifactError, Artifacts},
-        cross::CrossError,
+        cross_error::CrossError,
     },
     run::common::{PrepareError, Prepared},
     setup::{Tools, VIRTME_NG_VERSION},

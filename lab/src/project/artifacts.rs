@@ -5,7 +5,7 @@ use super::{
     aside::{Aside, Kept},
     bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
-    cross::CrossError,
+    cross_error::CrossError,
     home::{self, Home},
     sources,
 };

@@ -6,6 +6,7 @@ use super::{
     artifacts::{Artifact, ArtifactError, Builder, MESSAGES, executable, read_artifact},
     bpf_toolchain::BpfToolchain,
     commit,
+    cross_error::CrossError,
     home::Home,
 };
 use crate::setup::Tools;
@@ -28,26 +29,6 @@ const LIBRARY: &str = "libstd-rust-web-dev";
 /// What makes the static program position-independent, as [`flags`] needs it. rustc has such programs for x86-64
 /// (`static_position_independent_executables` of its target), and for this target it names `-static` alone.
 const POSITION_INDEPENDENT: [&str; 3] = ["-Clink-arg=-pie", "-Clink-arg=--no-dynamic-linker", "-Clink-arg=-ztext"];
-
-/// Why there is no agent for another architecture.
-#[derive(Debug, thiserror::Error)]
-pub enum CrossError {
-    /// An installed lab has one agent.
-    #[error("this lab is installed with an agent for amd64 alone: run guests of {architecture} from a checkout")]
-    OneArchitecture { architecture: Architecture },
-    /// What builds an agent for another architecture is missing.
-    #[error(
-        "what builds the agent for guests of {architecture} is missing: `lab setup --arm64` unpacks it. It needs Debian's rustc-web, \
-         too, which builds the eBPF objects"
-    )]
-    NoTools { architecture: Architecture },
-    /// The standard library is not the compiler's.
-    #[error(
-        "the compiler is rustc {compiler}, and its library for arm64 is libstd-rust-web-dev {library}: remove both from the cache \
-         (tools/bpf and tools/arm64-libraries) and run `lab setup --arm64`, which unpacks what belongs together"
-    )]
-    OtherLibrary { compiler: String, library: String },
-}
 
 impl Builder<'_> {
     /// The agent for guests of this architecture, which is not the lab's own.

@@ -10,7 +10,7 @@ TEST = env -u MAKELEVEL -u MAKEFLAGS -u MFLAGS cargo test
 PREFIX ?= /usr/local
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-run mutants witness plants kernels-matrix stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign objects selftests faults hostile fuzz shards test-slurm lint-ci check dist install clean
+.PHONY: help lab lab-run mutants witness plants kernels-matrix arm64 stress setup setup-tests setup-builds doctor bisect-packages bisect-commits test test-kvm test-kvm-long test-all canary foreign objects selftests faults hostile fuzz shards test-slurm lint-ci check dist install clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-15s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ plants: setup-builds ## Boot a kernel with each of its deliberate faults, and sh
 
 kernels-matrix: setup-builds ## Run kernels of every source in one table, and the faults that only a kernel with debugging notices (builds two)
 	@$(TEST) -p lab --test kernels_matrix -- --ignored --test-threads 1 --nocapture $(ARGS)
+
+arm64: setup ## Run the attach and verdict cases on an emulated arm64 kernel
+	@$(TEST) -p lab --test arm64 -- --ignored --test-threads 1 --nocapture $(ARGS)
 
 stress: setup ## Run the suite 20 times beside busy loops with QEMU stopped at random: no cell may flip (CASES='V* T*' narrows it)
 	@scripts/stress

@@ -8,6 +8,7 @@
 //! *Architecture invariant:* this crate contains nothing about kernels, guests or runs, and uses no other crate of the
 //! workspace.
 
+pub mod arch;
 pub mod facts;
 pub mod file;
 pub mod git;

@@ -8,7 +8,7 @@ use super::{
     mirror::mirror,
     packages::{self, ArchivePackage},
 };
-use lab_base::{process, transfer::Transfer};
+use lab_base::{arch::Architecture, process, transfer::Transfer};
 use std::{
     ffi::OsStr,
     fs,
@@ -30,18 +30,24 @@ pub struct AptState {
 
 impl AptState {
     /// Writes the private configuration, without network access. `status` is the content of dpkg's status file: stanzas
-    /// of packages that count as installed.
+    /// of packages that count as installed. The packages are those of one architecture.
     ///
     /// # Errors
     /// No mirror is known, the keyring is missing, or the directory can't be written.
-    pub fn create(root: &Path, debian: &Debian, suites: &[&str], status: &str) -> Result<Self> {
+    pub fn create(
+        root: &Path,
+        debian: &Debian,
+        suites: &[&str],
+        status: &str,
+        architecture: Architecture,
+    ) -> Result<Self> {
         need_keyring(Path::new(KEYRING), "debian-archive-keyring")?;
-        let sources = suites.iter().map(|suite| Ok(source(&mirror(debian, suite)?, suite, debian)));
-        Self::with_sources(root, &sources.collect::<Result<String>>()?, status)
+        let sources = suites.iter().map(|suite| Ok(source(&mirror(debian, suite)?, suite, debian, architecture)));
+        Self::with_sources(root, &sources.collect::<Result<String>>()?, status, architecture)
     }
 
     /// The same with the lines of a sources file, or with none for [`Self::download`].
-    fn with_sources(root: &Path, sources: &str, status: &str) -> Result<Self> {
+    fn with_sources(root: &Path, sources: &str, status: &str, architecture: Architecture) -> Result<Self> {
         for dir in ["etc", "state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(root.join(dir)).map_err(KernelsError::io(root))?;
         }
@@ -51,7 +57,7 @@ impl AptState {
         };
         write("etc/sources.list", sources)?;
         write("status", status)?;
-        write("apt.conf", &configuration(root, &proxies()?))?;
+        write("apt.conf", &configuration(root, &proxies()?, architecture))?;
         Ok(Self { config: root.join("apt.conf") })
     }
 
@@ -60,7 +66,7 @@ impl AptState {
     /// # Errors
     /// The directory can't be written.
     pub(super) fn without_sources(cache: &Path) -> Result<Self> {
-        Self::with_sources(&cache.join("apt").join("files"), "", "")
+        Self::with_sources(&cache.join("apt").join("files"), "", "", Architecture::default())
     }
 
     /// Downloads one file by apt's own methods: with the host's proxy, retries and certificates. What is at the address
@@ -154,10 +160,14 @@ impl Apt {
     ///
     /// # Errors
     /// No mirror is known, the keyring is missing, or the cache can't be written.
-    pub fn new(cache: &Path, debian: &Debian, suite: &str) -> Result<Self> {
-        let state = AptState::create(&cache.join("apt").join(suite), debian, &[suite], "")?;
+    pub fn new(cache: &Path, debian: &Debian, suite: &str, architecture: Architecture) -> Result<Self> {
+        let directory = match architecture.is_own() {
+            true => suite.to_owned(),
+            false => format!("{suite}-{architecture}"),
+        };
+        let state = AptState::create(&cache.join("apt").join(&directory), debian, &[suite], "", architecture)?;
         let waiver = format!("`stale.{suite} = \"reason\"` under [debian]");
-        Ok(Self { suite: suite.to_owned(), directory: suite.to_owned(), waiver, state })
+        Ok(Self { suite: suite.to_owned(), directory, waiver, state })
     }
 
     /// The same for a suite of another archive. Its state is kept apart from that of every other archive.
@@ -169,7 +179,7 @@ impl Apt {
         let mut identity = Identity::default();
         identity.add(&line);
         let directory = format!("archive-{}", &identity.finish()[..16]);
-        let state = AptState::with_sources(&cache.join("apt").join(&directory), &line, "")?;
+        let state = AptState::with_sources(&cache.join("apt").join(&directory), &line, "", Architecture::default())?;
         let suite = format!("{} of {}", archive.suite, archive.mirror);
         let waiver = "`stale = \"reason\"` in its `source.apt`".to_owned();
         Ok(Self { suite, directory, waiver, state })
@@ -248,9 +258,9 @@ fn size_of(dir: &Path) -> u64 {
 }
 
 /// The line of the sources file. `stale` disables the check of an index's date, but never of its signature.
-fn source(mirror: &str, suite: &str, debian: &Debian) -> String {
+fn source(mirror: &str, suite: &str, debian: &Debian, architecture: Architecture) -> String {
     let expiry = if debian.stale.contains_key(suite) { " check-valid-until=no" } else { "" };
-    format!("deb [arch=amd64 signed-by={KEYRING}{expiry}] {mirror} {suite} main\n")
+    format!("deb [arch={architecture} signed-by={KEYRING}{expiry}] {mirror} {suite} main\n")
 }
 
 /// The host's proxy settings as configuration lines; behind a proxy no mirror can be reached without them.
@@ -262,7 +272,7 @@ fn proxies() -> Result<String> {
 }
 
 /// The content of the file named by `APT_CONFIG`: apt reads it first, and it disables the host's own files.
-fn configuration(root: &Path, proxies: &str) -> String {
+fn configuration(root: &Path, proxies: &str, architecture: Architecture) -> String {
     let root = root.display();
     format!(
         "\
@@ -282,8 +292,8 @@ Dir::Etc::trustedparts \"/dev/null\";
 // Passwords for mirrors stay in the host's file.
 Dir::Etc::netrc \"/etc/apt/auth.conf\";
 Dir::Etc::netrcparts \"/etc/apt/auth.conf.d\";
-APT::Architecture \"amd64\";
-APT::Architectures {{ \"amd64\"; }};
+APT::Architecture \"{architecture}\";
+APT::Architectures {{ \"{architecture}\"; }};
 // The _apt user can't write to a user's cache; apt would print a warning and continue without the sandbox.
 APT::Sandbox::User \"root\";
 Acquire::Languages \"none\";
@@ -301,7 +311,7 @@ mod tests {
     #[test]
     fn only_a_listed_suite_may_be_stale_and_none_may_be_unsigned() {
         let debian = Debian { stale: [("sid".to_owned(), "it lags".to_owned())].into(), ..Debian::default() };
-        let line = |suite| source("http://a.example/debian", suite, &debian);
+        let line = |suite| source("http://a.example/debian", suite, &debian, Architecture::default());
         assert_eq!(
             line("sid"),
             format!("deb [arch=amd64 signed-by={KEYRING} check-valid-until=no] http://a.example/debian sid main\n")
@@ -310,5 +320,9 @@ mod tests {
             line("trixie"),
             format!("deb [arch=amd64 signed-by={KEYRING}] http://a.example/debian trixie main\n")
         );
+        let foreign = source("http://a.example/debian", "trixie", &debian, Architecture::Arm64);
+        assert!(foreign.starts_with("deb [arch=arm64 signed-by="), "{foreign}");
+        let configuration = configuration(Path::new("/x"), "", Architecture::Arm64);
+        assert!(configuration.contains("APT::Architectures { \"arm64\"; };") && !configuration.contains("amd64"));
     }
 }

@@ -5,7 +5,7 @@ use super::{
     error::{KernelsError, Result},
     header,
 };
-use lab_base::{facts::Facts, interrupt::Interrupt};
+use lab_base::{arch::Architecture, facts::Facts, interrupt::Interrupt};
 use lab_guard::{
     Id,
     private::{self, Untrusted},
@@ -71,6 +71,7 @@ pub(super) struct Target {
     pub origin: String,
     /// What its version must be.
     pub rule: ClassRule,
+    pub architecture: Architecture,
 }
 
 impl Target {
@@ -254,7 +255,7 @@ impl Writing<'_> {
         sha256: &str,
     ) -> Result<CachedKernel> {
         let image = stage.path().join("vmlinuz");
-        let banner = header::banner(&image)?;
+        let banner = header::banner(&image, target.architecture)?;
         if banner.version != version {
             let reason = format!("is kernel {}, but {version} was expected", banner.version);
             return Err(KernelsError::BadKernel { path: image, reason });

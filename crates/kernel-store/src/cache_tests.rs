@@ -4,7 +4,12 @@ use std::cell::RefCell;
 
 fn kernel(class: KernelClass) -> Target {
     let rule = ClassRule { class, lacks_netkit: false, has_netkit: false, believes_probes: false };
-    Target { id: Id::new("k").unwrap(), origin: "mainline v6.7".into(), rule }
+    Target {
+        id: Id::new("k").unwrap(),
+        origin: "mainline v6.7".into(),
+        rule,
+        architecture: lab_base::arch::Architecture::default(),
+    }
 }
 
 fn staged(writing: &Writing<'_>) -> TempDir {

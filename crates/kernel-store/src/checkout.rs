@@ -138,7 +138,7 @@ impl Checkout<'_> {
             }
             None => {
                 let image = self.tree.join("arch/x86/boot/bzImage");
-                let banner = header::banner(&image)?;
+                let banner = header::banner(&image, lab_base::arch::Architecture::default())?;
                 modules::copy_file(&image, &stage.path().join("vmlinuz"))?;
                 modules::copy_file(&self.tree.join(".config"), &stage.path().join("config"))?;
                 source::install(&self.tree, stage.path(), &banner.release)?;
@@ -272,7 +272,7 @@ fn cause(said: &str) -> String {
 /// Reads a product.
 fn product(place: &Path) -> Result<BootableKernel> {
     let vmlinuz = place.join("vmlinuz");
-    let banner = header::banner(&vmlinuz)?;
+    let banner = header::banner(&vmlinuz, lab_base::arch::Architecture::default())?;
     let class = KernelClass::PREDEFINED
         .into_iter()
         .rev()
@@ -283,6 +283,7 @@ fn product(place: &Path) -> Result<BootableKernel> {
     identity.content(&vmlinuz)?.content(&place.join("config"))?.modules(&place.join("modules"))?;
     let sha256 = identity.finish();
     Ok(BootableKernel {
+        architecture: lab_base::arch::Architecture::default(),
         id: Id::new(&format!("commit-{}", &sha256[..12])).expect("letters, a dash and digits"),
         class,
         version: banner.version,

@@ -11,7 +11,10 @@ use super::{
     source::{Source, build_options},
     variants::{self, VariantTable},
 };
-use lab_base::strict_toml::{ConfigError, Origin, Section};
+use lab_base::{
+    arch::Architecture,
+    strict_toml::{ConfigError, Origin, Section},
+};
 use lab_guard::Id;
 use lab_protocol::Capability;
 use std::{
@@ -80,9 +83,15 @@ impl Kernel {
         self.source.get().purpose() == WritePurpose::Build
     }
 
-    /// Whether `lab bisect` steps over it without being asked: a published binary, which is there at once.
+    /// The architecture of its guests.
+    pub fn architecture(&self) -> Architecture {
+        self.source.get().architecture()
+    }
+
+    /// Whether `lab bisect` steps over it without being asked: a published binary, which is there at once. Two architectures have
+    /// no order.
     pub fn is_published(&self) -> bool {
-        self.variant_of.is_none() && self.source.get().is_published()
+        self.variant_of.is_none() && self.architecture().is_own() && self.source.get().is_published()
     }
 
     /// The id by which the lock and the cache know its files.
@@ -111,7 +120,12 @@ impl Kernel {
 
     /// What its source and the cache need to know of it.
     pub(super) fn target(&self) -> Target {
-        Target { id: self.stored_as().clone(), origin: self.source.to_string(), rule: self.rule() }
+        Target {
+            id: self.stored_as().clone(),
+            origin: self.source.to_string(),
+            rule: self.rule(),
+            architecture: self.architecture(),
+        }
     }
 }
 
@@ -303,7 +317,7 @@ fn variant(
     let source = source.ok_or_else(|| {
         let message = format!(
             "{title} is compiled, which the lab can do of a `linux-source`, of a `git` source (`fragment` only), and of a \
-             `deb` whose pattern names a series (linux-image-6.12.*); {} is none of these",
+             `deb` for amd64 whose pattern names a series (linux-image-6.12.*); {} is none of these",
             kernel.source
         );
         let key = ["fragment", "selftests", "modules"].into_iter().find(|key| table.keys().any(|it| it == *key));

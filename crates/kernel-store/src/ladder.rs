@@ -10,6 +10,7 @@ use super::{
     source::{AptArchive, Indexes, Locked, of_suite},
     store::KernelStore,
 };
+use lab_base::arch::Architecture;
 use lab_protocol::KernelVersion;
 use serde::Serialize;
 use std::{
@@ -193,7 +194,7 @@ impl KernelStore<'_> {
         let mut found = KernelLadder::default();
         for suite in if named.is_empty() { own } else { named } {
             let debian = &self.config.debian;
-            let packages = of_suite(&mut indexes, writing.root(), debian, suite, progress)?;
+            let packages = of_suite(&mut indexes, writing.root(), debian, (suite, Architecture::default()), progress)?;
             found.add(suite, packages, &pattern, since, lock);
         }
         Ok(found)

@@ -91,6 +91,7 @@ mod tests {
 
     fn lock() -> KernelsLock {
         let deb = Locked::Deb(LockedDeb {
+            arch: lab_base::arch::Architecture::default(),
             suite: "sid".into(),
             package: "linux-image-7.3-cloud-amd64".into(),
             version: "7.3-1".into(),

@@ -2,7 +2,7 @@
 
 use super::{
     digest::Digest,
-    error::Result,
+    error::{KernelsError, Result},
     oci::{self, PushedKernel},
     store::BootableKernel,
 };
@@ -12,8 +12,13 @@ use std::path::Path;
 /// the tag loses it. Returns the digest of the image's manifest.
 ///
 /// # Errors
-/// The directory exists and is no layout, or a file can't be read or written.
+/// The kernel is for another architecture than the lab's, the directory exists and is no layout, or a file can't be read or
+/// written.
 pub fn push(kernel: &BootableKernel, layout: &Path, tag: &str) -> Result<Digest> {
+    if !kernel.architecture.is_own() {
+        let reason = format!("is for {}, and the lab writes images for linux/amd64 only", kernel.architecture);
+        return Err(KernelsError::BadKernel { path: kernel.vmlinuz.clone(), reason });
+    }
     let files = PushedKernel {
         release: &kernel.release,
         version: kernel.version,

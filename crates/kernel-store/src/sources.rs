@@ -10,7 +10,7 @@ use super::{
     source::{LocalKernel, Locked, LockedPackage, Source},
     store::KernelStore,
 };
-use lab_base::{file::touch, process};
+use lab_base::{arch::Architecture, file::touch, process};
 use lab_guard::private;
 use lab_protocol::KernelVersion;
 use std::{
@@ -87,7 +87,7 @@ impl KernelStore<'_> {
                 return Ok(place);
             }
             writing.reserve(SPACE)?;
-            let apt = Apt::new(writing.root(), &self.config.debian, wanted.suite)?;
+            let apt = Apt::new(writing.root(), &self.config.debian, wanted.suite, Architecture::default())?;
             let found = match find(&apt.kernels()?, &wanted) {
                 Ok(found) => found,
                 Err(_) => {

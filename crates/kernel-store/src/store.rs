@@ -12,7 +12,7 @@ use super::{
     source::{Bound, Indexes, Job, KernelSource, Locked, Packages, Site},
     update::{LockChange, Update},
 };
-use lab_base::file::touch;
+use lab_base::{arch::Architecture, file::touch};
 use lab_guard::Id;
 use lab_protocol::KernelVersion;
 use std::{
@@ -27,11 +27,13 @@ pub struct BootableKernel {
     pub id: Id,
     /// Class.
     pub class: KernelClass,
+    /// The architecture of its guests.
+    pub architecture: Architecture,
     /// The upstream version behind the distribution's numbering.
     pub version: KernelVersion,
     /// `uname -r`.
     pub release: String,
-    /// bzImage.
+    /// bzImage, or the `Image` of arm64.
     pub vmlinuz: PathBuf,
     /// Directory with `modules.dep`, `modules.builtin` and `kernel/`; without modules, `modules.dep` is empty.
     pub modules: PathBuf,
@@ -191,12 +193,13 @@ impl KernelStore<'_> {
             return Ok(());
         }
         let writing = self.cache.write(WritePurpose::Fetch, progress)?;
-        let mut indexes: BTreeMap<&str, Vec<ArchivePackage>> = BTreeMap::new();
+        let mut indexes: BTreeMap<(&str, Architecture), Vec<ArchivePackage>> = BTreeMap::new();
         for (kernel, packages) in &wanted {
-            let of_suite = wanted.iter().map(|(_, it)| it).filter(|it| it.suite == packages.suite);
-            if let Entry::Vacant(new) = indexes.entry(packages.suite) {
+            let of_suite =
+                wanted.iter().map(|(_, it)| it).filter(|it| (it.suite, it.arch) == (packages.suite, packages.arch));
+            if let Entry::Vacant(new) = indexes.entry((packages.suite, packages.arch)) {
                 let read = || {
-                    let apt = Apt::new(writing.root(), &self.config.debian, packages.suite)?;
+                    let apt = Apt::new(writing.root(), &self.config.debian, packages.suite, packages.arch)?;
                     let known = apt.kernels()?;
                     if of_suite.clone().all(|wanted| sizes(wanted, &known).all(|size| size.is_some())) {
                         return Ok(known);
@@ -208,7 +211,7 @@ impl KernelStore<'_> {
             }
         }
         let size = |packages: &Packages<'_>| -> u64 {
-            let known = indexes.get(packages.suite).map_or(&[][..], Vec::as_slice);
+            let known = indexes.get(&(packages.suite, packages.arch)).map_or(&[][..], Vec::as_slice);
             sizes(packages, known).flatten().sum()
         };
         let bytes: u64 = wanted.iter().map(|(_, packages)| size(packages)).sum();
@@ -417,6 +420,7 @@ fn unpacked(kernel: &Kernel, finished: CachedKernel) -> BootableKernel {
     BootableKernel {
         id: kernel.id.clone(),
         class: kernel.class.clone(),
+        architecture: kernel.architecture(),
         version: meta.version,
         release: meta.release,
         vmlinuz: dir.join("vmlinuz"),

@@ -70,6 +70,7 @@ mod tests {
         let parts =
             parts.iter().map(|(name, sha256)| PackagePart { package: (*name).into(), sha256: (*sha256).into() });
         Some(Locked::Deb(LockedDeb {
+            arch: lab_base::arch::Architecture::default(),
             suite: "sid".into(),
             package: format!("linux-image-{version}-cloud-amd64"),
             version: format!("{version}-1"),

@@ -140,7 +140,7 @@ mod tests {
         insta::assert_snapshot!(broken("sysctls = [\"bpf_jit_harden\"]"),
             @r#"kernels.toml:7: "bpf_jit_harden" in `sysctls` of [kernels."6.12".variants."v"] must be key=value without spaces, net.core.bpf_jit_harden=2"#);
         insta::assert_snapshot!(broken("fragment = \"debug.config\""),
-            @r#"kernels.toml:7: [kernels."6.12".variants."v"] is compiled, which the lab can do of a `linux-source`, of a `git` source (`fragment` only), and of a `deb` whose pattern names a series (linux-image-6.12.*); path /lab/i is none of these"#);
+            @r#"kernels.toml:7: [kernels."6.12".variants."v"] is compiled, which the lab can do of a `linux-source`, of a `git` source (`fragment` only), and of a `deb` for amd64 whose pattern names a series (linux-image-6.12.*); path /lab/i is none of these"#);
         insta::assert_snapshot!(broken("selftests = [\"../net\"]"),
             @r#"kernels.toml:7: "../net" in `selftests` of [kernels."6.12".variants."v"] must be a directory of tools/testing/selftests: net, net/forwarding, bpf"#);
         insta::assert_snapshot!(broken("cmdline = [\"a b\"]"),

@@ -1,5 +1,6 @@
 //! The plan: which cell runs on which kernel, and which attach type it must use. It is known before any guest boots.
 
+use lab_base::arch::Architecture;
 use lab_guard::Id;
 use lab_protocol::{
     AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo, DeviceKind,
@@ -34,6 +35,9 @@ pub struct KernelFacts {
     pub id: Id,
     /// `below-6.7`, `6.7+` or `25.10`.
     pub class: String,
+    /// The architecture of its guests; absent where it is the lab's own.
+    #[serde(default, rename = "arch", skip_serializing_if = "Architecture::is_own")]
+    pub architecture: Architecture,
     /// The kernel's version, from the lock file or the image.
     pub version: KernelVersion,
     /// Capabilities that it lacks although its version has them. The key keeps its former name in this format of
@@ -53,12 +57,11 @@ pub struct KernelFacts {
 
 impl KernelFacts {
     /// By what times of cells are kept that hold for several kernels: the class. A variant has a name of its own (`6.7+, debug`),
-    /// because one that is compiled with checks takes several times as long.
+    /// because one that is compiled with checks takes several times as long. So has another architecture, which is emulated.
     pub fn paced_as(&self) -> String {
-        match self.id.split_once('+') {
-            Some((_, variant)) => format!("{}, {variant}", self.class),
-            None => self.class.clone(),
-        }
+        let variant = self.id.split_once('+').map(|(_, variant)| variant);
+        let foreign = (!self.architecture.is_own()).then_some(self.architecture.name());
+        [Some(&*self.class), variant, foreign].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
     /// Whether the kernel must have a capability. A kernel whose probes decide must only have the stated

@@ -7,6 +7,7 @@ use crate::{
     plan::{Expectation, KernelFacts, Plan, PlannedCell, PlannedKernel},
     verdict::Verdict,
 };
+use lab_base::arch::Architecture;
 use lab_guard::{Id, Inside};
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, CellInfo,
@@ -54,6 +55,7 @@ pub fn plan(kernels: usize, cells: usize) -> Plan {
         KernelFacts {
             id,
             class: class.to_owned(),
+            architecture: Architecture::default(),
             version,
             unsupported: Vec::new(),
             has: Vec::new(),

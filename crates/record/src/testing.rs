@@ -4,6 +4,7 @@ use crate::{
     plan::KernelFacts,
     splat::{Splat, SplatPlace},
 };
+use lab_base::arch::Architecture;
 use lab_guard::Id;
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, CellId, CellInfo, CellReport, DeviceKind, Hook, LinkKind, Outcome, Work,
@@ -15,6 +16,7 @@ pub fn facts(id: &str, version: &str) -> KernelFacts {
     KernelFacts {
         id: Id::new(id).expect("a name"),
         class: "6.7+".to_owned(),
+        architecture: Architecture::default(),
         version: version.parse().expect("test version"),
         unsupported: Vec::new(),
         has: Vec::new(),

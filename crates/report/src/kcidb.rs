@@ -58,7 +58,7 @@ pub fn render(record: &RunRecord, origin: &str) -> String {
             "id": source,
             "checkout_id": source,
             "origin": origin,
-            "architecture": "x86_64",
+            "architecture": facts.architecture.machine(),
             "comment": boot.map_or_else(|| release.clone(), |boot| text::line(&boot.version, MAX_COMMENT)),
             "config_name": facts.id,
             "status": "PASS",

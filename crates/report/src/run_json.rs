@@ -2,7 +2,7 @@
 
 use super::splats::{SplatSummary, splats};
 use crate::results::directory;
-use lab_base::file::FileError;
+use lab_base::{arch::Architecture, file::FileError};
 use lab_protocol::CellInfo;
 use lab_record::{
     event::{Event, ImageInfo, RunInfo, Stamped},
@@ -35,6 +35,9 @@ struct Summary<'a> {
 
 #[derive(Serialize)]
 struct KernelSummary<'a> {
+    /// Absent where it is the lab's own.
+    #[serde(skip_serializing_if = "Architecture::is_own")]
+    arch: Architecture,
     release: Option<&'a str>,
     image: Option<&'a ImageInfo>,
     boot_ms: Option<u64>,
@@ -108,6 +111,7 @@ fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
             Some((info.id.as_str(), Row { outcome, message, ms: verdict.report.duration_us / 1000 }))
         };
         let summary = KernelSummary {
+            arch: kernel.facts.architecture,
             release: happened.boot.as_ref().map(|boot| &*boot.release),
             image: happened.image.as_ref(),
             boot_ms: happened.boot.as_ref().map(|boot| boot.boot_ms),

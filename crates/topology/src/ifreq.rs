@@ -13,7 +13,8 @@ pub(crate) fn named(name: &str) -> Result<libc::ifreq, Errno> {
         return Err(Errno::EINVAL);
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        // Signed on x86-64, unsigned on arm64.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     Ok(request)
 }

@@ -5,7 +5,7 @@
 //! error.
 
 use super::{Accel, GuestSpec, VmError};
-use lab_base::paths::is_plain;
+use lab_base::{arch::Architecture, paths::is_plain};
 use lab_protocol::{
     message::PORT_NAME,
     world::{FILES_PORT, SERVICES_PORT},
@@ -48,6 +48,17 @@ const CMDLINE: &[&str] = &[
     "printk.devkmsg=on",
     "log_buf_len=1M",
 ];
+
+/// Those of [`CMDLINE`] that only x86-64 has: another kernel would pass them to the agent.
+const X86_ONLY: [&str; 4] = ["console=ttyS0", "no5lvl", "no_timer_check", "unknown_nmi_panic"];
+
+/// Kernel parameters of arm64 guests, before the others: the board's serial line, which is used from the first message on.
+const ARM64_CMDLINE: &[&str] = &["console=ttyAMA0", "earlycon"];
+
+/// The processor of an emulated arm64 guest: that of common clouds. It has the atomic instructions (LSE) that the JIT uses where
+/// they are there (arch/arm64/net/bpf_jit_comp.c, `emit_lse_atomic`). `max` has pointer authentication, whose algorithm takes the
+/// emulator a long time in every call of a function.
+const ARM64_PROCESSOR: &str = "neoverse-n1";
 
 /// Kernel parameters of guests under KVM.
 const KVM_CMDLINE: &[&str] = &[
@@ -113,6 +124,9 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
     add(&["--run", &kernel, "--root", &root, "--name", name]);
+    if !spec.architecture.is_own() {
+        add(&["--arch", spec.architecture.name()]);
+    }
     // Avoids virtiofsd, whose start vng tries for seconds; the export is never mounted anyway.
     add(&["--force-9p"]);
     // The image contains the modules. vng would search for modules next to the kernel and build its own initramfs for
@@ -158,8 +172,17 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         options.push(format!("-smp {0},sockets={0}", spec.cpus));
     }
     // The same machine with both accelerators: vng only sets it under TCG, and QEMU's default is an i440FX.
-    options.push("-machine q35".to_owned());
+    let machine = match spec.architecture {
+        Architecture::X86_64 => "q35",
+        Architecture::Arm64 => "virt",
+    };
+    options.push(format!("-machine {machine}"));
     let more = match spec.accel {
+        Accel::Tcg if spec.architecture == Architecture::Arm64 => {
+            add(&["--disable-kvm"]);
+            options.push(format!("-cpu {ARM64_PROCESSOR}"));
+            &[]
+        }
         Accel::Tcg => {
             add(&["--disable-kvm"]);
             // Without features that QEMU implements badly; QEMU uses the last `-cpu`. With `erms` kernels clear pages
@@ -179,7 +202,14 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
         }
     };
     let own = spec.cmdline.iter().map(String::as_str);
-    let cmdline = CMDLINE.iter().chain(more).copied().chain(own).collect::<Vec<_>>().join(" ");
+    let (board, common): (&[&str], Vec<&str>) = match spec.architecture {
+        Architecture::X86_64 => (&[], CMDLINE.to_vec()),
+        Architecture::Arm64 => {
+            (ARM64_CMDLINE, CMDLINE.iter().copied().filter(|word| !X86_ONLY.contains(word)).collect())
+        }
+    };
+    let cmdline =
+        board.iter().copied().chain(common).chain(more.iter().copied()).chain(own).collect::<Vec<_>>().join(" ");
     add(&["--append", &cmdline, &format!("--qemu-opts={}", options.join(" "))]);
     Ok(arguments)
 }
@@ -251,6 +281,21 @@ mod tests {
         assert!(kvm.contains("-machine q35") && kvm.contains("-machine accel=kvm") && !kvm.contains("--disable-kvm"));
         assert!(tcg.contains("-machine q35") && !tcg.contains("accel="));
         assert!(kvm.contains(" tsc=nowatchdog") && !tcg.contains("tsc="), "where the clock is not the TSC");
+    }
+
+    #[test]
+    fn an_arm64_guest_has_a_board_a_processor_and_a_serial_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = GuestSpec { architecture: Architecture::Arm64, ..spec(dir.path()) };
+        let words = arguments(&spec, &Files::below(dir.path()), "x").unwrap().join(" ");
+        for has in
+            ["--arch arm64", "-machine virt", "-cpu neoverse-n1", "console=ttyAMA0 ", " oops=panic ", "rdinit=/init"]
+        {
+            assert!(words.contains(has), "{has}: {words}");
+        }
+        for never in X86_ONLY.iter().chain(&["q35", "-cpu max", "cx16"]) {
+            assert!(CMDLINE.contains(never) == X86_ONLY.contains(never) && !words.contains(never), "{never}: {words}");
+        }
     }
 
     #[test]

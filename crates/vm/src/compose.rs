@@ -148,7 +148,9 @@ fn strip(words: Vec<String>, network: bool) -> Result<Vec<String>, String> {
 
 /// Devices of virtme-ng that the lab's guests don't use: a watchdog, and the second console.
 fn is_needless(device: &str) -> bool {
-    device.starts_with("i6300esb") || device == "virtio-serial-pci" || device.starts_with("virtconsole,chardev=dmesg")
+    // On boards without a PCI bus in virtme-ng's view the second console has another device.
+    let second = ["virtio-serial-pci", "virtio-serial-device"].contains(&device);
+    device.starts_with("i6300esb") || second || device.starts_with("virtconsole,chardev=dmesg")
 }
 
 #[cfg(test)]
@@ -184,6 +186,19 @@ mod tests {
             assert!(left.contains(kept), "{kept}: {left}");
         }
         assert!(left.ends_with("-nodefaults"));
+    }
+
+    #[test]
+    fn nothing_of_the_host_is_left_to_an_arm64_guest() {
+        let composed = "qemu-system-aarch64 -fsdev local,id=virtfs5,path=/tmp/x/root,security_model=none \
+            -device virtio-9p-device,fsdev=virtfs5,mount_tag=/dev/root -M virt -cpu cortex-a57 \
+            -chardev file,path=/proc/self/fd/2,id=dmesg -device virtio-serial-device -device virtconsole,chardev=dmesg \
+            -device virtio-serial-pci,id=lab -append 'console=hvc0 console=ttyAMA0'";
+        let left = strip(shlex::split(composed).unwrap(), false).unwrap().join(" ");
+        for gone in ["9p", "fsdev", "/proc/self/fd", "virtconsole", "hvc0", "virtio-serial-device"] {
+            assert!(!left.contains(gone), "{gone}: {left}");
+        }
+        assert!(left.contains("-device virtio-serial-pci,id=lab -append console=ttyAMA0"), "{left}");
     }
 
     #[test]

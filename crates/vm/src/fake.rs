@@ -344,6 +344,7 @@ impl Drop for FakeGuest {
 pub fn specification(dir: PathBuf) -> GuestSpec {
     GuestSpec {
         name: "fake".to_owned(),
+        architecture: lab_base::arch::Architecture::default(),
         kernel: "/nonexistent/vmlinuz".into(),
         direct: None,
         image: "/nonexistent/image".into(),

@@ -3,7 +3,8 @@
 //! QEMU reports the registers in any state of the kernel. The kernel reports more, with symbols: its keyboard handler
 //! answers Alt-SysRq in interrupt context, even if every task is blocked or a processor spins in the kernel. With
 //! interrupts disabled, the last resort is an NMI: the guest treats it as unknown and panics (`unknown_nmi_panic`) with
-//! a backtrace of the interrupted code.
+//! a backtrace of the interrupted code. The `virt` board of arm64 has neither a keyboard nor NMIs: there the registers are all
+//! that is told, and the place is the first processor's program counter.
 
 use super::{VmError, process::POLL, qmp::Monitor};
 use std::{
@@ -46,7 +47,7 @@ pub fn question(socket: &Path, console: &Path, patience: Duration, stop: &dyn Fn
         registers.push_str(&format!("\n{error}\n"));
     }
     let tasks = listener.heard();
-    let place = place(&tasks);
+    let place = place(&tasks).or_else(|| program_counter(&registers));
     let mut findings = vec![("registers", registers)];
     if !tasks.is_empty() {
         findings.push(("tasks", tasks));
@@ -108,6 +109,14 @@ fn place(tasks: &str) -> Option<String> {
     (!line.is_empty()).then(|| line.chars().take(200).collect())
 }
 
+/// The first program counter of QEMU's registers of an arm64 processor (`aarch64_cpu_dump_state`, target/arm/cpu.c).
+fn program_counter(registers: &str) -> Option<String> {
+    let mut words = registers.split_whitespace();
+    let address = words.find_map(|word| word.strip_prefix("PC="))?;
+    let is_address = !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_address.then(|| format!("0x{address}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +171,14 @@ mod tests {
         assert_eq!(found.place.as_deref(), Some("spin+0x1/0x2 [x]"));
         assert_eq!(found.findings, [("registers", "RIP=1".to_owned()), ("tasks", trace.to_owned())]);
         assert!(!commands.iter().any(|command| command.contains("nmi")), "{commands:?}");
+    }
+
+    #[test]
+    fn an_arm64_guest_is_where_its_program_counter_is() {
+        let registers = "CPU#0\n PC=ffff80008001c3b8 X00=0000000000000000 X01=ffff0000031f0000\n";
+        assert_eq!(program_counter(registers).as_deref(), Some("0xffff80008001c3b8"));
+        assert_eq!(program_counter("RAX=0 RIP=ffffffff81000000"), None);
+        assert_eq!(program_counter("PC=zz"), None);
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub use snapshot::Snapshot;
 pub use tools::{DEFAULT_QEMU, has_right_cmpxchg16b, qemu_version};
 pub use vng::VngLauncher;
 
+use lab_base::arch::Architecture;
 use lab_record::guest_exit::GuestExit;
 use std::{
     fmt, io,
@@ -94,6 +95,8 @@ impl fmt::Display for Accel {
 pub struct GuestSpec {
     /// Unique among the guests that run at the same time: letters, digits, `.`, `_`, `-`, `+`.
     pub name: String,
+    /// The architecture of the machine. One that is not the host's is emulated.
+    pub architecture: Architecture,
     /// The kernel image (`vmlinuz`).
     pub kernel: PathBuf,
     /// The same kernel as an ELF file that QEMU can start directly, if there is one.

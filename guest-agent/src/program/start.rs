@@ -243,7 +243,10 @@ fn usable(path: &Path) -> Result<PathBuf, NotStarted> {
         )));
     }
     if let Some(machine) = foreign(path) {
-        return Err(NotStarted::not_executable(format!("{shown} is a program for {machine}; this guest is x86_64")));
+        return Err(NotStarted::not_executable(format!(
+            "{shown} is a program for {machine}; this guest is {}",
+            std::env::consts::ARCH
+        )));
     }
     Ok(path.to_owned())
 }
@@ -255,7 +258,10 @@ fn head(path: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// The architecture of an ELF file that x86-64 can't execute (elf(5), `e_machine`; numbers of include/uapi/linux/elf-em.h).
+/// The machines whose programs this guest can execute.
+const NATIVE: &[u16] = if cfg!(target_arch = "x86_64") { &[3, 62] } else { &[183] };
+
+/// The architecture of an ELF file that this guest can't execute (elf(5), `e_machine`; numbers of include/uapi/linux/elf-em.h).
 fn foreign(path: &Path) -> Option<String> {
     let head = head(path)?;
     if !head.starts_with(b"\x7fELF") || head.len() < 20 {
@@ -264,7 +270,9 @@ fn foreign(path: &Path) -> Option<String> {
     let field = [head[18], head[19]];
     let machine = if head[5] == 2 { u16::from_be_bytes(field) } else { u16::from_le_bytes(field) };
     Some(match machine {
-        3 | 62 => return None,
+        native if NATIVE.contains(&native) => return None,
+        3 => "i386".to_owned(),
+        62 => "x86_64".to_owned(),
         8 => "MIPS".to_owned(),
         20 | 21 => "PowerPC".to_owned(),
         22 => "s390".to_owned(),

@@ -139,7 +139,8 @@ impl<S: Supply> Tester<'_, S> {
         }
         let name = Id::new(&format!("{}-{}", directory::fresh_id(), self.source.name(subject)))?;
         let place = directory::create(&self.directory, &name)?;
-        let facts = facts(&kernel.id, kernel.class.name(), kernel.version, &kernel.unsupported, false);
+        let facts =
+            facts(&kernel.id, kernel.class.name(), kernel.architecture, kernel.version, &kernel.unsupported, false);
         let facts = stated(facts, &kernel.has, kernel.believe_probes.as_deref());
         let plan = Plan::new(vec![facts], self.cells(), false);
         let (mut events, mut losses) = (EventLog::create(&place)?, Losses::default());

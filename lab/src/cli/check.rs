@@ -142,7 +142,7 @@ fn run(named: Option<PathBuf>, args: &CheckArgs, narrow: impl FnOnce(Plan) -> Pl
     inputs.iter_mut().for_each(|input| input.config.order.fault = args.mutant);
     let loaders = choose(&args.loader)?;
     let project = Project::open(named)?;
-    let kernels = project.kernels(&args.kernels.filter())?;
+    let kernels = project.kernels_for_programs(&args.kernels.filter())?;
     if args.predict {
         return predicted(&project, &kernels, &inputs, &args.output);
     }

@@ -72,7 +72,7 @@ fn run(
     let one = source_of.map(|id| PathBuf::from(format!("kernel={id}")));
     exec.of_selftests(&project, wanted, tree.or(one).unwrap_or_else(|| PathBuf::from("kernel")))?;
     if lists {
-        let kernels = project.kernels(&exec.kernels.filter())?;
+        let kernels = project.kernels_for_programs(&exec.kernels.filter())?;
         let selected = exec::built(&project, exec.no_build)?;
         let planned = ExecPlan::new(&project, &kernels, &exec, &selected, Ahead::Prepare)?;
         let facts = kernels.iter().map(|kernel| project.facts(kernel)).collect::<Result<Vec<_>, _>>()?;

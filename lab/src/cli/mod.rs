@@ -154,6 +154,9 @@ enum Command {
         /// Also install the tools that build kernels: flex, bison and others.
         #[arg(long, conflicts_with = "tests")]
         builds: bool,
+        /// Also install what guests of arm64 need: an emulator, and what their agent is built with.
+        #[arg(long, conflicts_with_all = ["tests", "builds"])]
+        arm64: bool,
         /// Install the distribution's packages on this machine instead of unpacking them into the cache.
         #[arg(long)]
         system: bool,
@@ -266,7 +269,7 @@ impl Cli {
             Command::Kernels(command) => kernels::kernels(project, &command),
             Command::Cache(args) => cache::cache(project, &args),
             Command::Doctor { output, tests } => setup::doctor(&output, tests),
-            Command::Setup { tests, builds, system } => setup::setup(tests, builds, system),
+            Command::Setup { tests, builds, arm64, system } => setup::setup(tests, builds, arm64, system),
             Command::Init(args) => project::init(project, &args),
             Command::Build { all } => project::build(project, all),
             Command::Completions { shell } => project::completions(shell),

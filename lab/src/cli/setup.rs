@@ -19,8 +19,12 @@ pub(super) fn doctor(output: &OutputArgs, tests: bool) -> Result<Exit, Error> {
     Ok(if report.ready() { Exit::Passed } else { Exit::Infra })
 }
 
-pub(super) fn setup(tests: bool, builds: bool, system: bool) -> Result<Exit, Error> {
-    let purpose = if builds { Purpose::Builds } else { purpose(tests) };
+pub(super) fn setup(tests: bool, builds: bool, arm64: bool, system: bool) -> Result<Exit, Error> {
+    let purpose = match (builds, arm64) {
+        (true, _) => Purpose::Builds,
+        (_, true) => Purpose::Arm64,
+        _ => purpose(tests),
+    };
     // A signal ends running steps without leaving partial files.
     Interrupt::install().map_err(Error::file("watch", "signals"))?;
     let place = if system { InstallPlace::System } else { InstallPlace::Cache };

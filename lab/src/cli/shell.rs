@@ -98,7 +98,7 @@ const USUAL_TERMINAL: &str = "xterm";
 
 pub(super) fn shell(named: Option<PathBuf>, args: &ShellArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelFilter::of(&args.kernel))?;
+    let kernels = project.kernels_for_programs(&KernelFilter::of(&args.kernel))?;
     let [kernel] = kernels[..] else {
         let names: Vec<&str> = kernels.iter().map(|kernel| &*kernel.id).collect();
         return Err(Error::Usage(format!(

@@ -2,12 +2,15 @@
 
 use crate::{
     error::Error,
-    project::artifacts::Artifacts,
+    project::{
+        artifacts::{Artifact, ArtifactError, Artifacts},
+        cross_error::CrossError,
+    },
     run::common::{PrepareError, Prepared},
     setup::{Tools, VIRTME_NG_VERSION},
     world::KernelFiles,
 };
-use lab_base::facts::Facts;
+use lab_base::{arch::Architecture, facts::Facts};
 use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
 use lab_kernel_store::BootableKernel;
 use lab_protocol::{Stated, witness::PRELOAD_SUITE};
@@ -19,6 +22,7 @@ use lab_vm::{
     stock::Stock,
 };
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -75,8 +79,20 @@ pub struct Machine {
     sandbox: bool,
     cache: PathBuf,
     artifacts: Artifacts,
+    /// What guests of other architectures need instead.
+    foreign: BTreeMap<Architecture, ForeignMachine>,
     /// Versions for reports.
     pub versions: Versions,
+}
+
+/// What emulates guests of another architecture, and what they run.
+#[derive(Debug, Clone)]
+struct ForeignMachine {
+    qemu: PathBuf,
+    /// QEMU's version.
+    version: String,
+    sandbox: bool,
+    agent: Artifact,
 }
 
 impl Machine {
@@ -100,7 +116,23 @@ impl Machine {
             virtme_ng: VIRTME_NG_VERSION.to_owned(),
             qemu: version?,
         };
-        Ok(Self { vng, qemu, sandbox, cache: cache.to_owned(), artifacts, versions })
+        Ok(Self { vng, qemu, sandbox, cache: cache.to_owned(), artifacts, foreign: BTreeMap::new(), versions })
+    }
+
+    /// Finds what emulates guests of an architecture, for which there is this agent.
+    ///
+    /// # Errors
+    /// QEMU is missing.
+    pub fn emulate(&mut self, architecture: Architecture, agent: Artifact) -> Result<(), Error> {
+        let tools = Tools::in_cache(&self.cache);
+        let facts = Facts::below(&self.cache);
+        let (programs, _) = tools.arm64().ok_or(ArtifactError::from(CrossError::NoTools { architecture }))?;
+        let qemu = programs.program(&format!("qemu-system-{}", architecture.machine()));
+        let known = tools.known_qemu_at(qemu.clone(), &facts).full;
+        let version = known.map_or_else(|| qemu_version(Some(&qemu)), Ok)?;
+        let sandbox = tools.has_sandbox(&qemu, &facts);
+        self.foreign.insert(architecture, ForeignMachine { qemu, version, sandbox, agent });
+        Ok(())
     }
 
     /// The lab's cache directory.
@@ -160,12 +192,26 @@ impl Machine {
         let facts = Facts::below(&self.cache);
         let failed = |error: ImageError| PrepareError::Image { kernel: kernel.id.to_string(), error };
         let toolbox = (profile != Profile::Suite).then(Toolbox::collect).transpose().map_err(failed)?;
+        let foreign = match kernel.architecture.is_own() {
+            true => None,
+            false => Some(self.foreign.get(&kernel.architecture).ok_or_else(|| PrepareError::Foreign {
+                kernel: kernel.id.to_string(),
+                architecture: kernel.architecture,
+            })?),
+        };
+        // A host runs the instructions of its own processor alone.
+        let accel = if foreign.is_some() { Accel::Tcg } else { accel };
+        let agent = foreign.map_or(&self.artifacts.agent, |it| &it.agent);
+        let (qemu, version, sandbox) = match foreign {
+            Some(it) => (Some(&it.qemu), &it.version, it.sandbox),
+            None => (self.qemu.as_ref(), &self.versions.qemu, self.sandbox),
+        };
         let objects = self.artifacts.objects.iter();
         let objects: Vec<(&str, &[u8])> = objects.map(|(name, built)| (&**name, &*built.bytes)).collect();
         let spec = Spec {
             kernel_id: &kernel.id,
             modules: Some(&kernel.modules),
-            agent: ImageInput { path: &self.artifacts.agent.path, bytes: &self.artifacts.agent.bytes },
+            agent: ImageInput { path: &agent.path, bytes: &agent.bytes },
             objects: &objects,
             wanted: &ModuleList::committed(profile),
             toolbox: toolbox.as_ref(),
@@ -174,11 +220,16 @@ impl Machine {
             facts: &facts,
         };
         let image = lab_image::build(&spec).map_err(failed)?;
-        let direct = lab_image::direct_kernel(&kernel.vmlinuz, &self.cache, &facts).map_err(failed)?;
+        // QEMU starts an uncompressed `Image` as it is.
+        let direct = match foreign {
+            Some(_) => None,
+            None => lab_image::direct_kernel(&kernel.vmlinuz, &self.cache, &facts).map_err(failed)?,
+        };
         // Without signatures the keys are not needed; the kernel would verify them in every boot.
         let keyless = (!spec.signed).then(|| "initcall_blacklist=load_system_certificate_list".to_owned());
         let spec = GuestSpec {
             name: kernel.id.to_string(),
+            architecture: kernel.architecture,
             kernel: kernel.vmlinuz.clone(),
             direct,
             image: image.path,
@@ -189,15 +240,14 @@ impl Machine {
             console,
             run_dir: std::env::temp_dir(),
             vng: self.vng.clone(),
-            qemu: self.qemu.clone(),
-            sandbox: self.sandbox,
+            qemu: qemu.cloned(),
+            sandbox,
             tools: format!(
-                "virtme-ng {}, QEMU {}{}",
+                "virtme-ng {}, QEMU {version}{}",
                 self.versions.virtme_ng,
-                self.versions.qemu,
-                if self.sandbox { ", sandbox" } else { "" }
+                if sandbox { ", sandbox" } else { "" }
             ),
-            cx16: has_right_cmpxchg16b(&self.versions.qemu),
+            cx16: has_right_cmpxchg16b(version),
             network: false,
             memory_file: None,
         };

@@ -29,10 +29,12 @@ use crate::{
         room::Room,
         timing::Timing,
     },
+    setup::{self, Tools},
     shard::durations::{self, Durations},
     world::World,
 };
 use lab_base::{
+    arch::Architecture,
     facts::Facts,
     hex::hex,
     interrupt::Interrupt,
@@ -57,6 +59,7 @@ use lab_report::{
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
 use sha2::{Digest, Sha256};
 use std::{
+    collections::BTreeSet,
     num::NonZeroUsize,
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -171,10 +174,23 @@ impl Guests {
             let machine = Machine::new(project.cache.root(), agent.0, agent.1);
             (machine, joined(launcher), joined(provenance))
         });
-        let machine = machine?;
+        let mut machine = machine?;
+        let foreign: BTreeSet<Architecture> =
+            kernels.iter().map(|kernel| kernel.architecture).filter(|it| !it.is_own()).collect();
+        for architecture in foreign {
+            let tools = Tools::in_cache(project.cache.root());
+            setup::arm64_on_demand(&tools, &mut *say::redrawn())?;
+            machine.emulate(architecture, project.builder().agent_for(architecture, selected.no_build)?)?;
+        }
         let first = kernels.first().ok_or(Error::NothingSelected)?;
         let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
-        let acceleration = machine.acceleration(&launcher, first, say, &|| interrupt.signal().is_some())?;
+        let acceleration = match kernels.iter().find(|kernel| kernel.architecture.is_own()) {
+            Some(own) => machine.acceleration(&launcher, own, say, &|| interrupt.signal().is_some())?,
+            None => Acceleration {
+                accel: Accel::Tcg,
+                reason: format!("guests of {} are emulated on this host", first.architecture),
+            },
+        };
         // Durations only affect the order of work on this machine; without them the same cells run.
         let durations = Durations::load(&own_durations(&machine)).unwrap_or_default();
         let call = Some(provenance::call(&project.root, project.named.as_deref()));
@@ -242,7 +258,7 @@ impl Guests {
     /// The kernels' data for a plan.
     pub fn facts(&self) -> Vec<KernelFacts> {
         let facts = |it: &BootableKernel| {
-            let facts = facts(&it.id, it.class.name(), it.version, &it.unsupported, it.may_fail);
+            let facts = facts(&it.id, it.class.name(), it.architecture, it.version, &it.unsupported, it.may_fail);
             stated(facts, &it.has, it.believe_probes.as_deref())
         };
         self.kernels.iter().map(facts).collect()
@@ -259,7 +275,9 @@ impl Guests {
     ) -> Result<RunRecord, Error> {
         // QEMU runs in another working directory.
         let directory = absolute(directory)?;
-        let accelerator = Accelerator::from(&self.acceleration);
+        let pace_of_guests = self.slowest(&plan);
+        let accelerator =
+            Accelerator { time_scale: pace_of_guests.time_scale(None), ..Accelerator::from(&self.acceleration) };
         let prepare = |kernel: &PlannedKernel| {
             let id = &kernel.facts.id;
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
@@ -297,7 +315,7 @@ impl Guests {
             jobs,
             room: if how.jobs.is_some() { Room::unlimited() } else { Room::of_host() },
             timing: Timing::default().scaled(accelerator.time_scale).choosing(Chosen::of(&how.deadlines)),
-            rescale: &|boot| self.acceleration.time_scale(Some(boot)),
+            rescale: &|boot| pace_of_guests.time_scale(Some(boot)),
             snapshots: (!how.cold).then(|| SnapshotStore::below(self.machine.cache())),
             isolate: how.isolate,
             estimate: &|kernel, cell| self.durations.estimate(kernel, cell),
@@ -316,6 +334,15 @@ impl Guests {
         let record = run.go(reporters)?;
         self.distrust_kvm_unless(!record.kernels.values().any(KernelRecord::never_booted));
         Ok(record)
+    }
+
+    /// The accelerator that deadlines are scaled for: guests of another architecture are emulated, whatever the others use.
+    fn slowest(&self, plan: &Plan) -> Acceleration {
+        let accel = match plan.kernels.iter().all(|kernel| kernel.facts.architecture.is_own()) {
+            true => self.acceleration.accel,
+            false => Accel::Tcg,
+        };
+        Acceleration { accel, ..self.acceleration.clone() }
     }
 
     /// What verdicts depend on beside each kernel's own inputs; `None` where a later run must not take them over.

@@ -5,6 +5,7 @@ use super::{
     aside::{Aside, Kept},
     bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
+    cross_error::CrossError,
     home::{self, Home},
     sources,
 };
@@ -35,7 +36,7 @@ pub const BPF_OBJECTS: [(&str, &str); 3] = [("lab", "lab.o"), ("datapath", "data
 pub(super) const AGENT_DIR: &str = "target/guest";
 const BPF_DIR: &str = "ebpf/target";
 /// cargo option: readable diagnostics on stderr, and the paths of built files as JSON on stdout.
-const MESSAGES: &str = "--message-format=json-render-diagnostics";
+pub(super) const MESSAGES: &str = "--message-format=json-render-diagnostics";
 /// Interval between attempts to take a lock that another lab holds.
 const POLL: Duration = Duration::from_millis(50);
 /// A build that takes longer is announced on the terminal; an up-to-date build is faster.
@@ -103,6 +104,9 @@ pub enum ArtifactError {
         "the headers and archives of libelf and zlib, which libbpf is built with, are missing; `lab setup` unpacks them"
     )]
     NoElfLibrary,
+    /// The agent for another architecture can't be built.
+    #[error(transparent)]
+    Cross(#[from] CrossError),
     /// The agent's package is invalid.
     #[error(transparent)]
     Package(#[from] AgentPackageError),
@@ -299,7 +303,7 @@ impl Builder<'_> {
     }
 
     /// Where cargo runs: in the checkout, or where the lab is installed, in the project with an agent of its own.
-    fn root(&self) -> &Path {
+    pub(super) fn root(&self) -> &Path {
         match self.home {
             Home::Checkout(root) => root,
             Home::Installed { .. } => self.project,
@@ -336,7 +340,7 @@ impl Builder<'_> {
 
     /// The last commit that changed the agent's sources, so that other commits neither rebuild the agent nor invalidate
     /// snapshots.
-    fn agent_commit(&self, package: &AgentPackage) -> String {
+    pub(super) fn agent_commit(&self, package: &AgentPackage) -> String {
         match &package.directory {
             Some(directory) => commit::of(directory, &["."]),
             None => commit::of(self.root(), &sources::AGENT),

@@ -6,6 +6,8 @@ pub mod artifacts;
 mod aside;
 mod bpf_toolchain;
 pub mod commit;
+mod cross;
+pub mod cross_error;
 pub mod filter;
 pub mod home;
 pub mod init;
@@ -139,7 +141,14 @@ impl Project {
     /// The kernel's version is not known yet.
     pub fn facts(&self, kernel: &Kernel) -> Result<KernelFacts, KernelsError> {
         let version = self.store().version(kernel, &self.lock)?;
-        let facts = facts(&kernel.id, kernel.class.name(), version, &kernel.unsupported, kernel.may_fail);
+        let facts = facts(
+            &kernel.id,
+            kernel.class.name(),
+            kernel.architecture(),
+            version,
+            &kernel.unsupported,
+            kernel.may_fail,
+        );
         Ok(stated(facts, &kernel.has, kernel.believe_probes.as_deref()))
     }
 
@@ -154,6 +163,26 @@ impl Project {
             chosen.extend(newest.collect::<Vec<_>>());
         }
         Ok(chosen)
+    }
+
+    /// The kernels that a filter selects for programs of this host: without those of another architecture, which is said.
+    ///
+    /// # Errors
+    /// As of [`Self::kernels`]; and if all of them are of another architecture.
+    pub fn kernels_for_programs(&self, filter: &KernelFilter) -> Result<Vec<&Kernel>, Error> {
+        let (own, foreign): (Vec<&Kernel>, Vec<&Kernel>) =
+            self.kernels(filter)?.into_iter().partition(|kernel| kernel.architecture().is_own());
+        let Some(first) = foreign.first() else { return Ok(own) };
+        let ids: Vec<&str> = foreign.iter().map(|kernel| &*kernel.id).collect();
+        let (ids, of) = (ids.join(", "), first.architecture());
+        if own.is_empty() {
+            return Err(Error::Usage(format!(
+                "{ids} is for {of}, and the programs of this host are for amd64: select another kernel; `lab run` runs the suite \
+                 on {ids}"
+            )));
+        }
+        note(&format!("left out: {ids} ({of}; the programs of this host are for amd64)"));
+        Ok(own)
     }
 
     /// A class that is predefined, or that a kernel of `kernels.toml` has.

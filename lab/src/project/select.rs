@@ -5,7 +5,10 @@ use crate::{
     error::Error,
     project::{Project, agent_listing, artifacts::Artifacts},
 };
-use lab_base::selection::{self, NoMatch};
+use lab_base::{
+    arch::Architecture,
+    selection::{self, NoMatch},
+};
 use lab_guard::Id;
 use lab_kernel_store::{BackportEntry, UnsupportedEntry};
 use lab_protocol::{CellInfo, KernelVersion, Listing, cell::MutantInfo, drawing::TopologyInfo};
@@ -24,6 +27,8 @@ pub struct Selected {
     pub topologies: Vec<TopologyInfo>,
     /// Whether the cells are canaries.
     pub canary: bool,
+    /// Whether existing builds are used.
+    pub no_build: bool,
     /// Whether the plan includes all cells of the suite.
     pub every_cell: bool,
 }
@@ -75,6 +80,7 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
         mutants: listing.mutants,
         topologies,
         canary,
+        no_build,
         every_cell: !canary,
     })
 }
@@ -130,6 +136,7 @@ pub fn stated(facts: KernelFacts, has: &[BackportEntry], believe_probes: Option<
 pub fn facts(
     id: &Id,
     class: &str,
+    architecture: Architecture,
     version: KernelVersion,
     unsupported: &[UnsupportedEntry],
     may_fail: bool,
@@ -137,6 +144,7 @@ pub fn facts(
     KernelFacts {
         id: id.clone(),
         class: class.to_owned(),
+        architecture,
         version,
         may_fail,
         has: Vec::new(),

@@ -5,7 +5,7 @@ use crate::{
     lists::Lists,
     world::{KernelFiles, World, WorldError},
 };
-use lab_base::interrupt::Interrupt;
+use lab_base::{arch::Architecture, interrupt::Interrupt};
 use lab_guard::Id;
 use lab_record::{
     event::{Event, ImageInfo},
@@ -64,6 +64,9 @@ pub enum PrepareError {
     /// The run ended before its turn.
     #[error("{0}")]
     Stopped(String),
+    /// Nothing here emulates its architecture.
+    #[error("{kernel} is for {architecture}, for which this command starts no guests")]
+    Foreign { kernel: String, architecture: Architecture },
     /// The plan names a kernel that was not fetched.
     #[error("{0} was not fetched")]
     NotFetched(String),

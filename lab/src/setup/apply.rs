@@ -171,6 +171,17 @@ pub fn on_demand(tools: &Tools, out: &mut dyn Write) -> Result<(), SetupError> {
     setup(Purpose::Runs, InstallPlace::Cache, out).map(drop)
 }
 
+/// Unpacks into the cache what guests of arm64 need, if it is not there.
+///
+/// # Errors
+/// As of [`setup`].
+pub fn arm64_on_demand(tools: &Tools, out: &mut dyn Write) -> Result<(), SetupError> {
+    if tools.arm64().is_some() {
+        return Ok(());
+    }
+    setup(Purpose::Arm64, InstallPlace::Cache, out).map(drop)
+}
+
 /// Makes this machine ready. Writes a line per step to `out`, and a note for each known weakness of the result. If
 /// nothing is missing it changes and writes nothing.
 ///

@@ -61,6 +61,7 @@ pub fn checks(purpose: Purpose, installed: bool) -> Vec<SetupCheck> {
         Purpose::Runs => runs.collect(),
         Purpose::Tests => runs.chain(for_tests()).collect(),
         Purpose::Builds => runs.chain([for_builds()]).collect(),
+        Purpose::Arm64 => runs.chain(for_arm64()).collect(),
     }
 }
 
@@ -71,6 +72,36 @@ fn for_builds() -> SetupCheck {
         why: "compile kernels, for `lab kernels build` and `lab bisect --tree`",
         probe: |host| provided(host, KERNEL_BUILD),
         fix: KERNEL_BUILD,
+    }
+}
+
+/// Additional packages for guests of arm64.
+fn for_arm64() -> [SetupCheck; 2] {
+    [
+        SetupCheck {
+            name: "arm64 guests",
+            why: "emulates guests of arm64, and links their agent",
+            probe: |host| foreign(host, &private::ARM64),
+            fix: Fix::Unpack(&private::ARM64),
+        },
+        SetupCheck {
+            name: "arm64 libraries",
+            why: "are what the agent of arm64 guests is built with",
+            probe: |host| foreign(host, &private::ARM64_LIBRARIES),
+            fix: Fix::Unpack(&private::ARM64_LIBRARIES),
+        },
+    ]
+}
+
+/// Debian's packages, whatever the host has of them.
+fn foreign(host: &Host, set: &PackageSet) -> CheckState {
+    match host.private.get(set.name) {
+        Some(versions) => CheckState::Ok { found: format!("{}, in the cache", shown(set.roots, versions)) },
+        None if host.on_debian() => CheckState::Missing { absent: vec![set.roots[0]] },
+        None => CheckState::Unfit {
+            found: "not in the cache".into(),
+            advice: "they come from Debian's packages, by apt-get: run guests of arm64 on Debian".into(),
+        },
     }
 }
 

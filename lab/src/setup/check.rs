@@ -13,6 +13,8 @@ pub enum Purpose {
     Tests,
     /// Building kernels too.
     Builds,
+    /// Running guests of arm64 too.
+    Arm64,
 }
 
 /// Something that the lab needs.

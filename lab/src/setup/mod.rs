@@ -20,7 +20,7 @@ mod test_tools;
 mod tests;
 mod tools;
 
-pub use apply::{InstallPlace, on_demand, setup};
+pub use apply::{InstallPlace, arm64_on_demand, on_demand, setup};
 pub use check::Purpose;
 pub use error::SetupError;
 pub use private::UnpackedSet;

@@ -121,6 +121,16 @@ impl Tools {
         private::ELF.find(&self.dir)
     }
 
+    /// The emulator and the linker for arm64, and the libraries of an agent, if they are in the cache.
+    pub fn arm64(&self) -> Option<(UnpackedSet, UnpackedSet)> {
+        private::ARM64.find(&self.dir).zip(private::ARM64_LIBRARIES.find(&self.dir))
+    }
+
+    /// A QEMU from the cache, with answers that were kept.
+    pub fn known_qemu_at(&self, path: PathBuf, facts: &Facts) -> HostProgram {
+        HostProgram::known_qemu(path, facts, &self.dir)
+    }
+
     /// The compiler of the objects that the project's own tests check, if it is in the cache.
     pub fn clang(&self) -> Option<UnpackedSet> {
         private::CLANG.find(&self.dir)
@@ -142,6 +152,8 @@ impl Tools {
             &private::ELF,
             &private::CLANG,
             &private::SLURM,
+            &private::ARM64,
+            &private::ARM64_LIBRARIES,
         ];
         sets.into_iter().filter_map(|set| Some((set.name, set.find(&self.dir)?.versions()))).collect()
     }

@@ -15,7 +15,7 @@ use crate::{
     packages::{self, ArchivePackage},
     untar::{UnpackedFiles, refused},
 };
-use lab_base::{process, strict_toml::ConfigError};
+use lab_base::{arch::Architecture, process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -30,6 +30,8 @@ pub struct Deb {
     pub suite: String,
     /// Pattern of the package's name; the highest matching version is used.
     pub package: String,
+    /// The architecture of its kernel.
+    pub arch: Architecture,
 }
 
 /// A package of a Debian suite.
@@ -37,6 +39,9 @@ pub struct Deb {
 #[serde(deny_unknown_fields)]
 pub struct LockedDeb {
     pub suite: String,
+    /// Absent where it is the lab's own.
+    #[serde(default, skip_serializing_if = "Architecture::is_own")]
+    pub arch: Architecture,
     pub package: String,
     pub version: String,
     /// SHA-256 of the `.deb`, hexadecimal.
@@ -60,11 +65,18 @@ pub struct PackagePart {
 }
 
 impl ConfiguredSource for Deb {
-    const KEYS: &'static [&'static str] = &["suite", "package"];
+    const KEYS: &'static [&'static str] = &["suite", "package", "arch"];
 
     fn read(table: &SourceTable<'_>) -> std::result::Result<Self, ConfigError> {
         let (suite, package) = read_package(table)?;
-        Ok(Self { suite, package })
+        let arch = match table.table.text("arch")? {
+            None => Architecture::default(),
+            Some(name) => Architecture::named(name).ok_or_else(|| {
+                let known = Architecture::ALL.map(Architecture::name).join(", ");
+                table.table.error_at("arch", format!("`arch` in {} must be one of: {known}", table.kernel))
+            })?,
+        };
+        Ok(Self { suite, package, arch })
     }
 }
 
@@ -89,7 +101,8 @@ pub(crate) fn is_of(suite: &str, pattern: &str, locked: (&str, &str)) -> bool {
 
 impl fmt::Display for Deb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "deb {} ({})", self.package, self.suite)
+        let arch = if self.arch.is_own() { String::new() } else { format!(", {}", self.arch) };
+        write!(f, "deb {} ({}{arch})", self.package, self.suite)
     }
 }
 
@@ -138,7 +151,7 @@ pub(crate) fn difference(before: (&str, &[PackagePart]), after: (&str, &[Package
 
 impl Deb {
     fn wanted<'b>(&'b self, locked: Option<&'b Locked>) -> Result<LockedPackage<'b>> {
-        let Some(Locked::Deb(LockedDeb { suite, package, version, sha256, kernel, parts })) = locked else {
+        let Some(Locked::Deb(LockedDeb { suite, package, version, sha256, kernel, parts, .. })) = locked else {
             return Err(KernelsError::Unlocked);
         };
         let whole = parts.is_empty();
@@ -160,6 +173,10 @@ impl Deb {
 }
 
 impl KernelSource for Deb {
+    fn architecture(&self) -> Architecture {
+        self.arch
+    }
+
     fn promised(&self) -> Option<KernelVersion> {
         self.package.strip_prefix("linux-image-")?.parse().ok()
     }
@@ -169,14 +186,15 @@ impl KernelSource for Deb {
     }
 
     fn is_resolved_by(&self, locked: &Locked) -> bool {
-        matches!(locked, Locked::Deb(it) if is_of(&self.suite, &self.package, (&it.suite, &it.package)))
+        matches!(locked, Locked::Deb(it) if it.arch == self.arch && is_of(&self.suite, &self.package, (&it.suite, &it.package)))
     }
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         // apt's lists are also protected by the lock.
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        let packages = of_suite(indexes, writing.root(), site.debian, &self.suite, progress)?;
-        resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::Deb(locked)))
+        let packages = of_suite(indexes, writing.root(), site.debian, (&self.suite, self.arch), progress)?;
+        let locked = resolve(packages, &self.suite, &self.package)?;
+        Ok(Some(Locked::Deb(LockedDeb { arch: self.arch, ..locked })))
     }
 
     fn identity(&self, _: &Site<'_>, locked: Option<&Locked>) -> Result<Bound> {
@@ -187,18 +205,18 @@ impl KernelSource for Deb {
     fn packages<'b>(&'b self, locked: Option<&'b Locked>) -> Option<Packages<'b>> {
         let wanted = self.wanted(locked).ok()?;
         let names = wanted.files().into_iter().map(|(name, _)| name).collect();
-        Some(Packages { suite: wanted.suite, version: wanted.version, names })
+        Some(Packages { suite: wanted.suite, arch: self.arch, version: wanted.version, names })
     }
 
     fn fetch(&self, job: &Job<'_>) -> Result<CachedKernel> {
         let wanted = self.wanted(job.locked)?;
-        fetch(job, &Apt::new(job.writing.root(), job.site.debian, wanted.suite)?, &wanted, false)
+        fetch(job, &Apt::new(job.writing.root(), job.site.debian, wanted.suite, self.arch)?, &wanted, false)
     }
 
     fn changelog(&self, site: &Site<'_>, locked: &Locked, progress: &dyn Fn(&str)) -> Result<String> {
         let wanted = self.wanted(Some(locked))?;
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        wanted.changelog(&writing, &Apt::new(writing.root(), site.debian, wanted.suite)?, progress)
+        wanted.changelog(&writing, &Apt::new(writing.root(), site.debian, wanted.suite, self.arch)?, progress)
     }
 }
 
@@ -213,11 +231,11 @@ pub(crate) fn of_suite<'i>(
     indexes: &'i mut Indexes,
     cache: &Path,
     debian: &Debian,
-    suite: &str,
+    (suite, arch): (&str, Architecture),
     progress: &dyn Fn(&str),
 ) -> Result<&'i Vec<ArchivePackage>> {
-    indexes.get_or_read(suite, || {
-        let apt = Apt::new(cache, debian, suite)?;
+    indexes.get_or_read(&format!("{suite} {arch}"), || {
+        let apt = Apt::new(cache, debian, suite, arch)?;
         apt.update(progress)?;
         apt.kernels()
     })
@@ -241,6 +259,7 @@ pub(crate) fn resolve(packages: &[ArchivePackage], suite: &str, pattern: &str) -
     Ok(LockedDeb {
         parts: package.parts.iter().map(part).collect::<Result<_>>()?,
         suite: suite.to_owned(),
+        arch: Architecture::default(),
         package: package.name.clone(),
         version: package.version.clone(),
         sha256: package.sha256.clone(),
@@ -445,7 +464,8 @@ mod tests {
             ("linux-image-*-cloud-amd64", None),
             ("linux-image-cloud-amd64", None),
         ] {
-            assert_eq!(Deb { suite: "sid".into(), package: package.into() }.series(), series, "{package}");
+            let deb = Deb { suite: "sid".into(), package: package.into(), arch: Architecture::default() };
+            assert_eq!(deb.series(), series, "{package}");
         }
     }
 

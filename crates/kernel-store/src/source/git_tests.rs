@@ -39,7 +39,12 @@ fn builds_the_locked_commit_in_a_separate_worktree() {
     fs::write(at.join("my.config"), "CONFIG_EXTRA=y\n").unwrap();
     let (vng, fragments) = (vng(at), [at.join("my.config")]);
     let rule = ClassRule { class: KernelClass::From67, lacks_netkit: false, has_netkit: false, believes_probes: false };
-    let target = Target { id: lab_guard::Id::new("tree").unwrap(), origin: "git HEAD".into(), rule };
+    let target = Target {
+        id: lab_guard::Id::new("tree").unwrap(),
+        origin: "git HEAD".into(),
+        rule,
+        architecture: lab_base::arch::Architecture::default(),
+    };
     let cache = Cache::at(at.join("cache")).unwrap();
     let writing = cache.write(WritePurpose::Build, &|_| ()).unwrap();
     let build = CommitBuild { tree: &tree, commit: &commit, version, fragments: &fragments, vng: &vng };

@@ -16,6 +16,7 @@ use crate::{
     recipe::{self, BARE, BASE, BuildOptions, Configuration, REPRODUCIBLE},
 };
 use lab_base::{
+    arch::Architecture,
     process,
     strict_toml::{ConfigError, Section},
 };
@@ -138,14 +139,15 @@ impl KernelSource for LinuxSource {
 
     fn resolve(&self, site: &Site<'_>, indexes: &mut Indexes, progress: &dyn Fn(&str)) -> Result<Option<Locked>> {
         let writing = site.cache.write(WritePurpose::Fetch, progress)?;
-        let packages = deb::of_suite(indexes, writing.root(), site.debian, &self.suite, progress)?;
+        let packages =
+            deb::of_suite(indexes, writing.root(), site.debian, (&self.suite, Architecture::default()), progress)?;
         resolve(packages, &self.suite, &self.package).map(|locked| Some(Locked::LinuxSource(locked)))
     }
 
     fn packages<'b>(&'b self, locked: Option<&'b Locked>) -> Option<Packages<'b>> {
         match locked {
             Some(Locked::LinuxSource(LockedSources { suite, version, package, .. })) => {
-                Some(Packages { suite, version, names: vec![package] })
+                Some(Packages { suite, arch: Architecture::default(), version, names: vec![package] })
             }
             _ => None,
         }
@@ -329,7 +331,7 @@ impl SourceBuild<'_> {
     /// The package no longer exists or its hash differs, or the disk is too small.
     pub fn unpack(&self, writing: &Writing<'_>, debian: &Debian, tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
         let LockedPackage { suite, package, sha256, .. } = self.wanted;
-        let (apt, stage) = (Apt::new(writing.root(), debian, suite)?, writing.stage()?);
+        let (apt, stage) = (Apt::new(writing.root(), debian, suite, Architecture::default())?, writing.stage()?);
         let deb = self.wanted.get(writing, &apt, (package, sha256), stage.path(), progress)?;
         progress(&format!("unpacking {package}"));
         let files = stage.path().join("package");

@@ -32,7 +32,10 @@ use crate::{
     error::{KernelsError, Result},
     recipe::BuildOptions,
 };
-use lab_base::strict_toml::{ConfigError, Section};
+use lab_base::{
+    arch::Architecture,
+    strict_toml::{ConfigError, Section},
+};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -125,7 +128,7 @@ impl Source {
     pub(crate) fn rebuilt(&self, with: &BuildOptions) -> Option<Self> {
         match self {
             // Debian builds image and sources from one source package: the sources of the same series in the same suite.
-            Self::Deb(deb) => Some(Self::LinuxSource(linux_source::LinuxSource {
+            Self::Deb(deb) if deb.arch.is_own() => Some(Self::LinuxSource(linux_source::LinuxSource {
                 suite: deb.suite.clone(),
                 package: format!("linux-source-{}", deb.series()?),
                 options: with.clone(),
@@ -248,6 +251,7 @@ pub(crate) struct Bound {
 /// Packages of one version in a suite.
 pub(crate) struct Packages<'a> {
     pub suite: &'a str,
+    pub arch: Architecture,
     pub version: &'a str,
     pub names: Vec<&'a str>,
 }
@@ -267,6 +271,11 @@ pub(crate) trait KernelSource: fmt::Display {
     /// The version that follows from the configuration alone, if any.
     fn promised(&self) -> Option<KernelVersion> {
         None
+    }
+
+    /// The architecture of the kernel.
+    fn architecture(&self) -> Architecture {
+        Architecture::default()
     }
 
     /// Whether `kernels.lock` binds it. Files on this host are not bound: the user changes them.

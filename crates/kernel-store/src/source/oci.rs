@@ -10,7 +10,7 @@ use crate::{
     oci::ContainerImage,
     untar::{UnpackedFiles, refused},
 };
-use lab_base::{process, strict_toml::ConfigError};
+use lab_base::{arch::Architecture, process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -171,7 +171,7 @@ impl OciImage {
         let mut found = UnpackedFiles::default();
         image.unpack(stage, &mut found, &self.name)?;
         let nameless = found.is_nameless();
-        let banner = || header::banner(&stage.join("vmlinuz")).map(|banner| banner.release);
+        let banner = || header::banner(&stage.join("vmlinuz"), Architecture::default()).map(|banner| banner.release);
         if nameless {
             return banner();
         }
@@ -199,7 +199,7 @@ impl KernelSource for OciImage {
         let (copy, stage) = (writing.stage()?, writing.stage()?);
         let image = self.open(None, copy.path(), progress)?;
         self.unpack(&image, &writing, stage.path())?;
-        let kernel = header::banner(&stage.path().join("vmlinuz"))?.version;
+        let kernel = header::banner(&stage.path().join("vmlinuz"), Architecture::default())?.version;
         Ok(Some(Locked::Oci(LockedOci { image: self.name.clone(), digest: image.digest, kernel })))
     }
 

@@ -8,7 +8,7 @@ use crate::{
     header::{self, Banner},
     modules,
 };
-use lab_base::{process, strict_toml::ConfigError};
+use lab_base::{arch::Architecture, process, strict_toml::ConfigError};
 use lab_protocol::KernelVersion;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -180,7 +180,7 @@ impl Local {
     /// # Errors
     /// The file does not exist or is not a kernel image.
     pub fn banner(&self) -> Result<Banner> {
-        header::banner(&self.image)
+        header::banner(&self.image, Architecture::default())
     }
 
     /// SHA-256 of the image alone, the same on every host.

@@ -33,7 +33,7 @@ const KERNELS: &str = "*-generic";
 pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
-    let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
+    let kernels = project.kernels_for_programs(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     let scratch = lab_guard::private::scratch("netkit-lab-")?;

@@ -42,7 +42,8 @@ const FILE: &str = "bench-check.json";
 
 pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
+    let kernels =
+        project.kernels_for_programs(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let scratch = lab_guard::private::scratch("netkit-lab-")?;
     let objects = if args.objects.is_empty() { own(&project, scratch.path())? } else { args.objects.clone() };
     // What the measured commands use as well: they build nothing.
@@ -56,7 +57,7 @@ pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exi
     let predict = ["--predict", "--all"];
     let checks = lab.rounds("check", &words, args.repeat)?;
     let predictions = lab.rounds("prediction", &predict, args.predictions)?;
-    let every = project.kernels(&KernelFilter { all: true, ..KernelFilter::default() })?;
+    let every = project.kernels_for_programs(&KernelFilter { all: true, ..KernelFilter::default() })?;
     let predicted = every.iter().filter(|kernel| project.store().is_cached(kernel, &project.lock)).count();
     let bench = CheckBench {
         accelerator: guests.accelerator(),

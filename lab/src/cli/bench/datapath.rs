@@ -37,7 +37,8 @@ const FILE: &str = "bench-datapath.json";
 
 pub(super) fn datapath(named: Option<PathBuf>, args: &DatapathArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
+    let kernels =
+        project.kernels_for_programs(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
     let (rounds, window_ms) = (args.repeat.get(), args.window.get());

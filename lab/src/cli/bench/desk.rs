@@ -79,7 +79,7 @@ const EDITED: [EditedSource; 2] = [
 pub(super) fn desk(named: Option<PathBuf>, args: &DeskArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
-    let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
+    let kernels = project.kernels_for_programs(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let kernel = *kernels.last().ok_or(Error::NothingSelected)?;
     let selected = build(&project, false, false)?;
     let wanted = select_cells(&selected.cells, &CellFilter { case: args.case.clone(), ..CellFilter::default() })?;

@@ -53,7 +53,7 @@ const FILE: &str = "bench-exec.json";
 pub(super) fn exec(named: Option<PathBuf>, args: &ExecBenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
     let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
-    let kernels = project.kernels(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
+    let kernels = project.kernels_for_programs(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     // What the measured commands use as well: they build nothing.
     let guests = Guests::open(&project, &kernels, &built(&project, false)?)?;
     let scratch = lab_guard::private::scratch("netkit-lab-")?;

@@ -28,11 +28,20 @@ pub(super) fn open<'a>(
     good: &str,
     bad: &str,
 ) -> Result<(Ladder, Published<'a>), Error> {
-    let chosen = if patterns.is_empty() {
+    let chosen: Vec<&Kernel> = if patterns.is_empty() {
         project.config.kernels.iter().filter(|kernel| kernel.is_published()).collect()
     } else {
-        lab_kernel_store::select(&project.config, patterns, &[])?
+        let chosen = lab_kernel_store::select(&project.config, patterns, &[])?;
+        chosen.into_iter().filter(|kernel| kernel.architecture().is_own()).collect()
     };
+    // Two architectures have no order, and one may fail for reasons of its own.
+    for end in [good, bad] {
+        let kernel = project.config.kernels.iter().find(|kernel| kernel.id == end);
+        if let Some(kernel) = kernel.filter(|kernel| !kernel.architecture().is_own()) {
+            let of = kernel.architecture();
+            return Err(Error::Usage(format!("{end} is for {of}: --good and --bad must be kernels for amd64")));
+        }
+    }
     let wanted = |kernel: &&Kernel| kernel.id == good || kernel.id == bad || chosen.iter().any(|it| it.id == kernel.id);
     let mut rungs = Vec::new();
     for kernel in project.config.kernels.iter().filter(wanted) {

@@ -144,7 +144,7 @@ pub(in crate::cli) fn selftest(
     let kernels = match sources {
         SelftestsOf::Kernel(id) => {
             words.extend(["--sources".into(), format!("kernel={id}").into()]);
-            project.kernels(&KernelFilter { kernel: vec![id.to_owned()], ..KernelFilter::default() })?
+            project.kernels_for_programs(&KernelFilter { kernel: vec![id.to_owned()], ..KernelFilter::default() })?
         }
         SelftestsOf::Tree(tree) => {
             words.extend(["--cwd".into(), foreign::below(tree)?.into()]);
@@ -213,7 +213,7 @@ pub(in crate::cli) fn go(
     narrow: impl FnOnce(Plan) -> Plan,
 ) -> Result<Exit, Error> {
     let ExecOrder { args, words, kernels, cells: filter, suite: told } = order;
-    let kernels = project.kernels(&kernels)?;
+    let kernels = project.kernels_for_programs(&kernels)?;
     let lists = args.known.as_deref().map(|path| project.lists.clone().with_known(path)).transpose();
     let own_lists = lists.map_err(lab_kernel_store::KernelsError::from)?;
     let selected = built(project, args.no_build)?;

@@ -81,7 +81,7 @@ pub(super) fn run(project: &Project, name: &str, select: &SelectArgs, how: &HowA
 /// What [`run`] would run.
 pub(super) fn dry(project: &Project, name: &str, select: &SelectArgs, how: &HowArgs) -> Result<Plan, Error> {
     let (workload, args) = followed(project, name, select, how)?;
-    let kernels = project.kernels(&kernels_of(&workload, select.kernels.filter()))?;
+    let kernels = project.kernels_for_programs(&kernels_of(&workload, select.kernels.filter()))?;
     plan(project, &kernels, &args, &select.filter())
 }
 
@@ -101,7 +101,7 @@ fn followed(
 pub(super) fn listed(project: &Project, name: &str, asked: KernelFilter, cells: &CellFilter) -> Result<Plan, Error> {
     let (workload, mut args) = named(project, name)?;
     args.no_build |= cells.no_build;
-    let kernels = project.kernels(&kernels_of(&workload, asked))?;
+    let kernels = project.kernels_for_programs(&kernels_of(&workload, asked))?;
     plan(project, &kernels, &args, cells)
 }
 

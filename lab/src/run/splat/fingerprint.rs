@@ -76,7 +76,19 @@ fn warn(title: &str, lines: &[&str]) -> String {
     let place = [source(title), function.map(str::to_owned)].into_iter().flatten().collect::<Vec<_>>().join(" ");
     let header = lines.iter().position(|line| *line == title).unwrap_or(0);
     let is_text = |line: &&&str| {
-        let starts = ["Modules linked in:", "CPU: ", "Hardware name:", "RIP: ", "Call Trace:", "---[", "Code:"];
+        let starts = [
+            "Modules linked in:",
+            "CPU: ",
+            "Hardware name:",
+            "RIP: ",
+            "pstate: ",
+            "pc : ",
+            "lr : ",
+            "Call Trace:",
+            "Call trace:",
+            "---[",
+            "Code:",
+        ];
         !line.is_empty() && !line.starts_with(' ') && !starts.iter().any(|start| line.starts_with(start))
     };
     let after = lines.get(header + 1).into_iter().filter(is_text);

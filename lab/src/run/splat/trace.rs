@@ -7,10 +7,12 @@ const MOST: usize = 3;
 
 /// Functions of reporting, traps and kernel entry. They are in every backtrace, and their names and number differ between
 /// releases. A name that ends with `*` is a prefix.
-const GLUE: [&str; 62] = [
+const GLUE: [&str; 75] = [
     "__alloc_pages_slowpath*",
+    "__arm64_sys_*",
     "__asan_*",
     "__die*",
+    "__do_kernel_fault*",
     "__do_sys_*",
     "__handle_bug*",
     "__lock_acquire*",
@@ -24,21 +26,32 @@ const GLUE: [&str; 62] = [
     "_raw_spin_*",
     "asm_*",
     "bad_area*",
+    "brk_handler*",
+    "bug_handler*",
     "check_noncircular*",
     "check_panic_on_warn*",
     "common_interrupt*",
     "die*",
+    "do_debug_exception*",
+    "do_el0_svc*",
     "do_error_trap*",
+    "do_mem_abort*",
     "do_syscall_64",
+    "do_translation_fault*",
     "do_trap*",
     "do_user_addr_fault*",
     "dump_header*",
     "dump_stack*",
+    "el0_*",
+    "el0t_*",
+    "el1_*",
+    "el1h_*",
     "entry_SYSCALL*",
     "entry_INT80*",
     "exc_*",
     "fixup_exception*",
     "handle_bug*",
+    "invoke_syscall*",
     "kasan_*",
     "kernelmode_fixup_or_oops*",
     "kfence_*",
@@ -134,10 +147,12 @@ fn of_lost_object(lines: &[&str]) -> Vec<String> {
     names.filter(|name| !is_glue(name)).map(untagged).take(MOST).collect()
 }
 
-/// The function of a frame `f+0x1/0x2 [module]` or of a `RIP: 0010:f+0x1/0x2`, without suffixes added by the compiler. A
+/// The function of a frame `f+0x1/0x2 [module]`, of a `RIP: 0010:f+0x1/0x2` (x86-64) or of a `pc : f+0x1/0x2` (arm64,
+/// `show_regs_print_info` in arch/arm64/kernel/process.c), without suffixes added by the compiler. A
 /// frame with a question mark was found on the stack and need not be a caller.
 fn function(line: &str) -> Option<&str> {
     let line = line.strip_prefix("RIP: ").map_or(line, |rip| rip.split_once(':').map_or(rip, |(_, place)| place));
+    let line = line.strip_prefix("pc : ").unwrap_or(line);
     let (name, rest) = line.split_once("+0x")?;
     let sized = rest.split_once("/0x").is_some_and(|(offset, _)| offset.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let is_name = |name: &str| {
@@ -176,6 +191,8 @@ mod tests {
         for (line, name) in [
             ("do_it.isra.0+0x1f/0x2a0 [netkit]", Some("do_it")),
             ("RIP: 0010:tcx_entry_update+0x12/0x40", Some("tcx_entry_update")),
+            ("pc : netkit_xmit+0x20/0x158 [x]", Some("netkit_xmit")),
+            ("lr : dev_hard_start_xmit+0x8c/0x1e0", None),
             ("? maybe+0x1/0x2", None),
             ("RIP: 0033:0x7f1c2b0d5a4d", None),
             ("CPU: 0 PID: 7 Comm: x Not tainted 6.12 #1", None),

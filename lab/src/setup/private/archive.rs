@@ -71,7 +71,11 @@ impl Archive {
     pub fn open(dir: &Path, set: &PackageSet, host: Option<&str>) -> Result<Self, SetupError> {
         let mut first = None;
         for release in releases(set.release, host) {
-            match Self::read(&dir.join(release), release, set) {
+            let place = match set.architecture.is_own() {
+                true => dir.join(release),
+                false => dir.join(format!("{release}-{}", set.architecture)),
+            };
+            match Self::read(&place, release, set) {
                 Ok(archive) => return Ok(archive),
                 Err(error @ KernelsError::Interrupted { .. }) => return Err(error.into()),
                 Err(error) => first = first.or(Some(error)),
@@ -84,7 +88,7 @@ impl Archive {
         let suites = suites(release, set.release == Release::Newest);
         let names: Vec<&str> = suites.iter().map(String::as_str).collect();
         // Both states of a release share the downloaded files.
-        let apt = AptState::create(root, &Debian::default(), &names, &set.status())?;
+        let apt = AptState::create(root, &Debian::default(), &names, &set.status(), set.architecture)?;
         apt.update(release)?;
         Ok(Self { root: root.to_owned(), apt, suites })
     }

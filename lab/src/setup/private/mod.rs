@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use archive::{Archive, File};
-pub use sets::{BPF, CLANG, ELF, PASST, PackageSet, QEMU, SHELL, SLURM, SUITES};
+pub use sets::{ARM64, ARM64_LIBRARIES, BPF, CLANG, ELF, PASST, PackageSet, QEMU, SHELL, SLURM, SUITES};
 
 use super::error::SetupError;
 use super::progress::Progress;

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use lab_base::programs;
+use lab_base::{arch::Architecture, programs};
 
 /// Packages that are resolved, downloaded and unpacked together.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct PackageSet {
     assumed: &'static [(&'static str, &'static str)],
     /// The releases that the packages may come from.
     pub release: Release,
+    /// The architecture of the packages. Only those of the host's have programs to start.
+    pub architecture: Architecture,
     /// The programs to make start scripts for.
     pub programs: &'static [PrivateProgram],
     /// Paths to remove after unpacking, relative to the set's root.
@@ -96,6 +98,7 @@ pub const QEMU: PackageSet = PackageSet {
     roots: &["qemu-system-x86"],
     assumed: &[],
     release: Release::Newest,
+    architecture: Architecture::X86_64,
     programs: &[PrivateProgram { arguments: FIRMWARE, ..program("qemu-system-x86_64") }],
     prune: &[],
     parts: &[],
@@ -120,6 +123,7 @@ pub const SHELL: PackageSet = PackageSet {
     ],
     assumed: &[],
     release: Release::Newest,
+    architecture: Architecture::X86_64,
     programs: &[
         program("depmod"),
         program("modinfo"),
@@ -157,6 +161,7 @@ pub const BPF: PackageSet = PackageSet {
         ("python3-yaml", ""),
     ],
     release: Release::Own,
+    architecture: Architecture::X86_64,
     programs: &[
         PrivateProgram { arguments: &["--sysroot", "{root}/usr"], ..program("rustc") },
         program("cargo"),
@@ -173,6 +178,7 @@ pub const PASST: PackageSet = PackageSet {
     roots: &["passt"],
     assumed: &[],
     release: Release::Newest,
+    architecture: Architecture::X86_64,
     programs: &[program("passt")],
     prune: &[],
     parts: &[],
@@ -216,6 +222,7 @@ pub const SUITES: PackageSet = PackageSet {
         ("xz-utils", ""),
     ],
     release: Release::Newest,
+    architecture: Architecture::X86_64,
     programs: &[
         program("go"),
         program("ip"),
@@ -258,6 +265,7 @@ pub const ELF: PackageSet = PackageSet {
     roots: &["libelf-dev", "zlib1g-dev"],
     assumed: &[("libc6", ""), ("libc6-dev", "libc-dev")],
     release: Release::Own,
+    architecture: Architecture::X86_64,
     programs: &[],
     prune: &[],
     parts: &[],
@@ -281,6 +289,7 @@ pub const CLANG: PackageSet = PackageSet {
         ("zlib1g-dev", ""),
     ],
     release: Release::Newest,
+    architecture: Architecture::X86_64,
     programs: &[at("clang", "usr/lib/llvm-19/bin/clang")],
     prune: &[],
     parts: &[],
@@ -293,26 +302,74 @@ pub const SLURM: PackageSet = PackageSet {
     roots: &["slurmctld", "slurmd", "slurm-client", "munge"],
     assumed: &[("lsb-base", ""), ("perl", ""), ("sysvinit-utils", ""), ("ucf", "")],
     release: Release::Own,
+    architecture: Architecture::X86_64,
     // Its programs need a directory of libraries more, which the tests name.
     programs: &[],
     prune: &[],
     parts: &[],
 };
 
+/// For guests of arm64: the emulator, and the linker of their agent.
+pub const ARM64: PackageSet = PackageSet {
+    name: "arm64",
+    label: "QEMU and linker for arm64",
+    roots: &["qemu-system-arm", "binutils-aarch64-linux-gnu"],
+    assumed: &[],
+    release: Release::Newest,
+    architecture: Architecture::X86_64,
+    programs: &[
+        PrivateProgram { arguments: FIRMWARE, ..program("qemu-system-aarch64") },
+        program("aarch64-linux-gnu-ld"),
+    ],
+    prune: &[],
+    parts: &[],
+};
+
+/// The libraries of the agent for arm64: the Rust library of the BPF compiler's version, and the C library.
+pub const ARM64_LIBRARIES: PackageSet = PackageSet {
+    name: "arm64-libraries",
+    label: "libraries for arm64",
+    roots: &["libstd-rust-web-dev", "libc6-dev", "libgcc-12-dev"],
+    // Of these only the archives for static programs are used, or nothing.
+    assumed: &[
+        ("libasan8", ""),
+        ("libatomic1", ""),
+        ("libcrypt-dev", ""),
+        ("libgomp1", ""),
+        ("libhwasan0", ""),
+        ("libitm1", ""),
+        // Of the compiler itself, whose library is in the same package as the standard library for dynamic programs.
+        ("libllvm22", ""),
+        ("liblsan0", ""),
+        ("libnsl-dev", ""),
+        ("libtirpc-dev", ""),
+        ("libtsan2", ""),
+        ("libubsan1", ""),
+        ("linux-libc-dev", ""),
+        ("rpcsvc-proto", ""),
+    ],
+    release: Release::Own,
+    architecture: Architecture::Arm64,
+    programs: &[],
+    prune: &["usr/include"],
+    parts: &[],
+};
+
 impl PackageSet {
-    /// dpkg status stanzas: apt treats these packages as installed.
+    /// dpkg status stanzas: apt treats these packages as installed. Their version is higher than any, also than one with an epoch.
     pub fn status(&self) -> String {
         let stanza = |(name, provides): &(&str, &str)| {
             let provides = if provides.is_empty() { String::new() } else { format!("Provides: {provides}\n") };
             // Libraries must have the host's architecture, all other packages may have any.
+            let own = self.architecture.name();
             let (architecture, multi) = match *name {
-                "python3" => ("amd64", "allowed"),
-                name if name.starts_with("lib") => ("amd64", "same"),
+                "python3" => (own, "allowed"),
+                name if name.starts_with("lib") => (own, "same"),
                 _ => ("all", "foreign"),
             };
             format!(
                 "Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\nMulti-Arch: {multi}\n\
-                 Version: 999\n{provides}Maintainer: nobody <nobody@example.org>\nDescription: assumed\n\n"
+                 Version: 9:999\n{provides}Maintainer: nobody <nobody@example.org>\nDescription: assumed\n\n"
             )
         };
         SCRIPTS.iter().chain(self.assumed).map(stanza).collect()
@@ -338,8 +395,14 @@ impl PackageSet {
         let programs: Vec<String> = self.programs.iter().map(program).collect();
         let part = |it: &ArchivePart| format!(", Part {{ archive: {:?}, keep: {:?} }}", it.archive, it.keep);
         let parts: String = self.parts.iter().map(part).collect();
+        // One of the host's architecture is named as before there were others.
+        let foreign = if self.architecture.is_own() {
+            String::new()
+        } else {
+            format!(", architecture: {:?}", self.architecture.name())
+        };
         format!(
-            "Set {{ name: {:?}, label: {:?}, roots: {:?}, assumed: {:?}, release: {:?}, programs: [{}], prune: {:?}{parts} }}",
+            "Set {{ name: {:?}, label: {:?}, roots: {:?}, assumed: {:?}, release: {:?}, programs: [{}], prune: {:?}{parts}{foreign} }}",
             self.name,
             self.label,
             self.roots,
@@ -367,15 +430,24 @@ mod tests {
     fn the_dpkg_status_contains_the_assumed_packages() {
         let status = BPF.status();
         assert!(status.contains("Package: gcc\nStatus: install ok installed\nArchitecture: all\n"), "{status}");
-        assert!(status.contains("Multi-Arch: same\nVersion: 999\nProvides: libc-dev\n"), "{status}");
+        assert!(status.contains("Multi-Arch: same\nVersion: 9:999\nProvides: libc-dev\n"), "{status}");
         assert_eq!(status.matches("\n\n").count(), SCRIPTS.len() + BPF.assumed.len());
+    }
+
+    #[test]
+    fn packages_of_another_architecture_assume_libraries_of_it() {
+        let status = ARM64_LIBRARIES.status();
+        assert!(status.contains("Package: libtsan2\nStatus: install ok installed\nArchitecture: arm64\n"), "{status}");
     }
 
     #[test]
     fn sets_have_directories_of_their_own() {
         let prefixes: std::collections::BTreeSet<_> =
-            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG, SLURM].iter().map(PackageSet::prefix).collect();
-        assert_eq!(prefixes.len(), 8);
+            [QEMU, SHELL, BPF, PASST, SUITES, ELF, CLANG, SLURM, ARM64, ARM64_LIBRARIES]
+                .iter()
+                .map(PackageSet::prefix)
+                .collect();
+        assert_eq!(prefixes.len(), 10);
         assert!(QEMU.prefix().starts_with("qemu-"));
     }
 
@@ -388,11 +460,13 @@ mod tests {
             roots: &["x"],
             assumed: &[("y", "z")],
             release: Release::Own,
+            architecture: Architecture::X86_64,
             programs: PROGRAMS,
             prune: &["usr/share"],
             parts: &[],
         };
         assert_eq!(set.prefix(), "set-5c9e3a-");
+        assert_ne!(PackageSet { architecture: Architecture::Arm64, ..set }.prefix(), "set-5c9e3a-");
         let parts = &[ArchivePart { archive: "x.tar.xz", keep: &["x"] }];
         assert_ne!(PackageSet { parts, ..set }.prefix(), "set-5c9e3a-");
         assert_ne!(PackageSet { roots: &["x", "y"], ..set }.prefix(), "set-5c9e3a-");

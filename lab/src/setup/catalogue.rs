@@ -45,6 +45,7 @@ const KERNEL_BUILD: Fix = Fix::Packages {
 const SIGNING: Fix =
     Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
 const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
+const TRANSFERS: Fix = Fix::Packages { packages: &["curl"], commands: &["curl"], set: None };
 const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
 
 const CLANG: Fix =
@@ -75,7 +76,7 @@ fn for_builds() -> SetupCheck {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 9] {
+fn for_tests() -> [SetupCheck; 10] {
     [
         SetupCheck {
             name: "zstd",
@@ -100,6 +101,12 @@ fn for_tests() -> [SetupCheck; 9] {
             why: "signs package indexes of made-up mirrors in `make hostile`",
             probe: |host| provided(host, SIGNING),
             fix: SIGNING,
+        },
+        SetupCheck {
+            name: "curl",
+            why: "fetches jobs and kernels in the tests of `lab pull`",
+            probe: |host| provided(host, TRANSFERS),
+            fix: TRANSFERS,
         },
         SetupCheck {
             name: "C++ compiler",

@@ -2,7 +2,7 @@
 
 use super::{
     agent_package::{AgentPackage, AgentPackageError},
-    aside::Aside,
+    aside::{Aside, Kept},
     bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
     home::{self, Home},
@@ -210,7 +210,10 @@ impl Builder<'_> {
             && let Ok(built) = self.in_place(package)
         {
             let target = self.target_dir(AGENT_DIR);
-            let kept = Aside::of(&target, &package.name).keep(&built, &package.name);
+            let objects = built.objects.iter().map(|(name, object)| (name.as_str(), &*object.bytes));
+            let files = std::iter::once((&*package.name, &*built.agent.bytes)).chain(objects).collect();
+            let kept = built.agent.path.metadata().and_then(|it| it.modified());
+            let kept = kept.and_then(|at| Aside::of(&target, &package.name).keep(&Kept { files, built: at }));
             kept.map_err(|cause| ArtifactError::Keep { path: target.join("aside"), cause })?;
         }
         Ok(lock)

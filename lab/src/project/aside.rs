@@ -3,11 +3,11 @@
 //! cargo replaces its files one by one. A reader would have to wait until the build ends, which takes minutes, although it needs
 //! what was there before. Therefore a lab that is about to build keeps a copy of that first.
 
-use super::artifacts::{ArtifactError, Artifacts};
 use std::{
     fs, io,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// The link to the newest copy.
@@ -16,6 +16,14 @@ const CURRENT: &str = "current";
 /// The copies of one agent's package.
 pub(super) struct Aside {
     directory: PathBuf,
+}
+
+/// What is copied.
+pub(super) struct Kept<'a> {
+    /// Names and contents; the first one is the agent, a program.
+    pub files: Vec<(&'a str, &'a [u8])>,
+    /// When the agent was built, by which it is seen whether a source has changed since.
+    pub built: SystemTime,
 }
 
 impl Aside {
@@ -28,21 +36,22 @@ impl Aside {
     ///
     /// # Errors
     /// The directory can't be written to.
-    pub fn keep(&self, built: &Artifacts, package: &str) -> io::Result<()> {
+    pub fn keep(&self, kept: &Kept<'_>) -> io::Result<()> {
         let link = self.directory.join(CURRENT);
         let newest = fs::read_link(&link).ok();
-        if newest.as_ref().is_some_and(|name| same(&self.directory.join(name), built, package)) {
+        if newest.as_ref().is_some_and(|name| kept.is_in(&self.directory.join(name))) {
             return Ok(());
         }
         fs::create_dir_all(&self.directory)?;
         let copy = tempfile::Builder::new().prefix("copy-").tempdir_in(&self.directory)?;
-        for (name, bytes) in files(built, package) {
+        for (name, bytes) in &kept.files {
             fs::write(copy.path().join(name), bytes)?;
         }
-        let agent = fs::File::open(copy.path().join(package))?;
-        agent.set_permissions(fs::Permissions::from_mode(0o755))?;
-        // Whether a source has changed since is seen by it.
-        agent.set_modified(built.agent.path.metadata()?.modified()?)?;
+        if let Some((agent, _)) = kept.files.first() {
+            let agent = fs::File::open(copy.path().join(agent))?;
+            agent.set_permissions(fs::Permissions::from_mode(0o755))?;
+            agent.set_modified(kept.built)?;
+        }
         let fresh = self.directory.join("fresh");
         let _ = fs::remove_file(&fresh);
         let copy = copy.keep();
@@ -50,8 +59,8 @@ impl Aside {
         fs::rename(&fresh, &link)?;
         for entry in fs::read_dir(&self.directory)?.flatten() {
             let name = PathBuf::from(entry.file_name());
-            let kept = name == Path::new(CURRENT) || newest.as_ref() == Some(&name) || entry.path() == copy;
-            if !kept {
+            let stays = name == Path::new(CURRENT) || newest.as_ref() == Some(&name) || entry.path() == copy;
+            if !stays {
                 fs::remove_dir_all(entry.path())?;
             }
         }
@@ -65,11 +74,11 @@ impl Aside {
     }
 
     /// Reads the newest copy with `read`; a copy that two builds have replaced meanwhile is read again.
-    pub fn read(&self, read: impl Fn(&Path) -> Result<Artifacts, ArtifactError>) -> Option<Artifacts> {
+    pub fn read<T, E>(&self, read: impl Fn(&Path) -> Result<T, E>) -> Option<T> {
         loop {
             let directory = self.newest()?;
             match read(&directory) {
-                Ok(artifacts) => return Some(artifacts),
+                Ok(found) => return Some(found),
                 Err(_) if self.newest().as_ref() != Some(&directory) => {}
                 Err(_) => return None,
             }
@@ -77,46 +86,44 @@ impl Aside {
     }
 }
 
-/// The files of a copy.
-fn files<'a>(built: &'a Artifacts, package: &'a str) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    let objects = built.objects.iter().map(|(name, object)| (name.as_str(), &*object.bytes));
-    std::iter::once((package, &*built.agent.bytes)).chain(objects)
-}
-
-fn same(directory: &Path, built: &Artifacts, package: &str) -> bool {
-    let modified = |path: &Path| path.metadata().and_then(|it| it.modified()).ok();
-    modified(&directory.join(package)) == modified(&built.agent.path)
-        && files(built, package).all(|(name, bytes)| fs::read(directory.join(name)).is_ok_and(|kept| kept == bytes))
+impl Kept<'_> {
+    fn is_in(&self, directory: &Path) -> bool {
+        let is_same = |(name, bytes): &(&str, &[u8])| fs::read(directory.join(name)).is_ok_and(|kept| kept == *bytes);
+        let agent = self.files.first().map(|(name, _)| directory.join(name));
+        let built = agent.and_then(|agent| agent.metadata().and_then(|it| it.modified()).ok());
+        built == Some(self.built) && self.files.iter().all(is_same)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::artifacts::Artifact, *};
+    use super::*;
+    use std::time::Duration;
 
     #[test]
     fn a_copy_is_whole_and_only_made_of_what_has_changed() {
         let dir = tempfile::tempdir().unwrap();
         let aside = Aside::of(dir.path(), "agent");
-        let agent = dir.path().join("built");
-        let built = |agent_bytes: &[u8], object: &[u8]| {
-            fs::write(&agent, agent_bytes).unwrap();
-            let object = Artifact { path: dir.path().join("lab"), bytes: object.into() };
-            let agent = Artifact { path: agent.clone(), bytes: agent_bytes.into() };
-            Artifacts { agent, objects: [("lab.o".to_owned(), object)].into() }
+        let keep = |object: &[u8], second: u64| {
+            let files = vec![("agent", &b"one"[..]), ("lab.o", object)];
+            aside.keep(&Kept { files, built: SystemTime::UNIX_EPOCH + Duration::from_secs(second) }).unwrap();
         };
         let read = || {
-            let directory = aside.newest().unwrap();
-            (fs::read(directory.join("agent")).unwrap(), fs::read(directory.join("lab.o")).unwrap())
+            let all = |directory: &Path| -> io::Result<(Vec<u8>, Vec<u8>)> {
+                Ok((fs::read(directory.join("agent"))?, fs::read(directory.join("lab.o"))?))
+            };
+            aside.read(all).unwrap()
         };
         assert!(aside.newest().is_none());
-        let first = built(b"one", b"o");
-        aside.keep(&first, "agent").unwrap();
+        keep(b"o", 1);
         assert_eq!(read(), (b"one".to_vec(), b"o".to_vec()));
         let place = aside.newest();
-        aside.keep(&first, "agent").unwrap();
+        keep(b"o", 1);
         assert_eq!(aside.newest(), place, "nothing has changed");
+        keep(b"o", 2);
+        assert_ne!(aside.newest(), place, "it was built again");
         for object in [b"p", b"q", b"r"] {
-            aside.keep(&built(b"one", object), "agent").unwrap();
+            keep(object, 2);
             assert_eq!(read(), (b"one".to_vec(), object.to_vec()));
         }
         // The link, the newest copy and the one before.

@@ -191,14 +191,19 @@ impl PrivateProgram {
         let loader = LIBRARIES.iter().map(|dir| root.join(dir).join(LOADER)).find(|path| path.is_file());
         let loader = loader.ok_or_else(|| missing(LOADER))?;
         let named = root.join(format!("{place}.loader"));
-        fs::hard_link(&loader, &named).map_err(SetupError::io(&named))?;
-        let arguments: String =
-            self.arguments.iter().map(|word| format!(" \"{}\"", word.replace("{root}", "$root"))).collect();
+        // Two programs may be one file with other arguments.
+        if !named.exists() {
+            fs::hard_link(&loader, &named).map_err(SetupError::io(&named))?;
+        }
+        let of_root = |word: &str| word.replace("{root}", "$root");
+        let variable = self.variable.map(|(name, value)| format!("export {name}=\"{}\"\n", of_root(value)));
+        let arguments: String = self.arguments.iter().map(|word| format!(" \"{}\"", of_root(word))).collect();
         let libraries = LIBRARIES.map(|dir| format!("$root/{dir}")).join(":");
         let text = format!(
-            "#!/bin/sh\nroot=${{0%/*}}/..\nexec \"$root/{place}.loader\" --argv0 {name} --library-path \"{libraries}\" \\\n  \
+            "#!/bin/sh\nroot=${{0%/*}}/..\n{variable}exec \"$root/{place}.loader\" --argv0 {name} --library-path \"{libraries}\" \\\n  \
              \"$root/{place}\"{arguments} \"$@\"\n",
             name = self.name,
+            variable = variable.unwrap_or_default(),
         );
         executable(&link, &text)
     }

@@ -53,11 +53,21 @@ pub struct PrivateProgram {
     pub path: Option<&'static str>,
     /// Arguments before the caller's; `{root}` is the set's directory.
     pub arguments: &'static [&'static str],
+    /// A variable that it is started with, and its value with `{root}` as above.
+    pub variable: Option<(&'static str, &'static str)>,
 }
 
 const fn program(name: &'static str) -> PrivateProgram {
-    PrivateProgram { name, path: None, arguments: &[] }
+    PrivateProgram { name, path: None, arguments: &[], variable: None }
 }
+
+/// A program whose file has another name.
+const fn at(name: &'static str, path: &'static str) -> PrivateProgram {
+    PrivateProgram { path: Some(path), ..program(name) }
+}
+
+/// Where the programs of xtables find the modules of their matches and targets.
+const XTABLES: Option<(&str, &str)> = Some(("XTABLES_LIBDIR", "{root}/usr/lib/x86_64-linux-gnu/xtables"));
 
 /// Dependencies in all sets that only maintainer scripts need; these scripts are never run.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -86,7 +96,7 @@ pub const QEMU: PackageSet = PackageSet {
     roots: &["qemu-system-x86"],
     assumed: &[],
     release: Release::Newest,
-    programs: &[PrivateProgram { name: "qemu-system-x86_64", path: None, arguments: FIRMWARE }],
+    programs: &[PrivateProgram { arguments: FIRMWARE, ..program("qemu-system-x86_64") }],
     prune: &[],
     parts: &[],
 };
@@ -115,7 +125,7 @@ pub const SHELL: PackageSet = PackageSet {
         program("modinfo"),
         // virtme-ng asks it for the modules of a stock guest, which the benchmarks compare with.
         program("modprobe"),
-        PrivateProgram { name: "file", path: None, arguments: &["-m", "{root}/usr/lib/file/magic.mgc"] },
+        PrivateProgram { arguments: &["-m", "{root}/usr/lib/file/magic.mgc"], ..program("file") },
         program("strings"),
         program("xz"),
         program("busybox"),
@@ -147,9 +157,9 @@ pub const BPF: PackageSet = PackageSet {
     ],
     release: Release::Own,
     programs: &[
-        PrivateProgram { name: "rustc", path: None, arguments: &["--sysroot", "{root}/usr"] },
+        PrivateProgram { arguments: &["--sysroot", "{root}/usr"], ..program("rustc") },
         program("cargo"),
-        PrivateProgram { name: "llvm-config", path: Some("usr/lib/llvm-22/bin/llvm-config"), arguments: &[] },
+        at("llvm-config", "usr/lib/llvm-22/bin/llvm-config"),
     ],
     prune: &["usr/lib/llvm-22/build", "usr/lib/llvm-22/share"],
     parts: &[],
@@ -180,10 +190,20 @@ pub const SUITES: PackageSet = PackageSet {
         "python3-psutil",
         "iproute2",
         "iputils-ping",
+        "iputils-arping",
+        "traceroute",
         "netsniff-ng",
+        "tcpdump",
         "ethtool",
         "nftables",
+        "iptables",
+        "ipset",
+        "conntrack",
         "socat",
+        "ncat",
+        "netcat-openbsd",
+        "iperf3",
+        "smcroute",
         "jq",
     ],
     // Python is the host's, from 3.11 on.
@@ -202,10 +222,24 @@ pub const SUITES: PackageSet = PackageSet {
         program("tc"),
         program("ss"),
         program("ping"),
+        PrivateProgram { arguments: &["-6"], ..at("ping6", "usr/bin/ping") },
+        program("arping"),
+        at("traceroute", "usr/bin/traceroute.db"),
+        at("traceroute6", "usr/bin/traceroute6.db"),
         program("mausezahn"),
+        program("tcpdump"),
         program("ethtool"),
         program("nft"),
+        PrivateProgram { variable: XTABLES, ..at("iptables", "usr/sbin/iptables-nft") },
+        PrivateProgram { variable: XTABLES, ..at("ip6tables", "usr/sbin/ip6tables-nft") },
+        program("ipset"),
+        program("conntrack"),
         program("socat"),
+        program("ncat"),
+        at("nc", "usr/bin/nc.openbsd"),
+        program("iperf3"),
+        program("smcrouted"),
+        program("smcroutectl"),
         program("jq"),
     ],
     prune: &[],
@@ -245,7 +279,7 @@ pub const CLANG: PackageSet = PackageSet {
         ("zlib1g-dev", ""),
     ],
     release: Release::Newest,
-    programs: &[PrivateProgram { name: "clang", path: Some("usr/lib/llvm-19/bin/clang"), arguments: &[] }],
+    programs: &[at("clang", "usr/lib/llvm-19/bin/clang")],
     prune: &[],
     parts: &[],
 };
@@ -293,11 +327,13 @@ impl PackageSet {
     /// The table as text. Its words are fixed: a type that gets another name must not make every machine download the
     /// packages again.
     fn contents(&self) -> String {
+        // A set without parts, and a program without a variable, are named as before there were any.
+        let variable = |it: &PrivateProgram| it.variable.map(|it| format!(", variable: {it:?}")).unwrap_or_default();
         let program = |it: &PrivateProgram| {
-            format!("Program {{ name: {:?}, path: {:?}, arguments: {:?} }}", it.name, it.path, it.arguments)
+            let rest = variable(it);
+            format!("Program {{ name: {:?}, path: {:?}, arguments: {:?}{rest} }}", it.name, it.path, it.arguments)
         };
         let programs: Vec<String> = self.programs.iter().map(program).collect();
-        // A set without parts is named as before there were parts.
         let part = |it: &ArchivePart| format!(", Part {{ archive: {:?}, keep: {:?} }}", it.archive, it.keep);
         let parts: String = self.parts.iter().map(part).collect();
         format!(
@@ -343,14 +379,14 @@ mod tests {
 
     #[test]
     fn a_directory_is_named_by_the_table_and_not_by_names_in_this_program() {
-        let programs = &[PrivateProgram { name: "x", path: Some("usr/x"), arguments: &["-a"] }];
+        const PROGRAMS: &[PrivateProgram] = &[PrivateProgram { arguments: &["-a"], ..at("x", "usr/x") }];
         let set = PackageSet {
             name: "set",
             label: "what people read",
             roots: &["x"],
             assumed: &[("y", "z")],
             release: Release::Own,
-            programs,
+            programs: PROGRAMS,
             prune: &["usr/share"],
             parts: &[],
         };

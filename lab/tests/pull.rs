@@ -256,14 +256,13 @@ fn kernel(scratch: &Path) -> (Vec<u8>, Vec<u8>) {
         Command::new(env!("CARGO_BIN_EXE_lab")).args(["--project", ROOT, "kernels", "fetch", "-k", KERNEL]).output();
     let said = String::from_utf8(fetched.unwrap().stdout).unwrap();
     let image = PathBuf::from(said.trim_end().rsplit(" at ").next().unwrap());
-    let modules = image.with_file_name("modules").canonicalize().unwrap();
-    let mut place = modules.as_path();
-    while !place.ends_with("lib/modules") && !place.join("lib/modules").is_dir() {
-        place = place.parent().expect("lib/modules above the modules");
-    }
-    let root = if place.ends_with("lib/modules") { place.ancestors().nth(2).unwrap() } else { place };
+    let kept = fs::read_to_string(image.with_file_name("meta.toml")).unwrap();
+    let release = kept.lines().find_map(|line| line.strip_prefix("release = \"")?.strip_suffix('"')).unwrap();
     let archive = scratch.join("modules.tar");
-    let packed = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg("lib/modules").status().unwrap();
+    let named = format!("--transform=s,^\\.,lib/modules/{release},");
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(image.with_file_name("modules")).arg(named).arg("-cf").arg(&archive).arg(".");
+    let packed = tar.status().unwrap();
     assert!(packed.success());
     (fs::read(image).unwrap(), fs::read(archive).unwrap())
 }

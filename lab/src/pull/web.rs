@@ -94,7 +94,7 @@ impl Web {
         })
     }
 
-    /// Sends a file as JSON. The token is passed by curl's standard input, since arguments can be read by other users.
+    /// Sends a file as JSON. The token is passed in a file of this user's, since arguments can be read by others.
     ///
     /// # Errors
     /// The transfer fails, the server refuses it, or the token is no word of a header.
@@ -106,12 +106,13 @@ impl Web {
             }
             settings += &format!("header = \"Authorization: Bearer {token}\"\n");
         }
-        let body = format!("@{}", file.display());
+        let kept = tempfile::NamedTempFile::new().map_err(FileError::of("create", std::env::temp_dir()))?;
+        fs::write(kept.path(), settings).map_err(FileError::of("write", kept.path()))?;
+        let (named, body) = (kept.path().display().to_string(), format!("@{}", file.display()));
         // A redirect could lead the token to another server.
         let options = OPTIONS.into_iter().filter(|word| !["--location", "--max-redirs", "5"].contains(word));
-        let words =
-            options.chain(["--config", "-", "--output", "/dev/null", "--data-binary", &body, "--url", checked(url)?]);
-        let command = process::command("curl", words).stdin_bytes(settings);
+        let more = ["--config", &named, "--output", "/dev/null", "--data-binary", &body, "--url", checked(url)?];
+        let command = process::command("curl", options.chain(more));
         process::capture(&format!("curl (submission to {url})"), "curl", command)?;
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::{Cli, Command, run};
 use crate::{
     error::Error,
     project,
-    pull::{Batch, Job, Prepared, PullError, Queue, Web},
+    pull::{JobBatch, JobQueue, PreparedJob, PullError, PullJob, Web},
 };
 use clap::{Args, Parser};
 use lab_base::{
@@ -73,7 +73,7 @@ pub(super) fn pull(named: Option<PathBuf>, args: &PullArgs) -> Result<Exit, Erro
     fs::create_dir_all(&home).map_err(Error::file("create", &home))?;
     let puller = Puller {
         web: Web::new()?,
-        queue: Queue { url: args.queue.clone(), runtime: args.runtime.clone(), platform: args.platform.clone() },
+        queue: JobQueue { url: args.queue.clone(), runtime: args.runtime.clone(), platform: args.platform.clone() },
         project: named,
         home,
         args,
@@ -100,7 +100,7 @@ pub(super) fn pull(named: Option<PathBuf>, args: &PullArgs) -> Result<Exit, Erro
 
 struct Puller<'a> {
     web: Web,
-    queue: Queue,
+    queue: JobQueue,
     project: Option<PathBuf>,
     home: PathBuf,
     args: &'a PullArgs,
@@ -111,7 +111,7 @@ impl Puller<'_> {
     fn round(&self) -> Result<Exit, Error> {
         let since = self.home.join(SINCE);
         let from = lab_guard::bounded::text(&since).ok();
-        let Batch { jobs, refused, until } = self.queue.ask(self.web, from.as_deref(), &self.home)?;
+        let JobBatch { jobs, refused, until } = self.queue.ask(self.web, from.as_deref(), &self.home)?;
         refused.iter().for_each(|error| say(&error.to_string()));
         let (mut lost, mut again) = (refused.len(), false);
         for job in jobs.iter().filter(|job| !self.place(job).join(DONE).exists()) {
@@ -134,18 +134,18 @@ impl Puller<'_> {
         Ok(if lost > 0 { Exit::Infra } else { Exit::Passed })
     }
 
-    fn place(&self, job: &Job) -> PathBuf {
+    fn place(&self, job: &PullJob) -> PathBuf {
         self.home.join(job.node.as_str())
     }
 
     /// Notes what became of a job.
-    fn note(&self, job: &Job, what: &str) -> Result<(), Error> {
+    fn note(&self, job: &PullJob, what: &str) -> Result<(), Error> {
         let path = self.place(job).join(DONE);
         file::replace(&path, format!("{what}\n").as_bytes()).map_err(Error::file("write", path))
     }
 
     /// Runs a job and submits its report. A report that is there already only failed to be submitted.
-    fn work(&self, job: &Job) -> Result<(), Error> {
+    fn work(&self, job: &PullJob) -> Result<(), Error> {
         let report = self.place(job).join(REPORT);
         if !report.exists() {
             say(&format!("job {}: {}", job.node, text::line(&job.definition, 200)));
@@ -162,7 +162,7 @@ impl Puller<'_> {
         }
     }
 
-    fn run(&self, job: &Job, prepared: &Prepared, report: &Path) -> Result<(), Error> {
+    fn run(&self, job: &PullJob, prepared: &PreparedJob, report: &Path) -> Result<(), Error> {
         let out = self.place(job).join("results");
         let option = |name: &str, value: &dyn std::fmt::Display| format!("--{name}={value}");
         let mut words = vec!["lab".to_owned(), "run".to_owned(), option("image", &prepared.image.display())];

@@ -24,7 +24,7 @@ const QUOTED: usize = 100;
 
 /// A job of the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
+pub struct PullJob {
     /// Its node in KernelCI.
     pub node: Id,
     /// The address of its definition.
@@ -35,7 +35,7 @@ pub struct Job {
 
 /// What a run of a job needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prepared {
+pub struct PreparedJob {
     /// The kernel.
     pub image: PathBuf,
     /// `lib/modules/<release>`.
@@ -115,12 +115,12 @@ impl JobDefinition {
     }
 }
 
-impl Job {
+impl PullJob {
     /// Fetches what the job needs into a directory of its own, which is emptied first.
     ///
     /// # Errors
     /// The definition or an artifact can't be fetched, is none, or has another hash; or the job is for another lab.
-    pub fn prepare(&self, web: Web, directory: &Path) -> Result<Prepared, PullError> {
+    pub fn prepare(&self, web: Web, directory: &Path) -> Result<PreparedJob, PullError> {
         if directory.exists() {
             fs::remove_dir_all(directory).map_err(FileError::of("remove", directory))?;
         }
@@ -143,7 +143,7 @@ impl Job {
         let cases = if all { Vec::new() } else { tests.iter().flat_map(|test| test.subset.clone()).collect() };
         let times: Option<Vec<u64>> = tests.iter().map(|test| test.timeout_s).collect();
         let timeout_s = times.map(|times| times.into_iter().fold(0, u64::saturating_add)).filter(|sum| *sum > 0);
-        Ok(Prepared { image, modules, cases, timeout_s })
+        Ok(PreparedJob { image, modules, cases, timeout_s })
     }
 
     /// What is submitted of a run's KCIDB report: tests of the build that the job names, which KernelCI has submitted itself. Of
@@ -201,13 +201,13 @@ mod tests {
 
     #[test]
     fn tests_belong_to_the_build_of_the_job() {
-        let job = |build: Option<&str>| Job {
+        let job = |build: Option<&str>| PullJob {
             node: Id::new("n1").unwrap(),
             definition: String::new(),
             build: build.map(|id| Id::new(id).unwrap()),
         };
         let report = r#"{"version":{},"checkouts":[1],"builds":[1],"tests":[{"id":"a","build_id":"own","misc":{}}]}"#;
-        let of = |job: &Job| serde_json::from_str::<Value>(&job.submission(report, "maestro").unwrap()).unwrap();
+        let of = |job: &PullJob| serde_json::from_str::<Value>(&job.submission(report, "maestro").unwrap()).unwrap();
         let attached = of(&job(Some("b1")));
         assert_eq!(
             attached,

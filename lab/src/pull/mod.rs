@@ -10,6 +10,6 @@ mod queue;
 mod web;
 
 pub use error::PullError;
-pub use job::{Job, Prepared};
-pub use queue::{Batch, Queue};
+pub use job::{PreparedJob, PullJob};
+pub use queue::{JobBatch, JobQueue};
 pub use web::Web;

@@ -1,6 +1,6 @@
 //! The queue: events of job nodes that wait for this lab.
 
-use super::{Job, PullError, Web};
+use super::{PullError, PullJob, Web};
 use lab_base::text;
 use lab_guard::Id;
 use serde::Deserialize;
@@ -16,7 +16,7 @@ const LONGEST_TIME: usize = 40;
 
 /// A queue of jobs.
 #[derive(Debug, Clone)]
-pub struct Queue {
+pub struct JobQueue {
     /// The API's address, for example `https://api.kernelci.org/latest`.
     pub url: String,
     /// The lab's name in KernelCI, for which jobs are scheduled.
@@ -27,9 +27,9 @@ pub struct Queue {
 
 /// What the queue has.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct JobBatch {
     /// Jobs for this lab, in the order of their events.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<PullJob>,
     /// Events that can't be read.
     pub refused: Vec<PullError>,
     /// The time of the last event, to ask from there the next time.
@@ -55,12 +55,12 @@ struct JobNode {
     data: Value,
 }
 
-impl Queue {
+impl JobQueue {
     /// The jobs that wait, from a time on.
     ///
     /// # Errors
     /// The queue can't be asked, or answers something else.
-    pub fn ask(&self, web: Web, from: Option<&str>, scratch: &Path) -> Result<Batch, PullError> {
+    pub fn ask(&self, web: Web, from: Option<&str>, scratch: &Path) -> Result<JobBatch, PullError> {
         let from = from.unwrap_or(BEGINNING);
         // Workers of pull labs poll for this state (kernelci-pipeline, src/scheduler.py).
         let url = format!(
@@ -71,8 +71,8 @@ impl Queue {
         Ok(self.sort(&url, events))
     }
 
-    fn sort(&self, url: &str, events: Vec<Value>) -> Batch {
-        let mut batch = Batch::default();
+    fn sort(&self, url: &str, events: Vec<Value>) -> JobBatch {
+        let mut batch = JobBatch::default();
         for (number, event) in (1..).zip(events) {
             match self.job(event) {
                 Ok((job, until)) => {
@@ -89,7 +89,7 @@ impl Queue {
     }
 
     /// The job of an event, if it is for this lab, and the event's time.
-    fn job(&self, event: Value) -> Result<(Option<Job>, String), EventProblem> {
+    fn job(&self, event: Value) -> Result<(Option<PullJob>, String), EventProblem> {
         let event: JobEvent = serde_json::from_value(event)?;
         let of_time = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.+".contains(&byte);
         if event.timestamp.len() > LONGEST_TIME || !event.timestamp.bytes().all(of_time) {
@@ -104,7 +104,7 @@ impl Queue {
             && self.platform.as_deref().is_none_or(|platform| field("platform") == Some(platform));
         let definition = event.node.artifacts.as_ref().and_then(|artifacts| artifacts.get("job_definition"));
         let job = match definition {
-            Some(definition) if ours => Some(Job {
+            Some(definition) if ours => Some(PullJob {
                 node: Id::new(&event.node.id)?,
                 definition: definition.clone(),
                 build: event.node.parent.as_deref().map(Id::new).transpose()?,
@@ -131,8 +131,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn queue() -> Queue {
-        Queue { url: "http://queue".into(), runtime: "our-lab".into(), platform: None }
+    fn queue() -> JobQueue {
+        JobQueue { url: "http://queue".into(), runtime: "our-lab".into(), platform: None }
     }
 
     fn event(id: &str, runtime: &str) -> Value {
@@ -152,7 +152,7 @@ mod tests {
         let ids: Vec<&str> = batch.jobs.iter().map(|job| job.node.as_str()).collect();
         assert_eq!(ids, ["a1"]);
         assert_eq!(batch.jobs[0].build.as_ref().map(Id::as_str), Some("b1"));
-        let other = Queue { platform: Some("beaglebone".into()), ..queue() };
+        let other = JobQueue { platform: Some("beaglebone".into()), ..queue() };
         assert!(other.sort("u", vec![event("a1", "our-lab")]).jobs.is_empty());
     }
 

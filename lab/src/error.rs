@@ -60,6 +60,9 @@ pub enum Error {
     /// The tests of a suite can't be listed.
     #[error(transparent)]
     Suite(#[from] crate::foreign::ListError),
+    /// A queue can't be asked, or a job can't be run.
+    #[error(transparent)]
+    Pull(#[from] crate::pull::PullError),
     /// Setting up the host failed.
     #[error(transparent)]
     Setup(#[from] crate::setup::SetupError),
@@ -119,7 +122,9 @@ impl Error {
             Self::Kernels(error) if error.is_empty_selection() => Exit::Nothing,
             Self::Kernels(error) if error.is_usage() => Exit::Usage,
             Self::Vm(lab_vm::VmError::AccelOverride(_)) => Exit::Usage,
+            Self::Pull(crate::pull::PullError::Address(_) | crate::pull::PullError::Token(_)) => Exit::Usage,
             Self::File(_)
+            | Self::Pull(_)
             | Self::Log(LogError::File(_))
             | Self::Artifact(_)
             | Self::Kernels(_)

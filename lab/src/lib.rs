@@ -45,6 +45,7 @@ pub mod lists;
 pub mod pace;
 pub mod project;
 pub mod provenance;
+pub mod pull;
 pub mod run;
 pub mod setup;
 pub mod shard;

@@ -66,4 +66,5 @@ pub use select::select;
 pub use source::{LocalKernel, Locked, Source};
 pub use sources::SOURCES;
 pub use store::{BootableKernel, KernelRow, KernelStore};
+pub use untar::unpack_modules;
 pub use update::{LockChange, Update};

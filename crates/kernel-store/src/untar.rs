@@ -146,6 +146,28 @@ impl UnpackedFiles {
     }
 }
 
+/// Unpacks the modules of one kernel, `lib/modules/<release>/…` as `make modules_install` makes it, compressed or not, into a new
+/// directory. Other files are left out. Returns the modules' directory.
+///
+/// # Errors
+/// The archive is damaged or hostile, or has no modules or those of several kernels.
+pub fn unpack_modules(archive: &Path, stage: &Path) -> super::Result<PathBuf> {
+    let name = archive.display().to_string();
+    fs::create_dir(stage).map_err(KernelsError::io(stage))?;
+    let mut found = UnpackedFiles::default();
+    let packed = lab_guard::bounded::open(archive).map_err(KernelsError::io(archive))?;
+    let unpacked = super::compressed::decompressed(io::BufReader::new(packed)).map_err(KernelsError::io(archive))?;
+    found.add(unpacked, stage).map_err(|refusal| refused(refusal, &name, stage))?;
+    match &found.releases[..] {
+        [release] => Ok(stage.join("root/lib/modules").join(release)),
+        [] => Err(KernelsError::Archive { archive: name, reason: "has no lib/modules".to_owned() }),
+        several => {
+            let reason = format!("has modules of several kernels: {}", several.join(", "));
+            Err(KernelsError::Archive { archive: name, reason })
+        }
+    }
+}
+
 /// The error for an archive that was refused while its files were written to `stage`.
 pub(super) fn refused(refusal: Refusal, archive: &str, stage: &Path) -> KernelsError {
     match refusal {

@@ -163,3 +163,26 @@ fn an_archive_that_exceeds_a_limit_is_refused() {
     assert_eq!(refused(&pax("15 size=123456\n")), "has a file of more than 8 GiB");
     assert_eq!(refused(&pax("17 path=../../ev\n")), "`../../ev` is outside of the directory");
 }
+
+#[test]
+fn modules_without_a_kernel_are_those_of_one_release() {
+    let unpacked = |names: &[&str]| {
+        let outer = tempfile::tempdir().unwrap();
+        let packed = outer.path().join("modules.tar.gz");
+        let mut gz = flate2::write::GzEncoder::new(fs::File::create(&packed).unwrap(), flate2::Compression::fast());
+        io::Write::write_all(&mut gz, &files(names)).unwrap();
+        gz.finish().unwrap();
+        let stage = outer.path().join("stage");
+        unpack_modules(&packed, &stage).map(|found| {
+            assert!(found.join("modules.dep").exists());
+            found.strip_prefix(&stage).unwrap().display().to_string()
+        })
+    };
+    let one = unpacked(&["lib/modules/6.1.0/modules.dep", "etc/x"]).unwrap();
+    assert_eq!(one, "root/lib/modules/6.1.0");
+    let error = |names: &[&str]| unpacked(names).unwrap_err().to_string();
+    assert!(error(&["etc/x"]).contains("has no lib/modules"));
+    let several = error(&["lib/modules/6.1.0/modules.dep", "lib/modules/6.2.0/modules.dep"]);
+    assert!(several.contains("has modules of several kernels: 6.1.0, 6.2.0"), "{several}");
+    assert!(error(&["lib/modules/../../x"]).contains("outside of the directory"));
+}

@@ -11,7 +11,7 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("Run", &["run", "exec", "kselftest", "mark", "check", "watch-attach", "rerun", "shell", "list", "topology"]),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
-    ("Split a run among machines", &["plan", "merge", "durations"]),
+    ("Split a run among machines", &["plan", "merge", "durations", "pull"]),
     ("Measure", &["bench", "mutants"]),
     ("This machine", &["build", "cache", "completions", "man"]),
 ];

@@ -19,6 +19,7 @@ mod mutants;
 mod plan;
 mod plants;
 mod project;
+mod pull;
 mod report;
 mod rerun;
 mod results;
@@ -176,6 +177,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Merge the results of shards into one run; a missing shard is an error.
     Merge(merge::MergeArgs),
+    /// Be a lab of KernelCI: poll a queue of jobs, run each on its kernel, and submit the results.
+    Pull(pull::PullArgs),
     /// Record the durations of cells in a file, which is used to split plans.
     Durations(plan::DurationsArgs),
     /// Rebuild every report of a run from its events.jsonl, or write it in another format. The exit code is that of the
@@ -276,6 +279,7 @@ impl Cli {
             Command::Man { directory } => project::man(&directory),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
+            Command::Pull(args) => pull::pull(project, &args),
             Command::Durations(args) => plan::durations(project, &args),
             Command::Report { run, format, open } => report::report(project, &run, &format, open),
             Command::Compare(args) => compare::compare(project, &args),

@@ -45,6 +45,7 @@ const KERNEL_BUILD: Fix = Fix::Packages {
 const SIGNING: Fix =
     Fix::Packages { packages: &["gpg", "gpg-agent", "gpgconf"], commands: &["gpg", "gpg-agent", "gpgconf"], set: None };
 const CPP_COMPILER: Fix = Fix::Packages { packages: &["g++"], commands: &["c++"], set: None };
+const TRANSFERS: Fix = Fix::Packages { packages: &["curl"], commands: &["curl"], set: None };
 const PACKERS: Fix = Fix::Packages { packages: &["zstd"], commands: &["zstd"], set: None };
 
 const CLANG: Fix =
@@ -106,7 +107,7 @@ fn foreign(host: &Host, set: &PackageSet) -> CheckState {
 }
 
 /// Additional packages for the project's own tests.
-fn for_tests() -> [SetupCheck; 9] {
+fn for_tests() -> [SetupCheck; 10] {
     [
         SetupCheck {
             name: "zstd",
@@ -131,6 +132,12 @@ fn for_tests() -> [SetupCheck; 9] {
             why: "signs package indexes of made-up mirrors in `make hostile`",
             probe: |host| provided(host, SIGNING),
             fix: SIGNING,
+        },
+        SetupCheck {
+            name: "curl",
+            why: "fetches jobs and kernels in the tests of `lab pull`",
+            probe: |host| provided(host, TRANSFERS),
+            fix: TRANSFERS,
         },
         SetupCheck {
             name: "C++ compiler",

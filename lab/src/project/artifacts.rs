@@ -2,7 +2,7 @@
 
 use super::{
     agent_package::{AgentPackage, AgentPackageError},
-    aside::{Aside, Kept},
+    aside::{Aside, AsideFiles},
     bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
     cross_error::CrossError,
@@ -217,7 +217,7 @@ impl Builder<'_> {
             let objects = built.objects.iter().map(|(name, object)| (name.as_str(), &*object.bytes));
             let files = std::iter::once((&*package.name, &*built.agent.bytes)).chain(objects).collect();
             let kept = built.agent.path.metadata().and_then(|it| it.modified());
-            let kept = kept.and_then(|at| Aside::of(&target, &package.name).keep(&Kept { files, built: at }));
+            let kept = kept.and_then(|at| Aside::of(&target, &package.name).keep(&AsideFiles { files, built: at }));
             kept.map_err(|cause| ArtifactError::Keep { path: target.join("aside"), cause })?;
         }
         Ok(lock)

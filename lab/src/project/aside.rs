@@ -19,7 +19,7 @@ pub(super) struct Aside {
 }
 
 /// What is copied.
-pub(super) struct Kept<'a> {
+pub(super) struct AsideFiles<'a> {
     /// Names and contents; the first one is the agent, a program.
     pub files: Vec<(&'a str, &'a [u8])>,
     /// When the agent was built, by which it is seen whether a source has changed since.
@@ -36,7 +36,7 @@ impl Aside {
     ///
     /// # Errors
     /// The directory can't be written to.
-    pub fn keep(&self, kept: &Kept<'_>) -> io::Result<()> {
+    pub fn keep(&self, kept: &AsideFiles<'_>) -> io::Result<()> {
         let link = self.directory.join(CURRENT);
         let newest = fs::read_link(&link).ok();
         if newest.as_ref().is_some_and(|name| kept.is_in(&self.directory.join(name))) {
@@ -86,7 +86,7 @@ impl Aside {
     }
 }
 
-impl Kept<'_> {
+impl AsideFiles<'_> {
     fn is_in(&self, directory: &Path) -> bool {
         let is_same = |(name, bytes): &(&str, &[u8])| fs::read(directory.join(name)).is_ok_and(|kept| kept == *bytes);
         let agent = self.files.first().map(|(name, _)| directory.join(name));
@@ -106,7 +106,7 @@ mod tests {
         let aside = Aside::of(dir.path(), "agent");
         let keep = |object: &[u8], second: u64| {
             let files = vec![("agent", &b"one"[..]), ("lab.o", object)];
-            aside.keep(&Kept { files, built: SystemTime::UNIX_EPOCH + Duration::from_secs(second) }).unwrap();
+            aside.keep(&AsideFiles { files, built: SystemTime::UNIX_EPOCH + Duration::from_secs(second) }).unwrap();
         };
         let read = || {
             let all = |directory: &Path| -> io::Result<(Vec<u8>, Vec<u8>)> {

@@ -7,7 +7,10 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use lab_abi::witness::{HEAD, LONG, PENDING, RING, SHORT, WitnessEvent};
+use lab_abi::witness::{HEAD, LONG, PENDING, RING, SHORT, WitnessEvent, kind};
+
+/// `BPF_RB_NO_WAKEUP`, include/uapi/linux/bpf.h.
+const NO_WAKEUP: u64 = 1;
 
 #[map]
 static WAITING: HashMap<u64, WitnessEvent> = HashMap::with_max_entries(PENDING, 0);
@@ -99,13 +102,16 @@ pub fn write(event: &WitnessEvent, long: bool) {
         // SAFETY: this CPU's value.
         unsafe { *count += 1 };
     }
+    // The agent looks every ten milliseconds, and waking it for each event costs more than writing the event. A call must be looked up
+    // while its process lives.
+    let flags = if set!(kind) == kind::CALL { 0 } else { NO_WAKEUP };
     let start = core::ptr::from_ref(event).cast::<u8>();
     // SAFETY: both lengths are within the event.
     let written = unsafe {
         if long {
-            EVENTS.output::<[u8]>(&*core::ptr::slice_from_raw_parts(start, HEAD + LONG), 0)
+            EVENTS.output::<[u8]>(&*core::ptr::slice_from_raw_parts(start, HEAD + LONG), flags)
         } else {
-            EVENTS.output::<[u8]>(&*core::ptr::slice_from_raw_parts(start, HEAD + SHORT), 0)
+            EVENTS.output::<[u8]>(&*core::ptr::slice_from_raw_parts(start, HEAD + SHORT), flags)
         }
     };
     if written.is_err() {

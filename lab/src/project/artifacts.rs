@@ -2,7 +2,6 @@
 
 use super::{
     agent_package::{AgentPackage, AgentPackageError},
-    aside::{Aside, AsideFiles},
     bpf_toolchain::{BPF_TARGET, BpfToolchain},
     commit,
     cross_error::CrossError,
@@ -20,7 +19,6 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsString,
-    fs::{File, TryLockError},
     io,
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -37,8 +35,6 @@ pub(super) const AGENT_DIR: &str = "target/guest";
 const BPF_DIR: &str = "ebpf/target";
 /// cargo option: readable diagnostics on stderr, and the paths of built files as JSON on stdout.
 pub(super) const MESSAGES: &str = "--message-format=json-render-diagnostics";
-/// Interval between attempts to take a lock that another lab holds.
-const POLL: Duration = Duration::from_millis(50);
 /// A build that takes longer is announced on the terminal; an up-to-date build is faster.
 const QUIET: Duration = Duration::from_secs(1);
 /// Number of compiler lines in an error.
@@ -174,53 +170,27 @@ impl Builder<'_> {
         if let Some(installed) = self.installed(&package) {
             return installed;
         }
-        let opened = self.lock_file();
-        if opened.as_ref().is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
-            && let Some(before) = self.before(&package)
-        {
+        if let Some(before) = self.before(&package) {
             return Ok(before);
         }
-        let _lock = self.lock(opened, File::try_lock_shared)?;
+        let _lock = self.beside()?;
         self.in_place(&package)
     }
 
     /// What cargo has built, while this lab has the lock.
     fn in_place(&self, package: &AgentPackage) -> Result<Artifacts, ArtifactError> {
-        let agent = self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(&package.name);
-        if let Home::Installed { library, .. } = self.home {
-            return read(agent, |target| object_in(library, target));
-        }
-        let objects = self.target_dir(BPF_DIR).join(BPF_TARGET).join("release");
-        read(agent, |target| objects.join(target))
+        read(self.agent_place(package), |target, _| self.object_place(target))
     }
 
-    /// What was there before the build of the lab that has the lock.
-    fn before(&self, package: &AgentPackage) -> Option<Artifacts> {
-        let aside = Aside::of(&self.target_dir(AGENT_DIR), &package.name);
-        aside.read(|directory| {
-            let object = |target: &str| {
-                let named = BPF_OBJECTS.into_iter().find(|(known, _)| *known == target);
-                directory.join(named.map_or(target, |(_, name)| name))
-            };
-            read(directory.join(&package.name), object)
-        })
+    pub(super) fn agent_place(&self, package: &AgentPackage) -> PathBuf {
+        self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(&package.name)
     }
 
-    /// Takes the lock to build, and keeps a copy of what is there for labs that need it meanwhile.
-    pub(super) fn alone(&self, package: &AgentPackage) -> Result<Option<File>, ArtifactError> {
-        let lock = self.lock(self.lock_file(), File::try_lock)?;
-        // Cargo's own lock ends with cargo: another lab could replace a file while it is read here.
-        if lock.is_some()
-            && let Ok(built) = self.in_place(package)
-        {
-            let target = self.target_dir(AGENT_DIR);
-            let objects = built.objects.iter().map(|(name, object)| (name.as_str(), &*object.bytes));
-            let files = std::iter::once((&*package.name, &*built.agent.bytes)).chain(objects).collect();
-            let kept = built.agent.path.metadata().and_then(|it| it.modified());
-            let kept = kept.and_then(|at| Aside::of(&target, &package.name).keep(&AsideFiles { files, built: at }));
-            kept.map_err(|cause| ArtifactError::Keep { path: target.join("aside"), cause })?;
+    pub(super) fn object_place(&self, target: &str) -> PathBuf {
+        match self.home {
+            Home::Installed { library, .. } => object_in(library, target),
+            Home::Checkout(_) => self.target_dir(BPF_DIR).join(BPF_TARGET).join("release").join(target),
         }
-        Ok(lock)
     }
 
     /// What was built, and where nothing was built yet, a build of it; with a line about sources that have changed since.
@@ -261,7 +231,7 @@ impl Builder<'_> {
     fn installed(&self, package: &AgentPackage) -> Option<Result<Artifacts, ArtifactError>> {
         match self.home {
             Home::Installed { library, .. } if package.directory.is_none() => {
-                Some(read(library.join(home::AGENT), |target| object_in(library, target)))
+                Some(read(library.join(home::AGENT), |target, _| object_in(library, target)))
             }
             _ => None,
         }
@@ -276,17 +246,26 @@ impl Builder<'_> {
         if let Some(installed) = self.installed(&package) {
             return installed;
         }
-        let _lock = self.alone(&package)?;
+        // Cargo's own lock ends with cargo: another lab could replace a file while it is read here.
+        let lock = self.alone(&package)?;
+        let built = self.cargo_all(&package)?;
+        if lock.is_some() {
+            self.keep(&package)?;
+        }
+        Ok(built)
+    }
+
+    fn cargo_all(&self, package: &AgentPackage) -> Result<Artifacts, ArtifactError> {
         if let Home::Installed { library, .. } = self.home {
-            return read(self.cargo_agent(&package)?, |target| object_in(library, target));
+            return read(self.cargo_agent(package)?, |target, _| object_in(library, target));
         }
         let (agent, bpf) = thread::scope(|scope| {
-            let agent = scope.spawn(|| self.cargo_agent(&package));
+            let agent = scope.spawn(|| self.cargo_agent(package));
             let bpf = self.bpf();
             (agent.join().unwrap_or_else(|panic| resume_unwind(panic)), bpf)
         });
         let (agent, bpf) = (agent?, bpf?);
-        read(agent, |target| bpf[target].clone())
+        read(agent, |target, _| bpf[target].clone())
     }
 
     /// The agent, built where this lab builds.
@@ -298,8 +277,12 @@ impl Builder<'_> {
         if let Some(installed) = self.installed(&package) {
             return installed.map(|it| it.agent.path);
         }
-        let _lock = self.alone(&package)?;
-        self.cargo_agent(&package)
+        let lock = self.alone(&package)?;
+        let agent = self.cargo_agent(&package)?;
+        if lock.is_some() {
+            self.keep(&package)?;
+        }
+        Ok(agent)
     }
 
     /// Where cargo runs: in the checkout, or where the lab is installed, in the project with an agent of its own.
@@ -396,45 +379,6 @@ impl Builder<'_> {
         self.cache.join("build").join(key).join(below)
     }
 
-    /// The file that a lab locks while it builds in this project. Without write access nobody can build, and there is none.
-    pub(super) fn lock_file(&self) -> Option<File> {
-        let path = self.target_dir(AGENT_DIR).join(".lab-lock");
-        let opened = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-                made.and_then(|()| File::options().create(true).append(true).open(&path))
-            }
-            other => other,
-        };
-        opened.ok()
-    }
-
-    /// Waits for other labs that build in this project.
-    pub(super) fn lock(
-        &self,
-        opened: Option<File>,
-        take: fn(&File) -> Result<(), TryLockError>,
-    ) -> Result<Option<File>, ArtifactError> {
-        let Some(file) = opened else { return Ok(None) };
-        let mut told = false;
-        loop {
-            match take(&file) {
-                Ok(()) => return Ok(Some(file)),
-                Err(TryLockError::WouldBlock) if Interrupt::raised().is_some() => {
-                    return Err(ArtifactError::Interrupted { what: "the programs for guests" });
-                }
-                Err(TryLockError::WouldBlock) => {
-                    if !std::mem::replace(&mut told, true) {
-                        (self.say)("waiting for another lab that builds in this project");
-                    }
-                    thread::sleep(POLL);
-                }
-                // File systems without locks.
-                Err(TryLockError::Error(_)) => return Ok(None),
-            }
-        }
-    }
-
     /// Runs cargo, and returns its JSON output.
     pub(super) fn run(&self, what: &'static str, program: &str, command: Expression) -> Result<String, ArtifactError> {
         let start = |cause| ArtifactError::Start { what, program: program.to_owned(), cause };
@@ -467,10 +411,10 @@ fn object_in(library: &Path, target: &str) -> PathBuf {
     library.join(format!("{target}.o"))
 }
 
-/// Reads the built files.
-fn read(agent: PathBuf, object: impl Fn(&str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
+/// Reads the built files; `object` says where the object of a target is, which has the name in guests.
+pub(super) fn read(agent: PathBuf, object: impl Fn(&str, &str) -> PathBuf) -> Result<Artifacts, ArtifactError> {
     let object =
-        |(target, name): (&str, &str)| Ok((name.to_owned(), read_artifact("the eBPF object", object(target))?));
+        |(target, name): (&str, &str)| Ok((name.to_owned(), read_artifact("the eBPF object", object(target, name))?));
     let objects = BPF_OBJECTS.into_iter().map(object).collect::<Result<_, ArtifactError>>()?;
     Ok(Artifacts { agent: read_artifact("the guest agent", agent)?, objects })
 }

@@ -5,9 +5,8 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 /// The link to the newest copy.
@@ -18,45 +17,40 @@ pub(super) struct Aside {
     directory: PathBuf,
 }
 
-/// What is copied.
-pub(super) struct AsideFiles<'a> {
-    /// Names and contents; the first one is the agent, a program.
-    pub files: Vec<(&'a str, &'a [u8])>,
-    /// When the agent was built, by which it is seen whether a source has changed since.
-    pub built: SystemTime,
-}
-
 impl Aside {
     /// Below the target directory of the agent.
     pub fn of(target: &Path, package: &str) -> Self {
         Self { directory: target.join("aside").join(package) }
     }
 
-    /// Keeps a copy, if it differs from the newest one. The copy before is kept too, because a lab may be reading it.
+    /// Keeps a copy of these files, each with its name in the copy, unless the newest copy is of them. The copy before is kept too,
+    /// because a lab may be reading it. Where a file is missing there is nothing to keep.
     ///
     /// # Errors
-    /// The directory can't be written to.
-    pub fn keep(&self, kept: &AsideFiles<'_>) -> io::Result<()> {
+    /// A file can't be read, or the directory can't be written to.
+    pub fn keep(&self, files: &[(&str, PathBuf)]) -> io::Result<()> {
+        if files.iter().any(|(_, file)| !file.exists()) {
+            return Ok(());
+        }
         let link = self.directory.join(CURRENT);
         let newest = fs::read_link(&link).ok();
-        if newest.as_ref().is_some_and(|name| kept.is_in(&self.directory.join(name))) {
-            return Ok(());
+        if let Some(name) = &newest {
+            if is_of(&self.directory.join(name), files) {
+                return Ok(());
+            }
+            // It is of other files: whoever reads waits from now on.
+            fs::remove_file(&link)?;
         }
         fs::create_dir_all(&self.directory)?;
         let copy = tempfile::Builder::new().prefix("copy-").tempdir_in(&self.directory)?;
-        for (name, bytes) in &kept.files {
-            fs::write(copy.path().join(name), bytes)?;
+        for (name, file) in files {
+            let to = copy.path().join(name);
+            fs::copy(file, &to)?;
+            // By it the copy is recognised, and whether a source has changed since.
+            fs::File::open(&to)?.set_modified(file.metadata()?.modified()?)?;
         }
-        if let Some((agent, _)) = kept.files.first() {
-            let agent = fs::File::open(copy.path().join(agent))?;
-            agent.set_permissions(fs::Permissions::from_mode(0o755))?;
-            agent.set_modified(kept.built)?;
-        }
-        let fresh = self.directory.join("fresh");
-        let _ = fs::remove_file(&fresh);
         let copy = copy.keep();
-        symlink(copy.file_name().unwrap_or_default(), &fresh)?;
-        fs::rename(&fresh, &link)?;
+        symlink(copy.file_name().unwrap_or_default(), &link)?;
         for entry in fs::read_dir(&self.directory)?.flatten() {
             let name = PathBuf::from(entry.file_name());
             let stays = name == Path::new(CURRENT) || newest.as_ref() == Some(&name) || entry.path() == copy;
@@ -86,27 +80,29 @@ impl Aside {
     }
 }
 
-impl AsideFiles<'_> {
-    fn is_in(&self, directory: &Path) -> bool {
-        let is_same = |(name, bytes): &(&str, &[u8])| fs::read(directory.join(name)).is_ok_and(|kept| kept == *bytes);
-        let agent = self.files.first().map(|(name, _)| directory.join(name));
-        let built = agent.and_then(|agent| agent.metadata().and_then(|it| it.modified()).ok());
-        built == Some(self.built) && self.files.iter().all(is_same)
-    }
+/// Whether a copy has these files as they are now.
+fn is_of(copy: &Path, files: &[(&str, PathBuf)]) -> bool {
+    let stamp = |path: &Path| path.metadata().and_then(|it| Ok((it.len(), it.modified()?))).ok();
+    files.iter().all(|(name, file)| stamp(file).is_some_and(|of_file| stamp(&copy.join(name)) == Some(of_file)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     #[test]
     fn a_copy_is_whole_and_only_made_of_what_has_changed() {
         let dir = tempfile::tempdir().unwrap();
         let aside = Aside::of(dir.path(), "agent");
+        let files = [("agent", dir.path().join("built")), ("lab.o", dir.path().join("lab"))];
         let keep = |object: &[u8], second: u64| {
-            let files = vec![("agent", &b"one"[..]), ("lab.o", object)];
-            aside.keep(&AsideFiles { files, built: SystemTime::UNIX_EPOCH + Duration::from_secs(second) }).unwrap();
+            for ((_, path), bytes) in files.iter().zip([b"one", object]) {
+                fs::write(path, bytes).unwrap();
+                let file = fs::File::options().write(true).open(path).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+            }
+            aside.keep(&files).unwrap();
         };
         let read = || {
             let all = |directory: &Path| -> io::Result<(Vec<u8>, Vec<u8>)> {
@@ -114,16 +110,15 @@ mod tests {
             };
             aside.read(all).unwrap()
         };
-        assert!(aside.newest().is_none());
+        aside.keep(&files).unwrap();
+        assert!(aside.newest().is_none(), "nothing was built yet");
         keep(b"o", 1);
         assert_eq!(read(), (b"one".to_vec(), b"o".to_vec()));
         let place = aside.newest();
         keep(b"o", 1);
         assert_eq!(aside.newest(), place, "nothing has changed");
-        keep(b"o", 2);
-        assert_ne!(aside.newest(), place, "it was built again");
-        for object in [b"p", b"q", b"r"] {
-            keep(object, 2);
+        for (object, second) in [(b"p", 2), (b"q", 3), (b"r", 4)] {
+            keep(object, second);
             assert_eq!(read(), (b"one".to_vec(), object.to_vec()));
         }
         // The link, the newest copy and the one before.

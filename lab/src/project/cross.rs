@@ -13,7 +13,6 @@ use crate::setup::Tools;
 use lab_base::arch::Architecture;
 use std::{
     ffi::OsString,
-    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -42,9 +41,10 @@ impl Builder<'_> {
         }
         let target = self.target_dir(DIRECTORY);
         if no_build {
+            let _lock = self.beside()?;
             return read_artifact(WHAT, target.join(TARGET).join("release").join(&package.name));
         }
-        let _lock = self.lock(self.lock_file(), File::try_lock)?;
+        let _lock = self.alone(&package)?;
         read_artifact(WHAT, self.cross_build(&package, &target, architecture)?)
     }
 

@@ -8,7 +8,6 @@ use crate::setup::Tools;
 use std::{
     env,
     ffi::OsString,
-    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -45,7 +44,7 @@ impl Builder<'_> {
             return read_artifact(WHAT, library.join(LOADER));
         }
         // cargo takes the old file away before it puts the new one there.
-        let _lock = self.lock(self.lock_file(), File::try_lock_shared)?;
+        let _lock = self.beside()?;
         read_artifact(WHAT, self.target_dir(AGENT_DIR).join(AGENT_TARGET).join("release").join(LOADER))
     }
 

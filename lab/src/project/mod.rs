@@ -5,6 +5,7 @@ pub mod agent_package;
 pub mod artifacts;
 mod aside;
 mod bpf_toolchain;
+mod build_lock;
 pub mod commit;
 mod cross;
 pub mod cross_error;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::error::SetupError;
 use super::super::progress::Progress;
+use super::assumed::{AssumedVersions, unmet};
 use super::sets::{PackageSet, Release};
 use lab_base::interrupt::Interrupt;
 use lab_base::process;
@@ -40,6 +41,7 @@ pub struct Archive {
     root: PathBuf,
     apt: AptState,
     suites: Vec<String>,
+    assumed: AssumedVersions,
 }
 
 /// The suites of a release; the last ones may be missing on a mirror.
@@ -86,11 +88,21 @@ impl Archive {
 
     fn read(root: &Path, release: &str, set: &PackageSet) -> Result<Self, KernelsError> {
         let suites = suites(release, set.release == Release::Newest);
-        let names: Vec<&str> = suites.iter().map(String::as_str).collect();
+        let assumed = AssumedVersions::default();
         // Both states of a release share the downloaded files.
-        let apt = AptState::create(root, &Debian::default(), &names, &set.status(), set.architecture)?;
+        let apt = Self::state(root, &suites, set, &assumed)?;
         apt.update(release)?;
-        Ok(Self { root: root.to_owned(), apt, suites })
+        Ok(Self { root: root.to_owned(), apt, suites, assumed })
+    }
+
+    fn state(
+        root: &Path,
+        suites: &[String],
+        set: &PackageSet,
+        assumed: &AssumedVersions,
+    ) -> Result<AptState, KernelsError> {
+        let names: Vec<&str> = suites.iter().map(String::as_str).collect();
+        AptState::create(root, &Debian::default(), &names, &assumed.status(set), set.architecture)
     }
 
     /// The download directory.
@@ -106,23 +118,40 @@ impl Archive {
         self.apt.command("apt-get", words.chain(target).chain(["install".to_owned()]).chain(roots))
     }
 
-    /// The files of a set.
+    /// The files of a set. Where the archive wants a package that counts as installed in a certain version, it counts as installed in
+    /// that version.
     ///
     /// # Errors
     /// The release has not all of the packages.
-    pub fn resolve(&self, set: &PackageSet) -> Result<Vec<File>, SetupError> {
+    pub fn resolve(&mut self, set: &PackageSet) -> Result<Vec<File>, SetupError> {
         // apt does not list files that it has already downloaded, so give it an empty directory.
         let none = self.root.join("none");
         fs::create_dir_all(none.join("partial")).map_err(SetupError::io(&none))?;
         let empty = format!("Dir::Cache::archives={}/", none.display());
         // By default apt prints MD5 sums even if the index has better ones.
         let options = ["--print-uris", "-o", &empty, "-o", "Acquire::ForceHash=SHA256"];
-        let output = process::capture("apt-get --print-uris", "apt", self.install(set, &options))?;
-        let files: Vec<File> = output.lines().filter_map(file).collect();
-        if files.is_empty() {
-            return Err(SetupError::NotOffered { packages: set.roots.join(", ") });
+        let step = "apt-get --print-uris";
+        // Each round learns about one package at least.
+        loop {
+            let command = self.install(set, &options).stdout_capture().stderr_capture();
+            let output = process::to_end(&command, |_| Interrupt::raised().is_some());
+            let output = output.map_err(|error| process::start_error(step, "apt", &error))?;
+            let output = output.ok_or_else(|| KernelsError::Interrupted { what: step.to_owned() })?;
+            let said = String::from_utf8_lossy(&output.stdout);
+            if !output.status.success() && self.assumed.learn(set, &said) {
+                self.apt = Self::state(&self.root, &self.suites, set, &self.assumed)?;
+                continue;
+            }
+            let unmet = unmet(&said);
+            if !output.status.success() && !unmet.is_empty() {
+                return Err(SetupError::NotOffered { packages: format!("{} ({unmet})", set.roots.join(", ")) });
+            }
+            let files: Vec<File> = process::success(step, &output)?.lines().filter_map(file).collect();
+            if files.is_empty() {
+                return Err(SetupError::NotOffered { packages: set.roots.join(", ") });
+            }
+            return Ok(files);
         }
-        Ok(files)
     }
 
     /// Downloads the files of a set and checks their sums. Continues the downloads of an interrupted setup.

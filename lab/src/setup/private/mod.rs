@@ -5,6 +5,7 @@
 //! contains a hash of its content; it is put in place by one rename and found through a link.
 
 mod archive;
+mod assumed;
 mod sets;
 
 use std::collections::BTreeMap;
@@ -129,7 +130,7 @@ impl PackageSet {
         host: Option<&str>,
         progress: &mut Progress<'_>,
     ) -> Result<(), SetupError> {
-        let archive = Archive::open(&tools.join("apt"), self, host)?;
+        let mut archive = Archive::open(&tools.join("apt"), self, host)?;
         let files = archive.resolve(self)?;
         let debs = archive.download(self, &files, progress)?;
         unpack(&debs, stage.path(), progress)?;

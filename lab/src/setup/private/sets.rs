@@ -356,23 +356,9 @@ pub const ARM64_LIBRARIES: PackageSet = PackageSet {
 };
 
 impl PackageSet {
-    /// dpkg status stanzas: apt treats these packages as installed. Their version is higher than any, also than one with an epoch.
-    pub fn status(&self) -> String {
-        let stanza = |(name, provides): &(&str, &str)| {
-            let provides = if provides.is_empty() { String::new() } else { format!("Provides: {provides}\n") };
-            // Libraries must have the host's architecture, all other packages may have any.
-            let own = self.architecture.name();
-            let (architecture, multi) = match *name {
-                "python3" => (own, "allowed"),
-                name if name.starts_with("lib") => (own, "same"),
-                _ => ("all", "foreign"),
-            };
-            format!(
-                "Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\nMulti-Arch: {multi}\n\
-                 Version: 9:999\n{provides}Maintainer: nobody <nobody@example.org>\nDescription: assumed\n\n"
-            )
-        };
-        SCRIPTS.iter().chain(self.assumed).map(stanza).collect()
+    /// The packages that count as installed, each with what it provides beside its name.
+    pub fn assumed(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        SCRIPTS.iter().chain(self.assumed)
     }
 
     /// Prefix of a directory's name. It contains a hash of this table, so that a directory made with an older table is
@@ -425,20 +411,6 @@ pub fn hex(hash: Sha256, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_dpkg_status_contains_the_assumed_packages() {
-        let status = BPF.status();
-        assert!(status.contains("Package: gcc\nStatus: install ok installed\nArchitecture: all\n"), "{status}");
-        assert!(status.contains("Multi-Arch: same\nVersion: 9:999\nProvides: libc-dev\n"), "{status}");
-        assert_eq!(status.matches("\n\n").count(), SCRIPTS.len() + BPF.assumed.len());
-    }
-
-    #[test]
-    fn packages_of_another_architecture_assume_libraries_of_it() {
-        let status = ARM64_LIBRARIES.status();
-        assert!(status.contains("Package: libtsan2\nStatus: install ok installed\nArchitecture: arm64\n"), "{status}");
-    }
 
     #[test]
     fn sets_have_directories_of_their_own() {

@@ -64,7 +64,7 @@ pub use oci::{ImageLayer, image_layers};
 pub use push::push;
 pub use select::select;
 pub use source::{LocalKernel, Locked, Source};
-pub use sources::SOURCES;
+pub use sources::{BpfCompiler, SOURCES, SelftestBuild};
 pub use store::{BootableKernel, KernelRow, KernelStore};
 pub use untar::unpack_modules;
 pub use update::{LockChange, Update};

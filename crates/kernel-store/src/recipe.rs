@@ -143,6 +143,12 @@ impl Configuration {
         format!("{}{}{}", self.lab, theirs.collect::<String>(), self.own)
     }
 
+    /// Whether one of these options, as [`Self::without_effect`] names them, is the user's.
+    pub fn is_of_user(&self, lost: &[String]) -> bool {
+        let own = options(&self.own);
+        lost.iter().any(|option| option.split_once('=').is_some_and(|(name, _)| own.contains_key(name)))
+    }
+
     /// What Kconfig did not accept: of the lab's and the user's options, and of the selftests'.
     pub fn without_effect(&self, got: &str) -> (Vec<String>, Vec<String>) {
         let (own, got) = (options(&self.own), options(got));
@@ -200,5 +206,7 @@ mod tests {
         assert_eq!(lost, ["CONFIG_DEBUG_INFO_BTF=y", "CONFIG_OLD=y"]);
         let (wanted, _) = all.without_effect("CONFIG_NF_NAT=y\nCONFIG_HZ=250\n");
         assert_eq!(wanted, ["CONFIG_HZ=100", "CONFIG_VETH=y"]);
+        assert!(all.is_of_user(&wanted), "HZ is the user's");
+        assert!(!all.is_of_user(&wanted[1..]), "VETH is the lab's");
     }
 }

@@ -37,8 +37,33 @@ const KEPT: [&str; 13] = [
     "tools/testing/selftests",
     "usr",
 ];
+/// What selftests in Python speak netlink with, and the first version that has it ("net: add basic C code generators for Netlink").
+const YNL: [&str; 2] = ["Documentation/netlink/specs", "tools/net/ynl"];
+const SINCE_YNL: KernelVersion = KernelVersion::new(6, 3, 0);
+/// Name of the compiler in errors.
+const CLANG: &str = "clang";
 /// Disk space for the package and what is kept of it, bytes: 6.12 needs 0.6 GiB.
 const SPACE: u64 = 1 << 30;
+
+/// What compiles eBPF programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BpfCompiler {
+    /// clang.
+    pub clang: PathBuf,
+    /// Directories with libbpf's headers, `bpf/bpf_helpers.h`.
+    pub includes: Vec<PathBuf>,
+}
+
+/// What is to be built of a collection of selftests.
+#[derive(Debug, Clone, Copy)]
+pub struct SelftestBuild<'a> {
+    /// `net`, for example.
+    pub collection: &'a str,
+    /// Programs by name, and eBPF objects (`.o`), which are beside their sources, by their path in the collection.
+    pub files: &'a [String],
+    /// Compiles the objects.
+    pub compiler: &'a BpfCompiler,
+}
 
 /// The package with a kernel's sources.
 struct Wanted<'a> {
@@ -108,7 +133,7 @@ impl KernelStore<'_> {
             };
             let deb = locked.get(&writing, &apt, (locked.package, locked.sha256), stage.path(), &progress)?;
             progress(&format!("unpacking the selftests of {} {}", wanted.package, found.version));
-            let tree = unpack(&deb, stage.path(), &wanted.package)?;
+            let tree = unpack(&deb, stage.path(), &wanted)?;
             let parent = self.cache.root().join(SOURCES);
             private::keep(&parent)?;
             fs::rename(&tree, &place).map_err(KernelsError::io(&place))?;
@@ -117,8 +142,8 @@ impl KernelStore<'_> {
         fetch().map_err(|error: KernelsError| self.explain(error, kernel))
     }
 
-    /// Builds programs of a collection of selftests, `net` for example, in the sources of a kernel. What is there already is not
-    /// built again. Gives those that can't be built, each with the compiler's reason.
+    /// Builds programs and eBPF objects of a collection of selftests in the sources of a kernel. What is there already is not built
+    /// again. Gives those that can't be built, each with the compiler's reason.
     ///
     /// # Errors
     /// The sources are not on this host, or another build can't be waited for.
@@ -126,30 +151,38 @@ impl KernelStore<'_> {
         &self,
         kernel: &Kernel,
         lock: &KernelsLock,
-        (collection, programs): (&str, &[String]),
+        wants: SelftestBuild<'_>,
         progress: &dyn Fn(&str),
     ) -> Result<Vec<(String, String)>> {
         let build = || {
             // A tree of a person's is not written to.
             let wanted = wanted(kernel, lock)?;
             let tree = self.place_of_sources(&wanted);
-            let dir = tree.join("tools/testing/selftests").join(collection);
+            let dir = tree.join("tools/testing/selftests").join(wants.collection);
             let progress = |message: &str| progress(&format!("{}: {message}", kernel.id));
             let _writing = self.cache.write(WritePurpose::Programs, &progress)?;
             if !tree.join("usr/include/linux/version.h").is_file() {
                 progress("installing the headers of its sources (make headers)");
                 make(&tree, "make headers", &["headers".into()])?;
             }
-            let missing: Vec<&String> = programs.iter().filter(|name| !dir.join(name).is_file()).collect();
+            let missing: Vec<&String> = wants.files.iter().filter(|name| !dir.join(name).is_file()).collect();
             if !missing.is_empty() {
                 let names: Vec<&str> = missing.iter().map(|name| &***name).collect();
-                progress(&format!("building {} of {collection}", names.join(", ")));
+                progress(&format!("building {} of {}", names.join(", "), wants.collection));
             }
             let mut failed = Vec::new();
             for name in missing {
-                // lib.mk makes programs by the path of its output, which is the directory itself.
-                match make(&dir, "make", &[dir.join(name).into()]) {
+                let built = match name.strip_suffix(".o") {
+                    Some(stem) => wants.compiler.compile(&tree, &dir.join(format!("{stem}.c"))),
+                    // lib.mk makes programs by the path of its output, which is the directory itself.
+                    None => make(&dir, "make", &[dir.join(name).into()]),
+                };
+                match built {
                     Ok(()) => {}
+                    // Only tests with objects miss a clang.
+                    Err(KernelsError::MissingProgram { program, .. }) if program == CLANG => {
+                        failed.push((name.clone(), "there is no clang: `lab setup --tests` provides it".to_owned()));
+                    }
                     Err(error @ (KernelsError::MissingProgram { .. } | KernelsError::Interrupted { .. })) => {
                         return Err(error);
                     }
@@ -163,6 +196,28 @@ impl KernelStore<'_> {
 
     fn place_of_sources(&self, wanted: &Wanted<'_>) -> PathBuf {
         self.cache.root().join(SOURCES).join(format!("{}-{}", wanted.package, wanted.version))
+    }
+}
+
+impl BpfCompiler {
+    /// The compiler's arguments before the source.
+    pub fn arguments(&self) -> impl Iterator<Item = OsString> {
+        let fixed = ["-target", "bpf", "-O2", "-g", "-c"].map(OsString::from);
+        fixed.into_iter().chain(self.includes.iter().flat_map(|dir| ["-I".into(), dir.into()]))
+    }
+
+    /// Compiles a source of a kernel's tree, with that kernel's headers, to an object beside it. The selftests' own rule builds
+    /// libbpf and bpftool first, of which the objects need the headers only.
+    fn compile(&self, tree: &Path, source: &Path) -> Result<()> {
+        let object = source.with_extension("o");
+        let part = source.with_extension("o.part");
+        let own = [OsString::from("-I"), tree.join("usr/include").into()];
+        // uapi headers take libc's, which look for those of the architecture that they are told.
+        let libc = ["-idirafter", "/usr/include/x86_64-linux-gnu", "-idirafter", "/usr/include", "-D__x86_64__"];
+        let files = [source.into(), "-o".into(), part.clone().into()];
+        let args = own.into_iter().chain(self.arguments()).chain(libc.map(OsString::from)).chain(files);
+        process::capture(CLANG, "clang-19", process::command(&self.clang, args))?;
+        fs::rename(&part, &object).map_err(KernelsError::io(&object))
     }
 }
 
@@ -222,7 +277,9 @@ fn find(packages: &[ArchivePackage], wanted: &Wanted<'_>) -> Result<ArchivePacka
 }
 
 /// Unpacks what is kept, into a directory of the stage.
-fn unpack(deb: &Path, stage: &Path, package: &str) -> Result<PathBuf> {
+fn unpack(deb: &Path, stage: &Path, wanted: &Wanted<'_>) -> Result<PathBuf> {
+    let package = &wanted.package;
+    let ynl = YNL.iter().filter(|_| wanted.kernel >= SINCE_YNL);
     let (files, tree) = (stage.join("package"), stage.join("tree"));
     fs::create_dir(&tree).map_err(KernelsError::io(&tree))?;
     let args = ["-x".as_ref(), deb.as_os_str(), files.as_os_str()];
@@ -231,7 +288,7 @@ fn unpack(deb: &Path, stage: &Path, package: &str) -> Result<PathBuf> {
     let archive = files.join("usr/src").join(format!("{package}.tar.xz"));
     let mut args: Vec<OsString> = vec!["-xf".into(), archive.into(), "--strip-components=1".into(), "-C".into()];
     args.push(tree.clone().into());
-    args.extend(KEPT.iter().map(|part| format!("{package}/{part}").into()));
+    args.extend(KEPT.iter().chain(ynl).map(|part| format!("{package}/{part}").into()));
     process::capture("tar", "tar", process::command("tar", &args))?;
     fs::remove_dir_all(&files).map_err(KernelsError::io(&files))?;
     Ok(tree)

@@ -10,22 +10,18 @@ use std::{
 
 /// Where the sources are in a checkout.
 pub const SOURCES: &str = "lab/tests/check/corpus";
-/// Debian's name of the compiler, where it is installed and not in the cache.
-const CLANG: &str = "clang-19";
 
 /// Compiles a source.
 ///
 /// # Errors
 /// There is no clang, or it does not compile.
 pub fn compile(source: &Path, object: &Path, cache: &Path) -> Result<(), Error> {
-    let set = Tools::in_cache(cache).clang();
-    let program = set.as_ref().map_or_else(|| PathBuf::from(CLANG), |set| set.program("clang"));
-    let include = set.as_ref().map_or(Path::new("/"), |set| set.root()).join("usr/include");
-    let mut clang = Command::new(&program);
-    clang.args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wno-unused-function", "-c", "-I"]);
-    clang.arg(&include).arg("-I").arg(include.join("x86_64-linux-gnu")).arg(source).arg("-o").arg(object);
+    let compiler = Tools::in_cache(cache).bpf_compiler();
+    let mut clang = Command::new(&compiler.clang);
+    clang.args(compiler.arguments()).args(["-mcpu=v3", "-Wall", "-Wno-unused-function"]);
+    clang.arg(source).arg("-o").arg(object);
     let done = clang.output().map_err(|error| {
-        Error::Host(format!("can't start {}: {error}; `lab setup --tests` provides a clang", program.display()))
+        Error::Host(format!("can't start {}: {error}; `lab setup --tests` provides a clang", compiler.clang.display()))
     })?;
     if done.status.success() {
         return Ok(());

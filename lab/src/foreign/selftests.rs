@@ -228,7 +228,7 @@ const TOOLS: [(&str, &str); 27] = [
 /// What a test needs and does not find.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MissingNeeds {
-    /// Programs of its folder that nobody has built.
+    /// Programs and eBPF objects (`.o`) of its folder that nobody has built.
     pub unbuilt: Vec<String>,
     /// Programs that are in no directory of `PATH`, each with its package.
     pub tools: Vec<(&'static str, &'static str)>,
@@ -248,8 +248,20 @@ pub fn missing(top: &Path, test: &str, has: &dyn Fn(&str) -> bool) -> MissingNee
         libraries.flat_map(|text| required(&text)).filter(|tool| own_words.contains(&**tool)).collect();
     let called = |word: &str| own_words.contains(word) || needed_by_libraries.contains(word);
     let unbuilt = makefile.programs().into_iter().filter(|name| called(name) && !dir.join(name).is_file());
+    let objects = own_words.iter().filter_map(|word| unbuilt_object(dir, word));
     let tools = TOOLS.into_iter().filter(|(name, _)| called(name) && !has(name));
-    MissingNeeds { unbuilt: unbuilt.map(str::to_owned).collect(), tools: tools.collect() }
+    MissingNeeds { unbuilt: unbuilt.map(str::to_owned).chain(objects).collect(), tools: tools.collect() }
+}
+
+/// Where below a folder the sources of its eBPF objects are: beside the tests, in `lib` since 6.13.
+const OBJECTS: [&str; 3] = ["", "lib/", "bpf/"];
+
+/// The path of an eBPF object that is named and not there, if its source is.
+fn unbuilt_object(dir: &Path, word: &str) -> Option<String> {
+    let stem = word.strip_suffix(".o").filter(|stem| !stem.is_empty())?;
+    let below = OBJECTS.into_iter().find(|below| dir.join(format!("{below}{stem}.c")).is_file())?;
+    let object = format!("{below}{word}");
+    (!dir.join(&object).is_file()).then_some(object)
 }
 
 /// The text of a script; nothing of a program.
@@ -304,6 +316,13 @@ mod tests {
         );
         file("net/a.sh", "#!/bin/sh\n# conntrack is not called\n. lib.sh\nnettest -s; mausezahn x | jq .\n");
         file("net/b.sh", "#!/bin/sh\ntrue\n");
+        file(
+            "net/c.sh",
+            "#!/bin/sh\nBPF_FILE=\"lib/xdp_dummy.bpf.o\"\ntc filter add dev x bpf obj nat6to4.bpf.o other.o\n",
+        );
+        file("net/lib/xdp_dummy.bpf.c", "");
+        file("net/nat6to4.bpf.c", "");
+        file("net/nat6to4.bpf.o", "");
         file("net/lib.sh", "require_command jq\nrequire_command teamd\n");
         file("net/config", "CONFIG_VETH=y\nCONFIG_AMT=m\n# CONFIG_X is not set\n");
         file("net/forwarding/Makefile", "TEST_PROGS = router.sh\n");
@@ -332,6 +351,7 @@ mod tests {
         assert_eq!(found.unbuilt, ["nettest"]);
         assert_eq!(found.tools, [("mausezahn", "netsniff-ng")]);
         assert_eq!(missing(dir.path(), "net/b.sh", &|_| false), MissingNeeds::default());
+        assert_eq!(missing(dir.path(), "net/c.sh", &|_| true).unbuilt, ["lib/xdp_dummy.bpf.o"]);
         let config = KernelConfig::parse("CONFIG_VETH=m\n");
         assert_eq!(lacking(dir.path(), "net", &config), Some((2, vec!["AMT".to_owned()])));
         assert_eq!(lacking(dir.path(), "net/forwarding", &config), None);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use duct::{Expression, cmd};
 use lab_base::{facts::Facts, programs};
 use lab_guard::private as trusted;
+use lab_kernel_store::BpfCompiler;
 use lab_vm::has_sandbox;
 
 use super::error::SetupError;
@@ -31,6 +32,8 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 const CARGO_DENY: &str = "cargo-deny-0.20.2";
 /// Path of Debian's LLVM, in the root of the host or of a set.
 const LLVM: &str = "usr/lib/llvm-22";
+/// Debian's name of the compiler for eBPF, where it is installed and not in the cache.
+const CLANG: &str = "clang-19";
 /// Prefixes of directories in which something is being built; `VENV` ones stay if a link names them.
 const VENV: &str = "venv-";
 const BUILD: &str = "build-";
@@ -131,9 +134,13 @@ impl Tools {
         HostProgram::known_qemu(path, facts, &self.dir)
     }
 
-    /// The compiler of the objects that the project's own tests check, if it is in the cache.
-    pub fn clang(&self) -> Option<UnpackedSet> {
-        private::CLANG.find(&self.dir)
+    /// The compiler of the objects that the project's own tests check and of selftests' objects: that of the cache, else Debian's on
+    /// this host.
+    pub fn bpf_compiler(&self) -> BpfCompiler {
+        let set = private::CLANG.find(&self.dir);
+        let clang = set.as_ref().map_or_else(|| PathBuf::from(CLANG), |set| set.program("clang"));
+        let include = set.as_ref().map_or(Path::new("/"), |set| set.root()).join("usr/include");
+        BpfCompiler { clang, includes: vec![include.clone(), include.join("x86_64-linux-gnu")] }
     }
 
     /// The cluster of the project's own tests, if it is in the cache.

@@ -11,19 +11,13 @@ use std::{
 
 /// The object, with its program in this section.
 fn object(section: &str) -> PathBuf {
-    let tools = Tools::in_cache(&lab_base::paths::cache_dir().unwrap());
-    let set = tools.clang().expect("clang is not there: run `make setup-tests`");
-    let include = set.root().join("usr/include");
+    let compiler = Tools::in_cache(&lab_base::paths::cache_dir().unwrap()).bpf_compiler();
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("let_pass-{}.o", section.replace('/', "-")));
     let made = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut clang = Command::new(set.program("clang"));
-    clang
-        .args(["-target", "bpf", "-O2", "-g", "-c", "-I"])
-        .arg(&include)
-        .arg("-I")
-        .arg(include.join("x86_64-linux-gnu"));
+    let mut clang = Command::new(&compiler.clang);
+    clang.args(compiler.arguments());
     clang.arg(format!("-DWHERE=\"{section}\"")).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/witness/let_pass.c"));
-    let done = clang.arg("-o").arg(&made).output().unwrap();
+    let done = clang.arg("-o").arg(&made).output().expect("clang is not there: run `make setup-tests`");
     assert!(done.status.success(), "{}", text(&done.stderr));
     fs::rename(&made, &path).unwrap();
     path

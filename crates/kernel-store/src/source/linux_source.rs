@@ -360,7 +360,7 @@ impl SourceBuild<'_> {
             return Ok(());
         }
         Err(KernelsError::BadKernel {
-            path: self.options.fragments.last().cloned().unwrap_or(path),
+            path: self.options.fragments.last().filter(|_| wanted.is_of_user(&lost)).cloned().unwrap_or(path),
             reason: format!(
                 "{} has no effect in {}: add the options that it depends on",
                 lost.join(", "),

@@ -5,13 +5,14 @@ use crate::{
     error::Error,
     foreign::{SelftestTrees, SuitePlan, lacking, missing},
     project::Project,
+    setup::Tools,
     world::RootChoice,
 };
 use lab_base::{
     say::{note, say},
     text,
 };
-use lab_kernel_store::{Kernel, KernelConfig};
+use lab_kernel_store::{Kernel, KernelConfig, SelftestBuild};
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
@@ -44,15 +45,16 @@ impl ExecArgs {
         let sees_host = matches!(self.root, Root::World(RootChoice::Host));
         let has = |tool: &str| !sees_host || dirs.iter().any(|dir| dir.join(tool).is_file());
         let configs = planned::configs(project, kernels, builds)?;
+        let compiler = Tools::in_cache(project.cache.root()).bpf_compiler();
         let mut lines = Lines::new();
         for kernel in kernels {
             let id = kernel.id.as_str();
             let (Some(top), Some(names)) = (trees.trees.get(id), plan.selftests.get(id)) else { continue };
             if builds && let Some(owner) = trees.owners.get(id) {
                 for (collection, programs) in unbuilt(top, names, &has) {
-                    let programs: Vec<String> = programs.into_keys().collect();
-                    let failed =
-                        project.store().build_selftests(owner, &project.lock, (&collection, &programs), &note)?;
+                    let files: Vec<String> = programs.into_keys().collect();
+                    let wants = SelftestBuild { collection: &collection, files: &files, compiler: &compiler };
+                    let failed = project.store().build_selftests(owner, &project.lock, wants, &note)?;
                     for (program, why) in failed {
                         let why = text::line(last_line(&why), REASON);
                         add(&mut lines, id, format!("{program} of {collection} can't be built: {why}"));

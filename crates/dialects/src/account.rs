@@ -135,6 +135,18 @@ impl Printed {
         self.kept.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
     }
 
+    /// The last line that says something, without the marks that the selftests' Python puts before each line of an exception
+    /// (`# Exception| `, net/lib/py/ksft.py).
+    pub fn last_said(&self) -> &str {
+        let bare = |line| {
+            let line = str::trim(line).trim_start_matches('#').trim_start();
+            let marked =
+                line.split_once('|').filter(|(mark, _)| matches!(*mark, "Exception" | "Defer Exception" | "Check"));
+            marked.map_or(line, |(_, said)| said.trim())
+        };
+        self.kept.lines().map(bare).rfind(|said| !said.is_empty()).unwrap_or_default()
+    }
+
     /// All that is kept.
     pub fn text(&self) -> String {
         self.kept.clone()

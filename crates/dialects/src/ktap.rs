@@ -155,8 +155,8 @@ impl Ktap {
             account.fault(format!("{said} is ok, but its subtest {} is not", bad.full_name("::")));
         }
         let printed = std::mem::take(&mut self.printed);
-        let reason = if reason.is_empty() && mark.is_bad() { printed.last() } else { reason };
-        let own = TestResult::new([&*said], mark).because(reason.trim_start_matches("# ")).printing(&printed);
+        let reason = if reason.is_empty() && mark.is_bad() { printed.last_said() } else { reason };
+        let own = TestResult::new([&*said], mark).because(reason).printing(&printed);
         for mut result in inner {
             result.path.insert(0, said.clone());
             result.path.truncate(MAX_DEPTH);

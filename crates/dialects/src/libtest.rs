@@ -117,9 +117,7 @@ impl ReadLines for Libtest {
             let Some(printed) = self.outputs.get(&result.path.join("::")) else { continue };
             result.output = printed.text();
             if result.reason.is_empty() && result.mark.is_bad() {
-                let told = printed.text();
-                let line = told.lines().find(|line| !line.trim().is_empty() && !line.starts_with("thread '"));
-                *result = result.clone().because(line.unwrap_or_else(|| printed.first()));
+                *result = result.clone().because(&panic_message(&printed.text()));
             }
         }
         if let Some(planned) = self.planned
@@ -177,6 +175,19 @@ impl Libtest {
         self.count += 1;
         account.push(TestResult::new(parts(plain(test)), mark).because(reason).taking(seconds));
     }
+}
+
+/// What a panic said, with the values that did not agree; the first line where nothing panicked. A test may have printed much before.
+fn panic_message(told: &str) -> String {
+    let lines = || told.lines().filter(|line| !line.trim().is_empty());
+    let panics = |line: &&str| line.starts_with("thread '") && line.contains(" panicked at ");
+    let mut said = lines().skip_while(|line| !panics(line)).skip(1);
+    let Some(message) = said.next() else {
+        let first = lines().find(|line| !line.starts_with("thread '"));
+        return first.or_else(|| lines().next()).unwrap_or_default().to_owned();
+    };
+    let values = said.take(2).map(str::trim).filter(|line| line.starts_with("left: ") || line.starts_with("right: "));
+    [message].into_iter().chain(values).collect::<Vec<_>>().join("; ")
 }
 
 /// The name without what libtest adds.

@@ -329,6 +329,20 @@ fn a_skip_keeps_its_reason() {
 }
 
 #[test]
+fn a_failure_is_told_by_what_the_exception_or_the_panic_said() {
+    let python = "TAP version 13\n1..1\n# Exception| Traceback (most recent call last):\n# Exception|     raise x\n\
+                  # Exception| FileNotFoundError: [Errno 2] No such file or directory: 'udevadm'\n# Exception| \nnot ok 1 a\n";
+    let account = read(SuiteDialect::Ktap, python);
+    assert_eq!(brief(&account), ["fail a (FileNotFoundError: [Errno 2] No such file or directory: 'udevadm')"]);
+    let rust = "\nrunning 1 test\ntest a ... FAILED\n\nfailures:\n\n---- a stdout ----\nlibbpf: off 128 -> 128\n\n\
+                thread 'a' (172) panicked at tests/test.rs:1714:5:\nassertion `left == right` failed\n  left: 0\n right: 1337\n\
+                stack backtrace:\n\n\nfailures:\n    a\n\n\
+                test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+    let account = read(SuiteDialect::Libtest, rust);
+    assert_eq!(brief(&account), ["fail a (assertion `left == right` failed; left: 0; right: 1337)"]);
+}
+
+#[test]
 fn a_parent_that_hides_its_subtest_is_told() {
     let account = read(SuiteDialect::Ktap, "KTAP version 1\n1..1\n  1..1\n  not ok 1 inner\nok 1 outer\n");
     assert_eq!(account.faults, ["outer is ok, but its subtest inner is not"]);

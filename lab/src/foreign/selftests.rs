@@ -195,7 +195,7 @@ impl Makefile {
 }
 
 /// Programs that selftests call and that not every host has, with Debian's packages.
-const TOOLS: [(&str, &str); 27] = [
+const TOOLS: [(&str, &str); 28] = [
     ("arping", "iputils-arping"),
     ("bridge", "iproute2"),
     ("bpftool", "bpftool"),
@@ -223,6 +223,7 @@ const TOOLS: [(&str, &str); 27] = [
     ("traceroute", "traceroute"),
     ("traceroute6", "traceroute"),
     ("tshark", "tshark"),
+    ("udevadm", "udev"),
 ];
 
 /// What a test needs and does not find.

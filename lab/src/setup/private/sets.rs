@@ -212,6 +212,7 @@ pub const SUITES: PackageSet = PackageSet {
         "iperf3",
         "smcroute",
         "jq",
+        "udev",
     ],
     // Python is the host's, from 3.11 on.
     assumed: &[
@@ -250,6 +251,7 @@ pub const SUITES: PackageSet = PackageSet {
         program("smcrouted"),
         program("smcroutectl"),
         program("jq"),
+        program("udevadm"),
     ],
     prune: &[],
     parts: &[ArchivePart {

@@ -140,7 +140,10 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
     let mut options = vec![
         "-no-reboot".to_owned(),
         format!("-initrd {image}"),
-        "-device virtio-serial-pci,id=lab".to_owned(),
+        // The guest's driver waits in a loop, with interrupts off, until QEMU has taken what it writes to a port (`__send_to_port()`,
+        // drivers/char/virtio_console.c). With an eventfd another thread of QEMU does that, for which a busy host has no processor;
+        // without, the one that runs the guest does.
+        "-device virtio-serial-pci,id=lab,ioeventfd=off".to_owned(),
         format!("-chardev socket,id=agent,path={port},server=on,wait=off"),
         format!("-device virtserialport,bus=lab.0,chardev=agent,name={PORT_NAME}"),
         format!("-chardev socket,id=files,path={shared},server=on,wait=off"),

@@ -350,6 +350,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         image: "/nonexistent/image".into(),
         memory_mib: 1,
         cpus: 1,
+        at_once: 1,
         cmdline: Vec::new(),
         accel: Accel::Tcg,
         console: dir.join("console.log"),

@@ -33,6 +33,7 @@ mod restore;
 mod seal;
 pub mod snapshot;
 pub mod stock;
+mod threads;
 mod tools;
 mod vng;
 
@@ -107,6 +108,8 @@ pub struct GuestSpec {
     pub memory_mib: u32,
     /// Virtual processors.
     pub cpus: u32,
+    /// Guests that the run has at the same time, this one included, as far as it knows.
+    pub at_once: usize,
     /// Kernel parameters beyond the launcher's own.
     pub cmdline: Vec<String>,
     /// The accelerator; launchers never fall back to another one.

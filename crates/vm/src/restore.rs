@@ -10,6 +10,7 @@ use super::{
     orphans,
     process::POLL,
     qmp::Monitor,
+    threads,
 };
 use std::{
     fs::{self, File},
@@ -36,6 +37,7 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
     command
         .env("PATH", lab_base::programs::search_path())
         .args(snapshot.recipe.replay(&places))
+        .args(threads::options(spec))
         .args(["-incoming", "defer"]);
     let socket = stage.files.qmp.clone();
     let reach =

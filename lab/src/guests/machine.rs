@@ -235,6 +235,7 @@ impl Machine {
             image: image.path,
             memory_mib: kernel.memory_mib.unwrap_or(MEMORY_MIB),
             cpus: PROCESSORS,
+            at_once: 1,
             cmdline: keyless.into_iter().chain(stated(kernel).words()).chain(kernel.cmdline.iter().cloned()).collect(),
             accel,
             console,

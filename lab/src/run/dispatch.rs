@@ -23,12 +23,12 @@ use lab_protocol::drawing::TopologyInfo;
 use lab_record::{
     event::{Event, RunInfo, Stamped},
     exit::Exit,
-    plan::PlannedKernel,
+    plan::{Expectation, PlannedKernel},
     reporter::Reporter,
     run::RunRecord,
     slow::Slow,
 };
-use lab_vm::{Launcher, snapshot::SnapshotStore};
+use lab_vm::{GuestSpec, Launcher, snapshot::SnapshotStore};
 use std::{
     sync::{
         Mutex, MutexGuard,
@@ -94,7 +94,7 @@ pub struct Run<'a> {
     pub interrupt: Interrupt,
 }
 
-/// Minimum number of waiting cells for which another guest of a kernel is started.
+/// Minimum number of waiting cells for which another guest of a kernel is started, where cells share guests.
 const HELPFUL: usize = 8;
 /// Interval at which an idle thread looks for work.
 const HELP_POLL: Duration = Duration::from_millis(20);
@@ -169,14 +169,17 @@ impl Run<'_> {
             interrupt: &self.interrupt,
             emit: &emit,
         };
+        // A cell with a guest of its own costs nobody a restore that it would not have had.
+        let helpful = if self.isolate == Isolate::Case { 0 } else { HELPFUL };
         let kernels = order::kernels(&self.info.plan, self.estimate).into_iter();
-        let kernels = kernels.map(|kernel| Entry::new(kernel, KernelRun::new(common, kernel)));
+        let kernels = kernels.map(|kernel| Entry::new(kernel, KernelRun::new(common, kernel), helpful));
         let kernels: Vec<Entry<'_>> = kernels.collect();
         let useful = if split { self.jobs } else { self.jobs.clamp(1, kernels.len().max(1)) };
+        let at_once = self.at_once(useful);
         thread::scope(|scope| {
             for _ in 0..useful.max(1) {
                 scope.spawn(|| {
-                    kernels.iter().for_each(|entry| self.lead(entry));
+                    kernels.iter().for_each(|entry| self.lead(entry, at_once));
                     // A thread without a kernel to start helps with a kernel that can use another guest.
                     while split && kernels.iter().any(Entry::may_want_help) {
                         kernels.iter().for_each(Entry::help);
@@ -187,8 +190,15 @@ impl Run<'_> {
         });
     }
 
+    /// Guests that this many threads have at the same time: a guest runs at least one cell.
+    fn at_once(&self, threads: usize) -> usize {
+        let runs =
+            |kernel: &PlannedKernel| kernel.cells.iter().filter(|cell| cell.expectation == Expectation::Run).count();
+        threads.min(self.info.plan.kernels.iter().map(runs).sum()).max(1)
+    }
+
     /// Starts a kernel that no thread has started, and works on it.
-    fn lead(&self, entry: &Entry<'_>) {
+    fn lead(&self, entry: &Entry<'_>, at_once: usize) {
         let mut stage = entry.stage();
         if !matches!(*stage, Stage::Waiting) {
             return;
@@ -200,6 +210,7 @@ impl Run<'_> {
             true => Err(PrepareError::Stopped(self.interrupt.why().to_owned())),
             false => self.prepare.prepare(entry.kernel),
         };
+        let prepared = prepared.map(|it| Prepared { spec: GuestSpec { at_once, ..it.spec }, ..it });
         entry.run.begin(&prepared);
         let prepared = prepared.ok();
         *entry.stage() = Stage::Running { begin, prepared: prepared.clone().map(Box::new), threads: 1 };
@@ -214,6 +225,8 @@ impl Run<'_> {
 struct Entry<'a> {
     kernel: &'a PlannedKernel,
     run: KernelRun<'a>,
+    /// Waiting cells beyond which another guest helps.
+    helpful: usize,
     stage: Mutex<Stage>,
 }
 
@@ -225,8 +238,8 @@ enum Stage {
 }
 
 impl<'a> Entry<'a> {
-    fn new(kernel: &'a PlannedKernel, run: KernelRun<'a>) -> Self {
-        Self { kernel, run, stage: Mutex::new(Stage::Waiting) }
+    fn new(kernel: &'a PlannedKernel, run: KernelRun<'a>, helpful: usize) -> Self {
+        Self { kernel, run, helpful, stage: Mutex::new(Stage::Waiting) }
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
@@ -237,7 +250,7 @@ impl<'a> Entry<'a> {
     fn may_want_help(&self) -> bool {
         match &*self.stage() {
             Stage::Waiting | Stage::Preparing => true,
-            Stage::Running { prepared, .. } => prepared.is_some() && self.run.waiting() > HELPFUL,
+            Stage::Running { prepared, .. } => prepared.is_some() && self.run.unclaimed() > self.helpful,
             Stage::Through => false,
         }
     }
@@ -245,7 +258,7 @@ impl<'a> Entry<'a> {
     /// Joins a running kernel that has cells left for another guest.
     fn help(&self) {
         let prepared = match &mut *self.stage() {
-            Stage::Running { prepared: Some(prepared), threads, .. } if self.run.waiting() > HELPFUL => {
+            Stage::Running { prepared: Some(prepared), threads, .. } if self.run.unclaimed() > self.helpful => {
                 *threads += 1;
                 prepared.clone()
             }

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod children;
+mod claim;
 mod cores;
 mod hear;
 mod launch;
@@ -9,6 +10,7 @@ mod losses;
 mod programs;
 mod reuse;
 
+use claim::Claim;
 pub(super) use launch::Launch;
 #[cfg(test)]
 pub(super) use losses::MAX_LOSSES;
@@ -59,6 +61,8 @@ impl<'a> std::ops::Deref for KernelRun<'a> {
 
 struct Progress<'a> {
     queue: Queue<'a>,
+    /// Guests that were started for a cell each and have not taken it yet.
+    claims: usize,
     /// Which cells share a guest now: the two rounds of [`Isolate::Both`] differ.
     isolate: Isolate,
     /// Verdicts of the first of two rounds.
@@ -91,6 +95,7 @@ impl<'a> KernelRun<'a> {
         };
         let progress = Progress {
             queue: Queue::new(common.plan, cells.into_iter().filter(is_run).map(|cell| cell.id.clone())),
+            claims: 0,
             isolate: if common.isolate == Isolate::Both { Isolate::Kernel } else { common.isolate },
             shared: (common.isolate == Isolate::Both).then(Shared::default),
             guests: 0,
@@ -122,7 +127,7 @@ impl<'a> KernelRun<'a> {
     }
 
     /// Number of cells that no guest has taken.
-    pub fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         let progress = self.progress();
         if progress.stopped.is_some() { 0 } else { progress.queue.waiting() }
     }
@@ -153,7 +158,11 @@ impl<'a> KernelRun<'a> {
     /// Starts guests, at least one, until no cell waits.
     pub fn work(&self, prepared: &Prepared) {
         let mut first = self.kernel.cells.is_empty();
-        while std::mem::take(&mut first) || self.waiting() > 0 || self.second_round() {
+        let mut next = || match std::mem::take(&mut first) {
+            true => Some(self.claim_of_boot()),
+            false => self.claim().or_else(|| if self.second_round() { self.claim() } else { None }),
+        };
+        while let Some(claim) = next() {
             if self.interrupt.is_over() {
                 self.stop(self.interrupt.why());
                 return;
@@ -175,7 +184,7 @@ impl<'a> KernelRun<'a> {
             };
             let end = match started {
                 Ok(mut guest) => {
-                    let next = || self.take(&launch);
+                    let next = || self.take(&launch, &claim);
                     self.drive(&mut *guest, &launch, Errand::Run { next: &next, restored: snapshot.is_some() })
                 }
                 Err(error) => {
@@ -247,8 +256,9 @@ impl<'a> KernelRun<'a> {
         progress.queue.waiting() > 0
     }
 
-    fn take(&self, launch: &Launch) -> Vec<CellId> {
+    fn take(&self, launch: &Launch, claim: &Claim<'_, '_>) -> Vec<CellId> {
         let mut progress = self.progress();
+        claim.settle(&mut progress);
         if progress.stopped.is_some() {
             return Vec::new();
         }

@@ -61,13 +61,15 @@ fn a_case_that_depends_on_leftovers_of_another_is_found() {
     assert_eq!((outcomes.exit(), cells), (1, vec![3, 1, 1, 1]));
 }
 
-/// Runs sixty cells of one kernel with two threads; returns the guests that ran cells, and their maximum number at a
-/// time.
-fn shared(room: Room) -> (BTreeSet<u32>, u32) {
-    let cells: Vec<_> = (0..60).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
+/// Runs cells of one kernel with two threads; returns the guests that ran cells, their maximum number at a time, and how many were
+/// started.
+fn shared(room: Room, isolate: Isolate, count: usize) -> (BTreeSet<u32>, u32, usize) {
+    let cells: Vec<_> = (0..count).map(|number| cell(&format!("C{number:02}-x[tc,veth]"))).collect();
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (alive, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let seen = Arc::clone(&most);
+    // A thread looks every 20 ms whether it can help.
+    let long = Duration::from_millis(if isolate == Isolate::Case { 100 } else { 2 });
     let launcher = FakeLauncher::new(move |agent| {
         seen.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let mut script = Script { agent };
@@ -75,7 +77,7 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
         while !cells.is_empty() {
             for cell in &cells {
                 script.pass(cell);
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(long);
             }
             script.done(cells.len());
             cells = script.more();
@@ -83,24 +85,34 @@ fn shared(room: Room) -> (BTreeSet<u32>, u32) {
         alive.fetch_sub(1, Ordering::SeqCst);
     });
     let snapshots = Some(SnapshotStore::below(cache.path()));
-    let run = fake(&[("6.12", "6.12.43")], &launcher, Choice { room, snapshots, cells, ..Choice::default() });
+    let run = fake(&[("6.12", "6.12.43")], &launcher, Choice { room, snapshots, isolate, cells, ..Choice::default() });
     let mut heard = Heard::default();
     let record = run.go(dir.path(), &mut [&mut heard]).unwrap();
-    assert_eq!((record.exit(), record.counts().passed), (Exit::Passed, 63));
+    assert_eq!((record.exit(), record.counts().passed), (Exit::Passed, count + 3));
     let finished = heard.0.iter().filter(|it| matches!(it, Event::KernelFinished { .. })).count();
     assert_eq!(finished, 1);
     let ran = |event: &Event| if let Event::CellStarted { guest, .. } = event { Some(*guest) } else { None };
-    (heard.0.iter().filter_map(ran).collect(), most.load(Ordering::SeqCst))
+    let started = heard.0.iter().filter(|it| matches!(it, Event::GuestStarted { .. })).count();
+    (heard.0.iter().filter_map(ran).collect(), most.load(Ordering::SeqCst), started)
 }
 
 #[test]
 fn two_guests_of_a_kernel_share_its_cells() {
-    let (guests, most) = shared(Room::unlimited());
+    let (guests, most, _) = shared(Room::unlimited(), Isolate::Kernel, 60);
     assert_eq!((guests.len(), most), (2, 2), "{guests:?}");
 }
 
 #[test]
+fn cells_with_guests_of_their_own_run_side_by_side_and_start_no_other_guest() {
+    for count in [1, 2, 3, 7] {
+        let (guests, most, started) = shared(Room::unlimited(), Isolate::Case, count);
+        assert_eq!((guests.len(), started), (count, count + 1), "the other one becomes the snapshot: {guests:?}");
+        assert_eq!(most, count.min(2) as u32, "{count} cells");
+    }
+}
+
+#[test]
 fn guests_that_do_not_fit_into_memory_together_run_one_after_another() {
-    let (guests, most) = shared(Room::of(1));
+    let (guests, most, _) = shared(Room::of(1), Isolate::Kernel, 60);
     assert_eq!((guests.len(), most), (1, 1), "{guests:?}");
 }

@@ -34,8 +34,7 @@ const MANIFEST: &str = "packages.json";
 /// Directories in packages that contain programs.
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 /// Directories in packages that contain libraries. udevadm names systemd's own by their directory on an installed system.
-const LIBRARIES: [&str; 3] =
-    ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd"];
+const LIBRARIES: [&str; 3] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd"];
 const LOADER: &str = "ld-linux-x86-64.so.2";
 /// Number of bytes at the start of a program that contain the loader's name.
 const HEADERS: usize = 4096;

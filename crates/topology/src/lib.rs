@@ -18,6 +18,7 @@ mod lock;
 mod message;
 pub mod model;
 mod nat;
+pub mod netdevsim;
 mod netns;
 pub mod offload;
 mod parts;

@@ -1,7 +1,7 @@
 //! Queues of devices, by the `netdev` family of generic netlink (include/uapi/linux/netdev.h).
 //!
 //! A device without hardware can have queues that are another device's: a lease ("net: Add queue-create operation"). Of
-//! all devices of Debian's kernels in a virtual machine only netkit can lease a queue, and none can lend one.
+//! all devices of Debian's kernels in a virtual machine only netkit can lease a queue, and none can lend one; netdevsim can.
 
 use crate::netns::Netns;
 use lab_netlink::{GENERIC_HEADER, Netlink, NetlinkError, attribute, attributes, generic, nested};

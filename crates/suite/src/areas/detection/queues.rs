@@ -1,23 +1,30 @@
 //! Receive queues of netkit devices, which can be leased from another device ("net: Add queue-create operation").
 //!
-//! Leasing a queue needs a device with hardware queues, or netdevsim, which no Debian kernel includes. In a virtual
-//! machine one can only test which devices the kernel accepts as borrower, and that it then checks the lender.
+//! Leasing a queue needs a device with hardware queues, or netdevsim, which no Debian kernel includes. Without it one can only test
+//! which devices the kernel accepts as borrower, and that it then checks the lender.
 
 use super::probes::as_released;
 use lab_harness::{
     case::{Case, CaseResult, Variant},
-    ctx::Ctx,
+    ctx::{Ctx, Stop},
     probe::VIRTUAL_GIVER,
 };
 use lab_netlink::NetlinkError;
 use lab_protocol::{Capability, KernelVersion, capability::Since};
-use lab_topology::{LinkKind, NetkitOptions, Netns, PairRequest, link, queue};
+use lab_topology::{
+    LinkKind, NetkitOptions, Netns, PairRequest, link,
+    netdevsim::{self, SimulatedDevice},
+    queue,
+};
 use nix::errno::Errno;
+use std::collections::BTreeSet;
 
 /// The loopback device of every namespace.
 const LOOPBACK: u32 = 1;
 /// The error of `netdev_can_create_queue()` for a driver without `ndo_queue_create`.
 const NO_TAKER: &str = "Device does not support queue creation";
+/// The error of `netkit_queue_create()` for the primary of a pair.
+const ONLY_PEERS: &str = "netkit can only lease against the peer device";
 /// The version since which queues can be listed at all; before, the command is refused.
 const QUEUE_GET: Since = Since {
     mainline: KernelVersion::new(6, 8, 0),
@@ -38,7 +45,7 @@ fn refusal(result: Result<u32, NetlinkError>) -> (Option<Errno>, Option<String>)
 const QUEUE_LEASE_TAKERS: Case = Case::new(
     "D14",
     "queue-lease-takers",
-    "Depending on the release, any netkit device can lease a queue; no other virtual device can, and none can lend one.",
+    "Depending on the release, a netkit peer or single device can lease a queue; no other virtual device can, and only netdevsim lends one.",
     takers,
 )
 .needs(&[Capability::Netkit]);
@@ -82,6 +89,31 @@ fn takers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         link::set_up(&ns, name)?;
         ctx.equal(format!("{name}: receive queues afterwards"), queue::receive_queues(&ns, index(name)?)?, vec![0]);
     }
+    if netdevsim::is_there() { granted(ctx, &ns) } else { Ok(()) }
+}
+
+/// What a device with queues lends, and what becomes of the borrower when that device goes.
+fn granted(ctx: &mut Ctx, ns: &Netns) -> CaseResult {
+    const LENT: u32 = 1;
+    let before: BTreeSet<u32> = link::list(ns)?.into_iter().map(|device| device.ifindex).collect();
+    let simulated =
+        SimulatedDevice::new(ns, LENT + 1).map_err(|error| Stop::check(format!("a netdevsim device: {error}")))?;
+    let appeared = ctx.wait_until(2_000, || Ok(simulated.port(ns, &before)?.is_some()))?;
+    let giver = simulated.port(ns, &before)?.filter(|_| appeared);
+    let giver = giver.ok_or_else(|| Stop::check("the port of the netdevsim device does not appear"))?;
+    link::set_up(ns, &giver.name)?;
+    let index = |name: &str| link::info(ns, name).map(|info| info.ifindex);
+    let lease = |taker: &str| Ok::<_, NetlinkError>(refusal(queue::lease(ns, index(taker)?, giver.ifindex, LENT)));
+    ctx.equal("the primary from netdevsim", lease("nk0")?, (Some(Errno::EOPNOTSUPP), Some(ONLY_PEERS.to_owned())));
+    ctx.equal("the peer from netdevsim", lease("nk1")?, (None, None));
+    ctx.equal("receive queues of the peer with a lease", queue::receive_queues(ns, index("nk1")?)?, vec![0, LENT]);
+    ctx.equal("a single device: the queue that the peer has", lease("alone")?.0, Some(Errno::EBUSY));
+    link::delete(ns, "nk0")?;
+    ctx.equal("a single device: the same queue after the pair was deleted", lease("alone")?, (None, None));
+    simulated.delete().map_err(|error| Stop::check(format!("deleting the netdevsim device: {error}")))?;
+    // netkit_check_lease_unregister() takes the borrower along.
+    let gone = ctx.wait_until(2_000, || Ok(link::list(ns)?.iter().all(|device| device.name != "alone")))?;
+    ctx.check("a borrower goes with the device that lends it a queue", gone, gone);
     Ok(())
 }
 

@@ -43,7 +43,7 @@ pub struct PairRequest<'a> {
     pub peer_mac: Option<[u8; 6]>,
     /// Namespace of the peer; unset is the namespace of the request.
     pub peer_netns: Option<BorrowedFd<'a>>,
-    /// Receive queues of the primary, `IFLA_NUM_RX_QUEUES`; the kernel's default is one.
+    /// Receive queues of each end, `IFLA_NUM_RX_QUEUES`; the kernel's default is one.
     pub rx_queues: Option<u32>,
     /// Leaves `IFLA_NETKIT_PEER_INFO` out, as a device without a peer needs. Ignored for veth.
     pub without_peer_info: bool,

@@ -46,7 +46,8 @@ pub(crate) fn indexed(ifindex: u32, attributes: Vec<LinkAttribute>) -> LinkMessa
 
 /// `RTM_NEWLINK` for a pair.
 pub(crate) fn new_pair(request: &PairRequest<'_>) -> RouteNetlinkMessage {
-    let peer = end(request.peer_name.as_deref(), request.peer_mtu, request.peer_mac, request.peer_netns);
+    let mut peer = end(request.peer_name.as_deref(), request.peer_mtu, request.peer_mac, request.peer_netns);
+    peer.extend(request.rx_queues.map(LinkAttribute::NumRxQueues));
     let peer = indexed(request.peer_ifindex.unwrap_or(0), peer);
     let (kind, data) = match mode(request.kind) {
         None => (InfoKind::Veth, InfoData::Veth(InfoVeth::Peer(peer))),

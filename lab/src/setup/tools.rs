@@ -233,6 +233,8 @@ impl Tools {
         run_logged(&format!("pip install {package}"), cmd(bin.join("python3"), options), log)?;
         run_logged("vng --version", cmd!(bin.join("vng"), "--version"), log)?;
 
+        // As the other tools: the cache itself is closed to others.
+        fs::set_permissions(venv.path(), fs::Permissions::from_mode(0o755)).map_err(SetupError::io(venv.path()))?;
         let link = venv.path().join("link");
         let name = venv.path().file_name().unwrap_or(OsStr::new(VENV));
         symlink(name, &link).map_err(SetupError::io(&link))?;

@@ -10,7 +10,7 @@ mod losses;
 mod programs;
 mod reuse;
 
-use claim::Claim;
+use claim::CellClaim;
 pub(super) use launch::Launch;
 #[cfg(test)]
 pub(super) use losses::MAX_LOSSES;
@@ -256,7 +256,7 @@ impl<'a> KernelRun<'a> {
         progress.queue.waiting() > 0
     }
 
-    fn take(&self, launch: &Launch, claim: &Claim<'_, '_>) -> Vec<CellId> {
+    fn take(&self, launch: &Launch, claim: &CellClaim<'_, '_>) -> Vec<CellId> {
         let mut progress = self.progress();
         claim.settle(&mut progress);
         if progress.stopped.is_some() {

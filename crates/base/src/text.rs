@@ -96,7 +96,7 @@ pub fn markdown(text: &str) -> String {
     out
 }
 
-/// Returns text as one line: control characters, newlines included, are escaped; text longer than `max` characters is
+/// Returns text as one line: control characters, newlines included, are escaped; what is longer than `max` characters then is
 /// cut.
 pub fn line(text: &str, max: usize) -> String {
     cut_line(text, max).into_owned()
@@ -126,8 +126,11 @@ fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len().min(max));
-    for (count, c) in text.chars().enumerate() {
-        if count == max {
+    let mut count = 0;
+    for c in text.chars() {
+        // An escaped character is up to ten of the result.
+        count += if stays(c) { 1 } else { c.escape_default().len() };
+        if count > max {
             out.push('…');
             break;
         }
@@ -199,6 +202,7 @@ mod tests {
         assert_eq!(line("abcdef", 3), "abc…");
         assert_eq!(cut_line("abcdef", 3), "abc…");
         assert_eq!(cut_line("a\n", 3), "a\\n");
+        assert_eq!(cut_line("\0\0\0", 10), "\\u{0}\\u{0}…", "what is escaped counts as it is written");
         assert!(matches!(cut_line("plain", 5), Cow::Borrowed("plain")));
         assert!(matches!(cut_block("pläin\n\t", 99), Cow::Borrowed("pläin\n\t")));
         assert_eq!(cut_line("pläin\u{85}", 99), "pläin\\u{85}");

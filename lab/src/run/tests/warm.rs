@@ -65,7 +65,9 @@ fn every_restore_counts_as_a_use_of_the_snapshot() {
         script.hang();
     });
     let snapshots = Some(SnapshotStore::below(cache.path()));
-    let outcomes = run_with(KERNELS, &aging, Choice { snapshots, isolate: Isolate::Case, ..Choice::default() });
+    // One after another: each guest makes the snapshot look old for the next one.
+    let (isolate, room) = (Isolate::Case, Room::of(1));
+    let outcomes = run_with(KERNELS, &aging, Choice { snapshots, isolate, room, ..Choice::default() });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
     assert_eq!(starts(&outcomes), [Start::Restore; 3]);
 }

@@ -222,7 +222,7 @@ fn netkit(ns: &Netns) -> Finding {
     })
 }
 
-/// No device in a virtual machine can lend a queue, so the probe asks for one of the loopback device: a kernel that
+/// On Debian's kernels no device in a virtual machine can lend a queue, so the probe asks for one of the loopback device: a kernel that
 /// refuses that device, and not the one that is to get the queue, has queue leasing.
 fn queue_lease(ns: &Netns) -> Finding {
     let info = create(ns, &netkit_request(NetkitOptions::default()))?;

@@ -40,6 +40,8 @@ const KEPT: [&str; 13] = [
 /// What selftests in Python speak netlink with, and the first version that has it ("net: add basic C code generators for Netlink").
 const YNL: [&str; 2] = ["Documentation/netlink/specs", "tools/net/ynl"];
 const SINCE_YNL: KernelVersion = KernelVersion::new(6, 3, 0);
+/// Counts changes of what is kept: a tree that an earlier lab unpacked is not used.
+const LAYOUT: u32 = 2;
 /// Name of the compiler in errors.
 const CLANG: &str = "clang";
 /// Disk space for the package and what is kept of it, bytes: 6.12 needs 0.6 GiB.
@@ -195,7 +197,7 @@ impl KernelStore<'_> {
     }
 
     fn place_of_sources(&self, wanted: &Wanted<'_>) -> PathBuf {
-        self.cache.root().join(SOURCES).join(format!("{}-{}", wanted.package, wanted.version))
+        self.cache.root().join(SOURCES).join(format!("{}-{}-{LAYOUT}", wanted.package, wanted.version))
     }
 }
 

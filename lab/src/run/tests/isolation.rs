@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
 fn isolated(isolate: Isolate, script: impl Fn(Script<'_>) + Send + Sync + 'static) -> (Outcomes, Vec<usize>) {
@@ -68,8 +69,9 @@ fn shared(room: Room, isolate: Isolate, count: usize) -> (BTreeSet<u32>, u32, us
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (alive, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let seen = Arc::clone(&most);
-    // A thread looks every 20 ms whether it can help.
-    let long = Duration::from_millis(if isolate == Isolate::Case { 100 } else { 2 });
+    // With a guest for each cell, the first ones wait for each other: a second one is expected at the same time as soon as there is a
+    // second cell.
+    let together = if isolate == Isolate::Case { count.min(2) as u32 } else { 0 };
     let launcher = FakeLauncher::new(move |agent| {
         seen.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let mut script = Script { agent };
@@ -77,7 +79,11 @@ fn shared(room: Room, isolate: Isolate, count: usize) -> (BTreeSet<u32>, u32, us
         while !cells.is_empty() {
             for cell in &cells {
                 script.pass(cell);
-                std::thread::sleep(long);
+                std::thread::sleep(Duration::from_millis(2));
+                let begin = Instant::now();
+                while seen.load(Ordering::SeqCst) < together && begin.elapsed() < Duration::from_secs(5) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
             }
             script.done(cells.len());
             cells = script.more();

@@ -94,6 +94,9 @@ pub fn captured(bytes: &[u8], only: Option<usize>) -> Result<Vec<Vec<u8>>, Captu
         Ok(())
     };
     loop {
+        if is_next_generation(bytes) && is_shorter_than_a_block(reader.data()) {
+            return Err(CaptureError::Broken(count));
+        }
         match reader.next() {
             Ok((offset, block)) => {
                 match block {
@@ -137,6 +140,20 @@ pub fn captured(bytes: &[u8], only: Option<usize>) -> Result<Vec<Vec<u8>>, Captu
         (Some(number), true) => Err(CaptureError::Absent { number, count }),
         (None, true) => Err(CaptureError::Empty),
     }
+}
+
+/// Whether it is pcapng, by the type of its first block.
+fn is_next_generation(capture: &[u8]) -> bool {
+    capture.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a])
+}
+
+/// Whether the block states a length that is below its type and its two lengths. pcap-parser 0.17 subtracts these from what a
+/// block states, unchecked where it does not know the type. The byte order does not matter: a length that is so small in the
+/// other one is 16 MiB or more, more than [`MAX_CAPTURE`].
+fn is_shorter_than_a_block(rest: &[u8]) -> bool {
+    const LEAST: u32 = 12;
+    let Some(length) = rest.get(4..8).and_then(|it| it.try_into().ok()) else { return false };
+    u32::from_le_bytes(length) < LEAST || u32::from_be_bytes(length) < LEAST
 }
 
 #[cfg(test)]
@@ -202,5 +219,9 @@ pub(crate) mod tests {
         assert_eq!(captured(&pcap(1, &vec![(one, 20); 101]), Some(101)).unwrap(), [one]);
         let cut = pcap(1, &[(one, 20), (one, 20)]);
         assert_eq!(captured(&cut[..cut.len() - 3], None), Err(CaptureError::Broken(1)));
+        for length in [0u32, 8, 11] {
+            let block = [&[0xee; 4][..], &length.to_le_bytes(), &[0; 12]].concat();
+            assert_eq!(captured(&[pcapng(1, &[one]), block].concat(), None), Err(CaptureError::Broken(1)));
+        }
     }
 }

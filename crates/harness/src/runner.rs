@@ -21,9 +21,11 @@ use lab_traffic::Stamping;
 use std::{
     any::Any,
     collections::HashMap,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -72,6 +74,8 @@ pub struct Runner {
     programs: Arc<Programs>,
     datapath: DatapathObject,
     settled: Mutex<Option<Inventory>>,
+    /// For the first case.
+    case_thread: Mutex<Option<CaseThread>>,
     _stamping: Stamping,
 }
 
@@ -112,6 +116,7 @@ impl Runner {
             programs: Arc::new(programs),
             datapath,
             settled: Mutex::default(),
+            case_thread: Mutex::new(CaseThread::start().ok()),
             _stamping: stamping,
         })
     }
@@ -186,6 +191,11 @@ impl Runner {
         }
     }
 
+    /// Whether a cell is known that runs after the next one. If not, nothing is prepared for it.
+    pub fn expect_more(&self, is_known: bool) {
+        Netns::replace_taken(is_known);
+    }
+
     /// A cell's listing.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.get(id).map(|(_, cell)| &cell.info)
@@ -230,7 +240,10 @@ impl Runner {
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
         let deadline = if options.held { Duration::MAX } else { deadline };
-        let mut report = match supervise(cell.clone(), ctx, deadline) {
+        let ready = unpoisoned(self.case_thread.lock()).take();
+        let thread = ready.map_or_else(CaseThread::start, Ok);
+        let started = thread.map_err(|error| Death::Panic(format!("cannot start a thread for the case: {error}")));
+        let mut report = match started.and_then(|thread| thread.run(cell.clone(), ctx, deadline)) {
             Ok(report) => report,
             Err(Death::Stuck) => {
                 let message = format!("still running after {:.1} s", deadline.as_secs_f32());
@@ -271,22 +284,35 @@ enum Death {
     Panic(String),
 }
 
-fn supervise(cell: Arc<Cell>, ctx: Ctx, deadline: Duration) -> Result<CellReport, Death> {
-    let (sender, receiver) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("case".into()).spawn(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| cell.run(ctx)));
-        let _ = sender.send(result);
-    });
-    let Ok(thread) = thread else {
-        return Err(Death::Panic("cannot start a thread for the case".into()));
-    };
-    let result = match receiver.recv_timeout(deadline) {
-        Ok(result) => result,
-        Err(_) => return Err(Death::Stuck),
-    };
-    // Joined, so that the thread's reference to its namespace is released before leaks are counted.
-    let _ = thread.join();
-    result.map_err(|panic| Death::Panic(format!("the case panicked: {}", words(&*panic))))
+/// A thread for one case. It is started before the case is known: in a guest that has just been restored, starting one takes as
+/// long as a tenth of a short case.
+struct CaseThread {
+    case: mpsc::Sender<(Arc<Cell>, Ctx)>,
+    result: mpsc::Receiver<thread::Result<CellReport>>,
+    thread: JoinHandle<()>,
+}
+
+impl CaseThread {
+    fn start() -> io::Result<Self> {
+        let (case, cases) = mpsc::channel::<(Arc<Cell>, Ctx)>();
+        let (results, result) = mpsc::channel();
+        let thread = thread::Builder::new().name("case".into()).spawn(move || {
+            if let Ok((cell, ctx)) = cases.recv() {
+                let _ = results.send(catch_unwind(AssertUnwindSafe(|| cell.run(ctx))));
+            }
+        })?;
+        Ok(Self { case, result, thread })
+    }
+
+    fn run(self, cell: Arc<Cell>, ctx: Ctx, deadline: Duration) -> Result<CellReport, Death> {
+        let result = match self.case.send((cell, ctx)).map(|()| self.result.recv_timeout(deadline)) {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => return Err(Death::Stuck),
+        };
+        // Joined, so that the thread's reference to its namespace is released before leaks are counted.
+        let _ = self.thread.join();
+        result.map_err(|panic| Death::Panic(format!("the case panicked: {}", words(&*panic))))
+    }
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

@@ -15,12 +15,15 @@ struct Shelf {
     spares: Vec<Space>,
     /// Number of namespaces to keep ready.
     level: usize,
+    /// Whether nobody is going to need another one.
+    rests: bool,
     has_maker: bool,
     /// The thread that is going to enter the next prepared namespace.
     entering: Option<Pid>,
 }
 
-static SHELF: Mutex<Shelf> = Mutex::new(Shelf { spares: Vec::new(), level: 0, has_maker: false, entering: None });
+static SHELF: Mutex<Shelf> =
+    Mutex::new(Shelf { spares: Vec::new(), level: 0, rests: false, has_maker: false, entering: None });
 static CHANGED: Condvar = Condvar::new();
 
 fn shelf() -> MutexGuard<'static, Shelf> {
@@ -38,6 +41,7 @@ pub(super) fn take() -> Option<Space> {
 pub(super) fn keep(level: usize) {
     let mut shelf = shelf();
     shelf.level = level;
+    shelf.rests = false;
     if !shelf.has_maker {
         shelf.has_maker = thread::Builder::new().name("namespaces".to_owned()).spawn(make).is_ok();
     }
@@ -45,6 +49,12 @@ pub(super) fn keep(level: usize) {
     while shelf.has_maker && shelf.spares.len() < shelf.level {
         shelf = unpoisoned(CHANGED.wait(shelf));
     }
+}
+
+/// Whether those that are taken are replaced. Nothing is waited for.
+pub(super) fn replace(taken: bool) {
+    shelf().rests = !taken;
+    CHANGED.notify_all();
 }
 
 /// Inodes of the unused ones, including the one that is being made.
@@ -61,7 +71,7 @@ pub(super) fn inodes() -> Vec<u64> {
 fn make() {
     loop {
         let mut waiting = shelf();
-        while waiting.spares.len() >= waiting.level {
+        while waiting.rests || waiting.spares.len() >= waiting.level {
             waiting = unpoisoned(CHANGED.wait(waiting));
         }
         drop(waiting);

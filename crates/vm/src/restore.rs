@@ -8,7 +8,6 @@ use super::{
     confine::Reach,
     guest::{LaunchStage, MachineGuest},
     orphans,
-    process::POLL,
     qmp::Monitor,
     threads,
 };
@@ -21,6 +20,8 @@ use std::{
 
 /// Maximum time until QEMU offers its monitor.
 const START: Duration = Duration::from_secs(20);
+/// Interval at which the monitor is looked for: QEMU offers it 20 ms after its start, and the guest waits for nothing else.
+const MONITOR_POLL: Duration = Duration::from_millis(1);
 
 /// Starts a guest from a snapshot.
 pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmError> {
@@ -53,7 +54,7 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
         if let Some(exit) = guest.exited() {
             return Err(VmError::Exited { guest: spec.name.clone(), exit });
         }
-        thread::sleep(POLL);
+        thread::sleep(MONITOR_POLL);
     };
     monitor.ignore_shared_memory()?;
     monitor.load(&state)?;

@@ -11,7 +11,7 @@ use crate::{
     toolbox::Toolbox,
     wanted::ModuleList,
 };
-use lab_base::facts::Facts;
+use lab_base::{facts::Facts, held::HeldFile};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -24,15 +24,6 @@ const FORMAT: u32 = 3;
 /// Directories of every image.
 const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
-/// A file of the image and its content when it was read; the file may have been replaced since.
-#[derive(Debug, Clone, Copy)]
-pub struct ImageInput<'a> {
-    /// Its path, for messages.
-    pub path: &'a Path,
-    /// Its content.
-    pub bytes: &'a [u8],
-}
-
 /// Specification of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
@@ -41,7 +32,7 @@ pub struct Spec<'a> {
     /// Directory with `modules.dep`, `modules.builtin` and the module files; `None` for a kernel without modules.
     pub modules: Option<&'a Path>,
     /// The agent, statically linked.
-    pub agent: ImageInput<'a>,
+    pub agent: &'a HeldFile,
     /// The BPF objects, by their names in the image.
     pub objects: &'a [(&'a str, &'a [u8])],
     /// The modules that the suite needs.
@@ -78,7 +69,6 @@ pub struct Image {
 /// # Errors
 /// [`ImageError`]: an input is missing or invalid, or the cache can't be written.
 pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
-    check_agent(spec.agent)?;
     if spec.objects.is_empty() {
         return Err(ImageError::NoObjects);
     }
@@ -88,6 +78,7 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
     let path = cache::path_of(spec.cache, &key, "cpio");
     let cached = cache::touch(&path);
     if !cached {
+        check_agent(spec.agent)?;
         let modules = plan.unpack(spec.signed)?;
         let bytes = assemble(spec, &key, &plan, &modules).map_err(ImageError::io("image", &path))?;
         cache::store(&path, &bytes)?;
@@ -159,7 +150,7 @@ fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     add(&FORMAT.to_le_bytes());
     add(spec.kernel_id.as_bytes());
     add(&[u8::from(spec.signed)]);
-    add(spec.agent.bytes);
+    add(spec.agent.sha256(spec.facts).map_err(ImageError::io("agent", spec.agent.path()))?.as_bytes());
     for (name, bytes) in spec.objects {
         add(name.as_bytes());
         add(bytes);
@@ -204,7 +195,7 @@ fn assemble(spec: &Spec<'_>, key: &str, plan: &ModulePlan, modules: &BTreeMap<&s
     for (name, bytes) in modules {
         archive.file(&format!("lib/modules/{name}.ko"), 0o644, bytes)?;
     }
-    archive.file("init", 0o755, spec.agent.bytes)?;
+    archive.file("init", 0o755, spec.agent.bytes()?)?;
     if let Some(toolbox) = spec.toolbox {
         toolbox.pack(&mut archive, &DIRECTORIES)?;
     }
@@ -270,7 +261,7 @@ mod tests {
                 kernel_id: "6.12",
                 facts: &Facts::below(dir),
                 modules: Some(&dir.join("modules")),
-                agent: ImageInput { path: &agent, bytes: &fs::read(&agent).unwrap() },
+                agent: &HeldFile::open(&agent).unwrap(),
                 objects: &[("tc.o", &object)],
                 wanted: &self.wanted,
                 toolbox: None,

@@ -12,6 +12,7 @@ pub mod arch;
 pub mod facts;
 pub mod file;
 pub mod git;
+pub mod held;
 pub mod hex;
 pub mod interrupt;
 pub mod lock;

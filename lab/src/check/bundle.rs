@@ -4,9 +4,9 @@ use super::{inputs::CheckInput, loaders::ChosenLoader};
 use crate::{
     error::Error,
     exec::ExecRequest,
-    project::artifacts::Artifact,
     world::{ClosureProgram, Options, RootChoice, World},
 };
+use lab_base::held::HeldFile;
 use lab_check::CheckOrder;
 use lab_protocol::{CellInfo, Raw, witness::AttachRules, work::Inherit};
 use lab_record::plan::KernelFacts;
@@ -72,7 +72,7 @@ impl CheckPlan {
     pub fn new(
         inputs: &[CheckInput],
         kernels: &[KernelFacts],
-        loader: &Artifact,
+        loader: &HeldFile,
         loaders: &[ChosenLoader],
         timeout: Option<Duration>,
         cache: &Path,
@@ -83,7 +83,8 @@ impl CheckPlan {
         let place = |name: &str| PathBuf::from(format!("{PLACE}/{name}"));
         // The one that was built and read: a build beside this run replaces the file.
         let program = bundles.directory.path().join("loader");
-        fs::write(&program, &loader.bytes).map_err(Error::file("write", &program))?;
+        let bytes = loader.bytes().map_err(Error::file("read", loader.path()))?;
+        fs::write(&program, bytes).map_err(Error::file("write", &program))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(&program, mode).map_err(Error::file("change", &program))?;
         files.push((program, place("loader")));

@@ -220,7 +220,7 @@ pub(super) fn question(project: &Project, object: &Path, no_build: bool) -> Resu
         digest.update(Sha256::digest(&input.bytes));
         digest.update(Sha256::digest(format!("{:?}", input.config)));
     }
-    digest.update(Sha256::digest(&loader.bytes));
+    digest.update(Sha256::digest(loader.bytes().map_err(Error::file("read", loader.path()))?));
     let plan =
         CheckPlan::new(&inputs, &facts, &loader, &[ChosenLoader::libbpf()], Some(TIMEOUT), project.cache.root())?;
     let streams = Streams::silent().map_err(Error::file("open", "/dev/null"))?;

@@ -37,12 +37,12 @@ pub(super) fn build(named: Option<PathBuf>, all: bool) -> Result<Exit, Error> {
         say("this lab is installed: it brings what guests run, and builds only an agent that lab.toml names");
     }
     let built = project.builder().build()?;
-    show(format_args!("{}\n", built.agent.path.display()))?;
+    show(format_args!("{}\n", built.agent.path().display()))?;
     for object in built.objects.values() {
-        show(format_args!("{}\n", object.path.display()))?;
+        show(format_args!("{}\n", object.path().display()))?;
     }
     if all {
-        show(format_args!("{}\n", project.builder().loader()?.path.display()))?;
+        show(format_args!("{}\n", project.builder().loader()?.path().display()))?;
     }
     Ok(Exit::Passed)
 }

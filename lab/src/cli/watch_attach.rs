@@ -29,11 +29,11 @@ pub(super) fn watch(named: Option<PathBuf>, args: &WatchAttachArgs) -> Result<Ex
     }
     let built = project::built(named)?;
     let object = built.objects.get(OBJECT).ok_or_else(|| Error::Host(format!("the lab has no {OBJECT}")))?;
-    let mut agent = Command::new(&built.agent.path);
-    agent.arg(WATCH).arg("--object").arg(&object.path);
+    let mut agent = Command::new(built.agent.path());
+    agent.arg(WATCH).arg("--object").arg(object.path());
     agent.args(["--format", if args.output.is_json() { "json" } else { "text" }]);
     if args.runs {
         agent.arg("--runs");
     }
-    Err(Error::file("execute", &built.agent.path)(agent.exec()))
+    Err(Error::file("execute", built.agent.path())(agent.exec()))
 }

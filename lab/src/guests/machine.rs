@@ -3,15 +3,15 @@
 use crate::{
     error::Error,
     project::{
-        artifacts::{Artifact, ArtifactError, Artifacts},
+        artifacts::{ArtifactError, Artifacts},
         cross_error::CrossError,
     },
     run::common::{PrepareError, Prepared},
     setup::{Tools, VIRTME_NG_VERSION},
     world::KernelFiles,
 };
-use lab_base::{arch::Architecture, facts::Facts};
-use lab_image::{ImageError, ImageInput, ModuleList, Profile, Spec, Toolbox};
+use lab_base::{arch::Architecture, facts::Facts, held::HeldFile};
+use lab_image::{ImageError, ModuleList, Profile, Spec, Toolbox};
 use lab_kernel_store::BootableKernel;
 use lab_protocol::{Stated, witness::PRELOAD_SUITE};
 use lab_record::event::{ImageInfo, Versions};
@@ -92,7 +92,7 @@ struct ForeignMachine {
     /// QEMU's version.
     version: String,
     sandbox: bool,
-    agent: Artifact,
+    agent: HeldFile,
 }
 
 impl Machine {
@@ -123,7 +123,7 @@ impl Machine {
     ///
     /// # Errors
     /// QEMU is missing.
-    pub fn emulate(&mut self, architecture: Architecture, agent: Artifact) -> Result<(), Error> {
+    pub fn emulate(&mut self, architecture: Architecture, agent: HeldFile) -> Result<(), Error> {
         let tools = Tools::in_cache(&self.cache);
         let facts = Facts::below(&self.cache);
         let (programs, _) = tools.arm64().ok_or(ArtifactError::from(CrossError::NoTools { architecture }))?;
@@ -206,12 +206,15 @@ impl Machine {
             Some(it) => (Some(&it.qemu), &it.version, it.sandbox),
             None => (self.qemu.as_ref(), &self.versions.qemu, self.sandbox),
         };
-        let objects = self.artifacts.objects.iter();
-        let objects: Vec<(&str, &[u8])> = objects.map(|(name, built)| (&**name, &*built.bytes)).collect();
+        let objects = self.artifacts.objects.iter().map(|(name, built)| {
+            let cause = |cause| ImageError::Io { what: "eBPF object", path: built.path().to_owned(), cause };
+            Ok((&**name, built.bytes().map_err(cause)?))
+        });
+        let objects: Vec<(&str, &[u8])> = objects.collect::<Result<_, _>>().map_err(failed)?;
         let spec = Spec {
             kernel_id: &kernel.id,
             modules: Some(&kernel.modules),
-            agent: ImageInput { path: &agent.path, bytes: &agent.bytes },
+            agent,
             objects: &objects,
             wanted: &ModuleList::committed(profile),
             toolbox: toolbox.as_ref(),

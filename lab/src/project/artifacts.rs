@@ -11,7 +11,7 @@ use super::{
 
 use crate::setup::Tools;
 use duct::Expression;
-use lab_base::{hex::hex, interrupt::Interrupt, process::to_end};
+use lab_base::{held::HeldFile, hex::hex, interrupt::Interrupt, process::to_end};
 use nix::unistd::{AccessFlags, access};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -22,7 +22,6 @@ use std::{
     io,
     panic::resume_unwind,
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -115,36 +114,20 @@ pub enum ArtifactError {
     },
 }
 
-/// A program or an object as it was built.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Artifact {
-    /// Its path.
-    pub path: PathBuf,
-    /// Its content. It is read once, because a build during a run replaces the file and all guests of a run must get
-    /// the same.
-    pub bytes: Arc<[u8]>,
-}
-
-impl std::fmt::Debug for Artifact {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} bytes)", self.path.display(), self.bytes.len())
-    }
-}
-
 /// The contents of a guest image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
     /// The static agent.
-    pub agent: Artifact,
+    pub agent: HeldFile,
     /// The eBPF objects, by the names that the agent looks for.
-    pub objects: BTreeMap<String, Artifact>,
+    pub objects: BTreeMap<String, HeldFile>,
 }
 
 #[cfg(test)]
 impl Artifacts {
     /// An agent of these bytes, for tests of what is made of it.
     pub fn of_bytes(agent: &[u8]) -> Self {
-        Self { agent: Artifact { path: PathBuf::new(), bytes: agent.into() }, objects: BTreeMap::new() }
+        Self { agent: HeldFile::of_bytes(PathBuf::new(), agent), objects: BTreeMap::new() }
     }
 }
 
@@ -201,7 +184,7 @@ impl Builder<'_> {
         match self.existing() {
             Err(ArtifactError::Absent { .. }) => self.build(),
             Ok(artifacts) => {
-                if let Some(newer) = self.newer_than(&artifacts.agent.path) {
+                if let Some(newer) = self.newer_than(artifacts.agent.path()) {
                     let newer = newer.display();
                     (self.say)(&format!(
                         "hint: {newer} has changed since the agent was built; `lab build` builds it again"
@@ -275,7 +258,7 @@ impl Builder<'_> {
     pub fn agent(&self) -> Result<PathBuf, ArtifactError> {
         let package = AgentPackage::load(self.project)?;
         if let Some(installed) = self.installed(&package) {
-            return installed.map(|it| it.agent.path);
+            return installed.map(|it| it.agent.path().to_owned());
         }
         let lock = self.alone(&package)?;
         let agent = self.cargo_agent(&package)?;
@@ -419,9 +402,9 @@ pub(super) fn read(agent: PathBuf, object: impl Fn(&str, &str) -> PathBuf) -> Re
     Ok(Artifacts { agent: read_artifact("the guest agent", agent)?, objects })
 }
 
-pub(super) fn read_artifact(what: &'static str, path: PathBuf) -> Result<Artifact, ArtifactError> {
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(Artifact { path, bytes: bytes.into() }),
+pub(super) fn read_artifact(what: &'static str, path: PathBuf) -> Result<HeldFile, ArtifactError> {
+    match HeldFile::open(&path) {
+        Ok(file) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ArtifactError::Absent { what, path }),
         Err(cause) => Err(ArtifactError::Read { path, cause }),
     }

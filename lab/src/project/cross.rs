@@ -3,14 +3,14 @@
 
 use super::{
     agent_package::AgentPackage,
-    artifacts::{Artifact, ArtifactError, Builder, MESSAGES, executable, read_artifact},
+    artifacts::{ArtifactError, Builder, MESSAGES, executable, read_artifact},
     bpf_toolchain::BpfToolchain,
     commit,
     cross_error::CrossError,
     home::Home,
 };
 use crate::setup::Tools;
-use lab_base::arch::Architecture;
+use lab_base::{arch::Architecture, held::HeldFile};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
@@ -34,7 +34,7 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// What it is built with is missing, cargo failed, or with `no_build` it was never built.
-    pub fn agent_for(&self, architecture: Architecture, no_build: bool) -> Result<Artifact, ArtifactError> {
+    pub fn agent_for(&self, architecture: Architecture, no_build: bool) -> Result<HeldFile, ArtifactError> {
         let package = AgentPackage::load(self.project)?;
         if matches!(self.home, Home::Installed { .. }) && package.directory.is_none() {
             return Err(CrossError::OneArchitecture { architecture }.into());

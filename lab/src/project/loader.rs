@@ -2,9 +2,10 @@
 //! it. libbpf is compiled from the sources that its crate has, against the libelf and zlib of this host or of the lab's cache.
 
 use super::agent_package::AgentPackage;
-use super::artifacts::{AGENT_DIR, AGENT_TARGET, Artifact, ArtifactError, Builder, executable, read_artifact};
+use super::artifacts::{AGENT_DIR, AGENT_TARGET, ArtifactError, Builder, executable, read_artifact};
 use super::home::Home;
 use crate::setup::Tools;
+use lab_base::held::HeldFile;
 use std::{
     env,
     ffi::OsString,
@@ -39,7 +40,7 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// [`ArtifactError::Absent`].
-    pub fn existing_loader(&self) -> Result<Artifact, ArtifactError> {
+    pub fn existing_loader(&self) -> Result<HeldFile, ArtifactError> {
         if let Home::Installed { library, .. } = self.home {
             return read_artifact(WHAT, library.join(LOADER));
         }
@@ -52,7 +53,7 @@ impl Builder<'_> {
     ///
     /// # Errors
     /// There is no libelf, or the compiler failed.
-    pub fn loader(&self) -> Result<Artifact, ArtifactError> {
+    pub fn loader(&self) -> Result<HeldFile, ArtifactError> {
         let Home::Checkout(root) = self.home else { return self.existing_loader() };
         let private = Tools::in_cache(self.cache).elf_library();
         let found = private.and_then(|set| ElfLibrary::below(set.root())).or_else(|| ElfLibrary::below(Path::new("/")));

@@ -64,7 +64,7 @@ pub fn named(project: &Project, cases: &[String], no_build: bool) -> Result<Sele
 /// Builds the artifacts, and selects every cell of the suite, or every canary.
 pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected, Error> {
     let artifacts = artifacts(project, no_build)?;
-    let (agent, facts) = (&*artifacts.agent.path, project.facts_kept());
+    let (agent, facts) = (artifacts.agent.path(), project.facts_kept());
     let facts = &facts;
     // Two starts of the agent at the same time: a command in a restored guest takes little longer than them.
     let (listing, topologies) = thread::scope(|scope| {
@@ -88,7 +88,7 @@ pub fn build(project: &Project, no_build: bool, canary: bool) -> Result<Selected
 /// Builds the artifacts, and asks the agent for its listing.
 pub fn listing(project: &Project, no_build: bool) -> Result<(Artifacts, Listing), Error> {
     let artifacts = artifacts(project, no_build)?;
-    let listing = agent_listing::listing(&artifacts.agent.path, &project.facts_kept())?;
+    let listing = agent_listing::listing(artifacts.agent.path(), &project.facts_kept())?;
     Ok((artifacts, listing))
 }
 
@@ -101,7 +101,7 @@ fn artifacts(project: &Project, no_build: bool) -> Result<Artifacts, Error> {
 pub fn last_listing(project: &Project, no_build: bool) -> Result<Listing, Error> {
     let builder = project.builder();
     let artifacts = if no_build { builder.existing()? } else { builder.existing_or_build()? };
-    Ok(agent_listing::listing(&artifacts.agent.path, &project.facts_kept())?)
+    Ok(agent_listing::listing(artifacts.agent.path(), &project.facts_kept())?)
 }
 
 /// The cells of a listing that a filter selects.

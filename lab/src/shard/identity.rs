@@ -75,9 +75,9 @@ fn build(artifacts: &Artifacts) -> Result<String, Error> {
     let program = home::program().ok_or_else(|| Error::Host("the running program can't be found".to_owned()))?;
     let program = fs::read(&program).map_err(Error::file("read", program))?;
     let mut hasher = Sha256::new();
-    let objects = artifacts.objects.values().map(|built| &*built.bytes);
-    for bytes in [&*program, &*artifacts.agent.bytes].into_iter().chain(objects) {
-        hasher.update(Sha256::digest(bytes));
+    hasher.update(Sha256::digest(program));
+    for built in [&artifacts.agent].into_iter().chain(artifacts.objects.values()) {
+        hasher.update(Sha256::digest(built.bytes().map_err(Error::file("read", built.path()))?));
     }
     Ok(short(hasher.finalize().as_slice()))
 }

@@ -61,7 +61,7 @@ impl SearchDirectory {
         }
         let Artifacts { agent, objects } = &question.selected.artifacts;
         for built in [agent].into_iter().chain(objects.values()) {
-            hasher.update(Sha256::digest(&built.bytes));
+            hasher.update(Sha256::digest(built.bytes().map_err(Error::file("read", built.path()))?));
         }
         for file in judges(project)? {
             hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);

@@ -7,6 +7,9 @@ use lab_record::guest_exit::GuestExit;
 use lab_vm::Recv;
 use std::time::{Duration, Instant};
 
+/// Interval at which a guest whose port is closed is asked whether it has ended, which takes its process some milliseconds.
+const EXIT_POLL: Duration = Duration::from_millis(1);
+
 impl Session<'_> {
     /// Shuts the guest down. All cells have been reported: nothing here changes a cell's verdict.
     pub(super) fn shut_down(&mut self) -> Farewell {
@@ -39,7 +42,7 @@ impl Session<'_> {
                 return farewell;
             }
             if !open {
-                std::thread::park_timeout(Duration::from_millis(5));
+                std::thread::park_timeout(EXIT_POLL);
                 continue;
             }
             match self.channel.recv(&mut buffer, Duration::from_millis(10)) {
@@ -85,7 +88,7 @@ impl Session<'_> {
             }
             // Reading keeps the agent from blocking on a full port; a closed port returns at once.
             if !matches!(self.channel.recv(&mut rest, Duration::from_millis(10)), Ok(Recv::Bytes(_) | Recv::Timeout)) {
-                std::thread::park_timeout(Duration::from_millis(5));
+                std::thread::park_timeout(EXIT_POLL);
             }
         }
     }

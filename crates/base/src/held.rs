@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use std::{
     fmt,
     fs::File,
-    io::{self, Read},
+    io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -52,16 +53,10 @@ impl HeldFile {
         if let Some(bytes) = self.bytes.get() {
             return Ok(bytes);
         }
-        let mut bytes = Vec::new();
-        if let Some((file, stamp)) = self.opened.as_deref() {
-            let mut file = file.try_clone()?;
-            bytes.reserve_exact(usize::try_from(stamp.length).unwrap_or_default());
-            io::Seek::rewind(&mut file)?;
-            file.read_to_end(&mut bytes)?;
-            if !Stamp::of_file(&file)?.is_same_content(stamp) {
-                return Err(io::Error::other("it was changed while it was in use; start again"));
-            }
-        }
+        let bytes = match self.opened.as_deref() {
+            Some((file, stamp)) => read(file, stamp)?,
+            None => Vec::new(),
+        };
         Ok(self.bytes.get_or_init(|| bytes))
     }
 
@@ -84,6 +79,16 @@ impl HeldFile {
         }
         digest()
     }
+}
+
+/// Reads the whole file by positions: kernels are prepared side by side, and the descriptor's own position is one for all of them.
+fn read(file: &File, stamp: &Stamp) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(stamp.length).map_err(io::Error::other)?];
+    let whole = file.read_exact_at(&mut bytes, 0);
+    if !Stamp::of_file(file)?.is_same_content(stamp) {
+        return Err(io::Error::other("it was changed while it was in use; start again"));
+    }
+    whole.map(|()| bytes)
 }
 
 /// Equal files have the same path and are the same file.
@@ -124,6 +129,22 @@ mod tests {
         let other = HeldFile::open(&path).unwrap();
         assert_ne!(other.sha256(&facts).unwrap(), sum);
         assert_eq!(HeldFile::of_bytes(&path, "one").sha256(&facts).unwrap(), sum, "nothing is kept of it");
+    }
+
+    #[test]
+    fn threads_that_read_it_at_the_same_time_all_get_it_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent");
+        let content: Vec<u8> = (0..1 << 20).map(|number: u32| number.to_le_bytes()[number as usize % 3]).collect();
+        fs::write(&path, &content).unwrap();
+        for _ in 0..20 {
+            let held = HeldFile::open(&path).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| assert!(held.bytes().unwrap() == content));
+                }
+            });
+        }
     }
 
     #[test]

@@ -22,8 +22,8 @@ const CMDLINE: &[&str] = &[
     "loglevel=7",
     // Disables pressure stall accounting, which takes 1/40 of the suite's time and is used by no case.
     "psi=0",
-    // Huge pages where a program asks for them, as on Ubuntu and Fedora. Debian's kernels give one to the stack of each thread,
-    // and an emulated guest takes 50 ms to clear it: a sixth of a short cell.
+    // Huge pages only where a program asks for them, as on Ubuntu and Fedora. Debian's kernels give one to the stack of a new
+    // thread, and an emulated guest takes 10 ms to clear it.
     "transparent_hugepage=madvise",
     // Disables boot work that no case needs (docs/speed.md has the shares of processor time under TCG): self-tests of
     // the crypto library and of the CPU jitter RNG (virtio-rng provides entropy), five-level page tables, and KASLR,

@@ -36,6 +36,7 @@ use crate::{
 use lab_base::{
     arch::Architecture,
     facts::Facts,
+    held::HeldFile,
     hex::hex,
     interrupt::Interrupt,
     say::{self, note, say},
@@ -349,10 +350,8 @@ impl Guests {
     fn content(&self, how: &GuestOptions) -> Option<String> {
         let ordinary = how.mutant.is_none() && !how.canary && how.exec.is_empty() && how.world.is_none();
         let program = home::program().filter(|_| ordinary)?;
-        let own = Facts::below(self.machine.cache()).of_files("SHA-256", &[&program], || {
-            let bytes = std::fs::read(&program)?;
-            Ok::<_, std::io::Error>(hex(&Sha256::digest(bytes)))
-        });
+        let facts = Facts::below(self.machine.cache());
+        let own = HeldFile::open(program).and_then(|program| program.sha256(&facts));
         let accelerator = self.accelerator();
         let isolate = format!("{:?}", how.isolate);
         let mut hash = Sha256::new();

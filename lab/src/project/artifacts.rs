@@ -115,7 +115,7 @@ pub enum ArtifactError {
 }
 
 /// The contents of a guest image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Artifacts {
     /// The static agent.
     pub agent: HeldFile,

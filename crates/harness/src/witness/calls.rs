@@ -2,7 +2,7 @@
 //! programs, links and namespaces by numbers of the calling process: what these stand for is looked up when an event is read, which
 //! is milliseconds after the call.
 
-use super::{now_ns, state};
+use super::{now_ns, programs::Programs, state};
 use lab_bpf::{BpfLink, watch::Watch};
 use lab_netlink::Notices;
 use lab_protocol::DeviceKind;
@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Descriptors, processes and filters that are remembered, at most each.
-const REMEMBERED: usize = 1 << 16;
+pub(super) const REMEMBERED: usize = 1 << 16;
 /// Time between two looks at which links have ended.
 const LOOK_AT_LINKS: Duration = Duration::from_millis(100);
 /// The name of a network namespace whose process had ended before it could be asked.
@@ -45,8 +45,7 @@ struct Heard {
 /// Looks up what events stand for.
 pub(super) struct Calls {
     heard: Vec<Heard>,
-    /// Programs behind descriptors, by process.
-    held: HashMap<(u32, u32), SeenProgram>,
+    programs: Programs,
     /// Network namespaces and names of processes.
     processes: HashMap<u32, (u32, String)>,
     /// Programs of filters, by network namespace, device, parent, priority and handle.
@@ -80,7 +79,7 @@ impl Calls {
         }
         Self {
             heard,
-            held: HashMap::new(),
+            programs: Programs::default(),
             processes: HashMap::new(),
             filters: HashMap::new(),
             devices: HashMap::new(),
@@ -127,14 +126,8 @@ impl Calls {
     /// The event of a call, with what its numbers stand for.
     fn complete(&mut self, call: &BpfCall) -> Option<AttachEvent> {
         let netns = self.namespace(call);
-        if let Some(fd) = call.made
-            && let Some(program) = behind(call.pid, fd, "prog_id").map(state::program).or_else(|| {
-                let name = call.loaded.clone()?;
-                Some(SeenProgram { name, ..SeenProgram::default() })
-            })
-            && self.held.len() < REMEMBERED
-        {
-            self.held.insert((call.pid, fd), program);
+        if let Some(fd) = call.made {
+            self.programs.made((call.pid, fd), program_behind(call.pid, fd), call.loaded.clone());
         }
         let mut facts = CallFacts { target: self.device(call, netns), ..CallFacts::default() };
         let link = match call.link {
@@ -143,7 +136,7 @@ impl Calls {
         };
         if let Some(info) = link.and_then(|id| BpfLink::from(lab_bpf::link_fd(id).ok()?).info().ok()) {
             (facts.link, facts.link_type) = (info.id, info.link_type);
-            facts.program = state::program(info.prog_id);
+            facts.program = self.programs.named(state::program(info.prog_id));
         }
         // The link knows its program; the caller's descriptor may be closed by now.
         if facts.program.id == 0
@@ -156,8 +149,7 @@ impl Calls {
     }
 
     fn program(&self, pid: u32, fd: u32) -> Option<SeenProgram> {
-        let now = behind(pid, fd, "prog_id").map(state::program);
-        now.or_else(|| self.held.get(&(pid, fd)).cloned())
+        self.programs.behind((pid, fd), program_behind(pid, fd))
     }
 
     fn namespace(&mut self, call: &BpfCall) -> u32 {
@@ -233,6 +225,7 @@ impl Calls {
         let mut program = notice.program.clone();
         if program.id != 0 {
             program.name = state::program(program.id).name;
+            program = self.programs.named(program);
         }
         let now = fs::read_to_string(format!("/proc/{}/comm", notice.port)).ok();
         let process = now.or_else(|| Some(self.processes.get(&notice.port)?.1.clone()));
@@ -265,6 +258,10 @@ fn of_thread(call: &BpfCall) -> PathBuf {
 fn behind(pid: u32, fd: u32, key: &str) -> Option<u32> {
     let told = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
     told.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')?.trim().parse().ok())
+}
+
+fn program_behind(pid: u32, fd: u32) -> Option<SeenProgram> {
+    behind(pid, fd, "prog_id").map(state::program)
 }
 
 fn device(ns: &Netns, ifindex: u32) -> Option<SeenDevice> {

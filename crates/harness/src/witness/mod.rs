@@ -8,6 +8,7 @@ mod cell;
 mod effects;
 mod live;
 mod marks;
+mod programs;
 mod state;
 
 use crate::fence;

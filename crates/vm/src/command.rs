@@ -70,6 +70,14 @@ const KVM_CMDLINE: &[&str] = &[
     "tsc=nowatchdog",
 ];
 
+/// Kernel parameters of emulated x86-64 guests that have several processors.
+const TCG_PROCESSORS_CMDLINE: &[&str] = &[
+    // The emulator's processors read one counter, the host's, and say that they are AMD's, of which the kernel believes this of
+    // one processor only (arch/x86/kernel/tsc.c, `unsynchronized_tsc`). It would take the HPET: each reading of the time would
+    // leave the translated code for QEMU's device and its lock, several microseconds instead of a tenth.
+    "tsc=reliable",
+];
+
 /// The network device of a machine that has one.
 pub const NETWORK_DEVICE: &str = "virtio-net-pci,netdev=lab";
 /// Its address: locally administered.
@@ -199,7 +207,7 @@ pub fn arguments(spec: &GuestSpec, files: &Files, name: &str) -> Result<Vec<Stri
             // restores a wrong trap flag, for example, and the guest crashes without a kernel bug.
             let hidden = if spec.cx16 { "" } else { ",-cx16" };
             options.push(format!("-cpu max,-erms,-fsrm{hidden}"));
-            &[]
+            if spec.cpus > 1 { TCG_PROCESSORS_CMDLINE } else { &[] }
         }
         Accel::Kvm => {
             // vng's default is `kvm:tcg`, which falls back silently.
@@ -287,6 +295,17 @@ mod tests {
         assert!(kvm.contains("-machine q35") && kvm.contains("-machine accel=kvm") && !kvm.contains("--disable-kvm"));
         assert!(tcg.contains("-machine q35") && !tcg.contains("accel="));
         assert!(kvm.contains(" tsc=nowatchdog") && !tcg.contains("tsc="), "where the clock is not the TSC");
+    }
+
+    #[test]
+    fn emulated_processors_have_one_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        let words = |cpus, architecture| {
+            let spec = GuestSpec { cpus, architecture, ..spec(dir.path()) };
+            arguments(&spec, &Files::below(dir.path()), "x").unwrap().join(" ")
+        };
+        assert!(words(2, Architecture::X86_64).contains(" tsc=reliable"));
+        assert!(!words(1, Architecture::X86_64).contains("tsc=") && !words(2, Architecture::Arm64).contains("tsc="));
     }
 
     #[test]

@@ -27,6 +27,9 @@ fn loader() -> PathBuf {
     BUILT.call_once(|| {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", "lab-bpf", "--example", "attach"]).current_dir(ROOT);
+        if !cfg!(debug_assertions) {
+            cargo.arg("--release");
+        }
         assert!(cargo.status().unwrap().success(), "the loader can't be built");
         // A run of no case builds the agent.
         let built =

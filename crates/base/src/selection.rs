@@ -1,7 +1,7 @@
 //! Glob patterns of the command line.
 
 use crate::nearest::{nearest, suggest};
-use globset::{GlobBuilder, GlobMatcher};
+use wildmatch::WildMatch;
 
 /// A pattern that matches nothing.
 #[derive(Debug, thiserror::Error)]
@@ -28,43 +28,27 @@ fn suggestion(nearest: &[String]) -> String {
     }
 }
 
-/// A glob pattern with `*` and `?`. Brackets are literal, because cell ids contain them.
+/// A pattern in which `*` is any text and `?` any character. All else is literal: cell ids contain brackets.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
-    glob: Option<GlobMatcher>,
+    glob: WildMatch,
 }
 
 impl Pattern {
     /// Compiles a pattern; every text is valid.
     pub fn new(text: &str) -> Self {
-        Self::read(text, false)
+        Self { text: text.to_owned(), glob: WildMatch::new(text) }
     }
 
     /// Compiles a pattern that ignores the case of letters: no names differ only by it.
     pub fn of_names(text: &str) -> Self {
-        Self::read(text, true)
-    }
-
-    fn read(text: &str, any_case: bool) -> Self {
-        let escaped = text.chars().fold(String::new(), |mut out, c| {
-            if matches!(c, '[' | ']' | '{' | '}' | '\\' | '!' | ',') {
-                out.push('\\');
-            }
-            out.push(c);
-            out
-        });
-        let glob = GlobBuilder::new(&escaped)
-            .backslash_escape(true)
-            .literal_separator(false)
-            .case_insensitive(any_case)
-            .build();
-        Self { text: text.to_owned(), glob: glob.ok().map(|glob| glob.compile_matcher()) }
+        Self { text: text.to_owned(), glob: WildMatch::new_case_insensitive(text) }
     }
 
     /// Whether the pattern matches the whole name.
     pub fn matches(&self, name: &str) -> bool {
-        self.text == name || self.glob.as_ref().is_some_and(|glob| glob.is_match(name))
+        self.text == name || self.glob.matches(name)
     }
 }
 

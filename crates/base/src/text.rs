@@ -1,7 +1,10 @@
 //! Escapes text from guests. Their kernels may be broken or hostile, so no guest text reaches a terminal or a file
 //! unescaped.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
+
+/// Length of a parser's reason, characters: with a file's name before it, it fits on a few lines of a terminal.
+const REASON: usize = 300;
 
 /// Whether a character is allowed in XML 1.0 and harmless on a terminal. The caller decides about tab and newline.
 fn plain(c: char) -> bool {
@@ -100,6 +103,11 @@ pub fn markdown(text: &str) -> String {
 /// cut.
 pub fn line(text: &str, max: usize) -> String {
     cut_line(text, max).into_owned()
+}
+
+/// What a parser says of somebody else's file, as one line: it quotes words of the file as they are, however long.
+pub fn reason(error: &dyn fmt::Display) -> String {
+    line(&error.to_string(), REASON)
 }
 
 /// As [`line()`], without a copy if the text needs no change.

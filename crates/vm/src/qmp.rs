@@ -194,7 +194,7 @@ impl Monitor {
 }
 
 fn problem(error: &dyn std::fmt::Display) -> VmError {
-    VmError::Monitor(error.to_string())
+    VmError::Monitor(lab_base::text::reason(error))
 }
 
 /// Whether a file's disk has less free space than the state of a guest's devices needs (half a megabyte).

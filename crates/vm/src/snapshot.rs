@@ -362,7 +362,8 @@ impl From<String> for UnusableSnapshot {
 
 pub(crate) fn open(dir: &Path, key: &str) -> Result<Snapshot, UnusableSnapshot> {
     let text = fs::read(dir.join(META)).map_err(|error| format!("{META}: {error}"))?;
-    let mut meta: Meta = serde_json::from_slice(&text).map_err(|error| format!("{META}: {error}"))?;
+    let mut meta: Meta =
+        serde_json::from_slice(&text).map_err(|error| format!("{META}: {}", lab_base::text::reason(&error)))?;
     if meta.format != FORMAT || meta.key != key {
         return Err(format!("{META} belongs to another snapshot").into());
     }

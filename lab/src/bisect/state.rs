@@ -59,7 +59,7 @@ impl SearchState {
             Ok(bytes) => match serde_json::from_slice::<Memory>(&bytes) {
                 Ok(memory) if memory.version == VERSION => memory,
                 Ok(memory) => return Err(unusable(&path, &format!("has the unsupported version {}", memory.version))),
-                Err(error) => return Err(unusable(&path, &error.to_string())),
+                Err(error) => return Err(unusable(&path, &lab_base::text::reason(&error))),
             },
         };
         Ok(Self { memory, path })

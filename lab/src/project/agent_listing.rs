@@ -1,7 +1,7 @@
 //! What an agent says about itself when it runs on the host.
 
 use super::artifacts::ArtifactError;
-use lab_base::facts::Facts;
+use lab_base::{facts::Facts, text};
 use lab_protocol::{Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
 use std::path::Path;
 
@@ -12,7 +12,8 @@ use std::path::Path;
 pub fn listing(agent: &Path, facts: &Facts) -> Result<Listing, ArtifactError> {
     let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
     let text = said(agent, "--list", facts)?;
-    let listing: Listing = serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {error}")))?;
+    let listing: Listing =
+        serde_json::from_str(&text).map_err(|error| wrong(format!("not a listing: {}", text::reason(&error))))?;
     if listing.protocol != PROTOCOL_VERSION {
         return Err(wrong(format!(
             "uses protocol {}, but this lab uses {PROTOCOL_VERSION}; rebuild the agent (run without --no-build)",
@@ -29,7 +30,7 @@ pub fn listing(agent: &Path, facts: &Facts) -> Result<Listing, ArtifactError> {
 pub fn topologies(agent: &Path, facts: &Facts) -> Result<Vec<TopologyInfo>, ArtifactError> {
     let wrong = |problem: String| ArtifactError::Listing { agent: agent.to_owned(), problem };
     let text = said(agent, "--topologies", facts)?;
-    serde_json::from_str(&text).map_err(|error| wrong(format!("not a list of topologies: {error}")))
+    serde_json::from_str(&text).map_err(|error| wrong(format!("not a list of topologies: {}", text::reason(&error))))
 }
 
 /// What the agent prints: what it printed last, if its file has not changed. It is a static program that reads nothing.

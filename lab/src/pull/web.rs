@@ -89,7 +89,7 @@ impl Web {
         serde_json::from_slice(&bytes).map_err(|error| PullError::Answer {
             url: url.to_owned(),
             what,
-            problem: error.to_string(),
+            problem: text::reason(&error),
             start: text::line(&String::from_utf8_lossy(&bytes[..bytes.len().min(200)]), 60),
         })
     }

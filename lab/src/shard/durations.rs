@@ -52,7 +52,7 @@ impl Durations {
             Err(error) => return Err(Error::file("read", path)(error)),
         };
         let bad = |problem: String| Error::Usage(format!("{} is not a durations file: {problem}", path.display()));
-        let read: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        let read: Self = serde_json::from_slice(&text).map_err(|error| bad(lab_base::text::reason(&error)))?;
         match read.format {
             FORMAT => Ok(read),
             other => Err(bad(format!("its format is {other}, but this lab reads only {FORMAT}"))),

@@ -114,7 +114,7 @@ fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Reads a file of an image.
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, BadImage> {
-    serde_json::from_slice(bytes).map_err(|error| BadImage(format!("is damaged ({error})")))
+    serde_json::from_slice(bytes).map_err(|error| BadImage(format!("is damaged ({})", lab_base::text::reason(&error))))
 }
 
 fn bad(path: &Path, reason: &str) -> KernelsError {

@@ -128,8 +128,10 @@ fn signatures(path: &Path) -> Result<Vec<Signature>, Error> {
     match lab_guard::bounded::file(path, lab_guard::bounded::SETTINGS) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Error::file("read", path)(error)),
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Usage(format!("{}: not a file of failure signatures: {error}", path.display()))),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            let reason = text::reason(&error);
+            Error::Usage(format!("{}: not a file of failure signatures: {reason}", path.display()))
+        }),
     }
 }
 

@@ -78,3 +78,31 @@ fn runs_of_the_same_few_cells_are_a_history() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["runs"].as_array().unwrap().len(), 2);
 }
+
+/// After `lab kernels update` an entry is another kernel: the night says so, and how it differs.
+#[test]
+fn a_night_with_a_new_kernel_says_how_it_differs_from_its_predecessor() {
+    let dir = tempfile::tempdir().unwrap();
+    let (before, after) = ("20261101T020000Z-aaaaaa", "20261102T020000Z-bbbbbb");
+    run(dir.path(), before, 40, |_, _| {});
+    run(dir.path(), after, 40, |info, _| info.plan.kernels[0].facts.version.patch += 1);
+    let versions = [before, after].map(|id| {
+        let log = fs::read_to_string(dir.path().join(id).join("events.jsonl")).unwrap();
+        let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+        let facts = first["run"]["plan"]["kernels"][0]["facts"].clone();
+        [&facts["id"], &facts["version"]].map(|field| field.as_str().unwrap().to_owned())
+    });
+    let [[id, old], [_, new]] = &versions;
+    let said = |format: &str| {
+        let runs = [before, after].map(|id| dir.path().join(id));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+        command.arg("--project").arg(ROOT).args(["compare", "--new-only", "--format", format]).args(runs);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let line = format!("new kernel {id} ({new}): 0 differences from its predecessor {id} ({old})\n");
+    assert!(said("text").contains(&format!("\n{line}")) && said("markdown").contains(&format!("\n- {line}")));
+    let json: serde_json::Value = serde_json::from_str(&said("json")).unwrap();
+    assert_eq!(json["new_kernels"][0]["predecessor"]["version"], **old);
+}

@@ -2,9 +2,11 @@
 //!
 //! A changed attach type is as important as a failure: the cell tested a different datapath, even if its checks passed.
 
+mod kernels;
 mod render;
 mod same;
 
+pub use kernels::{NewKernel, Predecessor};
 pub use render::{CompareFormat, render};
 pub use same::{Sameness, same};
 
@@ -111,6 +113,9 @@ pub struct Comparison {
     /// Id of the second run.
     pub after: String,
     pub changes: Vec<CellChange>,
+    /// Kernels that the earlier run does not have, in this version.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub new_kernels: Vec<NewKernel>,
     /// Number of unchanged cells.
     pub unchanged: usize,
     /// Cells of the earlier run that the later run's selection does not include, by kernel.
@@ -130,10 +135,24 @@ impl Comparison {
 /// Compares two runs cell by cell.
 pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.to_string());
-    let (old, new) = (by_cell(before), by_cell(after));
+    let (mut old, new) = (by_cell(before), by_cell(after));
+    let matches = kernels::new_ones(before, after);
+    // What the kernel's id stands for in the other run, where that has another one.
+    let mut instead = BTreeMap::new();
+    for of in &matches {
+        if let Some((record, kernel)) = of.old
+            && kernel.facts.id != of.new.id
+        {
+            let happened = record.kernels.get(&kernel.facts.id);
+            let verdicts = record.verdicts_on(kernel, happened);
+            old.extend(verdicts.map(|(cell, verdict)| ((&*of.new.id, cell.id.as_str()), verdict)));
+            instead.insert(&*of.new.id, format!("{}: ", kernel.facts.id));
+        }
+    }
     let kernels = before.planned().chain(after.planned());
     let may_fail: BTreeSet<String> =
         kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.to_string()).collect();
+    let mut new_kernels: Vec<NewKernel> = matches.iter().map(kernels::Match::told).collect();
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {
@@ -148,14 +167,25 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
         match old.get(&(*kernel, *cell)) {
             None if is_bad(now) => changes.push(change(ChangeKind::NewlyFailing, "not in the plan".to_owned())),
             None => changes.push(change(ChangeKind::Added, "not in the plan".to_owned())),
-            Some(was) => match kind(was, now) {
-                Some(kind) => changes.push(change(kind, told(was))),
-                None => unchanged += 1,
-            },
+            Some(was) => {
+                let kind = kind(was, now);
+                if let Some(told) = new_kernels.iter_mut().find(|new| new.kernel == *kernel) {
+                    told.count(kind, was, now);
+                }
+                let on = instead.get(*kernel).map_or("", String::as_str);
+                match kind {
+                    Some(kind) => changes.push(change(kind, format!("{on}{}", told(was)))),
+                    None => unchanged += 1,
+                }
+            }
         }
     }
     let mut not_selected = BTreeMap::new();
     for ((kernel, cell), was) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+        // The predecessor has its own line, if its cells are gone.
+        if instead.contains_key(*kernel) {
+            continue;
+        }
         let suite_cell = (!rows::is_row(&CellId((*cell).to_owned()))).then_some(*cell);
         if !after.info.as_ref().is_some_and(|info| info.plan.has_lost(kernel, suite_cell)) {
             *not_selected.entry((*kernel).to_owned()).or_default() += 1;
@@ -171,7 +201,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
         });
     }
     changes.sort_by(|a, b| (a.kind, &a.kernel, &a.cell).cmp(&(b.kind, &b.kernel, &b.cell)));
-    Comparison { version: 1, before: id(before), after: id(after), changes, unchanged, not_selected }
+    Comparison { version: 1, before: id(before), after: id(after), changes, new_kernels, unchanged, not_selected }
 }
 
 fn by_cell(record: &RunRecord) -> BTreeMap<(&str, &str), ReportedVerdict<'_>> {

@@ -43,6 +43,13 @@ pub fn render(comparison: &Comparison, format: CompareFormat) -> String {
 
 fn listed(comparison: &Comparison, [title, heading]: [&str; 2], row: impl Fn(&super::CellChange) -> String) -> String {
     let mut out = format!("{title}{} compared with {}\n\n", comparison.after, comparison.before);
+    for new in &comparison.new_kernels {
+        let mark = if title.is_empty() { "" } else { "- " };
+        let _ = writeln!(out, "{mark}{new}");
+    }
+    if !comparison.new_kernels.is_empty() {
+        out.push('\n');
+    }
     for kind in ChangeKind::ALL {
         let of_kind: Vec<_> = comparison.changes.iter().filter(|change| change.kind == kind).collect();
         if of_kind.is_empty() {
@@ -74,7 +81,7 @@ fn code(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::CellChange;
+    use crate::compare::{CellChange, NewKernel, Predecessor};
 
     fn sample() -> Comparison {
         let change = |kind, cell: &str, before: &str, after: &str| CellChange {
@@ -103,6 +110,29 @@ mod tests {
                     "passed by netkit in 9 ms",
                 ),
             ],
+            new_kernels: vec![
+                NewKernel {
+                    kernel: "6.17".into(),
+                    version: "6.17.13".into(),
+                    predecessor: Some(Predecessor { kernel: "6.17".into(), version: "6.17.12".into() }),
+                    differences: 1,
+                    run_now: 0,
+                },
+                NewKernel {
+                    kernel: "7.3.1".into(),
+                    version: "7.3.1".into(),
+                    predecessor: Some(Predecessor { kernel: "7.2.12".into(), version: "7.2.12".into() }),
+                    differences: 0,
+                    run_now: 12,
+                },
+                NewKernel {
+                    kernel: "5.10".into(),
+                    version: "5.10.262".into(),
+                    predecessor: None,
+                    differences: 0,
+                    run_now: 0,
+                },
+            ],
             unchanged: 344,
             not_selected: [("6.1".to_owned(), 775), ("6.12".to_owned(), 1)].into(),
         }
@@ -112,6 +142,10 @@ mod tests {
     fn text_for_a_terminal() {
         insta::assert_snapshot!(render(&sample(), CompareFormat::Text), @r"
         20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
+
+        new kernel 6.17 (6.17.13): 1 difference from its predecessor 6.17 (6.17.12)
+        new kernel 7.3.1: 0 differences from its predecessor 7.2.12; it runs 12 cells more
+        new kernel 5.10 (5.10.262): no older one to compare it with
 
         attach type changed: 1
           6.17 D10-auto[auto,nk-l3]
@@ -133,6 +167,10 @@ mod tests {
     fn markdown_for_a_job_summary() {
         insta::assert_snapshot!(render(&sample(), CompareFormat::Markdown), @r"
         ## 20261120T020000Z-bbbbbb compared with 20261119T020000Z-aaaaaa
+
+        - new kernel 6.17 (6.17.13): 1 difference from its predecessor 6.17 (6.17.12)
+        - new kernel 7.3.1: 0 differences from its predecessor 7.2.12; it runs 12 cells more
+        - new kernel 5.10 (5.10.262): no older one to compare it with
 
         ### attach type changed: 1
         - 6.17 `D10-auto[auto,nk-l3]`: `passed by netkit in 90 ms` → `passed by tcx in 80 ms`

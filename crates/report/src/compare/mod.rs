@@ -168,7 +168,9 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
             None if is_bad(now) => changes.push(change(ChangeKind::NewlyFailing, "not in the plan".to_owned())),
             None => changes.push(change(ChangeKind::Added, "not in the plan".to_owned())),
             Some(was) => {
-                let kind = kind(was, now);
+                // A kernel boots again whenever it, the agent or QEMU is another one, and is restored otherwise.
+                let is_row = || rows::is_row(&CellId((*cell).to_owned()));
+                let kind = kind(was, now).filter(|kind| *kind != ChangeKind::Slower || !is_row());
                 if let Some(told) = new_kernels.iter_mut().find(|new| new.kernel == *kernel) {
                     told.count(kind, was, now);
                 }

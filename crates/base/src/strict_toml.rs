@@ -1,8 +1,11 @@
 //! Reads TOML tables strictly: every error names the file, the line, the key and the most similar valid spelling.
 
-use crate::nearest::suggest;
+use crate::{nearest::suggest, text};
 use std::ops::Range;
 use toml_edit::{Item, TableLike};
+
+/// Longest message about a line, characters: a list of all valid keys is shorter.
+const MESSAGE: usize = 2000;
 
 /// An error in a line of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +33,8 @@ impl Origin<'_> {
     pub fn error(&self, span: Option<Range<usize>>, message: impl Into<String>) -> ConfigError {
         let offset = span.map_or(0, |span| span.start).min(self.text.len());
         let line = 1 + self.text.as_bytes()[..offset].iter().filter(|&&byte| byte == b'\n').count();
-        ConfigError { file: self.file.to_owned(), line, message: message.into() }
+        // Parsers quote words of the file as they are.
+        ConfigError { file: self.file.to_owned(), line, message: text::line(&message.into(), MESSAGE) }
     }
 
     /// Converts a syntax error of the TOML parser; joins its lines.

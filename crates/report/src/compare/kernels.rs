@@ -64,12 +64,12 @@ pub struct Predecessor {
 }
 
 /// A new kernel, and the run and the plan of what it is compared with.
-pub(super) struct Match<'a> {
+pub(super) struct Pairing<'a> {
     pub new: &'a KernelFacts,
     pub old: Option<(&'a RunRecord, &'a PlannedKernel)>,
 }
 
-impl Match<'_> {
+impl Pairing<'_> {
     pub(super) fn told(&self) -> NewKernel {
         let predecessor = self
             .old
@@ -85,15 +85,15 @@ impl Match<'_> {
 }
 
 /// The kernels of the later run that the earlier one does not have in this version.
-pub(super) fn new_ones<'a>(before: &'a RunRecord, after: &'a RunRecord) -> Vec<Match<'a>> {
+pub(super) fn new_ones<'a>(before: &'a RunRecord, after: &'a RunRecord) -> Vec<Pairing<'a>> {
     let of = |record: &'a RunRecord| record.planned().map(move |(kernel, _)| (record, kernel));
     let new = of(after).filter_map(|(_, kernel)| {
         let new = &kernel.facts;
         match of(before).find(|(_, old)| old.facts.id == new.id) {
             Some((_, old)) if old.facts.version == new.version => None,
-            Some(same_id) => Some(Match { new, old: Some(same_id) }),
+            Some(same_id) => Some(Pairing { new, old: Some(same_id) }),
             // The later run's own first: it had the same cells, and the same lab.
-            None => Some(Match { new, old: predecessor(new, of(after)).or_else(|| predecessor(new, of(before))) }),
+            None => Some(Pairing { new, old: predecessor(new, of(after)).or_else(|| predecessor(new, of(before))) }),
         }
     });
     new.collect()

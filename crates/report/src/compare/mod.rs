@@ -152,7 +152,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     let kernels = before.planned().chain(after.planned());
     let may_fail: BTreeSet<String> =
         kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.to_string()).collect();
-    let mut new_kernels: Vec<NewKernel> = matches.iter().map(kernels::Match::told).collect();
+    let mut new_kernels: Vec<NewKernel> = matches.iter().map(kernels::Pairing::told).collect();
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {

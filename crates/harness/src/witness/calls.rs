@@ -2,7 +2,7 @@
 //! programs, links and namespaces by numbers of the calling process: what these stand for is looked up when an event is read, which
 //! is milliseconds after the call.
 
-use super::{now_ns, programs::Programs, state};
+use super::{now_ns, programs::ProgramsByDescriptor, state};
 use lab_bpf::{BpfLink, watch::Watch};
 use lab_netlink::Notices;
 use lab_protocol::DeviceKind;
@@ -45,7 +45,7 @@ struct Heard {
 /// Looks up what events stand for.
 pub(super) struct Calls {
     heard: Vec<Heard>,
-    programs: Programs,
+    programs: ProgramsByDescriptor,
     /// Network namespaces and names of processes.
     processes: HashMap<u32, (u32, String)>,
     /// Programs of filters, by network namespace, device, parent, priority and handle.
@@ -79,7 +79,7 @@ impl Calls {
         }
         Self {
             heard,
-            programs: Programs::default(),
+            programs: ProgramsByDescriptor::default(),
             processes: HashMap::new(),
             filters: HashMap::new(),
             devices: HashMap::new(),

@@ -1,4 +1,4 @@
-//! Programs behind the descriptors of other processes. A process may close its program between two questions about it, so that
+//! ProgramsByDescriptor behind the descriptors of other processes. A process may close its program between two questions about it, so that
 //! whatever was learnt before answers what the kernel can no longer tell.
 
 use super::calls::REMEMBERED;
@@ -7,14 +7,14 @@ use std::collections::HashMap;
 
 /// What was learnt of programs.
 #[derive(Default)]
-pub(super) struct Programs {
+pub(super) struct ProgramsByDescriptor {
     /// By process and descriptor.
     held: HashMap<(u32, u32), SeenProgram>,
     /// By id.
     ids: HashMap<u32, SeenProgram>,
 }
 
-impl Programs {
+impl ProgramsByDescriptor {
     /// A call made a descriptor: `now` is the program that it holds by now, `loaded` the name that a program was loaded by.
     pub fn made(&mut self, at: (u32, u32), now: Option<SeenProgram>, loaded: Option<String>) {
         let program = match (now.map(|program| self.named(program)), loaded) {
@@ -50,7 +50,7 @@ impl Programs {
 
 #[cfg(test)]
 mod tests {
-    use super::{Programs, SeenProgram};
+    use super::{ProgramsByDescriptor, SeenProgram};
 
     const AT: (u32, u32) = (181, 5);
 
@@ -58,8 +58,8 @@ mod tests {
         SeenProgram { id, name: name.to_owned(), ..SeenProgram::default() }
     }
 
-    fn loaded(now: Option<SeenProgram>, name: &str) -> Programs {
-        let mut programs = Programs::default();
+    fn loaded(now: Option<SeenProgram>, name: &str) -> ProgramsByDescriptor {
+        let mut programs = ProgramsByDescriptor::default();
         programs.made(AT, now, Some(name.to_owned()));
         programs
     }
@@ -97,7 +97,7 @@ mod tests {
     /// An id can be given again.
     #[test]
     fn a_tag_of_another_program_takes_no_name() {
-        let mut programs = Programs::default();
+        let mut programs = ProgramsByDescriptor::default();
         programs.made(AT, Some(SeenProgram { tag: [1; 8], ..program(13, "minimal") }), None);
         let other = SeenProgram { tag: [2; 8], ..program(13, "") };
         assert_eq!(programs.named(other.clone()), other);

@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     lists::{KNOWN_TOML, SPLATS_TOML},
 };
-use lab_base::file::replace;
+use lab_base::{file::replace, strict_toml::Origin};
 use lab_kernel_store::KernelsLock;
 use lab_report::results::LAB_TOML;
 use std::{
@@ -84,8 +84,11 @@ fn files(defaults: &Path) -> Result<Files, Error> {
 /// The text with the kernels that run by default, and their ids.
 fn default_kernels(text: &str, path: &Path) -> Result<(String, Vec<String>), Error> {
     let unusable = |why: String| Error::Host(format!("{}: {why}; install the lab again", path.display()));
-    let mut document: DocumentMut =
-        text.parse().map_err(|error: toml_edit::TomlError| unusable(lab_base::text::reason(&error)))?;
+    let file = path.display().to_string();
+    let origin = Origin { file: &file, text };
+    let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
+        Error::Host(format!("{}; install the lab again", origin.syntax(&error)))
+    })?;
     let kernels = document.get_mut("kernels").and_then(|item| item.as_table_mut());
     let kernels = kernels.ok_or_else(|| unusable("it has no kernels".to_owned()))?;
     kernels.retain(|_, kernel| kernel.get("default").and_then(|it| it.as_bool()) == Some(true));

@@ -1,5 +1,5 @@
-//! ProgramsByDescriptor behind the descriptors of other processes. A process may close its program between two questions about it, so that
-//! whatever was learnt before answers what the kernel can no longer tell.
+//! Programs behind the descriptors of other processes. A process may close its program between two questions about it: what was learnt
+//! before then answers what the kernel can no longer tell.
 
 use super::calls::REMEMBERED;
 use lab_witness::SeenProgram;

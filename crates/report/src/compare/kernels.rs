@@ -22,17 +22,17 @@ pub struct NewKernel {
     pub predecessor: Option<Predecessor>,
     /// Number of cells that end differently than on the predecessor. Those that fail on both do not count.
     pub differences: usize,
-    /// Number of cells that run, and that the predecessor's lack of something skipped.
+    /// Number of cells that the predecessor skips, and that run and do not fail on the new kernel.
     pub run_now: usize,
 }
 
 impl NewKernel {
     pub(super) fn count(&mut self, kind: Option<ChangeKind>, was: &Verdict, now: &Verdict) {
         let skipped = |verdict: &Verdict| verdict.standing() == Standing::Skipped;
-        if skipped(was) && !skipped(now) {
-            self.run_now += 1;
-        } else if !matches!(kind, None | Some(ChangeKind::StillFailing | ChangeKind::Slower)) {
-            self.differences += 1;
+        match kind {
+            None if skipped(was) && !skipped(now) => self.run_now += 1,
+            None | Some(ChangeKind::StillFailing | ChangeKind::Slower) => {}
+            Some(_) => self.differences += 1,
         }
     }
 }
@@ -194,12 +194,12 @@ mod tests {
     fn a_new_kernel_that_fails_like_its_predecessor_does_not_differ() {
         let fails = || [bad(A), good(B, AttachType::Netkit)];
         let before = run("one", vec![("6.12.90", "6.12.90", fails())]);
-        let comparison = compare(&before, &run("two", vec![("6.12.95", "6.12.95", fails())]));
+        let kernels = vec![("6.12.90", "6.12.90", fails()), ("6.12.95", "6.12.95", fails())];
+        let comparison = compare(&before, &run("two", kernels));
         assert_eq!(told(&comparison), ["new kernel 6.12.95: 0 differences from its predecessor 6.12.90"]);
-        let gone = (ChangeKind::Gone, "6.12.90");
-        assert!(changes(&comparison).iter().all(|(kind, kernel, _)| {
-            (*kind, *kernel) == gone || (*kind, *kernel) == (ChangeKind::StillFailing, "6.12.95")
-        }));
+        let still = changes(&comparison).into_iter().map(|(kind, kernel, _)| (kind, kernel));
+        assert!(still.eq(["6.12.90", "6.12.95"].map(|kernel| (ChangeKind::StillFailing, kernel))));
+        assert_eq!((comparison.exit(true), comparison.exit(false)), (Exit::Passed, Exit::Failed));
     }
 
     #[test]
@@ -221,13 +221,17 @@ mod tests {
         };
         let skipped = Verdict::bare(CellId(B.to_owned()), Outcome::Skipped { reason });
         let older = || vec![("6.6.1", "6.6.1", [good(A, AttachType::Tcx), skipped.clone()])];
-        let after = older().into_iter().chain([("6.7.1", "6.7.1", both())]).collect();
-        let comparison = compare(&run("one", older()), &run("two", after));
+        let with = |newer| older().into_iter().chain([("6.7.1", "6.7.1", newer)]).collect();
+        let comparison = compare(&run("one", older()), &run("two", with(both())));
         assert_eq!(
             told(&comparison),
             ["new kernel 6.7.1: 0 differences from its predecessor 6.6.1; it runs 1 cell more"]
         );
         assert_eq!(comparison.exit(false), Exit::Passed);
+        // One that fails there is a difference.
+        let fails = with([good(A, AttachType::Tcx), bad(B)]);
+        let comparison = compare(&run("one", older()), &run("two", fails));
+        assert_eq!(told(&comparison), ["new kernel 6.7.1: 1 difference from its predecessor 6.6.1"]);
     }
 
     #[test]
@@ -236,6 +240,7 @@ mod tests {
         let kernels = vec![("6.12", "6.12.90", both()), ("6.17+debug", "6.17.8", both())];
         let comparison = compare(&before, &run("two", kernels));
         assert_eq!(told(&comparison), ["new kernel 6.17+debug (6.17.8): no older one to compare it with"]);
-        assert!(comparison.changes.iter().all(|change| change.kind == ChangeKind::Added));
+        let added = comparison.changes.iter().filter(|change| change.kind == ChangeKind::Added).count();
+        assert_eq!((added, comparison.changes.len()), (2 + 3, 2 + 3), "two cells, boot, splat and teardown");
     }
 }

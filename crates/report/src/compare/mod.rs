@@ -136,10 +136,10 @@ impl Comparison {
 pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     let id = |record: &RunRecord| record.info.as_ref().map_or_else(String::new, |info| info.id.to_string());
     let (mut old, new) = (by_cell(before), by_cell(after));
-    let matches = kernels::new_ones(before, after);
+    let pairings = kernels::new_ones(before, after);
     // What the kernel's id stands for in the other run, where that has another one.
     let mut instead = BTreeMap::new();
-    for of in &matches {
+    for of in &pairings {
         if let Some((record, kernel)) = of.old
             && kernel.facts.id != of.new.id
         {
@@ -152,7 +152,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
     let kernels = before.planned().chain(after.planned());
     let may_fail: BTreeSet<String> =
         kernels.filter(|(kernel, _)| kernel.facts.may_fail).map(|(kernel, _)| kernel.facts.id.to_string()).collect();
-    let mut new_kernels: Vec<NewKernel> = matches.iter().map(kernels::Pairing::told).collect();
+    let mut new_kernels: Vec<NewKernel> = pairings.iter().map(kernels::Pairing::told).collect();
     let mut changes = Vec::new();
     let mut unchanged = 0;
     for ((kernel, cell), now) in &new {
@@ -171,8 +171,8 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
                 // A kernel boots again whenever it, the agent or QEMU is another one, and is restored otherwise.
                 let is_row = || rows::is_row(&CellId((*cell).to_owned()));
                 let kind = kind(was, now).filter(|kind| *kind != ChangeKind::Slower || !is_row());
-                if let Some(told) = new_kernels.iter_mut().find(|new| new.kernel == *kernel) {
-                    told.count(kind, was, now);
+                if let Some(new_kernel) = new_kernels.iter_mut().find(|new| new.kernel == *kernel) {
+                    new_kernel.count(kind, was, now);
                 }
                 let on = instead.get(*kernel).map_or("", String::as_str);
                 match kind {

@@ -16,5 +16,6 @@ fn relayed() {
         // Connections that deliver to nobody: no socket is opened.
         let _ = mux.follow(bytes, |_, _| Ok(RelaySink::Datagrams(Box::new(|_| Ok(())))));
         assert!(mux.count() <= MOST);
+        mux.join();
     });
 }

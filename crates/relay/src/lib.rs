@@ -6,7 +6,7 @@
 //! both sides know, so that no other service can be asked for.
 //!
 //! *Security*: either side may be hostile to the other. Connections are counted, and each has a window: who sends more than was
-//! taken loses the connection.
+//! taken loses the connection. Threads are counted too: one that still connects outlives a connection that was reset.
 //!
 //! *Architecture invariant:* this crate opens no socket.
 
@@ -16,6 +16,7 @@ mod frame;
 #[cfg(test)]
 mod fuzz;
 mod line;
+mod threads;
 
 pub use frame::{LoopbackFamily, ServiceCall};
 pub use line::{RelaySink, WINDOW};
@@ -27,8 +28,8 @@ use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
-    thread,
 };
+use threads::Threads;
 
 /// Bytes in one frame; a datagram must fit.
 pub const PIECE: usize = 64 << 10;
@@ -39,6 +40,7 @@ pub const MOST: usize = 256;
 pub struct Mux {
     port: Mutex<Box<dyn Write + Send>>,
     lines: Mutex<Lines>,
+    threads: Threads,
 }
 
 #[derive(Default)]
@@ -54,7 +56,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Mux {
     /// The end that writes here.
     pub fn new(port: impl Write + Send + 'static) -> Arc<Self> {
-        Arc::new(Self { port: Mutex::new(Box::new(port)), lines: Mutex::default() })
+        Arc::new(Self { port: Mutex::new(Box::new(port)), lines: Mutex::default(), threads: Threads::default() })
     }
 
     /// Opens a connection to a service of the other side. `to_here` takes what comes back.
@@ -77,7 +79,11 @@ impl Mux {
             (channel, waiting)
         };
         self.send(channel, Kind::Open, &opened.encode())?;
-        self.attach(channel, to_here, waiting);
+        let mux = Arc::clone(self);
+        if !self.threads.start(move || mux.attach(channel, to_here, &waiting)) {
+            self.reset(channel);
+            return Err(io::Error::other(format!("more than {} threads of connections", threads::MOST_THREADS)));
+        }
         Ok(channel)
     }
 
@@ -129,6 +135,12 @@ impl Mux {
         lock(&self.lines).open.len()
     }
 
+    /// Waits for the threads of all connections, which [`Mux::follow`] has ended.
+    #[cfg(test)]
+    fn join(&self) {
+        self.threads.join();
+    }
+
     fn hear<C>(self: &Arc<Self>, frame: Frame, connect: &Arc<C>)
     where
         C: Fn(ServiceCall, u32) -> io::Result<RelaySink> + Send + Sync + 'static,
@@ -149,10 +161,13 @@ impl Mux {
                     waiting
                 };
                 let (mux, connect) = (Arc::clone(self), Arc::clone(connect));
-                thread::spawn(move || match connect(opened, channel) {
-                    Ok(sink) => mux.attach(channel, sink, waiting),
+                let started = self.threads.start(move || match connect(opened, channel) {
+                    Ok(sink) => mux.attach(channel, sink, &waiting),
                     Err(_) => mux.reset(channel),
                 });
+                if !started {
+                    self.reset(channel);
+                }
             }
             Kind::Data => {
                 let kept = lock(&self.lines).open.get_mut(&channel).is_none_or(|line| line.take(body, WINDOW));
@@ -184,9 +199,8 @@ impl Mux {
         lock(&self.port).write_all(&Frame::encode(channel, kind, body))
     }
 
-    /// Connects a socket to its line.
-    fn attach(self: &Arc<Self>, channel: u32, sink: RelaySink, waiting: mpsc::Receiver<Piece>) {
-        let mux = Arc::clone(self);
+    /// Connects a socket to its line, and writes to it until the line ends.
+    fn attach(self: &Arc<Self>, channel: u32, sink: RelaySink, waiting: &mpsc::Receiver<Piece>) {
         match sink {
             RelaySink::Stream(stream) => {
                 let copies = stream.try_clone().and_then(|copy| Ok((copy, stream.try_clone()?)));
@@ -197,22 +211,22 @@ impl Mux {
                     line.stream = Some(kept);
                     Arc::clone(&line.credit)
                 };
-                let other = Arc::clone(self);
-                thread::spawn(move || other.read_from(channel, copy, &credit));
-                thread::spawn(move || mux.write_to(channel, stream, &waiting));
+                let mux = Arc::clone(self);
+                if !self.threads.start(move || mux.read_from(channel, copy, &credit)) {
+                    return self.reset(channel);
+                }
+                self.write_to(channel, stream, waiting);
             }
             RelaySink::Datagrams(mut deliver) => {
-                thread::spawn(move || {
-                    for piece in waiting {
-                        if let Piece::Data(bytes) = piece {
-                            // A datagram that can't be delivered is lost, as in any network.
-                            let _ = deliver(&bytes);
-                            if let Some(line) = lock(&mux.lines).open.get_mut(&channel) {
-                                line.written(bytes.len());
-                            }
+                for piece in waiting {
+                    if let Piece::Data(bytes) = piece {
+                        // A datagram that can't be delivered is lost, as in any network.
+                        let _ = deliver(&bytes);
+                        if let Some(line) = lock(&self.lines).open.get_mut(&channel) {
+                            line.written(bytes.len());
                         }
                     }
-                });
+                }
             }
         }
     }

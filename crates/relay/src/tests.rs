@@ -3,6 +3,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::unix::net::UnixStream,
     sync::mpsc::channel,
+    thread,
     time::Duration,
 };
 
@@ -108,6 +109,39 @@ fn who_sends_more_than_its_window_loses_the_connection() {
     let answer = Frame::read(&mut port, PIECE).unwrap().unwrap();
     assert_eq!((answer.channel, answer.kind), (10 + MOST as u32, Kind::Reset));
     drop(connecting);
+}
+
+#[test]
+fn connections_that_are_reset_while_they_connect_have_a_limit() {
+    let (peer, own) = UnixStream::pair().unwrap();
+    let mux = Mux::new(own.try_clone().unwrap());
+    let ((connecting, wait), (done, ends)) = (channel::<()>(), channel());
+    let wait = Mutex::new(wait);
+    let follow = Arc::clone(&mux);
+    thread::spawn(move || {
+        let followed = follow.follow(own, move |_, _| {
+            let _ = lock(&wait).recv();
+            Err(io::ErrorKind::TimedOut.into())
+        });
+        done.send(followed.is_ok()).unwrap();
+    });
+    let mut port = &peer;
+    for _ in 0..=threads::MOST_THREADS {
+        port.write_all(&Frame::encode(1, Kind::Open, &OPENED.encode())).unwrap();
+        port.write_all(&Frame::encode(1, Kind::Reset, &[])).unwrap();
+    }
+    // The one that is too many is refused, and nothing else was said.
+    let answer = Frame::read(&mut port, PIECE).unwrap().unwrap();
+    assert_eq!((answer.channel, answer.kind), (1, Kind::Reset));
+    assert_eq!(mux.count(), 0);
+    // When the threads have ended there is room again.
+    drop(connecting);
+    mux.join();
+    port.write_all(&Frame::encode(2, Kind::Open, &OPENED.encode())).unwrap();
+    let answer = Frame::read(&mut port, PIECE).unwrap().unwrap();
+    assert_eq!((answer.channel, answer.kind), (2, Kind::Reset));
+    port.shutdown(Shutdown::Write).unwrap();
+    assert!(ends.recv_timeout(Duration::from_secs(20)).unwrap());
 }
 
 #[test]

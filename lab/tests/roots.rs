@@ -50,6 +50,8 @@ check() { what=$1; shift; "$@" >/tmp/said 2>&1 || { echo "NOT $what: $(cat /tmp/
 holds() { what=$1; shift; eval "$*" || echo "NOT $what"; }
 holds 'no device but loopback' '[ "$(ls /sys/class/net)" = lo ]'
 holds 'tunnel devices of new namespaces' '[ "$(cat /proc/sys/net/core/fb_tunnels_only_for_init_net)" = 0 ]'
+holds 'no device but loopback in a new namespace' '[ "$(unshare -n grep -c : /proc/self/net/dev)" = 1 ]'
+check 'tunnels where they are asked for' unshare -n sh -c 'ip link add own type ipip remote 10.0.0.2 && ip link show tunl0'
 holds 'new namespaces with settings of their own' '[ "$(cat /proc/sys/net/core/devconf_inherit_init_net)" = 0 ]'
 holds 'duplicate address detection' '[ "$(cat /proc/sys/net/ipv6/conf/default/accept_dad)" = 1 ]'
 check 'a dummy device by its usual name' sh -c 'modprobe dummy && ip link add dummy0 type dummy && ip link del dummy0'

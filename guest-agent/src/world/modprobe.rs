@@ -5,14 +5,19 @@
 
 use crate::kmsg;
 use lab_protocol::world::MODULES;
-use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::{
+    errno::Errno,
+    kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module},
+};
 use std::{
     collections::HashMap,
+    ffi::CStr,
     fs::{self, File},
     io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Once,
 };
 
 /// Default of `kernel.modprobe` (`CONFIG_MODPROBE_PATH`).
@@ -67,6 +72,28 @@ fn modules() -> Option<PathBuf> {
     let release = nix::sys::utsname::uname().ok()?.release().to_owned();
     let places = [Path::new(super::SHARE).join(MODULES), Path::new("/lib/modules").join(release)];
     places.into_iter().find(|place| place.join("modules.dep").is_file())
+}
+
+/// Modules of the lab's own cases that put a device into every network namespace: `tunl0` and `ip6tnl0` (net/ipv4/ip_tunnel.c,
+/// ip_tunnel_init_net()).
+const DEVICE_IN_EACH_NAMESPACE: [&CStr; 2] = [c"ipip", c"ip6_tunnel"];
+
+/// Removes these modules, once, where the kernel finds them again when it needs them. A normal Linux has not loaded them, and the
+/// devices change the indices of others: one that is moved to a new namespace doesn't keep an index that is taken there.
+pub fn unload_device_makers() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        if modules().is_none() {
+            return;
+        }
+        for name in DEVICE_IN_EACH_NAMESPACE {
+            match delete_module(name, DeleteModuleFlags::O_NONBLOCK) {
+                // Built in, or not of this kernel.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => kmsg::note(&format!("module {} stays: {errno}", name.to_string_lossy())),
+            }
+        }
+    });
 }
 
 /// Whether the program was started under this name.

@@ -1,7 +1,10 @@
 //! Selects the cargo package from which the agent is built: this project's `guest-agent`, or the package named in
 //! `lab.toml`.
 
-use lab_base::strict_toml::{ConfigError, Origin};
+use lab_base::{
+    strict_toml::{ConfigError, Origin},
+    text,
+};
 use lab_report::results::{SettingsError, setting};
 use std::{
     io,
@@ -30,7 +33,7 @@ pub enum AgentPackageError {
     #[error(transparent)]
     Manifest(#[from] ConfigError),
     /// The manifest can't be read.
-    #[error("can't read {}: {cause}", path.display())]
+    #[error("can't read {}: {cause}", shown(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -38,7 +41,10 @@ pub enum AgentPackageError {
         cause: io::Error,
     },
     /// The manifest has no `package.name`.
-    #[error("{} has no `package.name`: `agent.package` in lab.toml must be the directory of a package", manifest.display())]
+    #[error(
+        "{} has no `package.name`: `agent.package` in lab.toml must be the directory of a package",
+        shown(manifest)
+    )]
     NoPackage { manifest: PathBuf },
 }
 
@@ -60,10 +66,15 @@ impl AgentPackage {
     }
 }
 
+/// A path of which a part comes from `lab.toml`, as it can be printed.
+fn shown(path: &Path) -> String {
+    text::line(&path.display().to_string(), 4096)
+}
+
 fn package_name(manifest: &Path) -> Result<String, AgentPackageError> {
     let text = lab_guard::bounded::text(manifest)
         .map_err(|cause| AgentPackageError::Read { path: manifest.to_owned(), cause })?;
-    let file = manifest.display().to_string();
+    let file = shown(manifest);
     let origin = Origin { file: &file, text: &text };
     let document = Document::parse(&*text).map_err(|error| origin.syntax(&error))?;
     let name = document.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
@@ -103,6 +114,7 @@ mod tests {
             ("[agent]\npackage = 3\n", "/lab.toml:2: `package` in [agent] must be a text that is not empty"),
             ("[agent]\n", "/lab.toml:1: [agent] has no `package`"),
             ("[agent]\npackage = \"none\"\n", "can't read /none/Cargo.toml: No such file or directory (os error 2)"),
+            ("[agent]\npackage = \"a\\tb\"\n", "can't read /a\\tb/Cargo.toml: No such file or directory (os error 2)"),
             (
                 "[agent]\npackage = \"virtual\"\n",
                 "/virtual/Cargo.toml has no `package.name`: `agent.package` in lab.toml must be the directory of a package",

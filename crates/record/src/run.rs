@@ -15,8 +15,12 @@ use crate::{
     verdict::{Attempt, Standing, Verdict},
 };
 use lab_guard::Id;
-use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, drawing::TopologyInfo};
+use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, Raw, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+/// Commands that run programs of others and are the first of the words by which their runs are repeated. All other words are of
+/// `lab exec`, and begin with an option.
+pub const PROGRAM_COMMANDS: [&str; 2] = ["check", "kselftest"];
 
 /// The state of a run after the events so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -326,8 +330,13 @@ impl RunRecord {
     pub fn repro(&self, kernel: &str, cell: &CellId) -> String {
         let call = self.call();
         if let Some(words) = self.info.as_ref().map(|info| &info.exec).filter(|words| !words.is_empty()) {
-            let words: Vec<String> = words.iter().map(|word| lab_base::text::shell_quote(&word.shown())).collect();
-            return format!("{} {} {}", Call::begin(call, "exec"), quoted(["--kernel", kernel]), words.join(" "));
+            let words: Vec<String> = words.iter().map(Raw::shown).collect();
+            let (command, words) = match words.split_first() {
+                Some((first, rest)) if PROGRAM_COMMANDS.contains(&&**first) => (&**first, rest),
+                _ => ("exec", &*words),
+            };
+            let fixed = ["--kernel", kernel].into_iter().chain(words.iter().map(|word| &**word));
+            return format!("{} {}", Call::begin(call, command), quoted(fixed));
         }
         let mut command = Call::begin(call, "run");
         let named = call.map(|call| &*call.kernel).filter(|words| !words.is_empty());

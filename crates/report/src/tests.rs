@@ -8,7 +8,7 @@ use super::{
 use crate::results::directory;
 use lab_protocol::{
     AttachRecord, AttachRequest, AttachType, Capability, CapabilityReport, CapabilityState, CellId, Check, DeviceKind,
-    ErrorKind, FailureKind, Hook, Outcome, SkipReason,
+    ErrorKind, FailureKind, Hook, Outcome, Raw, SkipReason,
 };
 use lab_record::{
     event::{Accelerator, Event, ImageInfo, Moment, RunInfo, Stamped, Start, Versions},
@@ -282,6 +282,18 @@ fn junit_is_valid_xml_for_any_guest_text_and_has_every_cell() {
     assert_eq!((&*both["attach.link_id"], &*both["attach.prog_id"]), ("3+4", "7+9"));
     assert_eq!(find("6.12", TCX)["repro"], format!("lab run --kernel 6.12 --case '{TCX}'"));
     assert_eq!(find("6.1", AUTO)["attach.required"], "tc");
+}
+
+#[test]
+fn what_repeats_a_program_calls_the_command_that_ran_it() {
+    let mut record = record();
+    let mut repro = |words: &[&str]| {
+        record.info.as_mut().unwrap().exec = words.iter().map(|word| Raw::from(*word)).collect();
+        record.repro("6.12", &CellId("net/a.sh".to_owned()))
+    };
+    assert_eq!(repro(&["kselftest", "--jobs", "2", "net"]), "lab kselftest --kernel 6.12 --jobs 2 net");
+    assert_eq!(repro(&["check", "a b.o"]), "lab check --kernel 6.12 'a b.o'");
+    assert_eq!(repro(&["--", "check", "b"]), "lab exec --kernel 6.12 -- check b");
 }
 
 #[test]

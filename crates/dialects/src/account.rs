@@ -135,6 +135,11 @@ impl Printed {
         self.kept.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()
     }
 
+    /// The last line that contains this mark, else the last line that is not empty.
+    pub fn last_with(&self, mark: &str) -> &str {
+        self.kept.lines().rfind(|line| line.contains(mark)).unwrap_or_else(|| self.last())
+    }
+
     /// The last line that says something, without the marks that the selftests' Python puts before each line of an exception
     /// (`# Exception| `, net/lib/py/ksft.py).
     pub fn last_said(&self) -> &str {

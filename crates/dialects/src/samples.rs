@@ -115,6 +115,7 @@ pub(super) const TEST_PROGS: &str = "#41/1    tc_redirect/tc_redirect_peer:OK
 #41/2    tc_redirect/tc_redirect_peer:OK
 #41      tc_redirect:OK
 run_test:FAIL:attach 1 != 2
+run_test:PASS:close 0 nsec
 #44/1    cls_redirect/IPv4 TCP (flags: SYN):FAIL
 #44      cls_redirect:FAIL
 #45      empty_skb:SKIP

@@ -18,7 +18,12 @@ pub struct TestProgs {
     summary: Option<[usize; 4]>,
     counts: [usize; 4],
     repeats: bool,
+    /// The first subtest that failed of the test that is running.
+    failed: Option<String>,
 }
+
+/// Mark of a check that failed, `ASSERT_OK()` and its like in test_progs.h.
+const FAILED_CHECK: &str = ":FAIL:";
 
 impl ReadLines for TestProgs {
     fn line(&mut self, line: &str, account: &mut SuiteAccount) {
@@ -49,12 +54,21 @@ impl ReadLines for TestProgs {
             (_, Some(_)) => {}
         }
         let printed = std::mem::take(&mut self.printed);
-        let reason = if mark == TestMark::Failed { printed.last() } else { "" };
+        // What a test prints stands before its line, a test with subtests prints nothing of its own.
+        let failed = if sub.is_none() { self.failed.take() } else { None };
+        let reason = match mark {
+            TestMark::Failed if printed.last().is_empty() => failed.unwrap_or_default(),
+            TestMark::Failed => printed.last_with(FAILED_CHECK).to_owned(),
+            _ => String::new(),
+        };
+        if mark == TestMark::Failed && sub.is_some() {
+            self.failed.get_or_insert_with(|| format!("{said} failed"));
+        }
         let path: Vec<&str> = match sub {
             Some(_) => said.splitn(2, '/').collect(),
             None => vec![said],
         };
-        account.push(TestResult::new(path, mark).because(reason).printing(&printed));
+        account.push(TestResult::new(path, mark).because(&reason).printing(&printed));
     }
 
     fn end(&mut self, account: &mut SuiteAccount) {

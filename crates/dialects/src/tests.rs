@@ -103,7 +103,7 @@ fn each_dialect_is_read() {
                 "pass tc_redirect > tc_redirect_peer#2",
                 "pass tc_redirect",
                 "fail cls_redirect > IPv4 TCP (flags: SYN) (run_test:FAIL:attach 1 != 2)",
-                "fail cls_redirect",
+                "fail cls_redirect (cls_redirect/IPv4 TCP (flags: SYN) failed)",
                 "skip empty_skb",
             ],
         ),

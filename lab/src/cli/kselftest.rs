@@ -86,6 +86,7 @@ fn run(
         kernels: exec.kernels.filter(),
         cells: CellFilter::default(),
         suite: Some(told),
+        shard: None,
     };
     exec::go(&project, order, narrow)
 }

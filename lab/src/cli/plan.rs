@@ -50,8 +50,14 @@ pub(super) fn plan(named: Option<PathBuf>, args: &PlanArgs) -> Result<Exit, Erro
     let project = Project::open(named)?;
     let kernels = project.kernels(&args.select.kernels.filter())?;
     let selected = select(&project, &args.select.filter())?;
-    let whole =
-        whole(&project, &kernels, &selected, args.select.kernels.filter().is_full_matrix(), args.durations.as_deref())?;
+    let whole = whole(
+        &project,
+        &kernels,
+        &selected,
+        args.select.kernels.filter().is_full_matrix(),
+        args.durations.as_deref(),
+        |plan| plan,
+    )?;
     let count = args.shards.map_or_else(|| u32::try_from(kernels.len()).unwrap_or(u32::MAX), std::num::NonZero::get);
     let split = whole.split(count)?;
     let mut words = args.select.words();

@@ -40,7 +40,7 @@ pub(super) struct RunArgs {
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with_all = ["attach", "canary", "mutant", "witness", "partition", "durations", "watch", "image", "tree"]
+        conflicts_with_all = ["attach", "canary", "mutant", "witness", "watch", "image", "tree"]
     )]
     workload: Option<String>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(super) struct RunArgs {
     partition: Option<crate::shard::Request>,
     /// File with recorded durations by which shards are split. Default: ci/durations.json of the project.
     #[arg(long, value_name = "FILE")]
-    durations: Option<PathBuf>,
+    pub(super) durations: Option<PathBuf>,
     #[command(flatten)]
     pub(super) how: HowArgs,
     /// Run again whenever a source of the agent, the suite or the eBPF programs changes.
@@ -76,14 +76,14 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error> {
     args.how.hush();
+    let part = part::requested(args.partition)?;
     if let Some(name) = &args.workload {
         let project = Project::open(named)?;
         if args.dry_run {
-            return show_dry(&project, &workload::dry(&project, name, &args.select, &args.how)?);
+            return show_dry(&project, &workload::dry(&project, name, args, part)?);
         }
-        return workload::run(&project, name, &args.select, &args.how);
+        return workload::run(&project, name, args, part);
     }
-    let part = part::requested(args.partition)?;
     let project = args.unlisted.project(named.clone())?;
     let earlier = earlier(named, args)?;
     let order = || {
@@ -110,6 +110,7 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
                     &selected,
                     args.unlisted.filter(&args.select.kernels).is_full_matrix(),
                     args.durations.as_deref(),
+                    |plan| plan,
                 )?;
                 let (plan, shard) = whole.part(part)?;
                 let own = |kernel: &&&Kernel| plan.kernels.iter().any(|planned| planned.facts.id == kernel.id);
@@ -164,7 +165,7 @@ fn dry_run(project: &Project, kernels: &[&Kernel], args: &RunArgs, part: Option<
         Some(part) => {
             let (selected, full) =
                 (select(project, &filter)?, args.unlisted.filter(&args.select.kernels).is_full_matrix());
-            part::whole(project, kernels, &selected, full, args.durations.as_deref())?.part(part)?.0
+            part::whole(project, kernels, &selected, full, args.durations.as_deref(), |plan| plan)?.part(part)?.0
         }
         None => list::planned(project, kernels, &filter)?,
     };

@@ -8,6 +8,7 @@ use crate::project::{
     sources,
 };
 use lab_base::hex::hex;
+use lab_protocol::{CellInfo, Raw, Work};
 use lab_record::plan::Plan;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -39,8 +40,9 @@ pub fn identity(
 ) -> Result<BTreeMap<String, String>, Error> {
     let kernels: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.facts).collect();
     let cells: Vec<_> = plan.kernels.iter().map(|kernel| &kernel.cells).collect();
+    let own: Vec<_> = plan.cells.iter().map(everywhere).collect();
     let parts = [
-        ("the cells", hash(&(&plan.cells, cells, plan.full_matrix, &plan.others))),
+        ("the cells", hash(&(own, cells, plan.full_matrix, &plan.others))),
         ("the kernels", hash(&(kernels, identities))),
         ("the recorded durations", hash(durations)),
         match home {
@@ -50,6 +52,15 @@ pub fn identity(
         ("splats.toml and known.toml", files(project, LISTS)?),
     ];
     Ok(parts.into_iter().map(|(name, hash)| (name.to_owned(), hash)).collect())
+}
+
+/// A cell, as far as it is the same on every machine, and the words of its command: directories and variables of a command are the
+/// machine's.
+fn everywhere(cell: &CellInfo) -> (CellInfo, Option<Vec<Raw>>) {
+    match &cell.work {
+        Work::Program(program) => (CellInfo { work: Work::Case, ..cell.clone() }, Some(program.argv.clone())),
+        Work::Case => (cell.clone(), None),
+    }
 }
 
 /// The names of hashes that differ; `None` if both are equal.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::shard::split;
-use lab_protocol::{AttachType, Outcome};
+use lab_protocol::{AttachType, CellId, Outcome};
 use lab_record::{
     event::{ImageInfo, Start, Versions},
     exit::Exit,
@@ -109,6 +109,35 @@ fn all_shards_merge_to_the_same_cells_as_one_run() {
     let backwards: Vec<PathBuf> = all.iter().rev().cloned().collect();
     assert_eq!(merge(&backwards).unwrap(), record);
     assert_eq!(merge(&[dir.path().to_owned()]).unwrap(), record, "a parent directory means all runs in it");
+}
+
+#[test]
+fn tests_that_only_showed_up_while_a_shard_ran_are_merged() {
+    let (dir, all) = results();
+    let adopting = |number: u32, parent: &str, name: &str| {
+        let mut told = events(Part { number, count: COUNT }, "same");
+        let at = told.iter().position(|it| matches!(&it.event, Event::CellFinished { .. })).unwrap();
+        let Event::CellFinished { kernel, .. } = &told[at].event else { unreachable!() };
+        let (kernel, info) = (kernel.clone(), cell(name));
+        let verdict = Box::new(Verdict::bare(info.id.clone(), Outcome::Passed));
+        let parent = CellId(parent.to_owned());
+        let more = [
+            Event::CellAdopted { kernel: kernel.clone(), parent, info: Box::new(info) },
+            Event::CellFinished { kernel, guest: 1, verdict },
+        ];
+        let more = more.map(|event| Stamped { at_ms: told[at].at_ms, event });
+        told.splice(at..at, more);
+        fs::remove_file(all[number as usize - 1].join("events.jsonl")).unwrap();
+        write(&all[number as usize - 1], &told);
+    };
+    adopting(1, "A00-x[tc,veth]", "A00-x::part");
+    adopting(2, "A01-x[tc,veth]", "A01-x::part");
+    let record = merge(&all).unwrap();
+    assert_eq!((record.counts().passed, record.exit()), (20, Exit::Passed));
+    // A planned cell is no shard's to adopt, whichever shard has it.
+    adopting(2, "A01-x[tc,veth]", "A05-x[tc,veth]");
+    let error = refused(dir.path(), &all);
+    assert!(error.contains("shard-2/events.jsonl has A05-x[tc,veth] on kernel"), "{error}");
 }
 
 #[test]

@@ -39,20 +39,22 @@ pub struct Whole {
     durations: Durations,
 }
 
-/// The plan of these kernels and cells, which is the same on every machine with the same checkout.
+/// The plan of these kernels and cells, which is the same on every machine with the same checkout. `adapt` changes it in a way that
+/// is the same there, too.
 pub fn whole(
     project: &Project,
     kernels: &[&Kernel],
     selected: &Selected,
     full_matrix: bool,
     durations: Option<&Path>,
+    adapt: impl FnOnce(Plan) -> Plan,
 ) -> Result<Whole, Error> {
     let durations = read_durations(project, durations)?;
     let known = kernels.iter().map(|kernel| project.facts(kernel)).collect::<Result<_, _>>()?;
     let others = project.config.kernels.iter().filter(|kernel| !kernels.contains(kernel));
     let others = others.filter_map(|kernel| project.facts(kernel).ok()).collect();
     let every_cell = selected.every_cell;
-    let plan = Plan { others, every_cell, ..Plan::new(known, selected.cells.clone(), full_matrix) };
+    let plan = adapt(Plan { others, every_cell, ..Plan::new(known, selected.cells.clone(), full_matrix) });
     let identity = |kernel: &&Kernel| {
         project.store().identity(kernel, &project.lock).map(|identity| (kernel.id.to_string(), identity))
     };

@@ -57,6 +57,8 @@ pub(super) struct Brought {
 /// State of a planned cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waits {
+    /// It is no cell of the kernel: a suite reported it on another one.
+    Absent,
     /// No shard has started the cell's kernel.
     Unclaimed,
     /// The shard with this number must have its verdict.
@@ -65,9 +67,10 @@ enum Waits {
     Told,
 }
 
-/// The cells of the whole plan by position, for every kernel.
+/// The cells of the whole plan by position, for every kernel, and behind them those that suites reported.
 #[derive(Debug)]
 struct Ledger {
+    planned: usize,
     cells: Vec<CellId>,
     places: HashMap<CellId, usize>,
     kernels: HashMap<Id, Vec<Waits>>,
@@ -78,7 +81,22 @@ impl Ledger {
         let cells: Vec<CellId> = plan.cells.iter().map(|cell| cell.id.clone()).collect();
         let places = cells.iter().cloned().zip(0..).collect();
         let kernel = |kernel: &PlannedKernel| (kernel.facts.id.clone(), vec![Waits::Unclaimed; cells.len()]);
-        Self { kernels: plan.kernels.iter().map(kernel).collect(), places, cells }
+        Self { kernels: plan.kernels.iter().map(kernel).collect(), places, planned: cells.len(), cells }
+    }
+
+    /// Adds a cell that a suite reported on a kernel; its verdict comes next. Returns whether it is new there.
+    fn adopt(&mut self, kernel: &Id, cell: &CellId, number: u32) -> bool {
+        let place = *self.places.entry(cell.clone()).or_insert_with(|| {
+            self.cells.push(cell.clone());
+            self.cells.len() - 1
+        });
+        let Some(all) = self.kernels.get_mut(kernel).filter(|_| place >= self.planned) else { return false };
+        if all.len() <= place {
+            all.resize(place + 1, Waits::Absent);
+        }
+        let Some(waits) = all.get_mut(place).filter(|waits| **waits == Waits::Absent) else { return false };
+        *waits = Waits::For(number);
+        true
     }
 
     /// Changes a cell's state; returns whether it was in the state `from`.
@@ -249,6 +267,13 @@ impl<'a> Replay<'a> {
             }
             Event::CellStarted { kernel, cell, .. } => {
                 telling.running.insert(kernel.clone(), cell.clone());
+                false
+            }
+            Event::CellAdopted { kernel, info, .. } => {
+                if !self.ledger.adopt(kernel, &info.id, telling.shard.part.number) {
+                    let (path, kernel) = (telling.shard.path.clone(), kernel.to_string());
+                    return Err(ShardError::Overlap { path, kernel, cell: info.id.to_string() }.into());
+                }
                 false
             }
             Event::CellFinished { kernel, verdict, .. } => {

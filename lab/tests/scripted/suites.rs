@@ -411,6 +411,20 @@ fn workloads() {
     assert!(lacking.guests.values().all(|guest| *guest == 0), "{:?}", lacking.guests);
     assert!(lacking.table.contains("skipped, 2 tests: CONFIG_NO_SUCH_OPTION is not set"), "{}", lacking.table);
 
+    // Shards, merged, are the run as one machine has it.
+    for (name, whole) in [("small", &small), ("lacking", &lacking)] {
+        let shards = scratch.path().join("shards").join(name);
+        for part in ["1/2", "2/2"] {
+            let out = shards.join(&part[..1]);
+            let how = ["--no-build", "--cold", "--jobs", "1", "--partition", part, "--out", out.to_str().unwrap()];
+            let shard = of(&[&["run", "--workload", name][..], &how].concat());
+            assert_eq!(shard.code, Some(0), "{name} {part}: {}", shard.table);
+        }
+        let places = ["1", "2"].map(|number| shards.join(number).to_str().unwrap().to_owned());
+        let merged = of(&["merge", &places[0], &places[1], "--out", results.to_str().unwrap()]);
+        assert_eq!((merged.code, &merged.verdicts), (Some(0), &whole.verdicts), "{name}: {}", merged.table);
+    }
+
     // A wrong file is one error, and nothing runs.
     let wrong = WORKLOADS.replace("isolate = \"suite\"", "isolate = \"siute\"");
     let (_, told) = workload(scratch.path(), &wrong, &running("lacking"));

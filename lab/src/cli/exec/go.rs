@@ -17,13 +17,15 @@ use crate::{
         program::{Show, Streams, label},
         queue::Isolate,
     },
+    shard::part,
     shell::terminal::Screen,
     world::{Options, World},
 };
 use clap::Parser;
 use lab_base::say::{say, show};
+use lab_kernel_store::Kernel;
 use lab_protocol::{CellInfo, Raw, shell::Terminal, work::Inherit};
-use lab_record::{exit::Exit, plan::Plan};
+use lab_record::{exit::Exit, plan::Plan, shard::Part};
 use std::{
     env,
     ffi::OsString,
@@ -58,7 +60,12 @@ pub(in crate::cli) fn words(command: &str) -> Vec<OsString> {
 }
 
 pub(in crate::cli) fn exec(named: Option<PathBuf>, command: ExecCommand) -> Result<Exit, Error> {
-    match run(named, &command.whole(), words("exec"), |plan| plan) {
+    let mut words = words("exec");
+    // A command without options before it is not taken for one of the lab's.
+    if words.first().is_some_and(|word| !word.as_encoded_bytes().starts_with(b"-")) {
+        words.insert(0, "--".into());
+    }
+    match run(named, &command.whole(), words, |plan| plan) {
         // Of the lab, and not of the command, whose exit code may be anything.
         Err(error) if error.interruption().is_none() => {
             say(&format!("lab exec: error: {error}"));
@@ -182,7 +189,14 @@ fn run(
     narrow: impl FnOnce(Plan) -> Plan,
 ) -> Result<Exit, Error> {
     let project = Project::open(named)?;
-    let order = ExecOrder { args, words, kernels: args.kernels.filter(), cells: CellFilter::default(), suite: None };
+    let order = ExecOrder {
+        args,
+        words,
+        kernels: args.kernels.filter(),
+        cells: CellFilter::default(),
+        suite: None,
+        shard: None,
+    };
     go(&project, order, narrow)
 }
 
@@ -196,6 +210,15 @@ pub(in crate::cli) struct ExecOrder<'a> {
     pub cells: CellFilter,
     /// How it is told, of a command that is run as a suite is: with the exit code of a run.
     pub suite: Option<RunTold<'a>>,
+    /// The part of it that runs; all of it by default.
+    pub shard: Option<ShardOrder<'a>>,
+}
+
+/// One shard of a workload.
+pub(in crate::cli) struct ShardOrder<'a> {
+    pub part: Part,
+    /// File with the durations by which it is split.
+    pub durations: Option<&'a Path>,
 }
 
 /// How a run of a workload is told.
@@ -212,7 +235,7 @@ pub(in crate::cli) fn go(
     order: ExecOrder<'_>,
     narrow: impl FnOnce(Plan) -> Plan,
 ) -> Result<Exit, Error> {
-    let ExecOrder { args, words, kernels, cells: filter, suite: told } = order;
+    let ExecOrder { args, words, kernels, cells: filter, suite: told, shard } = order;
     let kernels = project.kernels_for_programs(&kernels)?;
     let lists = args.known.as_deref().map(|path| project.lists.clone().with_known(path)).transpose();
     let own_lists = lists.map_err(lab_kernel_store::KernelsError::from)?;
@@ -243,7 +266,17 @@ pub(in crate::cli) fn go(
     let talk = told.as_ref().map_or(Talk::Guests, |told| told.talk);
     let order = Order { how, out: args.results.clone(), talk };
     let selected = Selected { cells, every_cell: false, ..selected };
-    let done = Guests::execute(project, &kernels, selected, order, false, |plan| narrow(skips.apply(plan)));
+    let adapt = |plan| narrow(skips.apply(plan));
+    let done = match shard {
+        None => Guests::execute(project, &kernels, selected, order, false, adapt),
+        Some(ShardOrder { part, durations }) => {
+            let (plan, shard) = part::whole(project, &kernels, &selected, false, durations, adapt)?.part(part)?;
+            let own = |kernel: &&&Kernel| plan.kernels.iter().any(|planned| planned.facts.id == kernel.id);
+            let kernels: Vec<&Kernel> = kernels.iter().filter(own).copied().collect();
+            let guests = Guests::open(project, &kernels, &selected)?;
+            guests.conduct(project, plan, Some(shard), false, order)
+        }
+    };
     // What the command wrote comes before anything that is said of it.
     streams.finish();
     let done = done?;

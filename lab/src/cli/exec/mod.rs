@@ -6,7 +6,7 @@ mod planned;
 mod suite;
 mod values;
 
-pub(super) use go::{ExecOrder, RunTold, SelftestsOf, again, built, exec, go, question, selftest, words};
+pub(super) use go::{ExecOrder, RunTold, SelftestsOf, ShardOrder, again, built, exec, go, question, selftest, words};
 pub(super) use planned::{Ahead, ExecPlan};
 pub(super) use suite::is_word;
 pub(super) use values::name;

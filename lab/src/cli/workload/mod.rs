@@ -7,19 +7,21 @@ use file::{NamedWorkload, Workloads};
 
 use super::{
     args::{HowArgs, OutputArgs, SelectArgs},
-    exec::{self, Ahead, ExecArgs, ExecOrder, ExecPlan, RunTold},
+    exec::{self, Ahead, ExecArgs, ExecOrder, ExecPlan, RunTold, ShardOrder},
+    run::RunArgs,
 };
 use crate::{
     error::Error,
     project::{
         Project,
         filter::{CellFilter, KernelFilter},
-        select::select_cells,
+        select::{Selected, select_cells},
     },
+    shard::part,
 };
 use lab_base::say::say;
 use lab_kernel_store::Kernel;
-use lab_record::{exit::Exit, plan::Plan};
+use lab_record::{exit::Exit, plan::Plan, shard::Part};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -69,20 +71,34 @@ fn kernels_of(workload: &NamedWorkload, asked: KernelFilter) -> KernelFilter {
     if names_none { KernelFilter { kernel: workload.kernels.clone(), ..asked } } else { asked }
 }
 
-/// Runs a workload.
-pub(super) fn run(project: &Project, name: &str, select: &SelectArgs, how: &HowArgs) -> Result<Exit, Error> {
+/// Runs a workload, or a shard of it.
+pub(super) fn run(project: &Project, name: &str, wanted: &RunArgs, part: Option<Part>) -> Result<Exit, Error> {
+    let RunArgs { select, how, durations, .. } = wanted;
     let (workload, args) = followed(project, name, select, how)?;
     let told = RunTold { talk: how.talk(), format: Some(&how.format), fail_fast: how.fail_fast };
-    let kernels = kernels_of(&workload, select.kernels.filter());
-    let order = ExecOrder { args: &args, words: workload.words, kernels, cells: select.filter(), suite: Some(told) };
+    let order = ExecOrder {
+        args: &args,
+        kernels: kernels_of(&workload, select.kernels.filter()),
+        words: workload.words,
+        cells: select.filter(),
+        suite: Some(told),
+        shard: part.map(|part| ShardOrder { part, durations: durations.as_deref() }),
+    };
     exec::go(project, order, |plan| plan)
 }
 
 /// What [`run`] would run.
-pub(super) fn dry(project: &Project, name: &str, select: &SelectArgs, how: &HowArgs) -> Result<Plan, Error> {
+pub(super) fn dry(project: &Project, name: &str, wanted: &RunArgs, part: Option<Part>) -> Result<Plan, Error> {
+    let RunArgs { select, how, durations, .. } = wanted;
     let (workload, args) = followed(project, name, select, how)?;
     let kernels = project.kernels_for_programs(&kernels_of(&workload, select.kernels.filter()))?;
-    plan(project, &kernels, &args, &select.filter())
+    let Some(part) = part else { return plan(project, &kernels, &args, &select.filter()) };
+    let selected = exec::built(project, args.no_build)?;
+    let planned = ExecPlan::new(project, &kernels, &args, &selected, Ahead::Look)?;
+    let cells = select_cells(&planned.cells(false, None), &select.filter())?;
+    let selected = Selected { cells, every_cell: false, ..selected };
+    let adapt = |plan| planned.skips.apply(plan);
+    Ok(part::whole(project, &kernels, &selected, false, durations.as_deref(), adapt)?.part(part)?.0)
 }
 
 fn followed(

@@ -80,6 +80,27 @@ fn selftests_are_cells_with_their_subtests_and_lies_are_told() {
 }
 
 #[test]
+fn a_file_of_test_progs_is_built_for_the_kernel_that_runs_it() {
+    let home = home();
+    let results = home.path().join("results");
+    let words = ["kselftest", "-k", "6.12", "--results", results.to_str().unwrap(), "bpf/tc_netkit"];
+    let output = lab(home.path(), &words);
+    let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let junit = fs::read_to_string(results.join("latest/junit.xml")).unwrap();
+    for name in ["tc_netkit_basic", "tc_netkit_device", "tc_netkit_multi_links", "tc_netkit_multi_opts"] {
+        let cell = format!("name=\"bpf/prog_tests/tc_netkit.c::{name}\"");
+        assert!(junit.contains(&cell) && !junit.contains("<skipped"), "no {cell}: {said}");
+    }
+    // What it attached is seen as of every command.
+    assert!(junit.contains("netkit/primary") && junit.contains("netkit/peer"), "{junit}");
+    let absent = lab(home.path(), &["kselftest", "-k", "6.12", "bpf/tc_netkti"]);
+    let said = String::from_utf8_lossy(&absent.stderr).into_owned();
+    assert_eq!(absent.status.code(), Some(2), "{said}");
+    assert!(said.contains("`bpf/tc_netkti`") && said.contains("; nearest: bpf/tc_netkit"), "{said}");
+}
+
+#[test]
 fn a_rust_binary_is_listed_before_a_guest_boots() {
     let home = home();
     let source = "#[test] fn passes() {}\n#[test] fn fails() { assert_eq!(1, 2) }\n#[test] fn dies() { std::process::exit(0) }\n\

@@ -22,14 +22,17 @@ use std::{
 /// Directory of unpacked sources below the cache.
 pub const SOURCES: &str = "sources";
 /// What is kept: the selftests, and what `make headers` and their programs are built from.
-const KEPT: [&str; 13] = [
+const KEPT: [&str; 15] = [
     "Kbuild",
     "Kconfig",
     "Makefile",
     "arch/x86",
     "include",
+    // The disassembler and the JSON writer of test_progs.
+    "kernel/bpf",
     "scripts",
     "tools/arch",
+    "tools/bpf/bpftool",
     "tools/build",
     "tools/include",
     "tools/lib",
@@ -41,9 +44,11 @@ const KEPT: [&str; 13] = [
 const YNL: [&str; 2] = ["Documentation/netlink/specs", "tools/net/ynl"];
 const SINCE_YNL: KernelVersion = KernelVersion::new(6, 3, 0);
 /// Counts changes of what is kept: a tree that an earlier lab unpacked is not used.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 /// Name of the compiler in errors.
-const CLANG: &str = "clang";
+pub(super) const CLANG: &str = "clang";
+/// Why an eBPF program is not built without it.
+pub(super) const NO_CLANG: &str = "there is no clang: `lab setup --tests` provides it";
 /// Disk space for the package and what is kept of it, bytes: 6.12 needs 0.6 GiB.
 const SPACE: u64 = 1 << 30;
 
@@ -68,7 +73,7 @@ pub struct SelftestBuild<'a> {
 }
 
 /// The package with a kernel's sources.
-struct Wanted<'a> {
+pub(super) struct Wanted<'a> {
     suite: &'a str,
     package: String,
     version: &'a str,
@@ -183,7 +188,7 @@ impl KernelStore<'_> {
                     Ok(()) => {}
                     // Only tests with objects miss a clang.
                     Err(KernelsError::MissingProgram { program, .. }) if program == CLANG => {
-                        failed.push((name.clone(), "there is no clang: `lab setup --tests` provides it".to_owned()));
+                        failed.push((name.clone(), NO_CLANG.to_owned()));
                     }
                     Err(error @ (KernelsError::MissingProgram { .. } | KernelsError::Interrupted { .. })) => {
                         return Err(error);
@@ -196,7 +201,7 @@ impl KernelStore<'_> {
         build().map_err(|error: KernelsError| self.explain(error, kernel))
     }
 
-    fn place_of_sources(&self, wanted: &Wanted<'_>) -> PathBuf {
+    pub(super) fn place_of_sources(&self, wanted: &Wanted<'_>) -> PathBuf {
         self.cache.root().join(SOURCES).join(format!("{}-{}-{LAYOUT}", wanted.package, wanted.version))
     }
 }
@@ -224,7 +229,7 @@ impl BpfCompiler {
 }
 
 /// The package that has the sources of a locked one: Debian builds both from one source package, with one version.
-fn wanted<'a>(kernel: &Kernel, lock: &'a KernelsLock) -> Result<Wanted<'a>> {
+pub(super) fn wanted<'a>(kernel: &Kernel, lock: &'a KernelsLock) -> Result<Wanted<'a>> {
     let none = || KernelsError::NoSelftests { origin: kernel.source.to_string() };
     if !kernel.source.get().is_locked() {
         return Err(none());
@@ -249,7 +254,7 @@ fn wanted<'a>(kernel: &Kernel, lock: &'a KernelsLock) -> Result<Wanted<'a>> {
 }
 
 /// Runs make in a directory of the sources.
-fn make(dir: &Path, what: &str, targets: &[OsString]) -> Result<()> {
+pub(super) fn make(dir: &Path, what: &str, targets: &[OsString]) -> Result<()> {
     let args = [OsString::from("-s")].into_iter().chain(targets.iter().cloned());
     process::capture(what, "make", process::command("make", args).dir(dir))?;
     Ok(())

@@ -38,6 +38,11 @@ pub enum ListError {
     /// A test of the kernel is not there.
     #[error("{0} is neither a test program nor a directory with kselftest-list.txt")]
     NoTest(String),
+    /// A file of test_progs in a tree that the lab does not write to.
+    #[error(
+        "{0} is built in sources that the lab has unpacked: leave --tree out, or build test_progs in the tree and run it with `lab exec --suite test_progs`"
+    )]
+    OwnTree(String),
     /// A test or collection is in no tree.
     #[error("no selftest or collection is called `{word}`{hint}")]
     NoSelftest { word: String, hint: String },
@@ -131,9 +136,6 @@ pub(super) fn selftest(path: &Path) -> Result<Selftest, ListError> {
     let is_top = |it: &Path| it.ends_with("selftests") || it.join("kselftest-list.txt").is_file();
     let top = directory.ancestors().find(|it| is_top(it)).or_else(|| directory.parent()).unwrap_or(directory);
     let collection = directory.strip_prefix(top).unwrap_or(Path::new("")).to_string_lossy().into_owned();
-    let settings = fs::read_to_string(directory.join("settings")).unwrap_or_default();
-    let seconds = settings.lines().find_map(|line| line.trim().strip_prefix("timeout=")?.trim().parse().ok());
-    let seconds = seconds.unwrap_or(USUAL_TIMEOUT);
     let mut head = String::new();
     let is_executable = {
         use std::os::unix::fs::PermissionsExt;
@@ -156,6 +158,13 @@ pub(super) fn selftest(path: &Path) -> Result<Selftest, ListError> {
         area: format!("kselftest.{}", collection.replace('/', ".")).trim_end_matches('.').to_owned(),
         directory: directory.to_owned(),
         argv,
-        timeout: (seconds > 0).then_some(seconds),
+        timeout: timeout(directory),
     })
+}
+
+/// The timeout of the tests of a folder, seconds on a fast machine.
+pub(super) fn timeout(directory: &Path) -> Option<u64> {
+    let settings = fs::read_to_string(directory.join("settings")).unwrap_or_default();
+    let seconds = settings.lines().find_map(|line| line.trim().strip_prefix("timeout=")?.trim().parse().ok());
+    Some(seconds.unwrap_or(USUAL_TIMEOUT)).filter(|seconds| *seconds > 0)
 }

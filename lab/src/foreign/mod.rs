@@ -8,6 +8,7 @@ mod plan;
 mod requires;
 mod selftests;
 mod table;
+mod test_progs;
 
 pub use kind::SuiteKind;
 pub use list::ListError;
@@ -15,3 +16,4 @@ pub use plan::{SuitePlan, SuiteRequest, TestTimeout, plan};
 pub use requires::{HostSkips, NotARequirement, Requirement};
 pub use selftests::{MissingNeeds, SelftestTrees, below, lacking, missing};
 pub use table::differences;
+pub use test_progs::{COLLECTION, program};

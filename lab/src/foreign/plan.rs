@@ -3,11 +3,11 @@
 use super::{
     SelftestTrees, SuiteKind,
     list::{self, ListError, Selftest},
-    selftests,
+    selftests, test_progs,
 };
 use crate::run::program::suite::{OwnProgram, SuiteCell, SuiteCells};
 use lab_base::{selection::Pattern, text};
-use lab_dialects::ListedTest;
+use lab_dialects::{ListedTest, SuiteDialect};
 use lab_protocol::{CellId, CellInfo, Raw, Work};
 use std::{
     collections::BTreeMap,
@@ -74,6 +74,7 @@ struct Unit {
     own: Vec<String>,
     expected: Vec<Vec<String>>,
     base: String,
+    dialect: SuiteDialect,
     /// Kernels that run a program of their own for it.
     on: BTreeMap<String, OwnProgram>,
     /// Kernels that do not have it, with why.
@@ -132,7 +133,7 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
                 program.timeout_ms = program.timeout_ms.or(scaled.map(|seconds| seconds.saturating_mul(1000)));
             }
             let cell = SuiteCell {
-                dialect: kind.dialect(),
+                dialect: unit.dialect,
                 own: unit.own.clone(),
                 expected: unit.expected.clone(),
                 base: unit.base.clone(),
@@ -162,6 +163,7 @@ fn units(request: &SuiteRequest<'_>, suite: &str, listed: Option<Vec<ListedTest>
         own: Vec::new(),
         expected,
         base: base.clone(),
+        dialect: kind.dialect(),
         on: BTreeMap::new(),
         absent: BTreeMap::new(),
     };
@@ -181,6 +183,7 @@ fn units(request: &SuiteRequest<'_>, suite: &str, listed: Option<Vec<ListedTest>
             own: path,
             expected: Vec::new(),
             base: base.clone(),
+            dialect: kind.dialect(),
             on: BTreeMap::new(),
             absent: BTreeMap::new(),
         }
@@ -199,6 +202,7 @@ fn of_selftest(test: Selftest) -> Unit {
         timeout_s: test.timeout,
         own: Vec::new(),
         expected: Vec::new(),
+        dialect: SuiteDialect::Kselftest,
         on: BTreeMap::new(),
         absent: BTreeMap::new(),
     }
@@ -218,13 +222,21 @@ fn of_trees(argv: &[Raw], trees: &SelftestTrees) -> Result<Vec<Unit>, ListError>
             }
         }
         for name in names {
-            let test = list::selftest(&top.join(&name))?;
-            let own = OwnProgram { cwd: test.directory.clone(), argv: test.argv.clone(), settings_s: test.timeout };
+            let program = test_progs::program(&name);
+            let (test, expected) = match program {
+                Some(program) => test_progs::of_file(&name, program, top, trees.place(kernel))?,
+                None => (list::selftest(&top.join(&name))?, Vec::new()),
+            };
+            let (cwd, argv) = (test.directory.clone(), test.argv.clone());
+            let own = OwnProgram { cwd, argv, settings_s: test.timeout, expected };
             let unit = match units.iter_mut().find(|unit| unit.name == test.name) {
                 Some(unit) => unit,
                 None => {
                     units.push(of_selftest(test));
                     let Some(unit) = units.last_mut() else { continue };
+                    if program.is_some() {
+                        unit.dialect = SuiteDialect::TestProgs;
+                    }
                     unit
                 }
             };

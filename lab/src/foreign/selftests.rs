@@ -1,6 +1,6 @@
 //! The kernel's selftests in trees: which tests there are, and what each needs.
 
-use super::list::ListError;
+use super::{list::ListError, test_progs};
 use crate::{error::Error, project::Project};
 use lab_base::{
     nearest::nearest,
@@ -16,6 +16,8 @@ use std::{
 
 /// Where selftests are in a kernel tree.
 const SELFTESTS: &str = "tools/testing/selftests";
+/// Characters of a kernel's identity in names.
+const IDENTITY: usize = 12;
 /// Most directories below it that are looked at.
 const MOST: usize = 4000;
 
@@ -26,6 +28,8 @@ pub struct SelftestTrees {
     pub trees: BTreeMap<String, PathBuf>,
     /// By the kernel's id, the kernel whose sources these are, where the lab has unpacked them and may build in them.
     pub owners: BTreeMap<String, Kernel>,
+    /// By the kernel's id, the folder's name for what is built for just this kernel.
+    pub places: BTreeMap<String, String>,
     /// What the trees are, for messages.
     what: &'static str,
 }
@@ -52,7 +56,8 @@ impl SelftestTrees {
                 owners.insert(kernel.id.to_string(), (*kernel).clone());
             }
         }
-        Ok(Self { trees, owners, what: "its sources" })
+        let places = places(project, kernels)?;
+        Ok(Self { trees, owners, places, what: "its sources" })
     }
 
     /// The sources of one kernel of `kernels.toml` for all.
@@ -64,7 +69,8 @@ impl SelftestTrees {
         let trees = kernels.iter().map(|kernel| (kernel.id.to_string(), tree.clone())).collect();
         let owner = one.owners.into_values().next();
         let owned = |owner: Kernel| kernels.iter().map(move |kernel| (kernel.id.to_string(), owner.clone()));
-        Ok(Self { trees, owners: owner.into_iter().flat_map(owned).collect(), what: "these sources" })
+        let owners = owner.into_iter().flat_map(owned).collect();
+        Ok(Self { trees, owners, places: places(project, kernels)?, what: "these sources" })
     }
 
     /// One tree for all kernels.
@@ -72,13 +78,27 @@ impl SelftestTrees {
         let tree = crate::project::absolute(tree)?;
         let place = below(&tree)?;
         let trees = kernels.iter().map(|kernel| (kernel.id.to_string(), place.clone())).collect();
-        Ok(Self { trees, owners: BTreeMap::new(), what: "this tree" })
+        Ok(Self { trees, what: "this tree", ..Self::default() })
+    }
+
+    /// Where files of test_progs are built for a kernel; `None` in a tree of a person's.
+    pub(super) fn place(&self, kernel: &str) -> Option<&str> {
+        self.owners.get(kernel).and_then(|_| self.places.get(kernel)).map(String::as_str)
     }
 
     /// Why a kernel does not have a test.
     pub(super) fn absent(&self, test: &str) -> String {
         format!("{} {} no {test}", self.what, if self.what == "its sources" { "have" } else { "has" })
     }
+}
+
+/// A name for each kernel that changes with it.
+fn places(project: &Project, kernels: &[&Kernel]) -> Result<BTreeMap<String, String>, Error> {
+    let place = |kernel: &&Kernel| {
+        let identity = project.store().identity(kernel, &project.lock)?;
+        Ok((kernel.id.to_string(), format!("{}-{}", kernel.id, &identity[..IDENTITY.min(identity.len())])))
+    };
+    kernels.iter().map(place).collect()
 }
 
 /// The directory of selftests in a kernel tree.
@@ -107,7 +127,9 @@ pub(super) fn named(words: &[String], top: &Path) -> Result<Vec<String>, ListErr
         if plain.split('/').any(|part| part == "..") {
             return Err(ListError::NoSelftest { word: text::line(word, 200), hint: String::new() });
         }
-        let names = if path.is_file() {
+        let names = if let Some(test) = test_progs::of_word(plain, top) {
+            vec![test]
+        } else if path.is_file() {
             vec![plain.to_owned()]
         } else if path.join("Makefile").is_file() {
             collection(top, plain)?
@@ -131,7 +153,8 @@ fn by_last_name(top: &Path, word: &str) -> Result<String, ListError> {
     let names = if fits.len() > 1 {
         fits.iter().map(|name| (**name).clone()).collect()
     } else {
-        nearest(word, tests.iter().chain(&all).map(String::as_str))
+        let files = test_progs::words(word, top);
+        nearest(word, tests.iter().chain(&files).chain(&all).map(String::as_str))
     };
     let hint = if names.is_empty() { String::new() } else { format!("; nearest: {}", names.join(", ")) };
     Err(ListError::NoSelftest { word: text::line(word, 200), hint })

@@ -19,9 +19,12 @@ const WHAT: &str = "the loader";
 const LIBRARIES: [&str; 3] = ["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib"];
 
 /// Headers and archives of libelf and zlib.
-struct ElfLibrary {
-    include: PathBuf,
-    libraries: PathBuf,
+#[derive(Debug, Clone)]
+pub struct ElfLibrary {
+    /// The directory of the headers.
+    pub include: PathBuf,
+    /// That of the archives.
+    pub libraries: PathBuf,
 }
 
 impl ElfLibrary {
@@ -32,6 +35,12 @@ impl ElfLibrary {
         let mut places = LIBRARIES.iter().map(|place| root.join(place));
         let libraries = places.find(|place| ["libelf.a", "libz.a"].iter().all(|name| place.join(name).is_file()))?;
         has_headers.then_some(Self { include, libraries })
+    }
+
+    /// That of a cache, else that of this host.
+    pub fn find(cache: &Path) -> Option<Self> {
+        let private = Tools::in_cache(cache).elf_library();
+        private.and_then(|set| Self::below(set.root())).or_else(|| Self::below(Path::new("/")))
     }
 }
 
@@ -55,9 +64,7 @@ impl Builder<'_> {
     /// There is no libelf, or the compiler failed.
     pub fn loader(&self) -> Result<HeldFile, ArtifactError> {
         let Home::Checkout(root) = self.home else { return self.existing_loader() };
-        let private = Tools::in_cache(self.cache).elf_library();
-        let found = private.and_then(|set| ElfLibrary::below(set.root())).or_else(|| ElfLibrary::below(Path::new("/")));
-        let elf = found.ok_or(ArtifactError::NoElfLibrary)?;
+        let elf = ElfLibrary::find(self.cache).ok_or(ArtifactError::NoElfLibrary)?;
         let _lock = self.alone(&AgentPackage::load(self.project)?)?;
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let target = self.target_dir(AGENT_DIR);

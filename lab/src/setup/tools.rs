@@ -143,6 +143,11 @@ impl Tools {
         BpfCompiler { clang, includes: vec![include.clone(), include.join("x86_64-linux-gnu")] }
     }
 
+    /// The program that dumps types and generates headers of eBPF programs: that of the cache, else the host's.
+    pub fn bpftool(&self) -> PathBuf {
+        self.shell().map_or_else(|| PathBuf::from("bpftool"), |set| set.program("bpftool"))
+    }
+
     /// The cluster of the project's own tests, if it is in the cache.
     pub fn slurm(&self) -> Option<UnpackedSet> {
         private::SLURM.find(&self.dir)

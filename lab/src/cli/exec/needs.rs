@@ -3,8 +3,8 @@
 use super::{ExecArgs, Root, planned};
 use crate::{
     error::Error,
-    foreign::{SelftestTrees, SuitePlan, lacking, missing},
-    project::Project,
+    foreign::{self, SelftestTrees, SuitePlan, lacking, missing},
+    project::{Project, loader::ElfLibrary},
     setup::Tools,
     world::RootChoice,
 };
@@ -12,7 +12,8 @@ use lab_base::{
     say::{note, say},
     text,
 };
-use lab_kernel_store::{Kernel, KernelConfig, SelftestBuild};
+use lab_image::type_info;
+use lab_kernel_store::{Kernel, KernelConfig, SelftestBuild, TestProgsBuild};
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
@@ -61,6 +62,11 @@ impl ExecArgs {
                     }
                 }
             }
+            if builds {
+                for line in build_test_progs(project, kernel, trees, names)? {
+                    add(&mut lines, id, line);
+                }
+            }
             tell(top, names, &has, &mut |line| add(&mut lines, id, line));
             if let Some(Some(config)) = configs.get(id) {
                 tell_config(top, names, config, &mut |line| add(&mut lines, id, line));
@@ -73,6 +79,43 @@ impl ExecArgs {
     }
 }
 
+/// Builds what of the tests are files of test_progs, for the kernel on which they will run. Gives a line for each that can't be built.
+fn build_test_progs(
+    project: &Project,
+    kernel: &Kernel,
+    trees: &SelftestTrees,
+    names: &[String],
+) -> Result<Vec<String>, Error> {
+    let id = kernel.id.as_str();
+    let files: Vec<String> = names.iter().filter_map(|name| foreign::program(name)).map(str::to_owned).collect();
+    let (Some(owner), Some(place)) = (trees.owners.get(id), trees.places.get(id)) else { return Ok(Vec::new()) };
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    project.ready()?;
+    let bootable = project.store().fetch(kernel, &project.lock, &note)?;
+    let cache = project.cache.root();
+    let types = type_info(&bootable.vmlinuz, cache).map_err(|error| Error::Host(error.to_string()))?;
+    let Some(types) = types else {
+        return Ok(vec!["no test of test_progs can be built: the kernel has no type information (BTF)".to_owned()]);
+    };
+    let tools = Tools::in_cache(cache);
+    let elf = ElfLibrary::find(cache);
+    let wants = TestProgsBuild {
+        files: &files,
+        place,
+        types: &types,
+        clang: &tools.bpf_compiler().clang,
+        bpftool: &tools.bpftool(),
+        elf: elf.as_ref().map(|elf| (&*elf.include, &*elf.libraries)),
+    };
+    let failed = project.store().build_test_progs(owner, &project.lock, wants, &note)?;
+    let line = |(file, why): (String, String)| {
+        format!("{file} of test_progs can't be built: {}", text::line(last_line(&why), REASON))
+    };
+    Ok(failed.into_iter().map(line).collect())
+}
+
 fn add(lines: &mut Lines, kernel: &str, line: String) {
     lines.entry(line).or_default().push(kernel.to_owned());
 }
@@ -82,6 +125,9 @@ fn last_line(text: &str) -> &str {
 }
 
 fn collection(test: &str) -> &str {
+    if foreign::program(test).is_some() {
+        return foreign::COLLECTION;
+    }
     test.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 

@@ -48,6 +48,8 @@ pub struct OwnProgram {
     pub argv: Vec<Raw>,
     /// Its timeout for a fast guest, seconds.
     pub settings_s: Option<u64>,
+    /// Tests of this version that must report, beside those of the cell.
+    pub expected: Vec<Vec<String>>,
 }
 
 /// The cells of a run that are of suites.
@@ -193,6 +195,8 @@ pub type ReportedChildren = Vec<(u32, Vec<Child>)>;
 pub struct SuiteReading<'a> {
     cell: &'a SuiteCell,
     info: CellInfo,
+    /// The kernel's own version of the test.
+    own: Option<&'a OwnProgram>,
     /// Its timeout, where that is of the suite's settings.
     limit: Option<String>,
     reading: SuiteOutput,
@@ -202,7 +206,8 @@ impl<'a> SuiteReading<'a> {
     /// Nothing is read yet. The guest is `scale` times slower than one under KVM.
     pub fn new(cell: &'a SuiteCell, info: &CellInfo, kernel: &str, scale: f32) -> Self {
         let limit = cell.shown_limit(kernel, scale);
-        Self { cell, info: info.clone(), limit, reading: SuiteOutput::new(cell.dialect) }
+        let own = cell.on.get(kernel);
+        Self { cell, info: info.clone(), own, limit, reading: SuiteOutput::new(cell.dialect) }
     }
 
     /// The program wrote.
@@ -212,10 +217,11 @@ impl<'a> SuiteReading<'a> {
 
     /// The program has ended, or its guest was lost. Sets the outcome of its report, and gives the other tests.
     pub fn close(self, report: Option<&mut CellReport>) -> Vec<Child> {
-        let Self { cell, info, limit, reading } = self;
+        let Self { cell, info, own, limit, reading } = self;
         let account = reading.end();
         let is_lost = report.is_none();
-        let missing = missing(cell, &account, is_lost);
+        let expected = cell.expected.iter().chain(own.iter().flat_map(|own| &own.expected));
+        let missing = missing(expected, &account, is_lost);
         if let Some(report) = report {
             outcome(cell, &account, &missing, report);
             if let Some(limit) = limit {
@@ -240,10 +246,14 @@ impl<'a> SuiteReading<'a> {
 }
 
 /// Planned tests that reported nothing.
-fn missing(cell: &SuiteCell, account: &SuiteAccount, is_lost: bool) -> Vec<TestResult> {
+fn missing<'a>(
+    expected: impl Iterator<Item = &'a Vec<String>>,
+    account: &SuiteAccount,
+    is_lost: bool,
+) -> Vec<TestResult> {
     let seen: BTreeSet<&[String]> = account.results.iter().map(|result| &*result.path).collect();
     let why = if is_lost { "its guest was lost before it reported" } else { "planned, and never reported" };
-    let never = cell.expected.iter().filter(|path| !seen.contains(&***path));
+    let never = expected.filter(|path| !seen.contains(&***path));
     never.map(|path| TestResult::new(path.iter().map(String::as_str), TestMark::Errored).because(why)).collect()
 }
 

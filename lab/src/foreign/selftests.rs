@@ -133,12 +133,21 @@ pub(super) fn named(words: &[String], top: &Path) -> Result<Vec<String>, ListErr
             vec![plain.to_owned()]
         } else if path.join("Makefile").is_file() {
             collection(top, plain)?
+        } else if let Some(test) = in_last_name(top, plain) {
+            vec![test]
         } else {
             collection(top, &by_last_name(top, plain)?)?
         };
         found.extend(names.into_iter().filter(|name| seen.insert(name.clone())));
     }
     Ok(found)
+}
+
+/// The test in the only collection whose path ends so: `forwarding/router.sh`.
+fn in_last_name(top: &Path, word: &str) -> Option<String> {
+    let (dir, file) = word.rsplit_once('/')?;
+    let test = format!("{}/{file}", by_last_name(top, dir).ok()?);
+    top.join(&test).is_file().then_some(test)
 }
 
 /// The collection whose path ends so, or the error for a word that names nothing.
@@ -363,6 +372,8 @@ mod tests {
         };
         assert_eq!(names(&["net", "forwarding"]).unwrap(), ["net/a.sh", "net/b.sh", "net/forwarding/router.sh"]);
         assert_eq!(names(&["net/b.sh", "net"]).unwrap(), ["net/b.sh", "net/a.sh"]);
+        assert_eq!(names(&["forwarding/router.sh"]).unwrap(), ["net/forwarding/router.sh"]);
+        assert!(names(&["forwarding/gone.sh"]).is_err());
         let error = names(&["net/aa.sh"]).unwrap_err();
         assert!(error.contains("net/aa.sh") && error.contains("net/a.sh"), "{error}");
         assert!(names(&["../../etc/passwd"]).is_err());

@@ -57,7 +57,7 @@ canary: setup ## Run cells that must fail, hang, leak or panic on real guests, a
 foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, a crate) on the default matrix, half an hour
 	@$(TEST) -p lab --test foreign --test pasta -- --include-ignored --test-threads 1 $(ARGS)
 
-selftests: setup-tests ## Run selftests of the kernel's own from the sources of each kernel, an hour or more
+selftests: setup-tests ## Run selftests of the kernel's own from the sources of each kernel, ten minutes
 	@$(LAB) run --workload selftests-net $(ARGS); net=$$?; $(LAB) run --workload test-progs $(ARGS) && exit $$net
 
 test-kvm: setup ## Run the lab under KVM, on a nested host: the probe, boot, snapshot, restore, a panic and a hang, compared with TCG

@@ -65,7 +65,7 @@ pub use oci::{ImageLayer, image_layers};
 pub use push::push;
 pub use select::select;
 pub use source::{LocalKernel, Locked, Source};
-pub use sources::{BpfCompiler, SOURCES, SelftestBuild};
+pub use sources::{BpfCompiler, SOURCES, SelftestBuild, object_source};
 pub use store::{BootableKernel, KernelRow, KernelStore};
 pub use test_progs::{TestProgsBuild, test_progs_dir, tests_of_file};
 pub use untar::unpack_modules;

@@ -66,7 +66,7 @@ pub struct BpfCompiler {
 pub struct SelftestBuild<'a> {
     /// `net`, for example.
     pub collection: &'a str,
-    /// Programs by name, and eBPF objects (`.o`), which are beside their sources, by their path in the collection.
+    /// Programs by name, and eBPF objects (`.o`) by their path from the collection on ([`object_source`]).
     pub files: &'a [String],
     /// Compiles the objects.
     pub compiler: &'a BpfCompiler,
@@ -180,7 +180,7 @@ impl KernelStore<'_> {
             let mut failed = Vec::new();
             for name in missing {
                 let built = match name.strip_suffix(".o") {
-                    Some(stem) => wants.compiler.compile(&tree, &dir.join(format!("{stem}.c"))),
+                    Some(stem) => wants.compiler.compile(&tree, &dir.join(stem)),
                     // lib.mk makes programs by the path of its output, which is the directory itself.
                     None => make(&dir, "make", &[dir.join(name).into()]),
                 };
@@ -213,11 +213,12 @@ impl BpfCompiler {
         fixed.into_iter().chain(self.includes.iter().flat_map(|dir| ["-I".into(), dir.into()]))
     }
 
-    /// Compiles a source of a kernel's tree, with that kernel's headers, to an object beside it. The selftests' own rule builds
+    /// Compiles an object of a kernel's tree, with that kernel's headers. The selftests' own rule builds
     /// libbpf and bpftool first, of which the objects need the headers only.
-    fn compile(&self, tree: &Path, source: &Path) -> Result<()> {
-        let object = source.with_extension("o");
-        let part = source.with_extension("o.part");
+    fn compile(&self, tree: &Path, stem: &Path) -> Result<()> {
+        let source = object_source(stem);
+        let object = suffixed(stem, ".o");
+        let part = suffixed(stem, ".o.part");
         let own = [OsString::from("-I"), tree.join("usr/include").into()];
         // uapi headers take libc's, which look for those of the architecture that they are told.
         let libc = ["-idirafter", "/usr/include/x86_64-linux-gnu", "-idirafter", "/usr/include", "-D__x86_64__"];
@@ -226,6 +227,24 @@ impl BpfCompiler {
         process::capture(CLANG, "clang-19", process::command(&self.clang, args))?;
         fs::rename(&part, &object).map_err(KernelsError::io(&object))
     }
+}
+
+/// The source of an eBPF object, which is named without its `.o`: beside it, or in `progs` of the BPF selftests.
+pub fn object_source(stem: &Path) -> PathBuf {
+    let name = stem.file_name().unwrap_or_default().to_string_lossy();
+    match (stem.parent(), name.strip_suffix(".bpf")) {
+        (Some(dir), Some(program)) if dir.ends_with("bpf") && !suffixed(stem, ".c").is_file() => {
+            dir.join("progs").join(format!("{program}.c"))
+        }
+        _ => suffixed(stem, ".c"),
+    }
+}
+
+/// A path with more behind its name.
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// The package that has the sources of a locked one: Debian builds both from one source package, with one version.

@@ -36,6 +36,8 @@ pub struct SuiteRequest<'a> {
     pub timeouts: &'a [TestTimeout],
     /// Where each kernel's selftests are, if not in `cwd`.
     pub sources: Option<&'a SelftestTrees>,
+    /// Whether other kernels may have what these do not: selftests that no tree has are skips then, and no error.
+    pub narrowed: bool,
 }
 
 /// The timeout of tests with such names.
@@ -90,7 +92,7 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
     let kind = request.kind;
     let suite = request.name.map_or_else(|| suite_name(request), str::to_owned);
     let units = match (kind, request.sources) {
-        (SuiteKind::Kselftest, Some(trees)) => of_trees(request.argv, trees)?,
+        (SuiteKind::Kselftest, Some(trees)) => of_trees(request, trees)?,
         (SuiteKind::Kselftest, None) => {
             list::selftests(request.argv, request.cwd)?.into_iter().map(of_selftest).collect()
         }
@@ -209,8 +211,8 @@ fn of_selftest(test: Selftest) -> Unit {
 }
 
 /// The tests that words name in each kernel's tree; one that a tree does not have is told.
-fn of_trees(argv: &[Raw], trees: &SelftestTrees) -> Result<Vec<Unit>, ListError> {
-    let words: Vec<String> = argv.iter().map(Raw::shown).collect();
+fn of_trees(request: &SuiteRequest<'_>, trees: &SelftestTrees) -> Result<Vec<Unit>, ListError> {
+    let words: Vec<String> = request.argv.iter().map(Raw::shown).collect();
     let mut units: Vec<Unit> = Vec::new();
     let mut last = None;
     for (kernel, top) in &trees.trees {
@@ -246,8 +248,13 @@ fn of_trees(argv: &[Raw], trees: &SelftestTrees) -> Result<Vec<Unit>, ListError>
     // A word that names nothing in any tree is wrong; one that only some trees have makes skips.
     for word in &words {
         let is_known = |top: &PathBuf| selftests::named(std::slice::from_ref(word), top).is_ok();
-        if !trees.trees.values().any(is_known) {
-            return Err(last.unwrap_or_else(|| ListError::NoTest(text::line(word, 200))));
+        if trees.trees.values().any(is_known) {
+            continue;
+        }
+        let error = last.take().unwrap_or_else(|| ListError::NoTest(text::line(word, 200)));
+        match absent(word, request.cwd).filter(|_| request.narrowed) {
+            Some(test) => units.push(of_selftest(test)),
+            None => return Err(error),
         }
     }
     for unit in &mut units {
@@ -259,6 +266,18 @@ fn of_trees(argv: &[Raw], trees: &SelftestTrees) -> Result<Vec<Unit>, ListError>
         return Err(ListError::Nothing(words.join(" ")));
     }
     Ok(units)
+}
+
+/// A test that none of the trees has.
+fn absent(word: &str, cwd: &Path) -> Option<Selftest> {
+    let (collection, _) = word.rsplit_once('/')?;
+    Some(Selftest {
+        name: text::line(word, NAME),
+        area: text::line(&format!("kselftest.{}", collection.replace('/', ".")), NAME),
+        directory: cwd.to_owned(),
+        argv: Vec::new(),
+        timeout: None,
+    })
 }
 
 /// What stands between a suite's name and a test's.

@@ -7,7 +7,7 @@ use lab_base::{
     say::{note, say},
     text,
 };
-use lab_kernel_store::{ConfigWish, Kernel, KernelConfig, Source};
+use lab_kernel_store::{ConfigWish, Kernel, KernelConfig, Source, object_source};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -286,13 +286,13 @@ pub fn missing(top: &Path, test: &str, has: &dyn Fn(&str) -> bool) -> MissingNee
     MissingNeeds { unbuilt: unbuilt.map(str::to_owned).chain(objects).collect(), tools: tools.collect() }
 }
 
-/// Where below a folder the sources of its eBPF objects are: beside the tests, in `lib` since 6.13.
-const OBJECTS: [&str; 3] = ["", "lib/", "bpf/"];
+/// Where from a folder on its eBPF objects are: beside the tests, in `lib` since 6.13, among the BPF selftests before 6.6.
+const OBJECTS: [&str; 4] = ["", "lib/", "bpf/", "../bpf/"];
 
 /// The path of an eBPF object that is named and not there, if its source is.
 fn unbuilt_object(dir: &Path, word: &str) -> Option<String> {
     let stem = word.strip_suffix(".o").filter(|stem| !stem.is_empty())?;
-    let below = OBJECTS.into_iter().find(|below| dir.join(format!("{below}{stem}.c")).is_file())?;
+    let below = OBJECTS.into_iter().find(|below| object_source(&dir.join(format!("{below}{stem}"))).is_file())?;
     let object = format!("{below}{word}");
     (!dir.join(&object).is_file()).then_some(object)
 }
@@ -354,6 +354,8 @@ mod tests {
             "#!/bin/sh\nBPF_FILE=\"lib/xdp_dummy.bpf.o\"\ntc filter add dev x bpf obj nat6to4.bpf.o other.o\n",
         );
         file("net/lib/xdp_dummy.bpf.c", "");
+        file("net/d.sh", "#!/bin/sh\nBPF_FILE=\"../bpf/xdp_old.bpf.o\"\n");
+        file("bpf/progs/xdp_old.c", "");
         file("net/nat6to4.bpf.c", "");
         file("net/nat6to4.bpf.o", "");
         file("net/lib.sh", "require_command jq\nrequire_command teamd\n");
@@ -386,6 +388,7 @@ mod tests {
         assert_eq!(found.unbuilt, ["nettest"]);
         assert_eq!(found.tools, [("mausezahn", "netsniff-ng")]);
         assert_eq!(missing(dir.path(), "net/b.sh", &|_| false), MissingNeeds::default());
+        assert_eq!(missing(dir.path(), "net/d.sh", &|_| false).unbuilt, ["../bpf/xdp_old.bpf.o"]);
         assert_eq!(missing(dir.path(), "net/c.sh", &|_| true).unbuilt, ["lib/xdp_dummy.bpf.o"]);
         let config = KernelConfig::parse("CONFIG_VETH=m\n");
         assert_eq!(lacking(dir.path(), "net", &config), Some((2, vec!["AMT".to_owned()])));

@@ -250,6 +250,11 @@ impl ExecArgs {
         Ok(())
     }
 
+    /// Says that these are not all kernels of a workload.
+    pub(super) fn narrow(&mut self) {
+        self.suite.narrowed = true;
+    }
+
     /// Takes what a command line says of guests, where it says something.
     pub(super) fn follow(&mut self, how: &HowArgs) {
         self.cold |= how.cold;

@@ -37,6 +37,9 @@ pub(super) struct SuiteArgs {
     /// kernel=ID, those of this kernel for all; or the directory of a kernel tree. Default: the working directory.
     #[arg(long, value_name = "WHERE")]
     sources: Option<PathBuf>,
+    /// Whether the command line names fewer kernels than the workload.
+    #[arg(skip)]
+    pub(super) narrowed: bool,
 }
 
 /// `--sources` for each kernel's own.
@@ -126,6 +129,7 @@ impl SuiteArgs {
             one_process: self.one_process,
             timeouts: &self.test_timeout,
             sources,
+            narrowed: self.narrowed,
         };
         let cells = |name: &str, argv: &[Raw]| {
             let one = ExecRequest { argv: argv.to_vec(), name: Some(name.to_owned()), ..request.clone() };

@@ -67,8 +67,11 @@ fn named(project: &Project, name: &str) -> Result<(NamedWorkload, ExecArgs), Err
 
 /// The kernels that the command line names, or else the workload, or else the default ones.
 fn kernels_of(workload: &NamedWorkload, asked: KernelFilter) -> KernelFilter {
-    let names_none = asked.kernel.is_empty() && asked.class.is_empty() && !asked.all;
-    if names_none { KernelFilter { kernel: workload.kernels.clone(), ..asked } } else { asked }
+    if names_some(&asked) { asked } else { KernelFilter { kernel: workload.kernels.clone(), ..asked } }
+}
+
+fn names_some(asked: &KernelFilter) -> bool {
+    !asked.kernel.is_empty() || !asked.class.is_empty() || asked.all
 }
 
 /// Runs a workload, or a shard of it.
@@ -110,6 +113,9 @@ fn followed(
     let (workload, mut args) = named(project, name)?;
     args.no_build |= select.no_build;
     args.follow(how);
+    if names_some(&select.kernels.filter()) {
+        args.narrow();
+    }
     Ok((workload, args))
 }
 
@@ -117,6 +123,9 @@ fn followed(
 pub(super) fn listed(project: &Project, name: &str, asked: KernelFilter, cells: &CellFilter) -> Result<Plan, Error> {
     let (workload, mut args) = named(project, name)?;
     args.no_build |= cells.no_build;
+    if names_some(&asked) {
+        args.narrow();
+    }
     let kernels = project.kernels_for_programs(&kernels_of(&workload, asked))?;
     plan(project, &kernels, &args, cells)
 }

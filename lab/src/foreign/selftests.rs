@@ -227,7 +227,7 @@ impl Makefile {
 }
 
 /// Programs that selftests call and that not every host has, with Debian's packages.
-const TOOLS: [(&str, &str); 28] = [
+const TOOLS: [(&str, &str); 31] = [
     ("arping", "iputils-arping"),
     ("bridge", "iproute2"),
     ("bpftool", "bpftool"),
@@ -240,13 +240,16 @@ const TOOLS: [(&str, &str); 28] = [
     ("ipset", "ipset"),
     ("iptables", "iptables"),
     ("jq", "jq"),
+    ("lsmod", "kmod"),
     ("mausezahn", "netsniff-ng"),
+    ("modinfo", "kmod"),
     ("msend", "mtools"),
     ("nc", "netcat-openbsd"),
     ("ncat", "ncat"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),
     ("ping6", "iputils-ping"),
+    ("rmmod", "kmod"),
     ("smcroutectl", "smcroute"),
     ("socat", "socat"),
     ("tc", "iproute2"),

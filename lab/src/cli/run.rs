@@ -51,7 +51,7 @@ pub(super) struct RunArgs {
     partition: Option<crate::shard::Request>,
     /// File with recorded durations by which shards are split. Default: ci/durations.json of the project.
     #[arg(long, value_name = "FILE")]
-    pub(super) durations: Option<PathBuf>,
+    durations: Option<PathBuf>,
     #[command(flatten)]
     pub(super) how: HowArgs,
     /// Run again whenever a source of the agent, the suite or the eBPF programs changes.
@@ -79,10 +79,12 @@ pub(super) fn run(named: Option<PathBuf>, args: &RunArgs) -> Result<Exit, Error>
     let part = part::requested(args.partition)?;
     if let Some(name) = &args.workload {
         let project = Project::open(named)?;
+        let RunArgs { select, how, durations, .. } = args;
+        let wanted = workload::WantedWorkload { name, select, how, part, durations: durations.as_deref() };
         if args.dry_run {
-            return show_dry(&project, &workload::dry(&project, name, args, part)?);
+            return show_dry(&project, &workload::dry(&project, wanted)?);
         }
-        return workload::run(&project, name, args, part);
+        return workload::run(&project, wanted);
     }
     let project = args.unlisted.project(named.clone())?;
     let earlier = earlier(named, args)?;

@@ -94,7 +94,12 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
     let units = match (kind, request.sources) {
         (SuiteKind::Kselftest, Some(trees)) => of_trees(request, trees)?,
         (SuiteKind::Kselftest, None) => {
-            list::selftests(request.argv, request.cwd)?.into_iter().map(of_selftest).collect()
+            let tests = list::selftests(request.argv, request.cwd)?;
+            // Only in sources of the lab's own is one of these built.
+            if let Some(test) = tests.iter().find(|test| test_progs::program(&test.name).is_some()) {
+                return Err(ListError::OwnTree(test.name.clone()));
+            }
+            tests.into_iter().map(of_selftest).collect()
         }
         _ => {
             let listed = match request.tests {

@@ -8,7 +8,6 @@ use file::{NamedWorkload, Workloads};
 use super::{
     args::{HowArgs, OutputArgs, SelectArgs},
     exec::{self, Ahead, ExecArgs, ExecOrder, ExecPlan, RunTold, ShardOrder},
-    run::RunArgs,
 };
 use crate::{
     error::Error,
@@ -23,7 +22,7 @@ use lab_base::say::say;
 use lab_kernel_store::Kernel;
 use lab_record::{exit::Exit, plan::Plan, shard::Part};
 use serde::Serialize;
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 /// A workload in a list.
 #[derive(Debug, Serialize)]
@@ -74,9 +73,21 @@ fn names_some(asked: &KernelFilter) -> bool {
     !asked.kernel.is_empty() || !asked.class.is_empty() || asked.all
 }
 
+/// What a command line says of a workload that is to run.
+#[derive(Clone, Copy)]
+pub(super) struct WantedWorkload<'a> {
+    pub name: &'a str,
+    pub select: &'a SelectArgs,
+    pub how: &'a HowArgs,
+    /// The shard of it that runs.
+    pub part: Option<Part>,
+    /// File with the durations by which it is split.
+    pub durations: Option<&'a Path>,
+}
+
 /// Runs a workload, or a shard of it.
-pub(super) fn run(project: &Project, name: &str, wanted: &RunArgs, part: Option<Part>) -> Result<Exit, Error> {
-    let RunArgs { select, how, durations, .. } = wanted;
+pub(super) fn run(project: &Project, wanted: WantedWorkload<'_>) -> Result<Exit, Error> {
+    let WantedWorkload { name, select, how, part, durations } = wanted;
     let (workload, args) = followed(project, name, select, how)?;
     let told = RunTold { talk: how.talk(), format: Some(&how.format), fail_fast: how.fail_fast };
     let order = ExecOrder {
@@ -85,14 +96,14 @@ pub(super) fn run(project: &Project, name: &str, wanted: &RunArgs, part: Option<
         words: workload.words,
         cells: select.filter(),
         suite: Some(told),
-        shard: part.map(|part| ShardOrder { part, durations: durations.as_deref() }),
+        shard: part.map(|part| ShardOrder { part, durations }),
     };
     exec::go(project, order, |plan| plan)
 }
 
 /// What [`run`] would run.
-pub(super) fn dry(project: &Project, name: &str, wanted: &RunArgs, part: Option<Part>) -> Result<Plan, Error> {
-    let RunArgs { select, how, durations, .. } = wanted;
+pub(super) fn dry(project: &Project, wanted: WantedWorkload<'_>) -> Result<Plan, Error> {
+    let WantedWorkload { name, select, how, part, durations } = wanted;
     let (workload, args) = followed(project, name, select, how)?;
     let kernels = project.kernels_for_programs(&kernels_of(&workload, select.kernels.filter()))?;
     let Some(part) = part else { return plan(project, &kernels, &args, &select.filter()) };
@@ -101,7 +112,7 @@ pub(super) fn dry(project: &Project, name: &str, wanted: &RunArgs, part: Option<
     let cells = select_cells(&planned.cells(false, None), &select.filter())?;
     let selected = Selected { cells, every_cell: false, ..selected };
     let adapt = |plan| planned.skips.apply(plan);
-    Ok(part::whole(project, &kernels, &selected, false, durations.as_deref(), adapt)?.part(part)?.0)
+    Ok(part::whole(project, &kernels, &selected, false, durations, adapt)?.part(part)?.0)
 }
 
 fn followed(

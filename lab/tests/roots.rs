@@ -91,6 +91,19 @@ fn a_command_finds_a_linux_that_has_booted() {
     }
 }
 
+/// The modules of these devices are removed for commands that have no topology.
+#[test]
+fn a_topology_keeps_its_tunnels() {
+    let dir = tempfile::tempdir().unwrap();
+    for (topology, device) in [("two-node-ipip", "ipip0"), ("two-node-ip6tnl", "ip6t0")] {
+        let script =
+            format!("for node in $(ls /run/netns); do ip netns exec $node grep -c {device}: /proc/self/net/dev; done");
+        let counts = told("6.12", &["--topology", topology], &format!("{{ {script}; }} | sort | uniq -c"), dir.path());
+        let counts: Vec<&str> = counts.split_whitespace().collect();
+        assert!(counts.chunks(2).any(|pair| *pair == ["2", "1"]), "two nodes have {device}: {counts:?}");
+    }
+}
+
 #[test]
 fn the_hosts_files_are_at_their_places_and_changes_stay_in_the_guest() {
     // Below /tmp, where `go test` puts its binaries.

@@ -1,11 +1,14 @@
 //! Starts a program: its place, its streams, and why it could not be started.
 
 use super::terminal::{self, Pty};
-use crate::{processors, world::MountedWorld};
+use crate::{
+    processors,
+    world::{MountedWorld, modprobe},
+};
 use lab_harness::Netns;
 use lab_protocol::{
     CellProgram, Raw,
-    shell::Stream,
+    shell::{ShellStage, Stream},
     work::{NOT_EXECUTABLE, NOT_FOUND},
 };
 use nix::{
@@ -106,6 +109,9 @@ fn start_here(program: &CellProgram, node: Option<&Netns>) -> Result<StartedProg
     let world = program.world.as_ref().map(|spec| MountedWorld::build(spec, node.is_none()));
     let world = world.transpose().map_err(NotStarted::not_executable)?;
     if let Some(world) = &world {
+        if program.stage == ShellStage::Bare {
+            modprobe::unload_device_makers();
+        }
         world.enter().map_err(|error| match error.kind() {
             // Only the working directory can be missing of a root that was just made.
             io::ErrorKind::NotFound => no_directory(cwd, &error),

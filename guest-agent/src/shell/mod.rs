@@ -13,7 +13,7 @@ use crate::{
 use lab_harness::{Runner, Staged, unpoisoned};
 use lab_protocol::{
     AgentMessage,
-    shell::{ShellRequest, Size, Stream},
+    shell::{ShellRequest, ShellStage, Size, Stream},
 };
 use program::{ProgramInput, ShellProgram};
 use std::{
@@ -76,6 +76,9 @@ fn live(
     let nodes = staged.namespaces()?;
     let names = Names::publish(&nodes)?;
     let root = root::prepare(request.world.as_ref())?;
+    if request.world.is_some() && request.stage == ShellStage::Bare {
+        world::modprobe::unload_device_makers();
+    }
     let welcome = staged.describe()?;
     let witnessed = request.is_watched.then(|| witness.begin(runner, &nodes));
     let mut program = ShellProgram::start(&root, &request.command, request.terminal.as_ref())?;

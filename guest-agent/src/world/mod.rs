@@ -76,7 +76,6 @@ impl MountedWorld {
         let shared = spec.root == WorldRoot::Export || !spec.mounts.is_empty() || !spec.modules.is_empty();
         if shared {
             share::mount_once()?;
-            modprobe::unload_device_makers();
         }
         let text = |bytes: &[u8]| {
             CString::new(bytes).map_err(|_| MountError::Nul { path: PathBuf::from(OsStr::from_bytes(bytes)) })

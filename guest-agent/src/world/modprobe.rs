@@ -78,7 +78,8 @@ fn modules() -> Option<PathBuf> {
 /// ip_tunnel_init_net()).
 const DEVICE_IN_EACH_NAMESPACE: [&CStr; 2] = [c"ipip", c"ip6_tunnel"];
 
-/// Removes these modules, once, where the kernel finds them again when it needs them. A normal Linux has not loaded them, and the
+/// Removes these modules, once, where the kernel finds them again when it needs them. With them their devices go: it is for programs
+/// without one of the lab's topologies. A normal Linux has not loaded them, and the
 /// devices change the indices of others: one that is moved to a new namespace doesn't keep an index that is taken there.
 pub fn unload_device_makers() {
     static DONE: Once = Once::new();

@@ -45,6 +45,8 @@ const YNL: [&str; 2] = ["Documentation/netlink/specs", "tools/net/ynl"];
 const SINCE_YNL: KernelVersion = KernelVersion::new(6, 3, 0);
 /// Counts changes of what is kept: a tree that an earlier lab unpacked is not used.
 const LAYOUT: u32 = 3;
+/// Where the selftests are in a kernel tree.
+pub(super) const SELFTESTS: &str = "tools/testing/selftests";
 /// Name of the compiler in errors.
 pub(super) const CLANG: &str = "clang";
 /// Why an eBPF program is not built without it.
@@ -165,13 +167,10 @@ impl KernelStore<'_> {
             // A tree of a person's is not written to.
             let wanted = wanted(kernel, lock)?;
             let tree = self.place_of_sources(&wanted);
-            let dir = tree.join("tools/testing/selftests").join(wants.collection);
+            let dir = tree.join(SELFTESTS).join(wants.collection);
             let progress = |message: &str| progress(&format!("{}: {message}", kernel.id));
             let _writing = self.cache.write(WritePurpose::Programs, &progress)?;
-            if !tree.join("usr/include/linux/version.h").is_file() {
-                progress("installing the headers of its sources (make headers)");
-                make(&tree, "make headers", &["headers".into()])?;
-            }
+            install_headers(&tree, &progress)?;
             let missing: Vec<&String> = wants.files.iter().filter(|name| !dir.join(name).is_file()).collect();
             if !missing.is_empty() {
                 let names: Vec<&str> = missing.iter().map(|name| &***name).collect();
@@ -270,6 +269,15 @@ pub(super) fn wanted<'a>(kernel: &Kernel, lock: &'a KernelsLock) -> Result<Wante
         }),
         _ => Err(none()),
     }
+}
+
+/// Installs the headers for programs in the sources, if they are not there.
+pub(super) fn install_headers(tree: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+    if tree.join("usr/include/linux/version.h").is_file() {
+        return Ok(());
+    }
+    progress("installing the headers of its sources (make headers)");
+    make(tree, "make headers", &["headers".into()])
 }
 
 /// Runs make in a directory of the sources.

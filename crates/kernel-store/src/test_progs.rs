@@ -8,7 +8,7 @@ use super::{
     config::Kernel,
     error::{KernelsError, Result},
     lockfile::KernelsLock,
-    sources::{CLANG, NO_CLANG, make, wanted},
+    sources::{CLANG, NO_CLANG, SELFTESTS, install_headers, make, wanted},
     store::KernelStore,
 };
 use lab_base::process;
@@ -81,7 +81,7 @@ impl KernelStore<'_> {
     ) -> Result<Vec<(String, String)>> {
         let build = || {
             let tree = self.place_of_sources(&wanted(kernel, lock)?);
-            let selftests = tree.join("tools/testing/selftests");
+            let selftests = tree.join(SELFTESTS);
             let place = Place { own: selftests.join(BPF), out: test_progs_dir(&selftests, wants.place), tree, wants };
             let progress = |message: &str| progress(&format!("{}: {message}", kernel.id));
             let missing: Vec<&String> = wants.files.iter().filter(|name| !place.out.join(name).is_file()).collect();
@@ -89,6 +89,7 @@ impl KernelStore<'_> {
                 return Ok(Vec::new());
             }
             let _writing = self.cache.write(WritePurpose::Programs, &progress)?;
+            install_headers(&place.tree, &progress)?;
             progress("building the common parts of test_progs");
             match place.prepare() {
                 Err(KernelsError::MissingProgram { program, .. }) if program == CLANG => {
@@ -132,9 +133,6 @@ impl Place<'_> {
     /// Builds what all files need: types, libbpf, helpers.
     fn prepare(&self) -> Result<()> {
         fs::create_dir_all(&self.out).map_err(KernelsError::io(&self.out))?;
-        if !self.tree.join("usr/include/linux/version.h").is_file() {
-            make(&self.tree, "make headers", &["headers".into()])?;
-        }
         self.make_file("vmlinux.h", || {
             let raw = self.out.join("kernel.btf");
             fs::write(&raw, self.wants.types).map_err(KernelsError::io(&raw))?;

@@ -18,9 +18,11 @@ use lab_guard::Id;
 use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, Raw, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-/// Commands that run programs of others and are the first of the words by which their runs are repeated. All other words are of
-/// `lab exec`, and begin with an option.
-pub const PROGRAM_COMMANDS: [&str; 2] = ["check", "kselftest"];
+/// The word by which a run of `lab check` says what it was, before those that repeat it. Words without one are of `lab exec`, and
+/// begin with an option.
+pub const CHECK: &str = "check";
+/// That of `lab kselftest`.
+pub const KSELFTEST: &str = "kselftest";
 
 /// The state of a run after the events so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -332,7 +334,7 @@ impl RunRecord {
         if let Some(words) = self.info.as_ref().map(|info| &info.exec).filter(|words| !words.is_empty()) {
             let words: Vec<String> = words.iter().map(Raw::shown).collect();
             let (command, words) = match words.split_first() {
-                Some((first, rest)) if PROGRAM_COMMANDS.contains(&&**first) => (&**first, rest),
+                Some((first, rest)) if [CHECK, KSELFTEST].contains(&&**first) => (&**first, rest),
                 _ => ("exec", &*words),
             };
             let fixed = ["--kernel", kernel].into_iter().chain(words.iter().map(|word| &**word));

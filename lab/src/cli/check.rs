@@ -92,7 +92,7 @@ fn fault(name: &str) -> Result<CheckFault, UnknownFault> {
 struct UnknownFault;
 
 /// First of the words by which a run says that it was a check.
-pub(super) const WORD: &str = "check";
+pub(super) const WORD: &str = lab_record::run::CHECK;
 
 pub(super) fn check(named: Option<PathBuf>, args: &CheckArgs) -> Result<Exit, Error> {
     run(named, args, |plan| plan)

@@ -16,7 +16,7 @@ use lab_record::{exit::Exit, plan::Plan};
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 /// First of the words by which a run says that it was one of selftests.
-pub(super) const WORD: &str = "kselftest";
+pub(super) const WORD: &str = lab_record::run::KSELFTEST;
 
 #[derive(Debug, Args)]
 pub(super) struct KselftestArgs {

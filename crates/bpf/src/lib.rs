@@ -31,6 +31,7 @@ mod query;
 pub mod raw;
 pub mod reading;
 mod sys;
+mod mirred;
 mod tc;
 pub mod watch;
 mod xdp;
@@ -50,6 +51,7 @@ pub use prog_array::ProgArray;
 pub use program::{Program, ProgramInfo, id_of, program_info};
 pub use query::{ListedProgram, Query, query, query_with_room};
 pub use sys::as_nobody;
+pub use mirred::{Mirred, MirredFilter, mirred_add};
 pub use tc::{
     ClsactState, ListedFilter, Qdisc, Sharing, TcDirection, TcFilter, TcOptions, attach_tc, attach_to_block,
     clsact_add, clsact_del, clsact_sharing, filters, qdiscs,

@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, AsRawFd};
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
 const RTM_GETQDISC: u16 = 38;
-const RTM_NEWTFILTER: u16 = 44;
-const RTM_DELTFILTER: u16 = 45;
-const RTM_GETTFILTER: u16 = 46;
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
+pub(crate) const RTM_NEWTFILTER: u16 = 44;
+pub(crate) const RTM_DELTFILTER: u16 = 45;
+pub(crate) const RTM_GETTFILTER: u16 = 46;
+pub(crate) const TCA_KIND: u16 = 1;
+pub(crate) const TCA_OPTIONS: u16 = 2;
 const TCA_STATS2: u16 = 7;
 const TCA_INGRESS_BLOCK: u16 = 13;
 const TCA_EGRESS_BLOCK: u16 = 14;
@@ -23,11 +23,11 @@ const TCA_BPF_ID: u16 = 11;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 const TC_H_CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
-const ETH_P_ALL: u16 = 3;
+pub(crate) const ETH_P_ALL: u16 = 3;
 /// In place of a device's index: the parent is a block's.
 const TCM_IFINDEX_MAGIC_BLOCK: u32 = 0xffff_ffff;
 /// Size of `struct tcmsg`.
-const TCMSG: usize = 20;
+pub(crate) const TCMSG: usize = 20;
 
 /// The two filter lists of clsact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl TcDirection {
     }
 
     /// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_{INGRESS,EGRESS})`.
-    const fn parent(self) -> u32 {
+    pub(crate) const fn parent(self) -> u32 {
         match self {
             Self::Ingress => 0xffff_fff2,
             Self::Egress => 0xffff_fff3,
@@ -358,16 +358,16 @@ fn listed_filter(direction: TcDirection, body: &[u8]) -> Option<ListedFilter> {
 }
 
 /// `struct tcmsg`: family and padding, ifindex, handle, parent, info.
-fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
+pub(crate) fn tcmsg(ifindex: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
     [0, ifindex, handle, parent, info].iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
 }
 
 /// The word at `offset`; 0 past the end.
-fn word(bytes: &[u8], offset: usize) -> u32 {
+pub(crate) fn word(bytes: &[u8], offset: usize) -> u32 {
     bytes.get(offset..offset + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes)
 }
 

@@ -88,6 +88,7 @@ fn probe(capability: Capability, ns: &Netns) -> Finding {
         Capability::UserNs => stranger::possible().map_err(|error| Missing { absent: true, detail: error.to_string() }),
         Capability::NftNat => nft_nat(ns),
         Capability::Clsact => clsact(ns),
+        Capability::Mirred => mirred(ns),
         Capability::UdpGso => udp_gso(ns),
         Capability::CheckMtu => answer(lab_bpf::probe::check_mtu()),
         Capability::BigTcp => big_tcp(ns),
@@ -206,6 +207,15 @@ fn clsact(ns: &Netns) -> Finding {
         let listed = lab_bpf::find(LOOPBACK, program.id())?.is_some();
         filter.detach()?;
         if listed { Ok("filter attached and listed".into()) } else { Err(missing("filter attached, but not listed")) }
+    })
+}
+
+fn mirred(ns: &Netns) -> Finding {
+    ns.run(|| {
+        let filter = lab_bpf::mirred_add(LOOPBACK, lab_bpf::TcDirection::Ingress, LOOPBACK, lab_bpf::Mirred::Mirror)?;
+        let counted = filter.packets()?;
+        filter.remove()?;
+        Ok(format!("matchall filter with mirred added, {counted} packets counted"))
     })
 }
 

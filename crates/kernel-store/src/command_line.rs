@@ -24,6 +24,7 @@ const NET: &str = "Documentation/admin-guide/sysctl/net.rst";
 const fn modules(capability: Capability) -> &'static [&'static str] {
     match capability {
         Capability::Clsact => &["cls_bpf", "sch_ingress"],
+        Capability::Mirred => &["act_mirred", "cls_matchall", "sch_ingress"],
         Capability::Veth => &["veth"],
         Capability::Dummy => &["dummy"],
         Capability::Bridge => &["bridge", "stp", "llc"],

@@ -92,6 +92,9 @@ capabilities! {
     /// `cls_bpf` filters on a clsact qdisc.
     Clsact: "clsact", module, v(4, 5, 0), [],
         "net, sched: add clsact qdisc";
+    /// Filters for all packets that hand them to another device: `matchall` with the action `mirred`.
+    Mirred: "mirred", module, v(4, 8, 0), [],
+        "net/sched: introduce Match-all classifier";
     /// veth pairs.
     Veth: "veth", module, v(2, 6, 24), [],
         "[NET]: Virtual ethernet device driver.";

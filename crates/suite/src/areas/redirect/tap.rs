@@ -1,22 +1,28 @@
 //! A workload and a tap, as where a virtual machine has the device of a container (kata, urunc): programs hand packets from one
 //! to the other.
 
-use lab_bpf::{Config, ProgramKind};
+use lab_bpf::{Config, Mirred, ProgramKind, TcDirection, mirred_add};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, Spot},
 };
-use lab_protocol::{AttachRequest, LinkKind};
-use lab_topology::{Family, library};
-use lab_traffic::{Headers, Transport, UdpProbe};
+use lab_protocol::{AttachRequest, Capability, LinkKind};
+use lab_topology::{Family, Tap, library};
+use lab_traffic::{Headers, Transport, UdpProbe, UdpSink};
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[POD_AND_TAP];
+pub const CASES: &[Case] = &[POD_AND_TAP, MIRRED];
+
+const TAP: Spot = Spot { node: "host", dev: "tap0" };
+const WORDS: &[u8] = b"for the machine";
+const ETHERNET: usize = 14;
+/// `net.ipv4.ip_default_ttl`: nothing has forwarded the packet.
+const TTL: u8 = 64;
 
 /// Without link-layer addresses (netkit L3) there is nothing that a virtual machine could take for its own.
 fn with_addresses() -> Vec<Variant> {
@@ -33,11 +39,6 @@ const POD_AND_TAP: Case = Case::new(
 .on(library::TAP)
 .over(with_addresses);
 fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    const TAP: Spot = Spot { node: "host", dev: "tap0" };
-    const WORDS: &[u8] = b"for the machine";
-    const ETHERNET: usize = 14;
-    /// `net.ipv4.ip_default_ttl`: nothing has forwarded the packet.
-    const TTL: u8 = 64;
     let testbed = ctx.testbed()?;
     let own = testbed.net.readback("w0", "eth0")?.mac.unwrap_or_default();
     let gateway = testbed.net.readback("host", P0.dev)?.mac.unwrap_or_default();
@@ -57,17 +58,7 @@ fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let pod = testbed.net.addr("w0", Family::of(far));
         let probe = UdpProbe::connect(testbed.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
         probe.send(WORDS)?;
-        let (mut read, marker) = (None, ctx.marker);
-        ctx.wait_until(2_000, || {
-            let Some(frame) = tap.receive(Duration::ZERO)? else { return Ok(false) };
-            let headers = frame.get(ETHERNET..).and_then(Headers::of);
-            let ours = headers.filter(|headers| headers.ports().is_some_and(|(_, to)| to == marker));
-            read = ours.map(|headers| (headers, frame));
-            Ok(read.is_some())
-        })?;
-        let Some((headers, frame)) = read else {
-            return Err(Stop::check(format!("{far}: nothing comes out of the tap")));
-        };
+        let (headers, frame) = out_of(ctx, tap, far)?;
         let seen = (headers.source, headers.destination, headers.ttl);
         ctx.equal(format!("{far}: from, to, TTL at the tap"), seen, (pod, far, TTL));
         let addresses = (frame[..6].to_vec(), frame[6..12].to_vec());
@@ -83,5 +74,83 @@ fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     let families = Family::available().len() as u64;
     ctx.equal("packets at both programs", (to_tap.stats()?.marked, to_pod.stats()?.marked), (families, families));
+    Ok(())
+}
+
+/// The frame with the cell's marker that comes out of the tap.
+fn out_of(ctx: &mut Ctx, tap: &Tap, to: IpAddr) -> Result<(Headers, Vec<u8>), Stop> {
+    let (mut read, marker) = (None, ctx.marker);
+    ctx.wait_until(2_000, || {
+        let Some(frame) = tap.receive(Duration::ZERO)? else { return Ok(false) };
+        let headers = frame.get(ETHERNET..).and_then(Headers::of);
+        let ours = headers.filter(|headers| headers.ports().is_some_and(|(_, port)| port == marker));
+        read = ours.map(|headers| (headers, frame));
+        Ok(read.is_some())
+    })?;
+    read.ok_or_else(|| Stop::check(format!("{to}: nothing comes out of the tap")))
+}
+
+/// Devices with link-layer addresses, and no program.
+fn devices() -> Vec<Variant> {
+    [LinkKind::Veth, LinkKind::NetkitL2].map(|device| Variant { device: Some(device), ..Variant::default() }).into()
+}
+
+const MIRRED: Case = Case::new(
+    "R24",
+    "mirred-and-tap",
+    "Filters with mirred hand a pod's packets to a tap as they are, and what comes out of the tap to the pod; of a mirrored packet both \
+     the tap and the node have one.",
+    mirred,
+)
+.on(library::TAP)
+.over(devices)
+.needs(&[Capability::Mirred]);
+fn mirred(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let net = &testbed.net;
+    let (host, pod) = (net.ns("host"), net.ns("w0"));
+    let own = net.readback("w0", "eth0")?.mac.unwrap_or_default();
+    let gateway = net.readback("host", P0.dev)?.mac.unwrap_or_default();
+    let (at_pod, at_tap) = (testbed.ifindex(P0), testbed.ifindex(TAP));
+    let add = |from, to, how| host.run(|| mirred_add(from, TcDirection::Ingress, to, how));
+    let (to_tap, to_pod) = (add(at_pod, at_tap, Mirred::Redirect)?, add(at_tap, at_pod, Mirred::Redirect)?);
+    let tap = net.tap("host", "tap0");
+    for far in library::FAR_END {
+        let far: IpAddr = far.parse()?;
+        if !Family::of(far).is_available() {
+            continue;
+        }
+        let address = net.addr("w0", Family::of(far));
+        let before = host.run(|| to_tap.packets())?;
+        let probe = UdpProbe::connect(pod, SocketAddr::new(far, ctx.marker))?;
+        probe.send(WORDS)?;
+        let (headers, frame) = out_of(ctx, tap, far)?;
+        let seen = (headers.source, headers.destination, headers.ttl);
+        ctx.equal(format!("{far}: from, to, TTL at the tap"), seen, (address, far, TTL));
+        let addresses = (frame[..6].to_vec(), frame[6..12].to_vec());
+        ctx.equal(format!("{far}: link-layer addresses at the tap"), addresses, (gateway.to_vec(), own.to_vec()));
+        let Transport::Udp { ports, payload } = headers.transport else {
+            return Err(Stop::check(format!("{far}: {:?} comes out of the tap", headers.transport)));
+        };
+        ctx.check(format!("{far}: content at the tap"), payload == WORDS, format!("{} bytes", payload.len()));
+        tap.send(&lab_traffic::udp_answer(&frame, far, address, (ports.1, ports.0), b"answer"))?;
+        let answer = probe.receive(ctx.patience(2_000));
+        ctx.equal(format!("{far}: answer received by the pod"), answer.as_deref(), Some(&b"answer"[..]));
+        // The filter is for all packets: what else the pod sends (MLD, for example) counts too.
+        let counted = host.run(|| to_tap.packets())? - before;
+        ctx.check(format!("{far}: packets by the account of the action"), counted >= 1, counted);
+    }
+    host.run(|| to_tap.remove())?;
+    let mirror = add(at_pod, at_tap, Mirred::Mirror)?;
+    for family in Family::available().iter().copied() {
+        let to = SocketAddr::new(net.addr("host", family), ctx.marker);
+        let sink = UdpSink::bind(host, to)?;
+        UdpProbe::connect(pod, to)?.send(WORDS)?;
+        let (headers, _) = out_of(ctx, tap, to.ip())?;
+        ctx.equal(format!("{family}: destination of the copy"), headers.destination, to.ip());
+        let arrived = sink.receive(ctx.patience(2_000)).map(|(bytes, _)| bytes);
+        ctx.equal(format!("{family}: the packet itself"), arrived.as_deref(), Some(WORDS));
+    }
+    host.run(|| mirror.remove().and(to_pod.remove()))?;
     Ok(())
 }

@@ -20,6 +20,7 @@ mod hook;
 mod ids;
 mod link;
 mod load;
+mod mirred;
 mod mprog;
 mod object;
 mod observe;
@@ -31,7 +32,6 @@ mod query;
 pub mod raw;
 pub mod reading;
 mod sys;
-mod mirred;
 mod tc;
 pub mod watch;
 mod xdp;
@@ -45,13 +45,13 @@ pub use lab_abi::{
 };
 pub use link::{BpfLink, LinkInfo};
 pub use load::{LoadOptions, ProgramKind, Programs};
+pub use mirred::{Mirred, MirredFilter, mirred_add};
 pub use mprog::{Anchor, Mprog, Position, attach_link, attach_prog, detach_prog};
 pub use observe::{Observed, find, observe};
 pub use prog_array::ProgArray;
 pub use program::{Program, ProgramInfo, id_of, program_info};
 pub use query::{ListedProgram, Query, query, query_with_room};
 pub use sys::as_nobody;
-pub use mirred::{Mirred, MirredFilter, mirred_add};
 pub use tc::{
     ClsactState, ListedFilter, Qdisc, Sharing, TcDirection, TcFilter, TcOptions, attach_tc, attach_to_block,
     clsact_add, clsact_del, clsact_sharing, filters, qdiscs,

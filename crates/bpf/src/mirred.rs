@@ -2,8 +2,8 @@
 //! (include/uapi/linux/pkt_cls.h, tc_act/tc_mirred.h).
 
 use super::tc::{
-    ETH_P_ALL, RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS, TCMSG, TcDirection,
-    clsact_add, find, tcmsg, word,
+    ETH_P_ALL, RTM_DELTFILTER, RTM_GETTFILTER, RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS, TCMSG, TcDirection, clsact_add,
+    find, tcmsg, word,
 };
 use crate::BpfError;
 use lab_netlink::{NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, nested};

@@ -89,6 +89,8 @@ pub mod fault {
     pub const FIB_SOURCE_IGNORED: u32 = 31;
     /// A service of one protocol answers for the other one too.
     pub const SERVICE_PROTOCOL_IGNORED: u32 = 32;
+    /// The jumbo option of IPv6 is taken for any other extension header.
+    pub const JUMBOGRAMS_DENIED: u32 = 33;
 }
 
 /// Configuration of a program of the datapath, set at load time.

@@ -16,6 +16,12 @@ const ETH_P_8021AD: u16 = 0x88a8;
 const IPV4_FRAGMENT: u16 = 0x3fff;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
+/// A hop-by-hop header that has nothing but the jumbo option (RFC 2675): next header, no further words, option, length of the option.
+/// Kernels since "ipv6: Add hop-by-hop header to jumbograms in ip6_output" put it into packets beyond 64 KiB, until "net/ipv6: Drop
+/// HBH for BIG TCP on TX side".
+const HOPOPTS: u32 = 0;
+const JUMBO: [u8; 3] = [0, 0xc2, 4];
+const JUMBO_HEADER: u32 = 8;
 
 pub const ICMP: u32 = 1;
 pub const TCP: u32 = 6;
@@ -39,6 +45,8 @@ pub struct Packet {
     pub direction: u32,
     /// 4 or 6.
     pub family: u32,
+    /// Bytes between its own IP header and what that carries: a header with the jumbo option, or none.
+    pub jumbo: u32,
     /// Whether it is an ICMP error about `tuple`.
     pub related: u32,
     /// Whether it is a unicast IP packet whose ports are not where they would be read, or a frame with a VLAN tag.
@@ -51,6 +59,7 @@ impl Packet {
     pub fn read(&mut self, ctx: &TcContext) -> Option<()> {
         self.related = 0;
         self.unreadable = 0;
+        self.jumbo = 0;
         self.family = match load_u16(ctx, ETHERTYPE)? {
             ETH_P_IP => 4,
             ETH_P_IPV6 => 6,
@@ -61,7 +70,15 @@ impl Packet {
                 return None;
             }
         };
-        let protocol = self.addresses(ctx, NETWORK)?;
+        let mut protocol = self.addresses(ctx, NETWORK)?;
+        if self.family == 6
+            && protocol == HOPOPTS
+            && let [next, option @ ..] = ctx.load::<[u8; 4]>(NETWORK + IPV6_HEADER).ok()?
+            && option == JUMBO
+            && !config::has(fault::JUMBOGRAMS_DENIED)
+        {
+            (protocol, self.jumbo) = (u32::from(next), JUMBO_HEADER);
+        }
         if self.family == 6 && is_extension(protocol) {
             // Listener reports have a hop-by-hop header, and go to a group.
             self.unreadable = u32::from(u32::from_be(self.tuple.destination[0]) >> 24 != 0xff);
@@ -69,7 +86,7 @@ impl Packet {
         }
         self.source = self.tuple.source;
         self.destination = self.tuple.destination;
-        let transport = NETWORK + self.header_len();
+        let transport = self.transport();
         if is_error(ctx, protocol, transport)? {
             let quoted = transport + ICMP_HEADER;
             let protocol = self.addresses(ctx, quoted)?;
@@ -93,7 +110,7 @@ impl Packet {
     /// Offset of the transport header behind the packet's own IP header.
     #[inline(always)]
     pub fn transport(&self) -> usize {
-        NETWORK + self.header_len()
+        NETWORK + self.header_len() + self.jumbo as usize
     }
 
     /// Offset of the IP header that an ICMP error quotes.
@@ -102,7 +119,7 @@ impl Packet {
         self.transport() + ICMP_HEADER
     }
 
-    /// Length of an IP header: packets with options are left alone, so it depends on the family only.
+    /// Length of an IP header: packets with options but the jumbo option are left alone, so it depends on the family only.
     #[inline(always)]
     pub fn header_len(&self) -> usize {
         if self.family == 4 { IPV4_HEADER } else { IPV6_HEADER }

@@ -279,6 +279,13 @@ pub static ALL: &[Mutant] = &[
         needs: &[],
     },
     Mutant {
+        name: "jumbograms-denied",
+        fault: Fault::Datapath(fault::JUMBOGRAMS_DENIED),
+        breaks: "jumbograms are dropped, and TCP sends smaller packets",
+        noticed_by: &["U10-datapath-beyond-64-kib[tc,veth]"],
+        needs: &[],
+    },
+    Mutant {
         name: "service-protocol-ignored",
         fault: Fault::Datapath(fault::SERVICE_PROTOCOL_IGNORED),
         breaks: "a service for UDP answers for TCP too",

@@ -174,11 +174,15 @@ fn stranger_behind(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const BEYOND_64_KIB: Case = Case::new(
     "U10",
     "datapath-beyond-64-kib",
-    "IPv4 packets beyond 64 KiB pass the datapath whole where devices may have them, and the content arrives.",
+    "IPv4 packets and IPv6 jumbograms beyond 64 KiB pass the datapath whole where devices may have them, and the content arrives.",
     beyond_64_kib,
 )
 .on(PODS_LARGE_WINDOWS)
-.over(|| vec![Variant { attach: Some(AttachRequest::Netkit), device: Some(LinkKind::NetkitL3), ..Variant::default() }])
+.over(|| {
+    [(AttachRequest::Tc, LinkKind::Veth), (AttachRequest::Netkit, LinkKind::NetkitL3)]
+        .map(|(attach, device)| Variant { attach: Some(attach), device: Some(device), ..Variant::default() })
+        .into()
+})
 .needs(NEEDS)
 .within(30_000);
 fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
@@ -192,15 +196,20 @@ fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         link::set_gso_max_size(net.ns(name), dev, LIMIT)?;
     }
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
-    let arriving = node.testbed.counter(ctx, W1_END)?;
     let inside = if variant.attach() == AttachRequest::Tc { AttachRequest::Tc } else { AttachRequest::Tcx };
-    let _arriving = node.testbed.attach(ctx, W1_END, inside, Direction::FromWorkload, &arriving)?;
-    let path = Path::direct(net.ns("w0"), net.ns("w1"), net.addr("w1", Family::V4), ctx.marker);
     // "net: add gso_ipv4_max_size and gro_ipv4_max_size per device" (6.3).
     let [_, ipv4] = link::gso_max_sizes(net.ns("w0"), "eth0")?;
-    let least = if ipv4.is_some() { LEGACY } else { 1_514 };
-    bulk_until(ctx, "", path, || Ok(arriving.stats()?.max_len > least))?;
-    let longest = arriving.stats()?.max_len;
-    ctx.check("the longest packet in the second workload", longest > least, longest);
+    for family in Family::available().iter().copied() {
+        let arriving = node.testbed.counter(ctx, W1_END)?;
+        let _arriving = node.testbed.attach(ctx, W1_END, inside, Direction::FromWorkload, &arriving)?;
+        let path = Path::direct(net.ns("w0"), net.ns("w1"), net.addr("w1", family), ctx.marker);
+        let least = if family == Family::V6 || ipv4.is_some() { LEGACY } else { 1_514 };
+        let before = node.counters(W0, Direction::FromWorkload)?;
+        bulk_until(ctx, &format!("{family}: "), path, || Ok(arriving.stats()?.max_len > least))?;
+        let redirected = node.counters(W0, Direction::FromWorkload)?.redirected - before.redirected;
+        ctx.check(format!("{family}: packets that the datapath redirects"), redirected > 0, redirected);
+        let longest = arriving.stats()?.max_len;
+        ctx.check(format!("{family}: the longest packet in the second workload"), longest > least, longest);
+    }
     Ok(())
 }

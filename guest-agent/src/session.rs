@@ -108,6 +108,15 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 sender.send(&probed(runner))?;
                 sender.report(&boot_log)?;
             }
+            HostMessage::Object { name, bytes } => {
+                let Some(runner) = &runner else {
+                    return Err(AgentError::OutOfTurn { message: "Object", when: "before Hello" });
+                };
+                work.finish()?;
+                runner.exchange(&name, &bytes).inspect_err(|error| {
+                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
+                })?;
+            }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
                     return Err(AgentError::OutOfTurn { message: "Run", when: "before Hello" });
@@ -305,7 +314,7 @@ struct Inbox {
 impl Inbox {
     /// The next intact message; broken frames are logged and skipped.
     fn next(&mut self) -> Result<HostMessage, AgentError> {
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 16384];
         loop {
             match self.decoder.next_message() {
                 Some(Ok(message)) => return Ok(message),

@@ -12,6 +12,8 @@ use std::{
 const KEPT: usize = 48;
 /// Kind of the files with type information, of which as many are kept again: one is small, and each kernel has one.
 pub const TYPES: &str = "btf";
+/// Kind of the notes of which image was built last ([`crate::base`]), of which as many are kept again.
+pub const BASE: &str = "base";
 /// Younger images are never removed: a run may be about to boot them.
 const YOUNG: Duration = Duration::from_secs(3600);
 
@@ -36,9 +38,9 @@ pub fn store(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(ImageError::io("image cache", dir))?;
     file::replace_durably(path, bytes).map_err(ImageError::io("image", path))?;
-    let has_types = |path: &Path| path.extension().is_some_and(|kind| kind == TYPES);
-    let is_alike = has_types(path);
-    prune(dir, |other| has_types(other) == is_alike);
+    let small = |path: &Path| [TYPES, BASE].into_iter().find(|kind| path.extension() == Some(kind.as_ref()));
+    let alike = small(path);
+    prune(dir, |other| small(other) == alike);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     agent::check_agent,
     archive::CpioArchive,
+    base::{self, BaseImage},
     cache,
     decompress::read_module,
     deps::{Index, Provided},
@@ -35,6 +36,10 @@ pub struct Spec<'a> {
     pub agent: &'a HeldFile,
     /// The BPF objects, by their names in the image.
     pub objects: &'a [(&'a str, &'a [u8])],
+    /// Those that the agent can be sent later.
+    pub exchangeable: &'a [&'a str],
+    /// Whether they will be sent: an image is then not built if there is one that differs in them alone.
+    pub sends: bool,
     /// The modules that the suite needs.
     pub wanted: &'a ModuleList,
     /// A shell and tools, for interactive images.
@@ -54,6 +59,8 @@ pub struct Image {
     pub path: PathBuf,
     /// SHA-256 of all inputs, hexadecimal.
     pub key: String,
+    /// Objects that the image holds in another version, and that its guests must be sent. The key is that of the right ones.
+    pub to_send: Vec<String>,
     /// Whether the image was already in the cache.
     pub cached: bool,
     /// Wanted modules in the image.
@@ -62,6 +69,12 @@ pub struct Image {
     pub builtin: Vec<String>,
     /// Wanted modules that the kernel does not have.
     pub missing: Vec<String>,
+}
+
+impl<'a> Spec<'a> {
+    fn exchanged(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.objects.iter().copied().filter(|(name, _)| self.exchangeable.contains(name))
+    }
 }
 
 /// Builds the image, or finds it in the cache.
@@ -74,16 +87,27 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
     }
     let plan = ModulePlan::new(spec.modules, spec.wanted)?;
 
-    let key = key(spec, &plan)?;
-    let path = cache::path_of(spec.cache, &key, "cpio");
-    let cached = cache::touch(&path);
+    let (all, exchanged): (Vec<_>, Vec<_>) = (spec.objects.to_vec(), spec.exchanged().collect());
+    let key = key(spec, &plan, &all)?;
+    let mut path = cache::path_of(spec.cache, &key, "cpio");
+    let mut to_send = Vec::new();
+    let mut cached = cache::touch(&path);
     if !cached {
-        check_agent(spec.agent)?;
-        let modules = plan.unpack(spec.signed)?;
-        let bytes = assemble(spec, &key, &plan, &modules).map_err(ImageError::io("image", &path))?;
-        cache::store(&path, &bytes)?;
+        let kept: Vec<_> = all.into_iter().filter(|object| !exchanged.contains(object)).collect();
+        let family = self::key(spec, &plan, &kept)?;
+        let base = spec.sends.then(|| base::find(spec.cache, &family, &exchanged)).flatten();
+        if let Some(BaseImage { path: other, differ }) = base {
+            (path, to_send, cached) = (other, differ, true);
+        } else {
+            check_agent(spec.agent)?;
+            let modules = plan.unpack(spec.signed)?;
+            let bytes = assemble(spec, &key, &plan, &modules).map_err(ImageError::io("image", &path))?;
+            cache::store(&path, &bytes)?;
+            base::note(spec.cache, &family, &key, &exchanged);
+        }
     }
-    Ok(Image { path, key, cached, modules: plan.carried, builtin: plan.builtin, missing: plan.missing })
+    let ModulePlan { carried: modules, builtin, missing, .. } = plan;
+    Ok(Image { path, key, to_send, cached, modules, builtin, missing })
 }
 
 /// The module files of an image, and the order in which the guest loads them.
@@ -140,8 +164,8 @@ impl ModulePlan {
     }
 }
 
-/// Hashes all inputs. The length of each is hashed before it, so that different sets of inputs have different hashes.
-fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
+/// Hashes all inputs, with these objects. The length of each is hashed before it, so that different sets of inputs have different hashes.
+fn key(spec: &Spec<'_>, plan: &ModulePlan, objects: &[(&str, &[u8])]) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -151,7 +175,7 @@ fn key(spec: &Spec<'_>, plan: &ModulePlan) -> Result<String, ImageError> {
     add(spec.kernel_id.as_bytes());
     add(&[u8::from(spec.signed)]);
     add(spec.agent.sha256(spec.facts).map_err(ImageError::io("agent", spec.agent.path()))?.as_bytes());
-    for (name, bytes) in spec.objects {
+    for (name, bytes) in objects {
         add(name.as_bytes());
         add(bytes);
     }
@@ -255,6 +279,10 @@ mod tests {
         }
 
         fn build(&self) -> Result<Image, ImageError> {
+            self.build_for(false)
+        }
+
+        fn build_for(&self, sends: bool) -> Result<Image, ImageError> {
             let dir = self.dir.path();
             let (agent, object) = (dir.join("agent"), fs::read(dir.join("bpf/tc.o")).unwrap());
             build(&Spec {
@@ -262,7 +290,9 @@ mod tests {
                 facts: &Facts::below(dir),
                 modules: Some(&dir.join("modules")),
                 agent: &HeldFile::open(&agent).unwrap(),
-                objects: &[("tc.o", &object)],
+                objects: &[("tc.o", &object), ("witness.o", b"fixed")],
+                exchangeable: &["tc.o"],
+                sends,
                 wanted: &self.wanted,
                 toolbox: None,
                 signed: false,
@@ -283,7 +313,7 @@ mod tests {
         assert_eq!(
             names(&bytes).join(" "),
             "dev etc lib lib/bpf lib/modules proc run sys tmp dev/console \
-            etc/netkit-lab.json lib/bpf/tc.o lib/modules/load-order lib/modules/missing lib/modules/base_lib.ko \
+            etc/netkit-lab.json lib/bpf/tc.o lib/bpf/witness.o lib/modules/load-order lib/modules/missing lib/modules/base_lib.ko \
             lib/modules/veth.ko init"
         );
     }
@@ -307,6 +337,23 @@ mod tests {
             assert!(!image.cached && !keys.contains(&image.key), "{path}");
             keys.push(image.key);
         }
+    }
+
+    #[test]
+    fn an_object_that_will_be_sent_needs_no_image_of_its_own() {
+        let inputs = Inputs::new();
+        let first = inputs.build_for(true).unwrap();
+        assert!(!first.cached && first.to_send.is_empty());
+        inputs.write("bpf/tc.o", b"edited");
+        let sent = inputs.build_for(true).unwrap();
+        assert_eq!((&sent.path, &sent.to_send, sent.cached), (&first.path, &vec!["tc.o".to_owned()], true));
+        assert_ne!(sent.key, first.key, "the key tells what the guest runs");
+        let built = inputs.build().unwrap();
+        assert!(!built.cached && built.key == sent.key && built.path != sent.path && built.to_send.is_empty());
+        let found = inputs.build_for(true).unwrap();
+        assert_eq!((found.path, found.to_send.len()), (built.path, 0), "the right image comes first");
+        inputs.write("agent", &[&STATIC_ELF[..], b"x"].concat());
+        assert!(!inputs.build_for(true).unwrap().cached, "another agent, another image");
     }
 
     #[test]

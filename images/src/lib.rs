@@ -5,6 +5,7 @@
 
 mod agent;
 mod archive;
+mod base;
 mod cache;
 mod decompress;
 mod deps;

@@ -14,6 +14,17 @@ pub enum HarnessError {
     /// An eBPF object of the image can't be read.
     #[error(transparent)]
     Bpf(#[from] BpfError),
+    /// The host sent an object that no guest takes.
+    #[error("the host sent the object {0:?}, which can't be exchanged")]
+    NotExchangeable(String),
+    /// An object of the host can't be written.
+    #[error("cannot write {}: {error}", .path.display())]
+    Object {
+        /// Its place in the guest.
+        path: PathBuf,
+        /// The kernel's error; part of the message, therefore not a `source`.
+        error: io::Error,
+    },
     /// A topology can't be built or read.
     #[error(transparent)]
     Topology(#[from] TopologyError),

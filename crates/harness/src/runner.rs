@@ -71,12 +71,25 @@ pub struct Runner {
     /// Objects that existed before the first cell.
     before: Mutex<Inventory>,
     capabilities: Arc<Capabilities>,
-    programs: Arc<Programs>,
-    datapath: DatapathObject,
+    objects: Mutex<Objects>,
     settled: Mutex<Option<Inventory>>,
     /// For the first case.
     case_thread: Mutex<Option<CaseThread>>,
     _stamping: Stamping,
+}
+
+/// The eBPF objects that cases load from.
+#[derive(Clone)]
+struct Objects {
+    programs: Arc<Programs>,
+    datapath: DatapathObject,
+}
+
+impl Objects {
+    fn open() -> Result<Self, HarnessError> {
+        let programs = Arc::new(Programs::open(Path::new(OBJECT))?);
+        Ok(Self { programs, datapath: DatapathObject::open(Path::new(DATAPATH))? })
+    }
 }
 
 impl Runner {
@@ -85,8 +98,7 @@ impl Runner {
     /// # Errors
     /// The image has no object that can be read, the kernel refuses a query, or two suites contradict each other.
     pub fn probe(kernel: KernelVersion, suites: &[&'static dyn Suite]) -> Result<Self, HarnessError> {
-        let programs = Programs::open(Path::new(OBJECT))?;
-        let datapath = DatapathObject::open(Path::new(DATAPATH))?;
+        let objects = Objects::open()?;
         // Without /proc there are no corrections, but then nothing else works either.
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         // Before the probes: some need buffers of the usual size.
@@ -113,8 +125,7 @@ impl Runner {
             templates,
             before: Mutex::new(before),
             capabilities: Arc::new(capabilities),
-            programs: Arc::new(programs),
-            datapath,
+            objects: Mutex::new(objects),
             settled: Mutex::default(),
             case_thread: Mutex::new(CaseThread::start().ok()),
             _stamping: stamping,
@@ -149,6 +160,28 @@ impl Runner {
         unpoisoned(self.before.lock()).except(work)
     }
 
+    /// Puts an object in place of the image's.
+    ///
+    /// # Errors
+    /// It is none of those that can be exchanged, or it can't be read.
+    pub fn exchange(&self, name: &str, bytes: &[u8]) -> Result<(), HarnessError> {
+        let place = [OBJECT, DATAPATH].map(Path::new).into_iter().find(|place| place.ends_with(name));
+        let place = place.ok_or_else(|| HarnessError::NotExchangeable(name.to_owned()))?;
+        let written = std::fs::write(place, bytes);
+        written.map_err(|error| HarnessError::Object { path: place.to_owned(), error })?;
+        let mut objects = unpoisoned(self.objects.lock());
+        if place == Path::new(OBJECT) {
+            objects.programs = Arc::new(Programs::open(place)?);
+        } else {
+            objects.datapath = DatapathObject::open(place)?;
+        }
+        Ok(())
+    }
+
+    fn objects(&self) -> Objects {
+        unpoisoned(self.objects.lock()).clone()
+    }
+
     /// The probes' answers.
     pub fn capabilities(&self) -> &[CapabilityReport] {
         self.capabilities.reports()
@@ -164,7 +197,8 @@ impl Runner {
 
     /// A context for work outside of cases.
     pub(crate) fn context(&self, time_scale: f32) -> Ctx {
-        Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), NO_CASE, time_scale, None)
+        let Objects { programs, datapath } = self.objects();
+        Ctx::new(programs, datapath, self.capabilities.clone(), NO_CASE, time_scale, None)
     }
 
     /// The topology of that name.
@@ -234,9 +268,9 @@ impl Runner {
             Ok(before) => before,
             Err(error) => return over(Outcome::Errored { kind: ErrorKind::Agent, message: error.to_string() }),
         };
-        let ctx =
-            Ctx::new(self.programs.clone(), self.datapath.clone(), self.capabilities.clone(), *marker, stretch, fault)
-                .requiring(&cell.info.requires);
+        let Objects { programs, datapath } = self.objects();
+        let ctx = Ctx::new(programs, datapath, self.capabilities.clone(), *marker, stretch, fault)
+            .requiring(&cell.info.requires);
         let scale = options.time_scale.max(1.0);
         let deadline = Duration::from_millis(cell.info.deadline_ms.into()).mul_f32(scale);
         let deadline = if options.held { Duration::MAX } else { deadline };

@@ -7,6 +7,8 @@
 //! A cell whose work is a program has `Output`, `Input`, `Resize` and `Signal` between its `CellStarted` and its
 //! `CellFinished`. Both directions have a window: what is sent is acknowledged by `InputTaken` and `OutputTaken`.
 //!
+//! `Object` replaces an eBPF object of the guest's image before the first `Run`.
+//!
 //! In place of `Run` a guest may be asked for a `Shell`: `ShellReady` or `Refused`, then `Input` and `Output` as they come,
 //! then `ShellAccount` where the witness watched, the staged cell's `CellFinished` where there is one, then `ShellExited`. Or for a `Measure`.
 
@@ -24,7 +26,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// Name of the virtio-serial port, in `/sys/class/virtio-ports/*/name` of the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -171,6 +173,14 @@ pub enum HostMessage {
         /// Random bytes of the host: guests of the same snapshot must not have the same random numbers.
         entropy: [u8; 32],
     },
+    /// An eBPF object in place of the one in the guest's image, for all cells of this guest; before `Run`.
+    Object {
+        /// Its name in the image: `lab.o` or `datapath.o`.
+        name: String,
+        /// The object.
+        #[serde(skip)]
+        bytes: Vec<u8>,
+    },
     /// Run these cells, in this order.
     Run {
         /// The cells, with what each does.
@@ -227,10 +237,10 @@ impl Message for AgentMessage {
 
 impl Message for HostMessage {
     fn carried(&mut self) -> Option<&mut Vec<u8>> {
-        if let Self::Input { bytes } = self { Some(bytes) } else { None }
+        if let Self::Input { bytes } | Self::Object { bytes, .. } = self { Some(bytes) } else { None }
     }
 
     fn carries(&self) -> Option<&[u8]> {
-        if let Self::Input { bytes } = self { Some(bytes) } else { None }
+        if let Self::Input { bytes } | Self::Object { bytes, .. } = self { Some(bytes) } else { None }
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         artifacts::{ArtifactError, Artifacts},
         cross_error::CrossError,
     },
-    run::common::{PrepareError, Prepared},
+    run::common::{PrepareError, Prepared, SentObject},
     setup::{Tools, VIRTME_NG_VERSION},
     world::KernelFiles,
 };
@@ -29,6 +29,8 @@ use std::{
 
 /// Guest memory if `kernels.toml` does not set it, MiB.
 const MEMORY_MIB: u32 = 512;
+/// The objects that the agent takes from the host. It loads the witness before a snapshot is taken.
+const EXCHANGEABLE: [&str; 2] = ["datapath.o", "lab.o"];
 /// Processors of a guest.
 const PROCESSORS: u32 = 1;
 
@@ -160,7 +162,7 @@ impl Machine {
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self
-            .prepare(kernel, Profile::Suite, Accel::Kvm, console)
+            .prepare(kernel, Profile::Suite, false, Accel::Kvm, console)
             .map_err(|error| Error::Host(error.to_string()))?;
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
@@ -178,7 +180,8 @@ impl Machine {
         }
     }
 
-    /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles.
+    /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles. With `sends` the image
+    /// may be an earlier one, and what differs is in [`Prepared::objects`].
     ///
     /// # Errors
     /// The image can't be built.
@@ -186,6 +189,7 @@ impl Machine {
         &self,
         kernel: &BootableKernel,
         profile: Profile,
+        sends: bool,
         accel: Accel,
         console: PathBuf,
     ) -> Result<Prepared, PrepareError> {
@@ -216,6 +220,9 @@ impl Machine {
             modules: Some(&kernel.modules),
             agent,
             objects: &objects,
+            exchangeable: &EXCHANGEABLE,
+            // The agent for another architecture may be of an older lab.
+            sends: sends && foreign.is_none(),
             wanted: &ModuleList::committed(profile),
             toolbox: toolbox.as_ref(),
             signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
@@ -223,6 +230,8 @@ impl Machine {
             facts: &facts,
         };
         let image = lab_image::build(&spec).map_err(failed)?;
+        let held = |name: String| self.artifacts.objects.get(&name).map(|file| SentObject { name, file: file.clone() });
+        let sent = image.to_send.into_iter().filter_map(held).collect();
         // QEMU starts an uncompressed `Image` as it is.
         let direct = match foreign {
             Some(_) => None,
@@ -258,6 +267,7 @@ impl Machine {
         Ok(Prepared {
             spec,
             image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing, content: None },
+            objects: sent,
             files: None,
             scans_memory: has_option(kernel.config.as_deref(), "CONFIG_DEBUG_KMEMLEAK=y"),
         })

@@ -62,7 +62,7 @@ impl Guests {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let prepared =
-            self.machine.prepare(unpacked, shape.profile, self.acceleration.accel, scratch.path().to_owned());
+            self.machine.prepare(unpacked, shape.profile, false, self.acceleration.accel, scratch.path().to_owned());
         let mut prepared = shape.of(prepared.map_err(|error| Error::Host(error.to_string()))?);
         prepared.files = world.map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
         let accelerator = Accelerator::from(&self.acceleration);

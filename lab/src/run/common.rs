@@ -5,7 +5,7 @@ use crate::{
     lists::Lists,
     world::{KernelFiles, World, WorldError},
 };
-use lab_base::{arch::Architecture, interrupt::Interrupt};
+use lab_base::{arch::Architecture, held::HeldFile, interrupt::Interrupt};
 use lab_guard::Id;
 use lab_record::{
     event::{Event, ImageInfo},
@@ -20,10 +20,20 @@ pub struct Prepared {
     /// Specification of the guests; name and console are set for each guest.
     pub spec: GuestSpec,
     pub image: ImageInfo,
+    /// Objects that each of its guests is sent, in place of those in the image.
+    pub objects: Vec<SentObject>,
     /// GuestFiles for its guests, if there are any.
     pub files: Option<GuestFiles>,
     /// Whether its guests look for leaked memory when they end (CONFIG_DEBUG_KMEMLEAK), which takes a while.
     pub scans_memory: bool,
+}
+
+/// An eBPF object that takes the place of the image's.
+#[derive(Debug, Clone)]
+pub struct SentObject {
+    /// Its name in the image.
+    pub name: String,
+    pub file: HeldFile,
 }
 
 /// Why a guest has no files.

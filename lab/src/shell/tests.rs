@@ -68,6 +68,7 @@ fn visited(
     let prepared = Prepared {
         spec: GuestSpec { console: dir.path().to_owned(), ..specification(dir.path().to_owned()) },
         image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new(), content: None },
+        objects: Vec::new(),
         files: None,
         scans_memory: false,
     };

@@ -68,14 +68,23 @@ impl Script<'_> {
 
     /// Sends Hello, and returns the cells that the host requests; empty if the guest becomes a snapshot.
     pub fn boot(&mut self) -> Vec<CellId> {
+        self.hear(|_| ())
+    }
+
+    /// The same, and tells what the host says beside it.
+    pub fn hear(&mut self, other: impl FnMut(HostMessage)) -> Vec<CellId> {
         if !self.agent.restored() {
             self.hello(PROTOCOL_VERSION);
         }
-        self.more()
+        self.more_and(other)
     }
 
     /// The next cells that the host requests; empty if there are none.
     pub fn more(&mut self) -> Vec<CellId> {
+        self.more_and(|_| ())
+    }
+
+    fn more_and(&mut self, mut other: impl FnMut(HostMessage)) -> Vec<CellId> {
         let mut decoder = Decoder::new();
         let mut buffer = [0; 4096];
         loop {
@@ -91,14 +100,15 @@ impl Script<'_> {
                     }
                     HostMessage::Resume { nonce, .. } => self.hello_to(PROTOCOL_VERSION, Some(nonce)),
                     HostMessage::Settle => self.say(&AgentMessage::Settled),
-                    HostMessage::Hello { .. }
+                    message @ (HostMessage::Hello { .. }
                     | HostMessage::Measure(_)
                     | HostMessage::Shell(_)
                     | HostMessage::Input { .. }
+                    | HostMessage::Object { .. }
                     | HostMessage::Resize(_)
                     | HostMessage::OutputTaken { .. }
                     | HostMessage::OutputClosed { .. }
-                    | HostMessage::Signal { .. } => {}
+                    | HostMessage::Signal { .. }) => other(message),
                     HostMessage::Shutdown => {
                         self.say(&AgentMessage::Farewell { left: Vec::new() });
                         return Vec::new();

@@ -5,7 +5,7 @@ use crate::{
     lists::Lists,
     pace::Pace,
     run::{
-        common::{PrepareError, Prepared, Retries},
+        common::{PrepareError, Prepared, Retries, SentObject},
         dispatch::Run,
         program::Streams,
         queue::Isolate,
@@ -64,6 +64,8 @@ pub struct FakeRun<'a> {
     pub pace: Option<&'a Pace>,
     /// Whether a kernel that is much slower than that fails the run.
     pub slow_fails: bool,
+    /// Objects that guests are sent.
+    pub objects: Vec<SentObject>,
     /// If set, no kernel has an image, for this reason.
     pub imageless: Option<&'a str>,
 }
@@ -84,6 +86,7 @@ impl FakeRun<'_> {
                 Ok(Prepared {
                     spec,
                     image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new(), content: None },
+                    objects: self.objects.clone(),
                     files: None,
                     scans_memory: false,
                 })

@@ -61,22 +61,60 @@ fn every_command_works_in_a_new_project_without_a_compiler() {
     assert_eq!(watch.status.code(), Some(2), "{}", words(&watch));
     assert!(words(&watch).contains("this lab is installed"), "{}", words(&watch));
 
-    // A lab whose guests run something else.
-    let other = tempfile::tempdir().unwrap();
-    let prefix = &packages().prefix;
-    fine(&Command::new("cp").arg("-a").arg(prefix.join(".")).arg(other.path()).output().unwrap());
-    let object = other.path().join("lib/netkit-lab/datapath.o");
-    fs::write(&object, [fs::read(&object).unwrap(), vec![0]].concat()).unwrap();
+    let other = other_lab(&[("datapath.o", &|object| [object, &[0]].concat())]);
     fs::remove_dir_all(&shards).unwrap();
     run(&[&["run"][..], &select, &["--partition", "1/2", "--out", "shards"]].concat());
-    let mut command = Command::new(other.path().join("bin/lab"));
-    super::package::plain(
-        command.current_dir(at).args([&["run"][..], &select, &["--partition", "2/2", "--out", "shards"]].concat()),
-    );
-    fine(&command.output().unwrap());
+    let second = [&["run"][..], &select, &["--partition", "2/2", "--out", "shards"]].concat();
+    fine(&of_other(&other, at, &second).output().unwrap());
     let refused = lab(at, &["merge", "shards"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{}", words(&refused));
     assert!(words(&refused).contains("the installed lab"), "{}", words(&refused));
+}
+
+type Change<'a> = (&'a str, &'a dyn Fn(&[u8]) -> Vec<u8>);
+
+/// A lab whose guests run something else.
+fn other_lab(changes: &[Change<'_>]) -> tempfile::TempDir {
+    let other = tempfile::tempdir().unwrap();
+    let prefix = &packages().prefix;
+    fine(&Command::new("cp").arg("-a").arg(prefix.join(".")).arg(other.path()).output().unwrap());
+    for (name, change) in changes {
+        let object = other.path().join("lib/netkit-lab").join(name);
+        fs::write(&object, change(&fs::read(&object).unwrap())).unwrap();
+    }
+    other
+}
+
+fn of_other(other: &tempfile::TempDir, at: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(other.path().join("bin/lab"));
+    super::package::plain(command.current_dir(at).args(arguments));
+    command
+}
+
+#[test]
+fn objects_that_have_changed_are_sent_to_restored_guests() {
+    const BOOTS: &str = "for a snapshot";
+    let dir = project();
+    let cells = ["run", "--kernel", "6.12", "--case", "A01-*veth*", "--case", "T02-datapath-pod-to-pod[tc,veth]"];
+    fine(&lab(dir.path(), &cells).output().unwrap());
+    // The loader of either object does not read what is behind its sections.
+    let longer = |object: &[u8]| [object, &[0]].concat();
+    let other = other_lab(&[("lab.o", &longer), ("datapath.o", &longer)]);
+    let sent = of_other(&other, dir.path(), &cells).output().unwrap();
+    fine(&sent);
+    assert!(!words(&sent).contains(BOOTS), "{}", words(&sent));
+    for (file, name) in [("lab.o", "lab.o"), ("datapath.o", "program datapath")] {
+        let broken = other_lab(&[(file, &|_| b"no object".to_vec())]);
+        let failed = of_other(&broken, dir.path(), &cells).output().unwrap();
+        assert_eq!(failed.status.code(), Some(3), "{}", words(&failed));
+        let why = words(&failed);
+        assert!(why.contains("the agent gave up") && why.contains(name) && !why.contains(BOOTS), "{why}");
+    }
+    // Many cells are worth an image.
+    let all = ["run", "--kernel", "6.12", "--case", "V0*"];
+    let built = of_other(&other, dir.path(), &all).output().unwrap();
+    fine(&built);
+    assert!(words(&built).contains(BOOTS), "{}", words(&built));
 }
 
 /// The figures of docs/install.md: `cargo test -p lab --test installed one_cell -- --nocapture` shows them.

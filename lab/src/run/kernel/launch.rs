@@ -4,7 +4,7 @@ use super::cores::{CellCores, CoreDirectory};
 use crate::{
     run::{
         autopsy::Autopsy,
-        common::{FilesError, GuestFiles},
+        common::{FilesError, GuestFiles, Prepared, SentObject},
         judge::SeenAttempt,
         splat::{ConsoleWatch, MOST_SUSPECTS, gather, merge},
         timing::Timing,
@@ -55,6 +55,8 @@ pub(in crate::run) struct Launch {
     pub dirty: RefCell<Option<String>>,
     /// The state before the guest was queried and killed.
     pub autopsy: RefCell<Option<Autopsy>>,
+    /// Objects that it is sent.
+    pub objects: Vec<SentObject>,
     files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
     network: RefCell<Option<Pasta>>,
@@ -64,7 +66,7 @@ pub(in crate::run) struct Launch {
 }
 
 impl Launch {
-    pub fn new(number: u32, spec: GuestSpec, timing: Timing, files: Option<GuestFiles>) -> Self {
+    pub fn new(number: u32, spec: GuestSpec, timing: Timing, prepared: &Prepared) -> Self {
         Self {
             number,
             console: RefCell::new(ConsoleWatch::new(&spec.console)),
@@ -83,7 +85,8 @@ impl Launch {
             children: RefCell::default(),
             dirty: RefCell::default(),
             autopsy: RefCell::default(),
-            files,
+            objects: prepared.objects.clone(),
+            files: prepared.files.clone(),
             serving: RefCell::default(),
             network: RefCell::default(),
             cores: RefCell::default(),

@@ -292,7 +292,7 @@ impl<'a> KernelRun<'a> {
         let boot = snapshot.and_then(|snapshot| snapshot.boot);
         let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));
         let timing = if prepared.scans_memory { timing.scanning() } else { timing };
-        Launch::new(number, spec, timing, prepared.files.clone())
+        Launch::new(number, spec, timing, prepared)
     }
 
     /// Drives a guest until its errand is done or it is lost. Kills it afterwards, unless it has settled for a snapshot.
@@ -310,6 +310,7 @@ impl<'a> KernelRun<'a> {
             rescale: self.rescale,
             mutant: self.mutant,
             programs: &self.programs(launch),
+            objects: &launch.objects,
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));

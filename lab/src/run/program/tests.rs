@@ -194,6 +194,7 @@ fn run(
         lists: Lists::default(),
         retries: Retries::default(),
         streams: Some(&streams),
+        objects: Vec::new(),
         imageless: None,
     };
     let record = run.go(dir.path(), &mut []).unwrap();

@@ -13,7 +13,7 @@ mod visit;
 
 pub use task::{Errand, Farewell, GuestMessage, Lost, ProgramHost, SessionEnd, Task};
 
-use crate::run::program::OpenStreams;
+use crate::run::{common::SentObject, program::OpenStreams};
 use budget::{Budget, MessageKind, OverBudget};
 use deadlines::GuestState;
 use lab_base::text;
@@ -284,6 +284,7 @@ impl Session<'_> {
             Errand::Settle => self.send(&HostMessage::Settle),
             // Also without cells: a guest may be needed only for its probes.
             Errand::Run { .. } => {
+                self.send_objects()?;
                 let cells = self.next_cells();
                 self.send_cells(cells)
             }
@@ -315,6 +316,17 @@ impl Session<'_> {
             Errand::Run { next, .. } => next(),
             Errand::Settle | Errand::Visit { .. } => Vec::new(),
         }
+    }
+
+    /// A guest that settles keeps its own: the snapshot is for those whose image it is.
+    fn send_objects(&mut self) -> Result<(), SessionEnd> {
+        for SentObject { name, file } in self.task.objects {
+            let bytes = file.bytes().map(<[u8]>::to_vec);
+            let bytes =
+                bytes.map_err(|error| self.lost(ErrorKind::Host, format!("{}: {error}", file.path().display())))?;
+            self.send(&HostMessage::Object { name: name.clone(), bytes })?;
+        }
+        Ok(())
     }
 
     fn send_cells(&mut self, cells: Vec<CellId>) -> Result<(), SessionEnd> {

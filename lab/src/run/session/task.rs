@@ -1,7 +1,7 @@
 //! Tasks of a guest, messages from it, and how it ends.
 
 use crate::run::{
-    common::Serve,
+    common::{SentObject, Serve},
     program::{OpenStreams, suite::Child},
     timing::Timing,
     visitor::Visitor,
@@ -57,6 +57,8 @@ pub struct Task<'a> {
     pub mutant: Option<&'a str>,
     /// The streams of cells that are programs.
     pub programs: &'a dyn ProgramHost,
+    /// Objects in place of those in its image.
+    pub objects: &'a [SentObject],
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Serves the guest's files.

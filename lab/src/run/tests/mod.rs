@@ -3,7 +3,7 @@
 use super::{kernel::MAX_LOSSES, queue::Isolate, room::Room, timing::Timing};
 use crate::{
     lists::Lists,
-    run::common::Retries,
+    run::common::{Retries, SentObject},
     testing::{
         agent::{A, B, C, Script, good, timing},
         run::FakeRun,
@@ -107,6 +107,7 @@ struct Choice {
     lists: Lists,
     retries: Retries,
     cells: Vec<CellInfo>,
+    objects: Vec<SentObject>,
 }
 
 impl Default for Choice {
@@ -122,13 +123,14 @@ impl Default for Choice {
             lists: Lists::default(),
             retries: Retries::default(),
             cells: [A, B, C].map(cell).to_vec(),
+            objects: Vec::new(),
         }
     }
 }
 
 /// A run of these kernels with scripted guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
-    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells } = choice;
+    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells, objects } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
@@ -148,6 +150,7 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
         isolate,
         lists,
         retries,
+        objects,
         imageless,
     }
 }

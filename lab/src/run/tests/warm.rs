@@ -1,8 +1,13 @@
 //! Snapshots: created, reused, shared, damaged and useless.
 
 use super::*;
+use lab_base::held::HeldFile;
+use lab_protocol::HostMessage;
 use lab_record::event::Start;
-use std::fs::OpenOptions;
+use std::{
+    fs::OpenOptions,
+    sync::{Arc, Mutex},
+};
 
 const KERNELS: &[(&str, &str)] = &[("6.12", "6.12.43")];
 
@@ -250,4 +255,29 @@ fn a_snapshot_whose_guest_was_alive_is_kept_the_first_time() {
     let removed = run(&mute);
     assert_eq!(starts(&removed), [Start::Restore, Start::Snapshot, Start::Restore, Start::Boot]);
     assert!(removed.notes()[0].starts_with("the snapshot was removed: guests restored from it are alive but do not"));
+}
+
+#[test]
+fn objects_are_sent_to_guests_that_run_cells_and_not_to_a_snapshot() {
+    let cache = tempfile::tempdir().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&seen);
+    let launcher = FakeLauncher::new(move |agent| {
+        let mut script = Script { agent };
+        let mut objects = Vec::new();
+        let cells = script.hear(|message| {
+            if let HostMessage::Object { name, bytes } = message {
+                objects.push((name, bytes));
+            }
+        });
+        notes.lock().unwrap().push((script.agent.restored(), cells.len(), objects));
+        cells.iter().for_each(|cell| script.pass(cell));
+        script.end(cells.len());
+    });
+    let (name, bytes) = ("lab.o".to_owned(), b"object".to_vec());
+    let objects = vec![SentObject { name: name.clone(), file: HeldFile::of_bytes("lab.o", bytes.clone()) }];
+    let choice = Choice { snapshots: Some(SnapshotStore::below(cache.path())), objects, ..Choice::default() };
+    let outcomes = run_with(KERNELS, &launcher, choice);
+    assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
+    assert_eq!(*seen.lock().unwrap(), [(false, 0, Vec::new()), (true, 3, vec![(name, bytes)])]);
 }

@@ -117,7 +117,7 @@ impl Ctx {
             datapath,
             capabilities,
             marker,
-            time_scale,
+            time_scale: time_scale.max(1.0),
             fault,
             checks: Vec::new(),
             attached: Vec::new(),
@@ -210,9 +210,12 @@ impl Ctx {
     /// A duration on this guest: `millis` on a fast one, more under emulation. It is shorter for a case that has
     /// already failed: without passing packets its waits would add up to its deadline, and it would count as a hang.
     pub fn patience(&self, millis: u64) -> Duration {
-        let scale = self.time_scale.max(1.0);
         let failed = self.checks.iter().any(|check| !check.ok);
-        Duration::from_millis(millis).mul_f32(if failed { scale.min(MUTANT_TIME_SCALE) } else { scale })
+        Duration::from_millis(millis).mul_f32(if failed {
+            self.time_scale.min(MUTANT_TIME_SCALE)
+        } else {
+            self.time_scale
+        })
     }
 
     /// Adds a line to the cell's log.

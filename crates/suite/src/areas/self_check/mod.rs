@@ -161,7 +161,7 @@ fn passing(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let filter = dropping(ctx, &testbed, direction)?;
         for proto in [Proto::Icmp, Proto::Udp] {
             recorded(ctx, &format!("{proto}, dropped {}", direction.name()), &[false], |scratch| {
-                // A failed context waits for a short time only.
+                // However long it waits, nothing passes.
                 scratch.time_scale = 0.05;
                 testbed.flow_passes(scratch, "pod", "host", proto, Family::V4);
             })?;

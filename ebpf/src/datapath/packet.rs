@@ -73,7 +73,8 @@ impl Packet {
         let mut protocol = self.addresses(ctx, NETWORK)?;
         if self.family == 6
             && protocol == HOPOPTS
-            && let [next, option @ ..] = ctx.load::<[u8; 4]>(NETWORK + IPV6_HEADER).ok()?
+            // One that is cut off is as unreadable as any other extension header.
+            && let Ok([next, option @ ..]) = ctx.load::<[u8; 4]>(NETWORK + IPV6_HEADER)
             && option == JUMBO
             && !config::has(fault::JUMBOGRAMS_DENIED)
         {

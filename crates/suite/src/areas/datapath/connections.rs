@@ -6,12 +6,12 @@ use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     flows::EXCHANGES,
-    testbed::Spot,
+    testbed::{P0, Spot},
     variants,
 };
 use lab_protocol::AttachRequest;
 use lab_topology::{Family, library};
-use lab_traffic::{Capture, ExtensionHeader, Headers, Packet, Proto, Transport, UdpProbe, UdpSink};
+use lab_traffic::{Capture, ExtensionHeader, Headers, Packet, Proto, Transport, UdpProbe, UdpSink, send_frame};
 use nix::errno::Errno;
 use std::{
     io::{Read, Write},
@@ -318,6 +318,18 @@ fn fragments_and_extension_headers(ctx: &mut Ctx, variant: &Variant) -> CaseResu
         // netkit tells the sender of the drop, which then sends no further fragment (ip_do_fragment(), ip6_fragment()).
         let packets = if variant.attach() == AttachRequest::Netkit { 1 } else { packets };
         ctx.becomes(format!("{what}: packets counted as unreadable, and as read"), (packets, 0), counted)?;
+    }
+    if Family::V6.is_available()
+        && let (IpAddr::V6(from), IpAddr::V6(to)) = (net.addr("w0", Family::V6), net.addr("w1", Family::V6))
+    {
+        // A header that says that a hop-by-hop header follows, at the end of the packet.
+        let cut_off = [&[0x60, 0, 0, 0, 0, 0, 0, 64][..], &from.octets(), &to.octets()].concat();
+        let gateway = net.readback("host", P0.dev)?.mac.unwrap_or_default();
+        let before = node.counters(W0, Direction::FromWorkload)?.unreadable;
+        // netkit reports the drop.
+        drop(send_frame(net.ns("w0"), net.ifindex("w0", "eth0"), gateway, 0x86dd, &cut_off));
+        let counted = || Ok(node.counters(W0, Direction::FromWorkload)?.unreadable - before);
+        ctx.becomes("a packet without the options that it announces is counted as unreadable", 1, counted)?;
     }
     drop(sinks);
     node.all_pass(ctx, "w0", "w1")

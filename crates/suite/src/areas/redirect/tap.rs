@@ -5,7 +5,7 @@ use lab_bpf::{Config, Mirred, ProgramKind, TcDirection, mirred_add};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    testbed::{P0, Spot},
+    testbed::{P0, Spot, Testbed},
 };
 use lab_protocol::{AttachRequest, Capability, LinkKind};
 use lab_topology::{Family, Tap, library};
@@ -40,8 +40,6 @@ const POD_AND_TAP: Case = Case::new(
 .over(with_addresses);
 fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let own = testbed.net.readback("w0", "eth0")?.mac.unwrap_or_default();
-    let gateway = testbed.net.readback("host", P0.dev)?.mac.unwrap_or_default();
     let to_tap = Config { target_ifindex: testbed.ifindex(TAP), ..Config::new(ctx.marker) };
     let to_tap = testbed.load(ctx, P0, ProgramKind::Redirect, to_tap)?;
     let _to_tap = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &to_tap)?;
@@ -49,28 +47,12 @@ fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let to_pod = testbed.load(ctx, TAP, ProgramKind::Redirect, to_pod)?;
     let at_tap = if variant.attach() == AttachRequest::Tc { AttachRequest::Tc } else { AttachRequest::Tcx };
     let _to_pod = testbed.attach(ctx, TAP, at_tap, Direction::FromWorkload, &to_pod)?;
-    let tap = testbed.net.tap("host", "tap0");
     for far in library::FAR_END {
         let far: IpAddr = far.parse()?;
         if !Family::of(far).is_available() {
             continue;
         }
-        let pod = testbed.net.addr("w0", Family::of(far));
-        let probe = UdpProbe::connect(testbed.net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
-        probe.send(WORDS)?;
-        let (headers, frame) = out_of(ctx, tap, far)?;
-        let seen = (headers.source, headers.destination, headers.ttl);
-        ctx.equal(format!("{far}: from, to, TTL at the tap"), seen, (pod, far, TTL));
-        let addresses = (frame[..6].to_vec(), frame[6..12].to_vec());
-        ctx.equal(format!("{far}: link-layer addresses at the tap"), addresses, (gateway.to_vec(), own.to_vec()));
-        let Transport::Udp { ports, payload } = headers.transport else {
-            return Err(Stop::check(format!("{far}: {:?} comes out of the tap", headers.transport)));
-        };
-        ctx.check(format!("{far}: content at the tap"), payload == WORDS, format!("{} bytes", payload.len()));
-        // From the machine at the tap to the pod: the addresses of the frame the other way round.
-        tap.send(&lab_traffic::udp_answer(&frame, far, pod, (ports.1, ports.0), b"answer"))?;
-        let answer = probe.receive(ctx.patience(2_000));
-        ctx.equal(format!("{far}: answer received by the pod"), answer.as_deref(), Some(&b"answer"[..]));
+        there_and_back(ctx, &testbed, far)?;
     }
     let families = Family::available().len() as u64;
     ctx.equal("packets at both programs", (to_tap.stats()?.marked, to_pod.stats()?.marked), (families, families));
@@ -88,6 +70,30 @@ fn out_of(ctx: &mut Ctx, tap: &Tap, to: IpAddr) -> Result<(Headers, Vec<u8>), St
         Ok(read.is_some())
     })?;
     read.ok_or_else(|| Stop::check(format!("{to}: nothing comes out of the tap")))
+}
+
+/// A datagram from the pod as it comes out of the tap, and an answer that goes into it: nothing has changed either.
+fn there_and_back(ctx: &mut Ctx, testbed: &Testbed, far: IpAddr) -> CaseResult {
+    let net = &testbed.net;
+    let own = net.readback("w0", "eth0")?.mac.unwrap_or_default();
+    let gateway = net.readback("host", P0.dev)?.mac.unwrap_or_default();
+    let (pod, tap) = (net.addr("w0", Family::of(far)), net.tap("host", "tap0"));
+    let probe = UdpProbe::connect(net.ns("w0"), SocketAddr::new(far, ctx.marker))?;
+    probe.send(WORDS)?;
+    let (headers, frame) = out_of(ctx, tap, far)?;
+    let seen = (headers.source, headers.destination, headers.ttl);
+    ctx.equal(format!("{far}: from, to, TTL at the tap"), seen, (pod, far, TTL));
+    let addresses = (frame[..6].to_vec(), frame[6..12].to_vec());
+    ctx.equal(format!("{far}: link-layer addresses at the tap"), addresses, (gateway.to_vec(), own.to_vec()));
+    let Transport::Udp { ports, payload } = headers.transport else {
+        return Err(Stop::check(format!("{far}: {:?} comes out of the tap", headers.transport)));
+    };
+    ctx.check(format!("{far}: content at the tap"), payload == WORDS, format!("{} bytes", payload.len()));
+    // From the machine at the tap to the pod: the addresses of the frame the other way round.
+    tap.send(&lab_traffic::udp_answer(&frame, far, pod, (ports.1, ports.0), b"answer"))?;
+    let answer = probe.receive(ctx.patience(2_000));
+    ctx.equal(format!("{far}: answer received by the pod"), answer.as_deref(), Some(&b"answer"[..]));
+    Ok(())
 }
 
 /// Devices with link-layer addresses, and no program.
@@ -109,8 +115,6 @@ fn mirred(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let net = &testbed.net;
     let (host, pod) = (net.ns("host"), net.ns("w0"));
-    let own = net.readback("w0", "eth0")?.mac.unwrap_or_default();
-    let gateway = net.readback("host", P0.dev)?.mac.unwrap_or_default();
     let (at_pod, at_tap) = (testbed.ifindex(P0), testbed.ifindex(TAP));
     let add = |from, to, how| host.run(|| mirred_add(from, TcDirection::Ingress, to, how));
     let (to_tap, to_pod) = (add(at_pod, at_tap, Mirred::Redirect)?, add(at_tap, at_pod, Mirred::Redirect)?);
@@ -120,22 +124,8 @@ fn mirred(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         if !Family::of(far).is_available() {
             continue;
         }
-        let address = net.addr("w0", Family::of(far));
         let before = host.run(|| to_tap.packets())?;
-        let probe = UdpProbe::connect(pod, SocketAddr::new(far, ctx.marker))?;
-        probe.send(WORDS)?;
-        let (headers, frame) = out_of(ctx, tap, far)?;
-        let seen = (headers.source, headers.destination, headers.ttl);
-        ctx.equal(format!("{far}: from, to, TTL at the tap"), seen, (address, far, TTL));
-        let addresses = (frame[..6].to_vec(), frame[6..12].to_vec());
-        ctx.equal(format!("{far}: link-layer addresses at the tap"), addresses, (gateway.to_vec(), own.to_vec()));
-        let Transport::Udp { ports, payload } = headers.transport else {
-            return Err(Stop::check(format!("{far}: {:?} comes out of the tap", headers.transport)));
-        };
-        ctx.check(format!("{far}: content at the tap"), payload == WORDS, format!("{} bytes", payload.len()));
-        tap.send(&lab_traffic::udp_answer(&frame, far, address, (ports.1, ports.0), b"answer"))?;
-        let answer = probe.receive(ctx.patience(2_000));
-        ctx.equal(format!("{far}: answer received by the pod"), answer.as_deref(), Some(&b"answer"[..]));
+        there_and_back(ctx, &testbed, far)?;
         // The filter is for all packets: what else the pod sends (MLD, for example) counts too.
         let counted = host.run(|| to_tap.packets())? - before;
         ctx.check(format!("{far}: packets by the account of the action"), counted >= 1, counted);

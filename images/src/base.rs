@@ -29,7 +29,13 @@ pub fn note(cache: &Path, family: &str, key: &str, objects: &[(&str, &[u8])]) {
 /// The image that was built last, if it is still there and has objects of the same names.
 pub fn find(cache: &Path, family: &str, objects: &[(&str, &[u8])]) -> Option<BaseImage> {
     let note = cache::path_of(cache, family, BASE);
-    let text = fs::read_to_string(&note).ok()?;
+    let (key, differ) = read(&fs::read_to_string(&note).ok()?, objects)?;
+    let path = cache::path_of(cache, &key, "cpio");
+    (cache::touch(&path) && cache::touch(&note)).then_some(BaseImage { path, differ })
+}
+
+/// The key of the image in a note, and the objects that differ from those in it.
+pub fn read(text: &str, objects: &[(&str, &[u8])]) -> Option<(String, Vec<String>)> {
     let mut lines = text.lines();
     let key = lines.next().filter(|key| key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     let mut differ = Vec::new();
@@ -42,8 +48,7 @@ pub fn find(cache: &Path, family: &str, objects: &[(&str, &[u8])]) -> Option<Bas
             differ.push((*name).to_owned());
         }
     }
-    let path = cache::path_of(cache, key, "cpio");
-    (cache::touch(&path) && cache::touch(&note)).then_some(BaseImage { path, differ })
+    Some((key.to_owned(), differ))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Fuzz targets for files from kernel packages: `docs/fuzzing.md`.
 
 use crate::{
-    decompress,
+    base, decompress,
     deps::{Index, Provided},
     entry,
 };
@@ -55,6 +55,17 @@ fn kernel_image() {
         image.extend(bytes);
         if let Some(kernel) = entry::unpack(&image, UNPACKED) {
             assert!(kernel.len() as u64 <= UNPACKED);
+        }
+    });
+}
+
+#[test]
+fn base_note() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let objects: [(&str, &[u8]); 2] = [("datapath.o", b"one"), ("lab.o", b"two")];
+        if let Some((key, differ)) = base::read(&String::from_utf8_lossy(bytes), &objects) {
+            assert!(key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key:?} is a file name");
+            assert!(differ.iter().all(|name| objects.iter().any(|(known, _)| known == name)), "{differ:?}");
         }
     });
 }

@@ -18,15 +18,15 @@ const KIND: &[u8] = b"matchall\0";
 /// What becomes of the packet itself: the next filter has it, or nobody.
 const TC_ACT_PIPE: u32 = 3;
 const TC_ACT_STOLEN: u32 = 4;
-/// Before and behind those of the suite's own filters.
+/// Of the filter. A device has one of them at a time in each direction, and no other filter beside it.
 const PRIORITY: u32 = 1;
 
-/// What is done with a packet: `tcm_eaction`, towards the egress of the other device.
+/// What is done with a packet (`eaction` of `struct tc_mirred`), towards the egress of the other device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirred {
     /// It goes to the other device.
     Redirect,
-    /// A copy goes there, and the packet on its way.
+    /// A copy goes there, and the packet goes on as if there was no filter.
     Mirror,
 }
 

@@ -165,7 +165,8 @@ impl Runner {
     /// # Errors
     /// It is none of those that can be exchanged, or it can't be read.
     pub fn exchange(&self, name: &str, bytes: &[u8]) -> Result<(), HarnessError> {
-        let place = [OBJECT, DATAPATH].map(Path::new).into_iter().find(|place| place.ends_with(name));
+        let place =
+            [OBJECT, DATAPATH].map(Path::new).into_iter().find(|place| place.file_name() == Some(name.as_ref()));
         let place = place.ok_or_else(|| HarnessError::NotExchangeable(name.to_owned()))?;
         let written = std::fs::write(place, bytes);
         written.map_err(|error| HarnessError::Object { path: place.to_owned(), error })?;

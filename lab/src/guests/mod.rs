@@ -71,8 +71,8 @@ use std::{
     thread::{self, ScopedJoinHandle, available_parallelism},
 };
 
-/// Cells of a kernel up to which its guests are sent the eBPF objects that have changed, 20 to 50 ms each, and no image is built, from
-/// which a guest would have to boot.
+/// Cells of a kernel up to which its guests are sent the eBPF objects that have changed. A new image would take a boot; for more
+/// cells, each of which may have a guest of its own, it is worth that.
 const FEW: usize = 16;
 
 /// How guests are run.

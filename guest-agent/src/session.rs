@@ -92,7 +92,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                     runner.accept()?;
                 }
                 programs.look();
-                programs.make_ahead();
+                programs.make_ahead(runner.as_deref());
                 settle();
                 sender.send(&AgentMessage::Settled)?;
             }
@@ -227,6 +227,9 @@ fn run_cells(
     let mut ran = 0;
     for (number, CellJob { cell, work, requires }) in (1..).zip(cells) {
         runner.expect_more(number < cells.len());
+        // The witness looks for what appears beside a case.
+        let after = cells.get(number).filter(|after| matches!(after.work, Work::Case) && !programs.watches_cases());
+        runner.build_after_next(after.map(|after| &after.cell));
         sender.set_current(Some(cell.clone()));
         mark(sender, &mut locked(log), &format!("begin {cell}"))?;
         let started = || sender.send(&AgentMessage::CellStarted { cell: cell.clone() });
@@ -239,6 +242,7 @@ fn run_cells(
                 ProgramResult { report, stuck }
             }
             Work::Program(program) => {
+                runner.forget_ahead();
                 let opened = programs.open();
                 started()?;
                 let missing = requires.iter().find_map(|capability| runner.need(*capability).err());

@@ -16,7 +16,7 @@ use lab_protocol::{
     SkipReason, Stated, cell::NO_MUTANT,
 };
 use lab_topology::unpoisoned;
-use lab_topology::{Netns, Template, quiet};
+use lab_topology::{Netns, Template, Topology, ahead, quiet};
 use lab_traffic::Stamping;
 use std::{
     any::Any,
@@ -25,7 +25,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, mpsc},
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,8 @@ const FIRST_MARKER: u16 = 20_000;
 const NO_CASE: u16 = FIRST_MARKER - 1;
 /// Number of namespaces that are kept ready: the number of nodes of most topologies.
 const SPARES: usize = 4;
+/// Number of topologies that are built before a guest is saved.
+const AHEAD: usize = 6;
 /// Maximum duration of one pass of the kernel's clean-up, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
@@ -73,6 +75,8 @@ pub struct Runner {
     capabilities: Arc<Capabilities>,
     objects: Mutex<Objects>,
     settled: Mutex<Option<Inventory>>,
+    /// What the cell after this one builds.
+    after: Mutex<Option<Topology>>,
     /// For the first case.
     case_thread: Mutex<Option<CaseThread>>,
     _stamping: Stamping,
@@ -127,6 +131,7 @@ impl Runner {
             capabilities: Arc::new(capabilities),
             objects: Mutex::new(objects),
             settled: Mutex::default(),
+            after: Mutex::default(),
             case_thread: Mutex::new(CaseThread::start().ok()),
             _stamping: stamping,
         })
@@ -231,6 +236,41 @@ impl Runner {
         Netns::replace_taken(is_known);
     }
 
+    /// The cell of these suites that runs after the next one, if there is one: its topology is built while the clean-up of the
+    /// one before is waited for.
+    pub fn build_after_next(&self, after: Option<&CellId>) {
+        let cell = after.and_then(|id| self.cells.get(id)).map(|(_, cell)| cell);
+        *unpoisoned(self.after.lock()) = cell.filter(|cell| self.can_run(cell)).and_then(|cell| cell.topology());
+    }
+
+    /// Builds the topologies that most cells of this kernel have, one of each: the first cells of a guest that is restored
+    /// begin with everything built.
+    pub fn build_ahead(&self) {
+        let mut used: Vec<(usize, Topology)> = Vec::new();
+        let cells = self.cells.values().map(|(_, cell)| cell).filter(|cell| self.can_run(cell));
+        for topology in cells.filter_map(|cell| cell.topology()) {
+            match used.iter_mut().find(|(_, known)| *known == topology) {
+                Some((count, _)) => *count += 1,
+                None => used.push((1, topology)),
+            }
+        }
+        used.sort_by(|(one, first), (other, second)| other.cmp(one).then_with(|| first.name.cmp(&second.name)));
+        for (_, topology) in used.iter().take(AHEAD) {
+            // A case that needs it builds it itself, and reports why that fails.
+            _ = ahead::build(topology);
+        }
+        Netns::keep_ready(SPARES);
+    }
+
+    /// Deletes what was built ahead, for guests of other people's programs.
+    pub fn forget_ahead(&self) {
+        ahead::forget();
+    }
+
+    fn can_run(&self, cell: &Cell) -> bool {
+        cell.info.requires.iter().all(|capability| self.capabilities.need(*capability).is_ok())
+    }
+
     /// A cell's listing.
     pub fn info(&self, id: &CellId) -> Option<&CellInfo> {
         self.cells.get(id).map(|(_, cell)| &cell.info)
@@ -300,7 +340,15 @@ impl Runner {
             report.outcome = Outcome::Skipped { reason };
         }
         let patience = Duration::from_millis(SETTLE_MS).mul_f32(stretch.max(1.0));
-        match before.settled(Path::new(PINS), patience) {
+        let next = unpoisoned(self.after.lock()).take().filter(|topology| !ahead::has(topology));
+        let settled = thread::scope(|scope| {
+            // The kernel's clean-up is mostly waiting for grace periods. A case builds what could not be built here itself.
+            let building = next.as_ref().map(|topology| scope.spawn(|| _ = ahead::build(topology)));
+            let settled = before.settled(Path::new(PINS), patience);
+            _ = building.map(ScopedJoinHandle::join);
+            settled
+        });
+        match settled {
             Ok(now) => *unpoisoned(self.settled.lock()) = Some(now),
             Err(error) => {
                 let leaks = error.to_string();

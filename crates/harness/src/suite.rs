@@ -1,8 +1,10 @@
 //! Suites of cells, which the agent runs.
 
 use crate::{case::Area, ctx::Ctx, fault::Mutant};
-use lab_protocol::{CatalogueRow, CellId, CellInfo, CellReport, Listing, PROTOCOL_VERSION, drawing::TopologyInfo};
-use lab_topology::{Template, library};
+use lab_protocol::{
+    CatalogueRow, CellId, CellInfo, CellReport, LinkKind, Listing, PROTOCOL_VERSION, drawing::TopologyInfo,
+};
+use lab_topology::{Template, Topology, library};
 use std::collections::HashSet;
 
 /// A set of cells that an agent can run. An agent takes any number of suites; [`Cases`] is the one for cases that are
@@ -49,10 +51,13 @@ impl Cell {
         Self { info, topology, body: Box::new(body) }
     }
 
+    /// What it builds.
+    pub(crate) fn topology(&self) -> Option<Topology> {
+        self.topology.map(|template| template.of(self.info.device.unwrap_or(LinkKind::Veth)))
+    }
+
     pub(crate) fn run(&self, ctx: Ctx) -> CellReport {
-        let topology =
-            self.topology.map(|template| template.of(self.info.device.unwrap_or(lab_protocol::LinkKind::Veth)));
-        (self.body)(ctx.with_topology(topology))
+        (self.body)(ctx.with_topology(self.topology()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Builds a topology in network namespaces, and deletes it.
 
 use crate::{
-    TopologyError, address, link,
+    TopologyError, address, ahead, link,
     link::PairRequest,
     model::{DeviceSpec, End, Family, Node, Topology},
     nat,
@@ -38,7 +38,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// Builds in fresh namespaces, and returns once every link is operationally up and every address usable.
+    /// Builds in fresh namespaces, and returns once every link is operationally up and every address usable. Takes one that
+    /// was built [ahead](crate::ahead) where there is one.
     ///
     /// # Errors
     /// The first step that failed. Everything that was built before is deleted.
@@ -46,6 +47,11 @@ impl Net {
     /// # Panics
     /// If the topology names a node or device that it does not have.
     pub fn build(topology: &Topology) -> Result<Self, TopologyError> {
+        ahead::take(topology).map_or_else(|| Self::build_new(topology), Ok)
+    }
+
+    /// [`Net::build`] where none was built before.
+    pub(crate) fn build_new(topology: &Topology) -> Result<Self, TopologyError> {
         let mut net = Self {
             topology: topology.clone(),
             nodes: BTreeMap::new(),
@@ -72,6 +78,11 @@ impl Net {
     /// If the topology has no such node.
     pub fn ns(&self, node: &str) -> &Netns {
         self.nodes.get(node).unwrap_or_else(|| panic!("topology `{}` has no node `{node}`", self.topology.name))
+    }
+
+    /// Inodes of its namespaces.
+    pub(crate) fn inodes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.nodes.values().map(Netns::inode)
     }
 
     /// A device's index in its node, as it was when the topology was built.

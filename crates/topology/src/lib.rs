@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 mod address;
+pub mod ahead;
 mod build;
 mod error;
 mod ifreq;

@@ -124,8 +124,11 @@ impl ProgramSeat {
         self.witness.look();
     }
 
-    /// Mounts what any program has in its root, right before the snapshot is taken.
-    pub fn make_ahead(&self) {
+    /// Mounts what any program has in its root, right before the snapshot is taken; in guests of cases builds what they need.
+    pub fn make_ahead(&self, runner: Option<&Runner>) {
+        if let Some(runner) = runner.filter(|_| !are_expected()) {
+            runner.build_ahead();
+        }
         if are_expected() {
             // Its failure is the first program's, which tries it again.
             if let Err(error) = world::make_ahead() {
@@ -137,6 +140,11 @@ impl ProgramSeat {
     /// Begins to watch a case of the suite, where the guest was booted for that.
     pub fn watch(&self, runner: &Runner, mutant: Option<&str>) -> Option<WitnessedCase> {
         self.witness.begin_case(runner, mutant)
+    }
+
+    /// Whether cases of the suite are watched.
+    pub fn watches_cases(&self) -> bool {
+        self.witness.watches_cases()
     }
 
     /// Whether any program has run in this guest.

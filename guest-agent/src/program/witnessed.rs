@@ -49,9 +49,14 @@ impl WitnessSeat {
         }
     }
 
+    /// Whether the guest was booted for a witness of the suite's own cases.
+    pub fn watches_cases(&self) -> bool {
+        whom() == Some(Whom::All)
+    }
+
     /// Begins to watch a case, where the guest was booted for that.
     pub fn begin_case(&self, runner: &Runner, mutant: Option<&str>) -> Option<WitnessedCase> {
-        if whom() != Some(Whom::All) {
+        if !self.watches_cases() {
             return None;
         }
         let fault = runner.witness_fault(mutant);

@@ -7,8 +7,8 @@ mod space;
 mod stock;
 mod worker;
 
-use crate::TopologyError;
 use crate::lock::unpoisoned;
+use crate::{TopologyError, ahead};
 use lab_netlink::{Netlink, NetlinkError};
 use nix::sched::{CloneFlags, setns};
 use space::{Problem, Space};
@@ -20,7 +20,10 @@ use std::{
 };
 
 /// Names and files of all namespaces that this process created and that may still exist, oldest first.
-static MADE: Mutex<Vec<(String, Weak<OwnedFd>)>> = Mutex::new(Vec::new());
+static MADE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
+
+/// A namespace's name, inode and file.
+type Made = (String, u64, Weak<OwnedFd>);
 
 /// A network namespace without a name in the file system: it lives as long as this value, the threads inside and the
 /// sockets that they opened.
@@ -41,9 +44,10 @@ impl Netns {
             Some(spare) => spare,
             None => Space::make(|_| ()).map_err(|problem: Problem| problem.of(name))?,
         };
+        ahead::made(space.inode);
         let mut made = unpoisoned(MADE.lock());
-        made.retain(|(_, fd)| fd.strong_count() > 0);
-        made.push((name.to_owned(), Arc::downgrade(&space.fd)));
+        made.retain(|(_, _, fd)| fd.strong_count() > 0);
+        made.push((name.to_owned(), space.inode, Arc::downgrade(&space.fd)));
         Ok(Self { name: name.to_owned(), space })
     }
 
@@ -56,14 +60,16 @@ impl Netns {
         Ok(Self { name: name.to_owned(), space })
     }
 
-    /// Every namespace that this process holds, oldest first, for display. What this
-    /// gives holds them too.
+    /// Every namespace that this process holds, oldest first, for display, but those that nobody uses yet. What this gives
+    /// holds them too.
     ///
     /// # Errors
     /// [`TopologyError::Netns`], [`TopologyError::Netlink`] where one of them can't be entered or takes no socket.
     pub fn living() -> Result<Vec<Self>, TopologyError> {
         let made = unpoisoned(MADE.lock()).clone();
-        let living = made.into_iter().filter_map(|(name, fd)| Some((name, fd.upgrade()?)));
+        let unused = ahead::inodes();
+        let used = made.into_iter().filter(|(_, inode, _)| !unused.contains(inode));
+        let living = used.filter_map(|(name, _, fd)| Some((name, fd.upgrade()?)));
         let open = |(name, fd): (String, Arc<OwnedFd>)| match Space::enter(fd) {
             Ok(space) => Ok(Self { name, space }),
             Err(problem) => Err(problem.of(&name)),
@@ -83,9 +89,12 @@ impl Netns {
         stock::replace(are_replaced);
     }
 
-    /// Inodes of the namespaces that are only kept ready.
+    /// Inodes of the namespaces that are only kept ready, also as a part of a topology.
     pub fn spare_inodes() -> Vec<u64> {
-        stock::inodes()
+        // In the order in which a namespace goes from the one to the other.
+        let mut inodes = stock::inodes();
+        inodes.extend(ahead::inodes());
+        inodes
     }
 
     /// The name that it was created with.

@@ -21,9 +21,10 @@ use std::{
 };
 
 mod meters;
+mod ready;
 mod reports;
 
-pub static AREA: Area = Area::new("self-check", &[CASES, reports::CASES, meters::CASES]);
+pub static AREA: Area = Area::new("self-check", &[CASES, reports::CASES, meters::CASES, ready::CASES]);
 
 /// In the order in which they run.
 const CASES: &[Case] = &[READ_BACK, CONDITIONS, PASSING, BLOCKED, COUNTED, FOREIGN_ANSWERS, LATE_PACKETS];

@@ -8,6 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Runs whose guests are sent the same agent. Together they take as long as the boot that an image of its own needs once.
+const MOST_SENT: u32 = 3;
+
 /// An image that stands in for another one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BaseImage {
@@ -34,6 +37,15 @@ pub fn find(cache: &Path, family: &str, parts: &[ImagePart]) -> Option<BaseImage
     let (key, differ) = read(&fs::read_to_string(&note).ok()?, parts)?;
     let path = cache::path_of(cache, &key, "cpio");
     (cache::touch(&path) && cache::touch(&note)).then_some(BaseImage { path, differ })
+}
+
+/// Whether guests were to be sent the agent of the image with this key as often as is worth it; counts this time.
+pub fn was_sent_enough(cache: &Path, key: &str) -> bool {
+    let count = cache::path_of(cache, key, BASE);
+    let before = fs::read_to_string(&count).ok().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    // Without the count the agent is sent again.
+    let _ = file::replace(&count, before.saturating_add(1).to_string().as_bytes());
+    before >= MOST_SENT
 }
 
 /// The key of the image in a note, and the parts that differ from those in it.

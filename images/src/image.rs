@@ -147,7 +147,10 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
             Sends::Agent => &families,
         };
         let base = sent.iter().find_map(|family| base::find(spec.cache, &family.name, &family.parts));
-        if let Some(BaseImage { path: other, differ }) = base {
+        let is_agent_worth_it = |base: &BaseImage| {
+            !base.differ.iter().any(|part| part == AGENT) || !base::was_sent_enough(spec.cache, &key)
+        };
+        if let Some(BaseImage { path: other, differ }) = base.filter(is_agent_worth_it) {
             (path, to_send, cached) = (other, differ, true);
         } else {
             check_agent(spec.agent)?;
@@ -432,6 +435,13 @@ mod tests {
         assert!(!inputs.build_of(Sends::Agent, 2).unwrap().cached, "the agent of the image does not know the message");
         let found = inputs.build_for(Sends::Agent).unwrap();
         assert!(found.cached && !found.sends_agent && found.path != first.path, "the right image comes first");
+        inputs.write("agent", &[&STATIC_ELF[..], b"twice edited"].concat());
+        let again = [(); 4].map(|()| inputs.build_for(Sends::Agent).unwrap());
+        assert_eq!(
+            again.map(|image| image.sends_agent),
+            [true, true, true, false],
+            "an image of its own is quicker by now"
+        );
         inputs.write("agent", b"#!/bin/sh");
         let error = inputs.build_for(Sends::Agent).unwrap_err().to_string();
         assert!(error.starts_with("agent ") && error.contains("+crt-static"), "{error}");

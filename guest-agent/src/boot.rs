@@ -1,6 +1,8 @@
 //! PID 1: mounts, modules, the port to the host, and power-off.
 
-use crate::{error::AgentError, kmsg, modules, port, processors, program, sender, session};
+use crate::{
+    error::AgentError, kmsg, modules, port, processors, program, sender, session, session::AgentStart, successor,
+};
 use lab_harness::{Suite, quiet};
 use lab_protocol::message::PORT_NAME;
 use nix::{
@@ -22,7 +24,16 @@ pub fn as_init(suites: &[&'static dyn Suite]) -> ! {
 }
 
 fn live(suites: &[&'static dyn Suite]) -> Result<(), AgentError> {
-    let boot_ms = sender::boottime_ms();
+    let (boot_ms, nonce) = (sender::boottime_ms(), successor::nonce());
+    // An agent that takes another one's place finds the machine as that one has set it up.
+    let modules = if nonce.is_some() { modules::loaded() } else { set_up()? };
+    let port = port::open(PORT_NAME).map_err(AgentError::Port)?;
+    session::run(suites, port, AgentStart { boot_ms, nonce, modules })
+}
+
+/// Makes a booted machine the lab's own, and says which modules it has. What changes here has no effect on guests that are restored with
+/// an older agent and sent a newer one; `lab run --cold` shows it.
+fn set_up() -> Result<Vec<String>, AgentError> {
     mount_all()?;
     if program::are_expected() {
         processors::keep_to_first();
@@ -34,8 +45,7 @@ fn live(suites: &[&'static dyn Suite]) -> Result<(), AgentError> {
     for complaint in &loaded.complaints {
         kmsg::say(complaint);
     }
-    let port = port::open(PORT_NAME).map_err(AgentError::Port)?;
-    session::run(suites, port, boot_ms, loaded.modules)
+    Ok(loaded.modules)
 }
 
 /// `/dev` first: without it the port has no node. bpffs last: it sits on sysfs.

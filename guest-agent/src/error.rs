@@ -44,6 +44,9 @@ pub enum AgentError {
     /// The host is of another version of the lab.
     #[error("the host uses protocol {0}, the agent {PROTOCOL_VERSION}")]
     Protocol(u32),
+    /// The agent that was sent can't be executed.
+    #[error("the agent that the host sent can't be started: {0}")]
+    Successor(io::Error),
     /// The host sent a message before the one that has to precede it.
     #[error("the host sent {message} {when}")]
     OutOfTurn { message: &'static str, when: &'static str },

@@ -22,6 +22,7 @@ mod program;
 mod sender;
 mod session;
 mod shell;
+mod successor;
 mod watcher;
 mod world;
 

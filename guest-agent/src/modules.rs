@@ -6,6 +6,9 @@ use std::{ffi::CStr, fs::File, path::Path};
 /// Path of the file in the image that lists its modules in load order.
 const ORDER: &str = "/lib/modules/load-order";
 
+/// Where the kernel lists the modules that are loaded.
+const LOADED: &str = "/sys/module";
+
 /// Result of loading the image's modules.
 #[derive(Debug, Default)]
 pub struct LoadedModules {
@@ -52,6 +55,17 @@ pub fn load_all() -> LoadedModules {
     loaded
 }
 
+/// The modules of the order file that are loaded, where another agent has loaded them.
+pub fn loaded() -> Vec<String> {
+    of_order(&std::fs::read_to_string(ORDER).unwrap_or_default(), Path::new(LOADED))
+}
+
+fn of_order(order: &str, loaded: &Path) -> Vec<String> {
+    let lines = order.lines().filter_map(|line| line.split_once(':'));
+    let is_there = |file: &str| loaded.join(file.split('.').next().unwrap_or_default()).exists();
+    lines.filter(|(_, files)| files.split_whitespace().all(is_there)).map(|(name, _)| name.to_owned()).collect()
+}
+
 /// Parameters of modules that would otherwise bring devices which nobody asked for.
 const PARAMETERS: [(&str, &CStr); 3] = [("dummy", c"numdummies=0"), ("ifb", c"numifbs=0"), ("bonding", c"max_bonds=0")];
 
@@ -63,5 +77,20 @@ fn load(path: &Path) -> Result<(), String> {
     match finit_module(&file, parameters, ModuleInitFlags::empty()) {
         Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_loaded_with_all_that_it_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["base_lib", "veth"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let order = "veth: base_lib.ko veth.ko\nnetkit:\nvxlan: base_lib.ko vxlan.ko\n";
+        assert_eq!(of_order(order, dir.path()), ["veth", "netkit"]);
     }
 }

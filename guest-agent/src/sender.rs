@@ -6,7 +6,7 @@ use lab_protocol::{AgentMessage, CellId, frame, message::HEARTBEAT_MS};
 use std::{
     fs::File,
     io::Write,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -36,6 +36,11 @@ impl Sender {
         let bytes = frame::encode(message)?;
         let mut port = unpoisoned(self.port.lock());
         port.write_all(&bytes).map_err(AgentError::Port)
+    }
+
+    /// Keeps other threads from sending until it is dropped.
+    pub fn hold(&self) -> MutexGuard<'_, File> {
+        unpoisoned(self.port.lock())
     }
 
     /// Reports splats of the kernel log, if there are any.

@@ -5,12 +5,13 @@ use crate::{
     error::AgentError,
     kmsg::{self, Log},
     memleak,
-    program::{ProgramResult, ProgramSeat},
+    program::{self, ProgramResult, ProgramSeat},
     sender::Sender,
     shell::Shell,
+    successor::Successor,
     world,
 };
-use lab_harness::{Finished, RunOptions, Runner, Suite};
+use lab_harness::{Finished, RunOptions, Runner, Suite, write_object};
 use lab_protocol::{
     AgentMessage, CellJob, CellReport, HostMessage, KernelVersion, Outcome, PROTOCOL_VERSION, Work, frame::Decoder,
     measure::MeasureRequest,
@@ -28,11 +29,22 @@ use std::{
 /// Difference to the host's clock that does not matter: messages take as long on a busy host.
 const CLOCK_IS_RIGHT: Duration = Duration::from_millis(100);
 
+/// How the agent came to its machine.
+pub struct AgentStart {
+    /// `CLOCK_BOOTTIME` at its start, milliseconds.
+    pub boot_ms: u64,
+    /// What its first `Hello` answers: nothing after a boot.
+    pub nonce: Option<u64>,
+    /// Modules that are loaded.
+    pub modules: Vec<String>,
+}
+
 /// Handles messages from the host until it sends `Shutdown`.
 ///
 /// # Errors
 /// The port fails, the host uses another protocol version, or the harness can't probe the kernel.
-pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec<String>) -> Result<(), AgentError> {
+pub fn run(suites: &[&'static dyn Suite], port: File, start: AgentStart) -> Result<(), AgentError> {
+    let AgentStart { boot_ms, nonce, modules } = start;
     let reader = port.try_clone().map_err(AgentError::Port)?;
     let sender = Sender::new(port);
     let mut inbox = Inbox { port: reader, decoder: Decoder::new() };
@@ -54,7 +66,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
         capabilities: runner.capabilities().to_vec(),
         modules: modules.clone(),
     };
-    sender.send(&hello(None))?;
+    sender.send(&hello(nonce))?;
     sender.start_heartbeat();
 
     let log = Arc::new(Mutex::new(Log::open()));
@@ -63,6 +75,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
     let mut scale = 1.0;
     let mut runner: Option<Arc<Runner>> = None;
     let mut shell: Option<Shell> = None;
+    let mut successor: Option<Successor> = None;
     let programs = ProgramSeat::default();
     let mut work = CellWork::start().map_err(AgentError::Thread)?;
     loop {
@@ -73,9 +86,10 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 return Err(error);
             }
             HostMessage::Hello { .. } => {
-                let fresh = Runner::probe(kernel, suites).inspect_err(|error| {
-                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
-                })?;
+                let fresh = told(&sender, Runner::probe(kernel, suites).map_err(AgentError::from))?;
+                if nonce.is_some() {
+                    told(&sender, fresh.accept_after_another().map_err(AgentError::from))?;
+                }
                 programs.prepare(&fresh);
                 sender.send(&probed(&fresh))?;
                 runner = Some(Arc::new(fresh));
@@ -85,9 +99,7 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             HostMessage::Settle => {
                 work.finish()?;
                 // What a set-up left is part of the guest from now on.
-                world::let_go().map_err(AgentError::from).inspect_err(|error| {
-                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
-                })?;
+                told(&sender, world::let_go().map_err(AgentError::from))?;
                 if let Some(runner) = runner.as_ref().filter(|_| programs.ran()) {
                     runner.accept()?;
                 }
@@ -108,14 +120,32 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
                 sender.send(&probed(runner))?;
                 sender.report(&boot_log)?;
             }
+            // The next agent parses it.
+            HostMessage::Object { name, bytes } if successor.is_some() => {
+                told(&sender, write_object(&name, &bytes).map(drop).map_err(AgentError::from))?;
+            }
             HostMessage::Object { name, bytes } => {
                 let Some(runner) = &runner else {
                     return Err(AgentError::OutOfTurn { message: "Object", when: "before Hello" });
                 };
                 work.finish()?;
-                runner.exchange(&name, &bytes).inspect_err(|error| {
-                    let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
-                })?;
+                told(&sender, runner.exchange(&name, &bytes).map_err(AgentError::from))?;
+            }
+            // Programs have mounts, threads and a witness that the next agent would not know.
+            HostMessage::AgentPiece { .. } if program::are_expected() || programs.ran() => {
+                let error = AgentError::OutOfTurn { message: "AgentPiece", when: "to a guest for programs" };
+                return told(&sender, Err(error));
+            }
+            HostMessage::AgentPiece { bytes } => {
+                let next = successor.take().map_or_else(Successor::begin, Ok);
+                let added = next.and_then(|mut next| next.add(&bytes).map(|()| next));
+                successor = Some(told(&sender, added)?);
+            }
+            HostMessage::StartAgent { nonce } => {
+                work.finish()?;
+                let missing = AgentError::OutOfTurn { message: "StartAgent", when: "before AgentPiece" };
+                let started = successor.take().ok_or(missing).and_then(|next| next.start(nonce, &sender));
+                match told(&sender, started)? {}
             }
             HostMessage::Run { cells, time_scale, now_unix_ns, mutant } => {
                 let Some(runner) = &runner else {
@@ -170,6 +200,13 @@ pub fn run(suites: &[&'static dyn Suite], port: File, boot_ms: u64, modules: Vec
             }
         }
     }
+}
+
+/// Tells the host why the agent gives up.
+fn told<T>(sender: &Sender, result: Result<T, AgentError>) -> Result<T, AgentError> {
+    result.inspect_err(|error| {
+        let _ = sender.send(&AgentMessage::Fatal { message: error.to_string() });
+    })
 }
 
 fn locked(log: &Mutex<Log>) -> MutexGuard<'_, Log> {

@@ -3,7 +3,7 @@
 use crate::{
     agent::check_agent,
     archive::CpioArchive,
-    base::{self, BaseImage},
+    base::{self, BaseImage, ImagePart},
     cache,
     decompress::read_module,
     deps::{Index, Provided},
@@ -25,6 +25,20 @@ const FORMAT: u32 = 3;
 /// Directories of every image.
 const DIRECTORIES: [&str; 9] = ["dev", "etc", "lib", "lib/bpf", "lib/modules", "proc", "run", "sys", "tmp"];
 
+/// The agent in an image.
+const AGENT: &str = "init";
+
+/// What the guests of an image will be sent. An image is not built then if there is one that differs in that alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sends {
+    /// Nothing: they get exactly this image.
+    Nothing,
+    /// The exchangeable objects.
+    Objects,
+    /// Those, and an agent, which takes the place of the one that runs.
+    Agent,
+}
+
 /// Specification of an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec<'a> {
@@ -38,8 +52,10 @@ pub struct Spec<'a> {
     pub objects: &'a [(&'a str, &'a [u8])],
     /// Those that the agent can be sent later.
     pub exchangeable: &'a [&'a str],
-    /// Whether they will be sent: an image is then not built if there is one that differs in them alone.
-    pub sends: bool,
+    /// What its guests will be sent.
+    pub sends: Sends,
+    /// Version of what the agent and the host say to each other: an agent of another one can't be sent anything.
+    pub protocol: u32,
     /// The modules that the suite needs.
     pub wanted: &'a ModuleList,
     /// A shell and tools, for interactive images.
@@ -61,6 +77,8 @@ pub struct Image {
     pub key: String,
     /// Objects that the image holds in another version, and that its guests must be sent. The key is that of the right ones.
     pub to_send: Vec<String>,
+    /// The same of the agent.
+    pub sends_agent: bool,
     /// Whether the image was already in the cache.
     pub cached: bool,
     /// Wanted modules in the image.
@@ -71,9 +89,39 @@ pub struct Image {
     pub missing: Vec<String>,
 }
 
-impl<'a> Spec<'a> {
-    fn exchanged(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.objects.iter().copied().filter(|(name, _)| self.exchangeable.contains(name))
+impl Spec<'_> {
+    fn is_exchanged(&self, (name, _): &(&str, &[u8])) -> bool {
+        self.exchangeable.contains(name)
+    }
+
+    fn agent_sum(&self) -> Result<String, ImageError> {
+        self.agent.sha256(self.facts).map_err(ImageError::io("agent", self.agent.path()))
+    }
+}
+
+/// Images that differ in nothing but parts which guests can be sent.
+struct Family {
+    /// A hash over everything else.
+    name: String,
+    parts: Vec<ImagePart>,
+}
+
+impl Family {
+    /// That of the objects, and that of the objects and the agent.
+    fn both(spec: &Spec<'_>, plan: &ModulePlan) -> Result<[Self; 2], ImageError> {
+        let (exchanged, kept): (Vec<_>, Vec<_>) = spec.objects.iter().copied().partition(|it| spec.is_exchanged(it));
+        let sum = |(name, bytes): (&str, &[u8])| (name.to_owned(), lab_base::hex::hex(&Sha256::digest(bytes)));
+        let objects: Vec<ImagePart> = exchanged.into_iter().map(sum).collect();
+        let agent = (AGENT.to_owned(), spec.agent_sum()?);
+        let name = spec.agent.path().file_name().unwrap_or_default();
+        Ok([
+            Self { name: key(spec, plan, &kept, &agent.1)?, parts: objects.clone() },
+            // One of another name is another program, which may not know how to take the place of this one.
+            Self {
+                name: key(spec, plan, &kept, &format!("protocol {} {}", spec.protocol, name.to_string_lossy()))?,
+                parts: objects.into_iter().chain([agent]).collect(),
+            },
+        ])
     }
 }
 
@@ -87,27 +135,38 @@ pub fn build(spec: &Spec<'_>) -> Result<Image, ImageError> {
     }
     let plan = ModulePlan::new(spec.modules, spec.wanted)?;
 
-    let (all, exchanged): (Vec<_>, Vec<_>) = (spec.objects.to_vec(), spec.exchanged().collect());
-    let key = key(spec, &plan, &all)?;
+    let key = key(spec, &plan, spec.objects, &spec.agent_sum()?)?;
     let mut path = cache::path_of(spec.cache, &key, "cpio");
     let mut to_send = Vec::new();
     let mut cached = cache::touch(&path);
     if !cached {
-        let kept: Vec<_> = all.into_iter().filter(|object| !exchanged.contains(object)).collect();
-        let family = self::key(spec, &plan, &kept)?;
-        let base = spec.sends.then(|| base::find(spec.cache, &family, &exchanged)).flatten();
-        if let Some(BaseImage { path: other, differ }) = base {
+        let families = Family::both(spec, &plan)?;
+        let sent = match spec.sends {
+            Sends::Nothing => &families[..0],
+            Sends::Objects => &families[..1],
+            Sends::Agent => &families,
+        };
+        let base = sent.iter().find_map(|family| base::find(spec.cache, &family.name, &family.parts));
+        let is_agent_worth_it = |base: &BaseImage| {
+            !base.differ.iter().any(|part| part == AGENT) || !base::was_sent_enough(spec.cache, &key)
+        };
+        if let Some(BaseImage { path: other, differ }) = base.filter(is_agent_worth_it) {
             (path, to_send, cached) = (other, differ, true);
         } else {
             check_agent(spec.agent)?;
             let modules = plan.unpack(spec.signed)?;
             let bytes = assemble(spec, &key, &plan, &modules).map_err(ImageError::io("image", &path))?;
             cache::store(&path, &bytes)?;
-            base::note(spec.cache, &family, &key, &exchanged);
+            families.iter().for_each(|family| base::note(spec.cache, &family.name, &key, &family.parts));
         }
     }
+    let sends_agent = to_send.iter().any(|part| part == AGENT);
+    if sends_agent {
+        check_agent(spec.agent)?;
+        to_send.retain(|part| part != AGENT);
+    }
     let ModulePlan { carried: modules, builtin, missing, .. } = plan;
-    Ok(Image { path, key, to_send, cached, modules, builtin, missing })
+    Ok(Image { path, key, to_send, sends_agent, cached, modules, builtin, missing })
 }
 
 /// The module files of an image, and the order in which the guest loads them.
@@ -164,8 +223,8 @@ impl ModulePlan {
     }
 }
 
-/// Hashes all inputs, with these objects. The length of each is hashed before it, so that different sets of inputs have different hashes.
-fn key(spec: &Spec<'_>, plan: &ModulePlan, objects: &[(&str, &[u8])]) -> Result<String, ImageError> {
+/// Hashes all inputs, with these objects and these words on the agent. The length of each is hashed before it, so that different sets of inputs have different hashes.
+fn key(spec: &Spec<'_>, plan: &ModulePlan, objects: &[(&str, &[u8])], agent: &str) -> Result<String, ImageError> {
     let mut hash = Sha256::new();
     let mut add = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -174,7 +233,7 @@ fn key(spec: &Spec<'_>, plan: &ModulePlan, objects: &[(&str, &[u8])]) -> Result<
     add(&FORMAT.to_le_bytes());
     add(spec.kernel_id.as_bytes());
     add(&[u8::from(spec.signed)]);
-    add(spec.agent.sha256(spec.facts).map_err(ImageError::io("agent", spec.agent.path()))?.as_bytes());
+    add(agent.as_bytes());
     for (name, bytes) in objects {
         add(name.as_bytes());
         add(bytes);
@@ -219,7 +278,7 @@ fn assemble(spec: &Spec<'_>, key: &str, plan: &ModulePlan, modules: &BTreeMap<&s
     for (name, bytes) in modules {
         archive.file(&format!("lib/modules/{name}.ko"), 0o644, bytes)?;
     }
-    archive.file("init", 0o755, spec.agent.bytes()?)?;
+    archive.file(AGENT, 0o755, spec.agent.bytes()?)?;
     if let Some(toolbox) = spec.toolbox {
         toolbox.pack(&mut archive, &DIRECTORIES)?;
     }
@@ -279,10 +338,14 @@ mod tests {
         }
 
         fn build(&self) -> Result<Image, ImageError> {
-            self.build_for(false)
+            self.build_for(Sends::Nothing)
         }
 
-        fn build_for(&self, sends: bool) -> Result<Image, ImageError> {
+        fn build_for(&self, sends: Sends) -> Result<Image, ImageError> {
+            self.build_of(sends, 1)
+        }
+
+        fn build_of(&self, sends: Sends, protocol: u32) -> Result<Image, ImageError> {
             let dir = self.dir.path();
             let (agent, object) = (dir.join("agent"), fs::read(dir.join("bpf/tc.o")).unwrap());
             build(&Spec {
@@ -293,6 +356,7 @@ mod tests {
                 objects: &[("tc.o", &object), ("witness.o", b"fixed")],
                 exchangeable: &["tc.o"],
                 sends,
+                protocol,
                 wanted: &self.wanted,
                 toolbox: None,
                 signed: false,
@@ -342,18 +406,45 @@ mod tests {
     #[test]
     fn an_object_that_will_be_sent_needs_no_image_of_its_own() {
         let inputs = Inputs::new();
-        let first = inputs.build_for(true).unwrap();
+        let first = inputs.build_for(Sends::Objects).unwrap();
         assert!(!first.cached && first.to_send.is_empty());
         inputs.write("bpf/tc.o", b"edited");
-        let sent = inputs.build_for(true).unwrap();
+        let sent = inputs.build_for(Sends::Objects).unwrap();
         assert_eq!((&sent.path, &sent.to_send, sent.cached), (&first.path, &vec!["tc.o".to_owned()], true));
         assert_ne!(sent.key, first.key, "the key tells what the guest runs");
         let built = inputs.build().unwrap();
         assert!(!built.cached && built.key == sent.key && built.path != sent.path && built.to_send.is_empty());
-        let found = inputs.build_for(true).unwrap();
+        let found = inputs.build_for(Sends::Objects).unwrap();
         assert_eq!((found.path, found.to_send.len()), (built.path, 0), "the right image comes first");
         inputs.write("agent", &[&STATIC_ELF[..], b"x"].concat());
-        assert!(!inputs.build_for(true).unwrap().cached, "another agent, another image");
+        assert!(!inputs.build_for(Sends::Objects).unwrap().cached, "another agent, another image");
+    }
+
+    #[test]
+    fn an_agent_that_will_be_sent_needs_no_image_of_its_own() {
+        let inputs = Inputs::new();
+        let first = inputs.build_for(Sends::Agent).unwrap();
+        assert!(!first.cached && !first.sends_agent);
+        inputs.write("agent", &[&STATIC_ELF[..], b"edited"].concat());
+        let sent = inputs.build_for(Sends::Agent).unwrap();
+        assert_eq!((&sent.path, sent.sends_agent, sent.cached), (&first.path, true, true));
+        assert!(sent.to_send.is_empty() && sent.key != first.key, "the key tells what the guest runs");
+        inputs.write("bpf/tc.o", b"edited");
+        let both = inputs.build_for(Sends::Agent).unwrap();
+        assert_eq!((&both.path, both.sends_agent, both.to_send), (&first.path, true, vec!["tc.o".to_owned()]));
+        assert!(!inputs.build_of(Sends::Agent, 2).unwrap().cached, "the agent of the image does not know the message");
+        let found = inputs.build_for(Sends::Agent).unwrap();
+        assert!(found.cached && !found.sends_agent && found.path != first.path, "the right image comes first");
+        inputs.write("agent", &[&STATIC_ELF[..], b"twice edited"].concat());
+        let again = [(); 4].map(|()| inputs.build_for(Sends::Agent).unwrap());
+        assert_eq!(
+            again.map(|image| image.sends_agent),
+            [true, true, true, false],
+            "an image of its own is quicker by now"
+        );
+        inputs.write("agent", b"#!/bin/sh");
+        let error = inputs.build_for(Sends::Agent).unwrap_err().to_string();
+        assert!(error.starts_with("agent ") && error.contains("+crt-static"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use decompress::{module_release, read_module};
 pub use deps::{DepError, Index, name_of};
 pub use entry::direct_kernel;
 pub use error::ImageError;
-pub use image::{Image, Spec, build};
+pub use image::{Image, Sends, Spec, build};
 pub use profile::Profile;
 pub use setup_header::SetupHeader;
 pub use toolbox::{PROGRAMS, Toolbox, tool_files};

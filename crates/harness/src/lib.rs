@@ -41,6 +41,6 @@ pub mod witness;
 
 pub use error::HarnessError;
 pub use lab_topology::{Netns, Template, TopologyError, library, quiet, unpoisoned, uplink};
-pub use runner::{Finished, PINS, RunOptions, Runner};
+pub use runner::{Finished, PINS, RunOptions, Runner, write_object};
 pub use stage::Staged;
 pub use suite::{Cases, Cell, Suite, SuiteError, listing, templates, topologies};

@@ -5,6 +5,7 @@ use crate::{
     ctx::Ctx,
     error::HarnessError,
     fault::{BuiltIn, Fault, MUTANT_TIME_SCALE},
+    fence,
     leaks::{Inventory, LEFT},
     probe,
     suite::{Cell, Suite, templates},
@@ -42,6 +43,8 @@ const NO_CASE: u16 = FIRST_MARKER - 1;
 const SPARES: usize = 4;
 /// Number of topologies that are built before a guest is saved.
 const AHEAD: usize = 6;
+/// Longest wait for what another agent left: no time scale is known yet.
+const CLEAN_UP: Duration = Duration::from_secs(10);
 /// Maximum duration of one pass of the kernel's clean-up, milliseconds on a fast guest.
 const SETTLE_MS: u64 = 2_000;
 
@@ -157,6 +160,16 @@ impl Runner {
         Ok(())
     }
 
+    /// The same, once the kernel has freed the namespaces that ended with the agent before this one. Its programs and maps are freed
+    /// sooner, and an id is not given twice.
+    ///
+    /// # Errors
+    /// The kernel refuses a query, or its clean-up makes no progress.
+    pub fn accept_after_another(&self) -> Result<(), HarnessError> {
+        fence::pass(Instant::now() + CLEAN_UP)?;
+        self.accept()
+    }
+
     /// Runs `work`, whose programs, maps and links are the lab's own and no leaks.
     ///
     /// # Errors
@@ -170,11 +183,7 @@ impl Runner {
     /// # Errors
     /// It is none of those that can be exchanged, or it can't be read.
     pub fn exchange(&self, name: &str, bytes: &[u8]) -> Result<(), HarnessError> {
-        let place =
-            [OBJECT, DATAPATH].map(Path::new).into_iter().find(|place| place.file_name() == Some(name.as_ref()));
-        let place = place.ok_or_else(|| HarnessError::NotExchangeable(name.to_owned()))?;
-        let written = std::fs::write(place, bytes);
-        written.map_err(|error| HarnessError::Object { path: place.to_owned(), error })?;
+        let place = write_object(name, bytes)?;
         let mut objects = unpoisoned(self.objects.lock());
         if place == Path::new(OBJECT) {
             objects.programs = Arc::new(Programs::open(place)?);
@@ -360,6 +369,18 @@ impl Runner {
         }
         Finished { report, stuck: None }
     }
+}
+
+/// Writes an object in place of the image's, for a runner that is made later. Returns the place.
+///
+/// # Errors
+/// It is none of those that can be exchanged, or the file can't be written.
+pub fn write_object(name: &str, bytes: &[u8]) -> Result<&'static Path, HarnessError> {
+    let place = [OBJECT, DATAPATH].map(Path::new).into_iter().find(|place| place.file_name() == Some(name.as_ref()));
+    let place = place.ok_or_else(|| HarnessError::NotExchangeable(name.to_owned()))?;
+    let written = std::fs::write(place, bytes);
+    written.map_err(|error| HarnessError::Object { path: place.to_owned(), error })?;
+    Ok(place)
 }
 
 enum Death {

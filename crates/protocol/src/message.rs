@@ -7,7 +7,8 @@
 //! A cell whose work is a program has `Output`, `Input`, `Resize` and `Signal` between its `CellStarted` and its
 //! `CellFinished`. Both directions have a window: what is sent is acknowledged by `InputTaken` and `OutputTaken`.
 //!
-//! `Object` replaces an eBPF object of the guest's image before the first `Run`.
+//! `Object` replaces an eBPF object of the guest's image before the first `Run`. `AgentPiece`s and `StartAgent` replace the agent itself:
+//! the next one begins with a `Hello` of its own, and hears `Hello` as after a boot.
 //!
 //! In place of `Run` a guest may be asked for a `Shell`: `ShellReady` or `Refused`, then `Input` and `Output` as they come,
 //! then `ShellAccount` where the witness watched, the staged cell's `CellFinished` where there is one, then `ShellExited`. Or for a `Measure`.
@@ -26,7 +27,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version.
-pub const PROTOCOL_VERSION: u32 = 8;
+pub const PROTOCOL_VERSION: u32 = 9;
 
 /// Name of the virtio-serial port, in `/sys/class/virtio-ports/*/name` of the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -35,11 +36,11 @@ pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum AgentMessage {
-    /// First message after boot, and the answer to `Resume`.
+    /// First message after boot, and the answer to `Resume` and `StartAgent`.
     Hello {
         /// [`PROTOCOL_VERSION`] of the agent.
         protocol: u32,
-        /// The nonce of the answered `Resume`; `None` after boot.
+        /// The nonce of the answered message; `None` after boot.
         nonce: Option<u64>,
         /// The agent's own version.
         agent: String,
@@ -148,6 +149,9 @@ pub enum AgentMessage {
     },
 }
 
+/// Largest piece of an agent in one message, bytes: an agent is larger than a frame may be.
+pub const AGENT_PIECE: usize = 1 << 20;
+
 /// Interval between heartbeats, milliseconds of guest time.
 pub const HEARTBEAT_MS: u64 = 1000;
 
@@ -173,13 +177,26 @@ pub enum HostMessage {
         /// Random bytes of the host: guests of the same snapshot must not have the same random numbers.
         entropy: [u8; 32],
     },
-    /// An eBPF object in place of the one in the guest's image, for all cells of this guest; before `Run`.
+    /// An eBPF object in place of the one in the guest's image, for all cells of this guest; before `Run`. Behind an `AgentPiece` it is
+    /// for the next agent, and this one does not read it.
     Object {
         /// Its name in the image: `lab.o` or `datapath.o`.
         name: String,
         /// The object.
         #[serde(skip)]
         bytes: Vec<u8>,
+    },
+    /// A piece of an agent that takes this one's place; after its `Hello` and before any `Run`, in guests that run cases alone.
+    AgentPiece {
+        /// At most [`AGENT_PIECE`] bytes, in order.
+        #[serde(skip)]
+        bytes: Vec<u8>,
+    },
+    /// The agent is whole: start it in this one's place. The kernel, its modules and the mounts stay what they are; the next agent
+    /// probes anew.
+    StartAgent {
+        /// The next agent's `Hello` repeats it, so that no message of this one is taken for the answer.
+        nonce: u64,
     },
     /// Run these cells, in this order.
     Run {
@@ -237,10 +254,16 @@ impl Message for AgentMessage {
 
 impl Message for HostMessage {
     fn carried(&mut self) -> Option<&mut Vec<u8>> {
-        if let Self::Input { bytes } | Self::Object { bytes, .. } = self { Some(bytes) } else { None }
+        match self {
+            Self::Input { bytes } | Self::Object { bytes, .. } | Self::AgentPiece { bytes } => Some(bytes),
+            _ => None,
+        }
     }
 
     fn carries(&self) -> Option<&[u8]> {
-        if let Self::Input { bytes } | Self::Object { bytes, .. } = self { Some(bytes) } else { None }
+        match self {
+            Self::Input { bytes } | Self::Object { bytes, .. } | Self::AgentPiece { bytes } => Some(bytes),
+            _ => None,
+        }
     }
 }

@@ -175,6 +175,11 @@ impl SnapshotStore {
         left.for_each(|path| drop(SnapshotLock::try_take(&path)));
     }
 
+    /// Whether there is a snapshot, whole or not.
+    pub fn has(&self, key: &str) -> bool {
+        self.dir.join(key).is_dir()
+    }
+
     /// Looks up a snapshot, and removes it if it is damaged.
     pub fn find(&self, key: &str) -> Found {
         let dir = self.dir.join(key);

@@ -11,9 +11,9 @@ use crate::{
     world::KernelFiles,
 };
 use lab_base::{arch::Architecture, facts::Facts, held::HeldFile};
-use lab_image::{ImageError, ModuleList, Profile, Spec, Toolbox};
+use lab_image::{ImageError, ModuleList, Profile, Sends, Spec, Toolbox};
 use lab_kernel_store::BootableKernel;
-use lab_protocol::{Stated, witness::PRELOAD_SUITE};
+use lab_protocol::{PROTOCOL_VERSION, Stated, witness::PRELOAD_SUITE};
 use lab_record::event::{ImageInfo, Versions};
 use lab_vm::{
     Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
@@ -61,6 +61,11 @@ impl Shape {
     /// The suite's machine, whose cells the witness watches.
     pub fn watched() -> Self {
         Self { cmdline: vec![PRELOAD_SUITE.to_owned()], ..Self::default() }
+    }
+
+    /// Whether the witness watches its cells.
+    pub fn is_watched(&self) -> bool {
+        self.cmdline.iter().any(|word| word == PRELOAD_SUITE)
     }
 
     /// A prepared kernel of this shape.
@@ -162,7 +167,7 @@ impl Machine {
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
         let probe = self
-            .prepare(kernel, Profile::Suite, false, Accel::Kvm, console)
+            .prepare(kernel, Profile::Suite, Sends::Nothing, Accel::Kvm, console)
             .map_err(|error| Error::Host(error.to_string()))?;
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }
@@ -180,8 +185,8 @@ impl Machine {
         }
     }
 
-    /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles. With `sends` the image
-    /// may be an earlier one, and what differs is in [`Prepared::objects`].
+    /// Builds a kernel's image and returns the guest's specification. `console` is the directory for consoles. By `sends` the image
+    /// may be an earlier one, and what differs is in [`Prepared::objects`] and [`Prepared::agent`].
     ///
     /// # Errors
     /// The image can't be built.
@@ -189,7 +194,7 @@ impl Machine {
         &self,
         kernel: &BootableKernel,
         profile: Profile,
-        sends: bool,
+        sends: Sends,
         accel: Accel,
         console: PathBuf,
     ) -> Result<Prepared, PrepareError> {
@@ -222,7 +227,9 @@ impl Machine {
             objects: &objects,
             exchangeable: &EXCHANGEABLE,
             // The agent for another architecture may be of an older lab.
-            sends: sends && foreign.is_none(),
+            sends: if foreign.is_none() { sends } else { Sends::Nothing },
+            // The agent's listing has it as well: an agent of another one runs no cells.
+            protocol: PROTOCOL_VERSION,
             wanted: &ModuleList::committed(profile),
             toolbox: toolbox.as_ref(),
             signed: wants_signatures(kernel.config.as_deref(), &kernel.cmdline),
@@ -268,6 +275,7 @@ impl Machine {
             spec,
             image: ImageInfo { key: image.key, cached: image.cached, missing: image.missing, content: None },
             objects: sent,
+            agent: image.sends_agent.then(|| agent.clone()),
             files: None,
             scans_memory: has_option(kernel.config.as_deref(), "CONFIG_DEBUG_KMEMLEAK=y"),
         })

@@ -20,7 +20,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::{GuestFiles, PrepareError, Retries},
+        common::{GuestFiles, PrepareError, Prepared, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         program::Streams,
@@ -42,6 +42,7 @@ use lab_base::{
     say::{self, note, say},
 };
 use lab_guard::Id;
+use lab_image::Sends;
 use lab_kernel_store::{BootableKernel, Kernel};
 use lab_protocol::{Raw, drawing::TopologyInfo};
 use lab_record::{
@@ -57,7 +58,7 @@ use lab_report::{
     progress::{Bars, Detail, PlainLines},
     results::directory,
 };
-use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
+use lab_vm::{Accel, Acceleration, Launcher, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeSet,
@@ -71,8 +72,8 @@ use std::{
     thread::{self, ScopedJoinHandle, available_parallelism},
 };
 
-/// Cells of a kernel up to which its guests are sent the eBPF objects that have changed. A new image would take a boot; for more
-/// cells, each of which may have a guest of its own, it is worth that.
+/// Cells of a kernel up to which its guests are sent what has changed. A new image would take a boot; for more cells, each of which
+/// may have a guest of its own, it is worth that.
 const FEW: usize = 16;
 
 /// How guests are run.
@@ -116,6 +117,22 @@ pub struct GuestOptions {
     pub pace: Option<Arc<Pace>>,
     /// The arguments that select the same cells on one of the kernels, for commands that run them again.
     pub selection: Selection,
+}
+
+impl GuestOptions {
+    /// What the guests of a kernel that runs this many cells are sent.
+    fn sends(&self, cells: usize) -> Sends {
+        // Programs use none of the objects.
+        if !self.exec.is_empty() || self.cold || cells > FEW {
+            return Sends::Nothing;
+        }
+        // Each guest takes the time of the probes to exchange its agent: not where there are many. Programs and the witness leave
+        // in a guest what another agent would not know.
+        let is_one =
+            self.isolate == Isolate::Kernel && self.retries.count == 0 && self.mutant.is_none() && !self.canary;
+        let is_plain = self.streams.is_none() && self.world.is_none() && !self.shape.is_watched();
+        if is_one && is_plain { Sends::Agent } else { Sends::Objects }
+    }
 }
 
 /// The arguments by which a run was asked for, as far as one of its kernels is concerned.
@@ -289,11 +306,16 @@ impl Guests {
             let unpacked = unpacked.ok_or_else(|| PrepareError::NotFetched(id.to_string()))?;
             let console = directory::kernel(&directory, id)?;
             let runs = kernel.cells.iter().filter(|cell| cell.expectation == Expectation::Run).count();
-            // Programs use none of the objects.
-            let sends = how.exec.is_empty() && !how.cold && runs <= FEW;
-            let (profile, accel) = (how.shape.profile, self.acceleration.accel);
-            let prepared = self.machine.prepare(unpacked, profile, sends, accel, console)?;
-            let mut prepared = how.shape.of(prepared);
+            let prepare = |sends| {
+                let (profile, accel) = (how.shape.profile, self.acceleration.accel);
+                let prepared = self.machine.prepare(unpacked, profile, sends, accel, console.clone())?;
+                Ok::<_, PrepareError>(how.shape.of(prepared))
+            };
+            let mut prepared = prepare(how.sends(runs))?;
+            if prepared.is_exchanged() && !self.has_snapshot(&prepared) {
+                // Its guests would boot anyway. What was never saved may be an image that can't boot.
+                prepared = prepare(Sends::Nothing)?;
+            }
             prepared.files = how.world.clone().map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
             Ok(prepared)
         };
@@ -343,6 +365,12 @@ impl Guests {
         let record = run.go(reporters)?;
         self.distrust_kvm_unless(!record.kernels.values().any(KernelRecord::never_booted));
         Ok(record)
+    }
+
+    /// Whether guests of this kernel are restored, and none has to boot first.
+    fn has_snapshot(&self, prepared: &Prepared) -> bool {
+        let key = self.launcher.fingerprint(&prepared.spec);
+        key.is_ok_and(|key| SnapshotStore::below(self.machine.cache()).has(&key))
     }
 
     /// The accelerator that deadlines are scaled for: guests of another architecture are emulated, whatever the others use.

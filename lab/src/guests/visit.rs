@@ -16,6 +16,7 @@ use crate::{
     world::World,
 };
 use lab_base::{lock::lock, say::say, text};
+use lab_image::Sends;
 use lab_record::{
     event::{Accelerator, Event},
     exit::Exit,
@@ -61,8 +62,13 @@ impl Guests {
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
-        let prepared =
-            self.machine.prepare(unpacked, shape.profile, false, self.acceleration.accel, scratch.path().to_owned());
+        let prepared = self.machine.prepare(
+            unpacked,
+            shape.profile,
+            Sends::Nothing,
+            self.acceleration.accel,
+            scratch.path().to_owned(),
+        );
         let mut prepared = shape.of(prepared.map_err(|error| Error::Host(error.to_string()))?);
         prepared.files = world.map(|world| GuestFiles { world, kernel: kernel_files(unpacked) });
         let accelerator = Accelerator::from(&self.acceleration);

@@ -22,10 +22,19 @@ pub struct Prepared {
     pub image: ImageInfo,
     /// Objects that each of its guests is sent, in place of those in the image.
     pub objects: Vec<SentObject>,
+    /// The agent that each of its guests is sent, in place of the one in the image.
+    pub agent: Option<HeldFile>,
     /// GuestFiles for its guests, if there are any.
     pub files: Option<GuestFiles>,
     /// Whether its guests look for leaked memory when they end (CONFIG_DEBUG_KMEMLEAK), which takes a while.
     pub scans_memory: bool,
+}
+
+impl Prepared {
+    /// Whether its guests are sent anything in place of what is in the image.
+    pub fn is_exchanged(&self) -> bool {
+        self.agent.is_some() || !self.objects.is_empty()
+    }
 }
 
 /// An eBPF object that takes the place of the image's.

@@ -69,6 +69,7 @@ fn visited(
         spec: GuestSpec { console: dir.path().to_owned(), ..specification(dir.path().to_owned()) },
         image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new(), content: None },
         objects: Vec::new(),
+        agent: None,
         files: None,
         scans_memory: false,
     };

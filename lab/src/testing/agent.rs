@@ -84,7 +84,8 @@ impl Script<'_> {
         self.more_and(|_| ())
     }
 
-    fn more_and(&mut self, mut other: impl FnMut(HostMessage)) -> Vec<CellId> {
+    /// The same, and tells what the host says beside it.
+    pub fn more_and(&mut self, mut other: impl FnMut(HostMessage)) -> Vec<CellId> {
         let mut decoder = Decoder::new();
         let mut buffer = [0; 4096];
         loop {
@@ -105,6 +106,8 @@ impl Script<'_> {
                     | HostMessage::Shell(_)
                     | HostMessage::Input { .. }
                     | HostMessage::Object { .. }
+                    | HostMessage::AgentPiece { .. }
+                    | HostMessage::StartAgent { .. }
                     | HostMessage::Resize(_)
                     | HostMessage::OutputTaken { .. }
                     | HostMessage::OutputClosed { .. }

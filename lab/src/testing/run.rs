@@ -14,7 +14,7 @@ use crate::{
         timing::Timing,
     },
 };
-use lab_base::interrupt::Interrupt;
+use lab_base::{held::HeldFile, interrupt::Interrupt};
 use lab_guard::Id;
 use lab_record::{
     event::{Accelerator, ImageInfo, RunInfo, Versions},
@@ -66,6 +66,8 @@ pub struct FakeRun<'a> {
     pub slow_fails: bool,
     /// Objects that guests are sent.
     pub objects: Vec<SentObject>,
+    /// The agent that they are sent.
+    pub agent: Option<HeldFile>,
     /// If set, no kernel has an image, for this reason.
     pub imageless: Option<&'a str>,
 }
@@ -87,6 +89,7 @@ impl FakeRun<'_> {
                     spec,
                     image: ImageInfo { key: "k".to_owned(), cached: true, missing: Vec::new(), content: None },
                     objects: self.objects.clone(),
+                    agent: self.agent.clone(),
                     files: None,
                     scans_memory: false,
                 })

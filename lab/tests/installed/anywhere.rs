@@ -1,6 +1,7 @@
 //! The installed lab in directories that are not projects.
 
 use super::package::{fine, lab, packages, project, words};
+use lab_protocol::message::PORT_NAME;
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -115,6 +116,44 @@ fn objects_that_have_changed_are_sent_to_restored_guests() {
     let built = of_other(&other, dir.path(), &all).output().unwrap();
     fine(&built);
     assert!(words(&built).contains(BOOTS), "{}", words(&built));
+}
+
+#[test]
+fn an_agent_that_has_changed_takes_the_place_of_the_one_in_restored_guests() {
+    const BOOTS: &str = "for a snapshot";
+    let dir = project();
+    let cells = ["run", "--kernel", "6.12", "--case", "A01-*veth*"];
+    fine(&lab(dir.path(), &cells).output().unwrap());
+    // The kernel does not load what is behind the last segment.
+    let longer = |file: &[u8]| [file, &[0]].concat();
+    let other = other_lab(&[("guest-agent", &longer), ("lab.o", &longer)]);
+    let sent = of_other(&other, dir.path(), &cells).output().unwrap();
+    fine(&sent);
+    assert!(!words(&sent).contains(BOOTS), "{}", words(&sent));
+    let again = of_other(&other, dir.path(), &cells).output().unwrap();
+    fine(&again);
+    assert!(!words(&again).contains(BOOTS), "{}", words(&again));
+    // One that lists its cells, and finds no port in a guest.
+    let lost = other_lab(&[("guest-agent", &|agent| renamed(agent, PORT_NAME.as_bytes()))]);
+    let failed = of_other(&lost, dir.path(), &cells).output().unwrap();
+    assert_eq!(failed.status.code(), Some(3), "{}", words(&failed));
+    let why = words(&failed);
+    let told = "guest-agent could not take the place of the snapshot's (with --cold a guest boots it)";
+    assert!(why.contains(told) && why.contains("6.12") && !why.contains(BOOTS), "{why}");
+    // Each cell in a guest of its own is worth an image.
+    let apart = [&cells[..], &["--isolate", "case"]].concat();
+    let built = of_other(&other, dir.path(), &apart).output().unwrap();
+    fine(&built);
+    assert!(words(&built).contains(BOOTS), "{}", words(&built));
+}
+
+/// A file with each occurrence of a word changed in its last letter.
+fn renamed(file: &[u8], word: &[u8]) -> Vec<u8> {
+    let mut changed = file.to_vec();
+    let found: Vec<usize> = file.windows(word.len()).enumerate().filter(|(_, it)| *it == word).map(|it| it.0).collect();
+    assert!(!found.is_empty(), "the program does not contain it");
+    found.into_iter().for_each(|at| changed[at + word.len() - 1] ^= 1);
+    changed
 }
 
 /// The figures of docs/install.md: `cargo test -p lab --test installed one_cell -- --nocapture` shows them.

@@ -11,7 +11,7 @@ use crate::{
     },
     world::{GuestSetup, Pasta, Serving, WorldError},
 };
-use lab_base::text;
+use lab_base::{held::HeldFile, text};
 use lab_guard::{Id, Inside};
 use lab_protocol::CellId;
 use lab_record::splat::Splat;
@@ -57,6 +57,8 @@ pub(in crate::run) struct Launch {
     pub autopsy: RefCell<Option<Autopsy>>,
     /// Objects that it is sent.
     pub objects: Vec<SentObject>,
+    /// The agent that it is sent.
+    pub agent: Option<HeldFile>,
     files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
     network: RefCell<Option<Pasta>>,
@@ -86,6 +88,7 @@ impl Launch {
             dirty: RefCell::default(),
             autopsy: RefCell::default(),
             objects: prepared.objects.clone(),
+            agent: prepared.agent.clone(),
             files: prepared.files.clone(),
             serving: RefCell::default(),
             network: RefCell::default(),

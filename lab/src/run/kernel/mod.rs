@@ -311,6 +311,7 @@ impl<'a> KernelRun<'a> {
             mutant: self.mutant,
             programs: &self.programs(launch),
             objects: &launch.objects,
+            agent: launch.agent.as_ref(),
             interrupt: self.interrupt,
         };
         let mut end = session::drive(guest, task, &mut |word| self.hear(launch, word));

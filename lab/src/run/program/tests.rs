@@ -195,6 +195,7 @@ fn run(
         retries: Retries::default(),
         streams: Some(&streams),
         objects: Vec::new(),
+        agent: None,
         imageless: None,
     };
     let record = run.go(dir.path(), &mut []).unwrap();

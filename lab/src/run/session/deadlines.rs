@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 /// State of a guest.
 pub(super) enum GuestState {
     Booting,
+    /// The agent of its image has answered, and another one takes its place.
+    Exchanging {
+        since: Instant,
+    },
     Between {
         since: Instant,
     },
@@ -16,6 +20,13 @@ pub(super) enum GuestState {
     },
     /// In use by a shell or measurement: only its heartbeat is checked.
     Visited,
+}
+
+impl GuestState {
+    /// Whether a Hello is expected, and nothing else counts.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self, Self::Booting | Self::Exchanging { .. })
+    }
 }
 
 impl Session<'_> {
@@ -29,6 +40,14 @@ impl Session<'_> {
                 let limit = self.task.boot_limit();
                 if over(self.launched, limit) {
                     return Err(self.lost(ErrorKind::Boot, format!("no Hello within {limit:.1?} of launch")));
+                }
+                return Ok(());
+            }
+            GuestState::Exchanging { since } => {
+                if over(*since, timing.boot) {
+                    return Err(
+                        self.not_exchanged(ErrorKind::Boot, &format!("it sent no Hello within {:.1?}", timing.boot))
+                    );
                 }
                 return Ok(());
             }

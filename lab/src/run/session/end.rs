@@ -102,6 +102,9 @@ impl Session<'_> {
             0 => String::new(),
             bytes => format!(", {bytes} bytes into a message"),
         };
+        if matches!(self.state, GuestState::Exchanging { .. }) {
+            return self.not_exchanged(ErrorKind::Boot, &(how + &half)).with(exit);
+        }
         let kind = if matches!(self.state, GuestState::Booting) { ErrorKind::Boot } else { ErrorKind::GuestLost };
         SessionEnd::Lost(Lost { exit, ..self.loss(kind, how + &half) })
     }
@@ -121,7 +124,9 @@ impl Session<'_> {
     pub(super) fn running(&self) -> Option<CellId> {
         match &self.state {
             GuestState::Running { cell, .. } => Some(cell.clone()),
-            GuestState::Booting | GuestState::Between { .. } | GuestState::Visited => None,
+            GuestState::Booting | GuestState::Exchanging { .. } | GuestState::Between { .. } | GuestState::Visited => {
+                None
+            }
         }
     }
 }

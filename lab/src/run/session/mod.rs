@@ -7,13 +7,14 @@ mod budget;
 pub(in crate::run) mod caps;
 mod deadlines;
 mod end;
+mod exchange;
 mod program;
 mod task;
 mod visit;
 
 pub use task::{Errand, Farewell, GuestMessage, Lost, ProgramHost, SessionEnd, Task};
 
-use crate::run::{common::SentObject, program::OpenStreams};
+use crate::run::program::OpenStreams;
 use budget::{Budget, MessageKind, OverBudget};
 use deadlines::GuestState;
 use lab_base::text;
@@ -182,11 +183,9 @@ impl Session<'_> {
     }
 
     fn handle(&mut self, message: AgentMessage) -> Result<bool, SessionEnd> {
-        if matches!(self.state, GuestState::Booting)
-            && !matches!(message, AgentMessage::Hello { .. } | AgentMessage::Fatal { .. })
-        {
-            // A restored guest may have had unsent messages when it was saved.
-            if !self.task.restored() {
+        if self.state.is_silent() && !matches!(message, AgentMessage::Hello { .. } | AgentMessage::Fatal { .. }) {
+            // A restored guest may have had unsent messages when it was saved, and an agent that is exchanged goes on until then.
+            if !self.task.restored() && matches!(self.state, GuestState::Booting) {
                 self.note("ignored a message before Hello".to_owned());
             }
             return Ok(false);
@@ -237,6 +236,9 @@ impl Session<'_> {
                 let message = format!("the agent sent Done, but {} cells have no report", self.pending.len());
                 return Err(self.lost(ErrorKind::Agent, message));
             }
+            AgentMessage::Fatal { message } if matches!(self.state, GuestState::Exchanging { .. }) => {
+                return Err(self.not_exchanged(ErrorKind::Agent, &text::line(&message, 1000)));
+            }
             AgentMessage::Fatal { message } => {
                 return Err(self.lost(ErrorKind::Agent, format!("the agent gave up: {}", text::line(&message, 1000))));
             }
@@ -251,7 +253,7 @@ impl Session<'_> {
         mut version: String,
         kernel: KernelVersion,
     ) -> Result<(), SessionEnd> {
-        if !matches!(self.state, GuestState::Booting) {
+        if !self.state.is_silent() {
             return Err(self.lost(ErrorKind::Agent, "a second Hello: the guest restarted by itself".to_owned()));
         }
         if protocol != PROTOCOL_VERSION {
@@ -268,6 +270,9 @@ impl Session<'_> {
             );
             return Err(self.refused(ErrorKind::Host, message));
         }
+        if matches!(self.state, GuestState::Exchanging { .. }) {
+            return self.greet(true);
+        }
         text::cap(&mut release, 256);
         text::cap(&mut version, 256);
         let after = self.launched.elapsed();
@@ -276,15 +281,26 @@ impl Session<'_> {
             self.task.timing = self.task.timing.at_least((self.task.rescale)(after));
         }
         (self.hear)(GuestMessage::Hello { release, version, kernel, after });
+        match (self.task.errand, self.task.agent) {
+            (Errand::Run { .. }, Some(agent)) => self.exchange(agent),
+            _ => self.greet(!self.task.restored()),
+        }
+    }
+
+    /// Gives the guest its errand. An agent that has just started, unlike that of a snapshot, has yet to probe the kernel.
+    fn greet(&mut self, is_new: bool) -> Result<(), SessionEnd> {
+        let has_objects = matches!(self.state, GuestState::Exchanging { .. });
         self.state = GuestState::Between { since: Instant::now() };
-        if !self.task.restored() {
+        if is_new {
             self.send(&HostMessage::Hello { protocol: PROTOCOL_VERSION })?;
         }
         match self.task.errand {
             Errand::Settle => self.send(&HostMessage::Settle),
             // Also without cells: a guest may be needed only for its probes.
             Errand::Run { .. } => {
-                self.send_objects()?;
+                if !has_objects {
+                    self.send_objects()?;
+                }
                 let cells = self.next_cells();
                 self.send_cells(cells)
             }
@@ -301,14 +317,21 @@ impl Session<'_> {
         if !self.task.restored() {
             return Ok(());
         }
-        let random = |bytes: &mut [u8]| File::open("/dev/urandom").and_then(|mut file| file.read_exact(bytes));
-        let (mut nonce, mut entropy) = ([0; 8], [0; 32]);
-        random(&mut nonce)
-            .and_then(|()| random(&mut entropy))
-            .map_err(|error| self.lost(ErrorKind::Host, format!("/dev/urandom: {error}")))?;
-        let nonce = u64::from_le_bytes(nonce);
-        self.nonce = Some(nonce);
+        let (nonce, entropy) = (self.fresh_nonce()?, self.random()?);
         self.send(&HostMessage::Resume { protocol: PROTOCOL_VERSION, nonce, now_unix_ns: now_unix_ns(), entropy })
+    }
+
+    /// A nonce that the next Hello must contain.
+    fn fresh_nonce(&mut self) -> Result<u64, SessionEnd> {
+        let nonce = u64::from_le_bytes(self.random()?);
+        self.nonce = Some(nonce);
+        Ok(nonce)
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], SessionEnd> {
+        let mut bytes = [0; N];
+        let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+        read.map(|()| bytes).map_err(|error| self.lost(ErrorKind::Host, format!("/dev/urandom: {error}")))
     }
 
     fn next_cells(&self) -> Vec<CellId> {
@@ -316,17 +339,6 @@ impl Session<'_> {
             Errand::Run { next, .. } => next(),
             Errand::Settle | Errand::Visit { .. } => Vec::new(),
         }
-    }
-
-    /// A guest that settles keeps its own: the snapshot is for those whose image it is.
-    fn send_objects(&mut self) -> Result<(), SessionEnd> {
-        for SentObject { name, file } in self.task.objects {
-            let bytes = file.bytes().map(<[u8]>::to_vec);
-            let bytes =
-                bytes.map_err(|error| self.lost(ErrorKind::Host, format!("{}: {error}", file.path().display())))?;
-            self.send(&HostMessage::Object { name: name.clone(), bytes })?;
-        }
-        Ok(())
     }
 
     fn send_cells(&mut self, cells: Vec<CellId>) -> Result<(), SessionEnd> {

@@ -6,7 +6,7 @@ use crate::run::{
     timing::Timing,
     visitor::Visitor,
 };
-use lab_base::interrupt::Interrupt;
+use lab_base::{held::HeldFile, interrupt::Interrupt};
 use lab_guard::Inside;
 use lab_protocol::{CapabilityReport, CellId, CellInfo, CellJob, CellReport, ErrorKind, KernelVersion};
 use lab_record::{guest_exit::GuestExit, plan::Plan};
@@ -59,6 +59,8 @@ pub struct Task<'a> {
     pub programs: &'a dyn ProgramHost,
     /// Objects in place of those in its image.
     pub objects: &'a [SentObject],
+    /// The agent in place of the one in its image.
+    pub agent: Option<&'a HeldFile>,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Serves the guest's files.

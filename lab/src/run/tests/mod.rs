@@ -9,13 +9,13 @@ use crate::{
         run::FakeRun,
     },
 };
-use lab_base::{file::FileError, interrupt::Interrupt};
+use lab_base::{file::FileError, held::HeldFile, interrupt::Interrupt};
 use lab_protocol::{
     AgentMessage, AttachRequest, AttachType, Capability, CellId, CellInfo, CellReport, Check, DeviceKind, FailureKind,
     Outcome, PROTOCOL_VERSION, SkipReason,
 };
 use lab_record::{
-    event::{Event, Stamped},
+    event::{Event, Stamped, Start},
     exit::Exit,
     plan::Plan,
     reporter::Reporter,
@@ -29,6 +29,7 @@ use std::{fs, path::Path, time::Duration};
 
 mod budget;
 mod deaths;
+mod exchange;
 mod guest_rows;
 mod host;
 mod isolation;
@@ -108,6 +109,7 @@ struct Choice {
     retries: Retries,
     cells: Vec<CellInfo>,
     objects: Vec<SentObject>,
+    agent: Option<HeldFile>,
 }
 
 impl Default for Choice {
@@ -124,13 +126,24 @@ impl Default for Choice {
             retries: Retries::default(),
             cells: [A, B, C].map(cell).to_vec(),
             objects: Vec::new(),
+            agent: None,
         }
     }
 }
 
+/// How the guests of a run began.
+fn starts(outcomes: &Outcomes) -> Vec<Start> {
+    let start = |event: &Event| match event {
+        Event::GuestStarted { start, .. } => Some(*start),
+        _ => None,
+    };
+    outcomes.events.iter().filter_map(start).collect()
+}
+
 /// A run of these kernels with scripted guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
-    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells, objects } = choice;
+    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells, objects, agent } =
+        choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
@@ -151,6 +164,7 @@ fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice
         lists,
         retries,
         objects,
+        agent,
         imageless,
     }
 }

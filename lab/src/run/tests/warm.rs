@@ -3,7 +3,6 @@
 use super::*;
 use lab_base::held::HeldFile;
 use lab_protocol::HostMessage;
-use lab_record::event::Start;
 use std::{
     fs::OpenOptions,
     sync::{Arc, Mutex},
@@ -24,14 +23,6 @@ fn willing() -> FakeLauncher {
 
 fn run_warm(launcher: &FakeLauncher, cache: &Path) -> Outcomes {
     run_with(KERNELS, launcher, Choice { snapshots: Some(SnapshotStore::below(cache)), ..Choice::default() })
-}
-
-fn starts(outcomes: &Outcomes) -> Vec<Start> {
-    let start = |event: &Event| match event {
-        Event::GuestStarted { start, .. } => Some(*start),
-        _ => None,
-    };
-    outcomes.events.iter().filter_map(start).collect()
 }
 
 fn file(cache: &Path, name: &str) -> std::path::PathBuf {

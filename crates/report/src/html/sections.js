@@ -49,9 +49,7 @@ function times() {
 }
 
 function slowest() {
-  const all = [];
-  data.kernels.forEach((kernel, k) => kernel.results.forEach((raw, row) => raw && raw[3] > 0 && all.push([raw[3], k, row])));
-  const top = all.sort((a, b) => b[0] - a[0]).slice(0, 12);
+  const top = slow();
   for (const [ms, kernel, row] of top) {
     const line = make("li"), bar = make("div", undefined, { className: "bar" });
     bar.append(make("i", undefined, { style: `width:${(100 * ms) / top[0][0]}%` }));

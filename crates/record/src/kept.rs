@@ -18,6 +18,8 @@ pub(super) struct Texts {
     known_places: HashMap<AttachRecord, u32>,
     /// Attachments without the numbers that the kernel gave them.
     pub(super) places: Vec<AttachRecord>,
+    /// The checks of the last verdict.
+    last: Vec<Said>,
 }
 
 /// The number of a value in a list in which each is once.
@@ -34,6 +36,24 @@ fn number<T: Clone + Eq + std::hash::Hash>(known: &mut HashMap<T, u32>, all: &mu
 impl Texts {
     pub(super) fn outcome(&mut self, outcome: &Outcome) -> u32 {
         number(&mut self.known_outcomes, &mut self.outcomes, outcome)
+    }
+
+    /// The checks of a verdict. Those of the next cell mostly have the same names, and often the same values.
+    fn checks(&mut self, checks: &[Check]) -> Box<[Said]> {
+        let last = std::mem::take(&mut self.last);
+        let same = |texts: &Self, number: Option<u32>, text: &str| {
+            number.filter(|number| texts.all.get(*number as usize).is_some_and(|known| **known == *text))
+        };
+        let said = checks.iter().enumerate().map(|(at, Check { name, ok, seen })| {
+            let near = last.get(at);
+            let name = same(self, near.map(|near| near.0), name).unwrap_or_else(|| self.index(name));
+            let seen = same(self, near.map(|near| near.2), seen).unwrap_or_else(|| self.index(seen));
+            (name, *ok, seen)
+        });
+        let said: Box<[Said]> = said.collect();
+        // A cell without checks, such as one that was skipped, is no pattern for the next.
+        self.last = if said.is_empty() { last } else { said.to_vec() };
+        said
     }
 
     pub(super) fn place(&mut self, record: &AttachRecord) -> u32 {
@@ -117,9 +137,7 @@ struct Unpacked {
 
 impl Kept {
     pub(super) fn new(mut verdict: Box<Verdict>, texts: &mut Texts) -> Self {
-        let checks = std::mem::take(&mut verdict.report.checks);
-        let said = |check: &Check| (texts.index(&check.name), check.ok, texts.index(&check.seen));
-        let checks: Box<[Said]> = checks.iter().map(said).collect();
+        let checks = texts.checks(&std::mem::take(&mut verdict.report.checks));
         let (standing, plain) = (verdict.standing(), verdict.is_plain());
         let stored = match packed::pack(&verdict, &checks, texts) {
             Some(bytes) => Stored::Packed(bytes),

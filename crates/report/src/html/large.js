@@ -6,10 +6,22 @@ const { token, directory, letters, rows: partRows } = data.large;
 const BEYOND = { rows: 12, columns: 3 };
 // Parts that are kept, about a megabyte each.
 const KEPT_PARTS = 24;
-const SEEN = new Map([...letters].map((letter, at) => [letter.charCodeAt(0), [at % STANDINGS.length, Math.floor(at / STANDINGS.length)]]));
-const seen = (kernel, row) => SEEN.get(data.kernels[kernel].grid.charCodeAt(row));
+const SEEN = [];
+[...letters].forEach((letter, at) => (SEEN[letter.charCodeAt(0)] = [at % STANDINGS.length, Math.floor(at / STANDINGS.length)]));
+const seen = (kernel, row) => SEEN[data.kernels[kernel].grid.charCodeAt(row)];
 const stories = () => ({ told: data.large.stories.map((it) => ({ ...it, standing: STANDINGS[it.standing] })), more: data.large.more });
 const slow = () => data.large.slowest;
+
+// What is far below is made when it comes near.
+function later(id, then) {
+  const near = new IntersectionObserver((entries) => {
+    if (!entries.some((it) => it.isIntersecting)) return;
+    near.disconnect();
+    then();
+    reachable();
+  }, { rootMargin: "800px" });
+  near.observe($(id));
+}
 
 const parts = new Map(), awaited = new Map();
 const partOf = (row) => Math.floor(row / partRows);
@@ -108,15 +120,17 @@ function draw() {
   if (across.join() !== columnsInSight.join()) areas.forEach(clear);
   columnsInSight = across;
   const kernels = view.kernels.slice(...across);
-  for (const made of areas) {
-    if (made.box.hidden) continue;
+  // All are measured before anything is changed: after a change, the browser would have to lay out everything again.
+  const tops = areas.map((made) => made.body.getBoundingClientRect().top);
+  areas.forEach((made, number) => {
+    if (made.box.hidden) return;
     if (made.title.childElementCount === 1) made.title.append(...kernels.map((k, at) => placed(cached(made, k), across[0] + at)));
-    const top = made.body.getBoundingClientRect().top;
+    const top = tops[number];
     const from = made.body.hidden ? 0 : Math.max(0, Math.floor((sight.top - top) / height) - BEYOND.rows);
     const to = made.body.hidden ? 0 : Math.min(made.shown.length, Math.ceil((sight.bottom - top) / height) + BEYOND.rows);
     for (const [at, box] of made.drawn) if (at < from || at >= to) { box.remove(); made.drawn.delete(at); }
     for (let at = from; at < to; at++) if (!made.drawn.has(at)) made.drawn.set(at, drawRow(made, at, kernels));
-  }
+  });
   stop();
 }
 

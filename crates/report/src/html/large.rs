@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
     fs::{self, Permissions},
-    io,
+    io::{self, Write as _},
     os::unix::fs::PermissionsExt,
     path::Path,
 };
@@ -180,7 +180,8 @@ impl<'a> Large<'a> {
         let first = number * self.index.rows;
         let last = (first + self.index.rows).min(self.rows.len());
         let part = Part { results: PartResults { large: self, first, last, texts: &texts }, strings: &texts };
-        serde_json::to_writer(Embedded(out), &part)?;
+        // Escaped in one piece: a writer would be called for every number.
+        Embedded(out).write_all(&serde_json::to_vec(&part)?)?;
         out.write_all(b");\n")
     }
 }

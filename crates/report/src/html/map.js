@@ -3,6 +3,7 @@
 const seen = (kernel, row) => data.kernels[kernel].results[row];
 const rawOf = seen;
 const ready = (_, then) => then();
+const later = (_, then) => then();
 
 function built() {
   areas.forEach((made) => made.title.append(...data.kernels.map((_, k) => sum(made, k))));

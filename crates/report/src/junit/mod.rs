@@ -8,7 +8,7 @@ mod xml;
 
 use super::splats::splats;
 use crate::results::directory;
-use case::Desk;
+use case::{Desk, SuiteText};
 use chrono::DateTime;
 use lab_base::{file::FileError, text};
 use lab_guard::Id;
@@ -140,19 +140,44 @@ fn render_to(
     if let Some(info) = &record.info {
         let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
         let desk = Desk { record, info, listed, splats: splats(record), dialect };
-        for (kernel, happened, counts) in kernels {
-            let suite = desk.suite(kernel, happened, counts);
-            match cases {
-                Cases::All => out.write_all(suite.text.as_bytes())?,
-                Cases::Loud => suite.write_loud(out)?,
-            }
-            each(&kernel.facts.id, counts, suite.text);
-        }
+        in_turn(
+            &kernels,
+            |(kernel, happened, counts)| desk.suite(kernel, *happened, *counts),
+            |(kernel, _, counts), suite: SuiteText| {
+                match cases {
+                    Cases::All => out.write_all(suite.text.as_bytes())?,
+                    Cases::Loud => suite.write_loud(out)?,
+                }
+                each(&kernel.facts.id, *counts, suite.text);
+                Ok::<(), io::Error>(())
+            },
+        )?;
     }
     for suite in others {
         out.write_all(suite.text().as_bytes())?;
     }
     out.write_all(END.as_bytes())
+}
+
+/// Passes what two threads make of each item to `take`, in the order of the items. Each thread holds one result, so that there
+/// are never more than three.
+fn in_turn<I: Sync, R: Send, E>(
+    items: &[I],
+    make: impl Fn(&I) -> R + Sync,
+    mut take: impl FnMut(&I, R) -> Result<(), E>,
+) -> Result<(), E> {
+    let make = &make;
+    thread::scope(|scope| {
+        let made = [0, 1].map(|first| {
+            let (send, made) = sync_channel(0);
+            // The receiver is gone if an item could not be taken.
+            scope.spawn(move || items.iter().skip(first).step_by(2).map(make).try_for_each(|it| send.send(it)).ok());
+            made
+        });
+        // A maker that has panicked sends nothing; the scope then panics too.
+        let results = made.iter().cycle().map_while(|made| made.recv().ok());
+        items.iter().zip(results).try_for_each(|(item, result)| take(item, result))
+    })
 }
 
 /// The kind of a case in JUnit.

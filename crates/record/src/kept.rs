@@ -1,10 +1,9 @@
 //! Compact storage of verdicts. The texts of checks repeat over hundreds of thousands of cells, so each text is stored
 //! once.
 
-use crate::{
-    packed,
-    verdict::{Standing, Verdict},
-};
+mod packed;
+
+use crate::verdict::{Standing, Verdict};
 use lab_protocol::{AttachRecord, CellId, CellInfo, Check, Outcome};
 use std::{borrow::Cow, cell::OnceCell, collections::HashMap, ops::Deref, sync::Arc};
 
@@ -14,10 +13,10 @@ pub(super) struct Texts {
     known: HashMap<Arc<str>, u32>,
     all: Vec<Arc<str>>,
     known_outcomes: HashMap<Outcome, u32>,
-    pub(super) outcomes: Vec<Outcome>,
+    outcomes: Vec<Outcome>,
     known_places: HashMap<AttachRecord, u32>,
     /// Attachments without the numbers that the kernel gave them.
-    pub(super) places: Vec<AttachRecord>,
+    places: Vec<AttachRecord>,
     /// The checks of the last verdict.
     last: Vec<Said>,
 }
@@ -34,7 +33,7 @@ fn number<T: Clone + Eq + std::hash::Hash>(known: &mut HashMap<T, u32>, all: &mu
 }
 
 impl Texts {
-    pub(super) fn outcome(&mut self, outcome: &Outcome) -> u32 {
+    fn outcome(&mut self, outcome: &Outcome) -> u32 {
         number(&mut self.known_outcomes, &mut self.outcomes, outcome)
     }
 
@@ -56,12 +55,12 @@ impl Texts {
         said
     }
 
-    pub(super) fn place(&mut self, record: &AttachRecord) -> u32 {
+    fn place(&mut self, record: &AttachRecord) -> u32 {
         let place = AttachRecord { prog_id: 0, link_id: None, ran: None, ..record.clone() };
         number(&mut self.known_places, &mut self.places, &place)
     }
 
-    pub(super) fn index(&mut self, text: &str) -> u32 {
+    fn index(&mut self, text: &str) -> u32 {
         if let Some(index) = self.known.get(text) {
             return *index;
         }
@@ -72,7 +71,7 @@ impl Texts {
         index
     }
 
-    pub(super) fn word(&self, number: u32) -> InternedText<'_> {
+    fn word(&self, number: u32) -> InternedText<'_> {
         InternedText { text: self.all.get(number as usize).map_or("", |text| text), number: Some(number) }
     }
 }
@@ -110,7 +109,7 @@ impl<'a> From<&'a Check> for StoredCheck<'a> {
 }
 
 /// A check: name, whether it passed, observed value.
-pub(super) type Said = (u32, bool, u32);
+type Said = (u32, bool, u32);
 
 /// A stored verdict.
 ///

@@ -18,7 +18,6 @@ pub mod guest;
 pub mod guest_exit;
 pub mod kept;
 pub mod log;
-mod packed;
 pub mod plan;
 pub mod provenance;
 pub mod reporter;

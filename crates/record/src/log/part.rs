@@ -133,13 +133,13 @@ impl Paused {
 }
 
 /// The start time of a shard, milliseconds since the epoch, what is its own, and its other events.
-pub type Part = (u64, PartInfo, Paused);
+pub type StartedPart = (u64, PartInfo, Paused);
 
 /// Reads the first event of a shard.
 ///
 /// # Errors
 /// Those of [`EventReader::open`].
-pub fn begin(directory: &Path) -> Result<Part, LogError> {
+pub fn begin(directory: &Path) -> Result<StartedPart, LogError> {
     let mut reader = EventReader::at(directory)?;
     let mut line = Vec::new();
     if !reader.line(&mut line)? {

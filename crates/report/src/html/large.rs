@@ -53,7 +53,7 @@ fn is_free(record: &RunRecord) -> bool {
 }
 
 /// A report in parts.
-pub(super) struct Large<'a> {
+pub(super) struct LargeReport<'a> {
     record: &'a RunRecord,
     kernels: Vec<(&'a PlannedKernel, Option<&'a KernelRecord>)>,
     /// The page's rows by their cells.
@@ -61,12 +61,12 @@ pub(super) struct Large<'a> {
     /// For every kernel, each row's position in [`rows::around`] and 1; 0 where the kernel does not have the cell.
     places: Vec<Vec<u32>>,
     grids: Vec<String>,
-    index: Index,
+    index: LargeIndex,
 }
 
 /// What the page needs to show and find the parts.
 #[derive(Serialize)]
-pub(super) struct Index {
+pub(super) struct LargeIndex {
     /// Distinguishes the run's parts from those of others, and allows the page's scripts.
     token: String,
     directory: &'static str,
@@ -112,7 +112,7 @@ impl Stories {
     }
 }
 
-impl<'a> Large<'a> {
+impl<'a> LargeReport<'a> {
     pub(super) fn new(record: &'a RunRecord) -> Self {
         let kernels: Vec<_> = record.planned().collect();
         let rows: HashMap<&CellId, usize> = record.listing().map(|cell| &cell.id).zip(0..).collect();
@@ -145,7 +145,7 @@ impl<'a> Large<'a> {
         let mut stories = stories.all;
         let more = stories.len().saturating_sub(MOST_STORIES);
         stories.truncate(MOST_STORIES);
-        let index = Index {
+        let index = LargeIndex {
             token: hex(&hash.finalize()[..16]),
             directory: DIRECTORY,
             letters: str::from_utf8(LETTERS).unwrap_or_default(),
@@ -199,7 +199,7 @@ struct Part<'a> {
 
 /// They are created while they are written.
 struct PartResults<'a> {
-    large: &'a Large<'a>,
+    large: &'a LargeReport<'a>,
     first: usize,
     last: usize,
     texts: &'a data::PageTexts,
@@ -231,7 +231,7 @@ fn nth(kernel: &PlannedKernel, place: u32) -> Option<&PlannedCell> {
 
 /// Writes the page and its parts. Whatever was there before stays until all parts are written.
 pub(super) fn write(record: &RunRecord, page: &Path, home: &Path) -> Result<(), FileError> {
-    let large = Large::new(record);
+    let large = LargeReport::new(record);
     let fresh = tempfile::Builder::new().prefix(".report-data-").tempdir_in(home);
     let fresh = fresh.map_err(FileError::of("create", home.join(DIRECTORY)))?;
     for number in 0..large.parts() {
@@ -296,7 +296,7 @@ pub(super) mod tests {
     }
 
     /// The JSON of a part, of which nothing else is a script.
-    fn part(large: &Large<'_>, number: usize) -> Value {
+    fn part(large: &LargeReport<'_>, number: usize) -> Value {
         let script = text(|out| large.write_part(number, out));
         let begin = format!("netkitLabPart(\"{}\",{number},", large.index.token);
         let json = script.strip_prefix(&begin).unwrap().strip_suffix(");\n").unwrap();
@@ -323,7 +323,7 @@ pub(super) mod tests {
     }
 
     pub(crate) fn parts_are_json(record: &RunRecord) {
-        let large = Large::new(record);
+        let large = LargeReport::new(record);
         let page = text(|out| large.write_page(out));
         assert_eq!(page.matches("</script").count(), page.matches("<script").count(), "{page}");
         (0..large.parts()).for_each(|number| drop(part(&large, number)));
@@ -338,7 +338,7 @@ pub(super) mod tests {
             record
         }] {
             let whole = data_of(&text(|out| super::super::render_to(&record, out)));
-            let large = Large::new(&record);
+            let large = LargeReport::new(&record);
             let page = text(|out| large.write_page(out));
             let index = data_of(&page);
             for same in ["cells", "standings", "totals", "splats", "exit"] {
@@ -368,7 +368,7 @@ pub(super) mod tests {
     #[test]
     fn only_scripts_with_the_runs_token_are_allowed_and_no_text_is_one() {
         let record = hostile();
-        let large = Large::new(&record);
+        let large = LargeReport::new(&record);
         let page = text(|out| large.write_page(out));
         assert!(
             !page.contains("script-src 'unsafe-inline'")

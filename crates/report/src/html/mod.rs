@@ -85,7 +85,7 @@ struct Page<'a> {
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    large: Option<&'a large::Index>,
+    large: Option<&'a large::LargeIndex>,
     /// The texts to which indexes refer.
     strings: &'a data::PageTexts,
 }

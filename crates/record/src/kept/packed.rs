@@ -1,10 +1,8 @@
 //! Verdicts in a few bytes: a run of millions of cells has to fit in the memory of a CI runner, and most of its verdicts
 //! differ in little more than numbers.
 
-use crate::{
-    kept::{Said, Texts},
-    verdict::Verdict,
-};
+use super::{Said, Texts};
+use crate::verdict::Verdict;
 use lab_guard::Id;
 use lab_protocol::{AttachRecord, CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};

@@ -7,9 +7,11 @@ use lab_record::{
     event::{Event, Stamped},
     run::{RunRecord, used},
     synthetic,
+    verdict::Standing,
 };
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -86,6 +88,59 @@ fn the_report_works_in_a_browser() {
         vec![tools.node_modules(), chromium, expect, small.join("report.html"), large.join("report.html")];
     arguments.extend(env::var_os(PICTURES).map(PathBuf::from));
     agrees(&tools.node(), "browser/report.mjs", &arguments);
+}
+
+/// 56,000 cells, which are more than one page has, and a text with a script in one of them.
+#[test]
+fn the_report_of_a_large_run_loads_what_is_looked_at() {
+    const EVIL: &str = "</script><script>globalThis.ran = true</script>\"); globalThis.ran = true; (\"";
+    let (tools, chromium) = (tools(), chromium());
+    let home = tempfile::tempdir().unwrap();
+    let [whole, alone] = ["whole", "alone"].map(|name| home.path().join(name));
+    let plan = synthetic::plan(28, 2000);
+    let mut events: Vec<_> = synthetic::events(synthetic::run_info("20261120T120000Z-000002", plan)).collect();
+    let mut evil = None;
+    for stamped in &mut events {
+        if let Event::CellFinished { kernel, verdict, .. } = &mut stamped.event
+            && kernel == "6.12"
+            && let Some(check) = verdict.report.checks.first_mut()
+        {
+            EVIL.clone_into(&mut check.seen);
+            evil = Some(json!({ "kernel": kernel, "id": verdict.report.cell, "words": EVIL }));
+            break;
+        }
+    }
+    let mut record = RunRecord::default();
+    events.iter().for_each(|stamped| record.apply(stamped));
+    fs::create_dir(&whole).unwrap();
+    fs::create_dir(&alone).unwrap();
+    write(&whole, &events);
+    report(&whole, &[]);
+    fs::copy(whole.join("report.html"), alone.join("report.html")).unwrap();
+    let kernels: Vec<&str> = record.planned().map(|(kernel, _)| kernel.facts.id.as_str()).collect();
+    let failed: Vec<_> = record
+        .verdicts()
+        .filter(|(_, _, verdict)| verdict.standing() == Standing::Failed)
+        .map(|(kernel, cell, _)| (kernel.facts.id.as_str(), &cell.id))
+        .collect();
+    let rows: BTreeSet<_> = failed.iter().map(|(_, cell)| cell).collect();
+    let (last, info) = record.listing().enumerate().last().unwrap();
+    let expectation = json!({
+        "cells": record.verdicts().count(),
+        "rows": record.listing().count(),
+        "kernels": kernels.len(),
+        "failed": { "cells": failed.len(), "rows": rows.len() },
+        "one": { "kernel": kernels[3], "failed": failed.iter().filter(|(kernel, _)| *kernel == kernels[3]).count() },
+        "last": { "row": last, "id": info.id },
+        "before": kernels[kernels.len() - 2],
+        "evil": evil,
+    });
+    let expect = home.path().join("expect.json");
+    fs::write(&expect, expectation.to_string()).unwrap();
+    let page = |directory: &Path| directory.join("report.html");
+    let mut arguments = vec![tools.node_modules(), chromium, expect, page(&whole), page(&alone)];
+    arguments.extend(env::var_os(PICTURES).map(PathBuf::from));
+    agrees(&tools.node(), "browser/huge.mjs", &arguments);
 }
 
 /// A cell whose guest left a file of every kind, each with a script in it.

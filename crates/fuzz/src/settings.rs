@@ -37,7 +37,7 @@ fn lists() {
         match lists {
             Ok(lists) => {
                 let outcome = Outcome::Errored { kind: ErrorKind::Hang, message: "the guest hangs".to_owned() };
-                let mut verdict = Verdict::bare(CellId(A.to_owned()), outcome);
+                let mut verdict = Verdict::bare(CellId(A.into()), outcome);
                 lists.recognise(&facts("6.12", "6.12.43"), &mut verdict);
                 lists.allow(
                     &facts("6.12", "6.12.43"),

@@ -228,7 +228,7 @@ impl Case {
         let info = CellInfo {
             file: self.place.file().to_owned(),
             line: self.place.line(),
-            id: CellId(id),
+            id: CellId(id.into()),
             catalogue: self.catalogue.into(),
             area: area.name.into(),
             title: self.title.into(),

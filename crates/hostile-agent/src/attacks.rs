@@ -80,7 +80,7 @@ pub fn act(host: &mut HostPort, cell: &CellId, mut report: CellReport) -> Option
         }
         "verdicts-of-other-cells" => {
             for (number, name) in NAMES.iter().enumerate().filter(|(number, _)| *number != 9) {
-                let report = CellReport::bare(CellId(format!("X{number:02}-{name}")), Outcome::Passed);
+                let report = CellReport::bare(CellId(format!("X{number:02}-{name}").into()), Outcome::Passed);
                 host.say(&AgentMessage::CellFinished { report: Box::new(report) })?;
             }
         }

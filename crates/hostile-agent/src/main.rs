@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn listing() -> Listing {
     let cell = |(number, name): (usize, &&str)| CellInfo {
-        id: lab_protocol::CellId(format!("X{number:02}-{name}")),
+        id: lab_protocol::CellId(format!("X{number:02}-{name}").into()),
         catalogue: format!("X{number:02}"),
         area: "hostile".to_owned(),
         title: "an attack".to_owned(),

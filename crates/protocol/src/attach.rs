@@ -237,7 +237,7 @@ impl fmt::Display for Hook {
 }
 
 /// An attachment as reported by the kernel, never copied from the request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AttachRecord {
     /// Name of the requested device.
     pub interface: String,

@@ -6,12 +6,12 @@ use crate::{
     work::Work,
 };
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// `case[attach,variant,…]`, unique in a suite: `A02-tcx-link[tcx,veth,ingress]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct CellId(pub String);
+pub struct CellId(pub Arc<str>);
 
 impl CellId {
     /// The case's part: everything before the bracket.

@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn refuses_to_send_a_frame_that_is_too_large() {
         let huge = HostMessage::Run {
-            cells: vec![crate::CellJob::case(crate::CellId("x".repeat(MAX_PAYLOAD)))],
+            cells: vec![crate::CellJob::case(crate::CellId("x".repeat(MAX_PAYLOAD).into()))],
             time_scale: 1.0,
             now_unix_ns: 0,
             mutant: None,

@@ -414,7 +414,7 @@ mod tests {
             by: None,
         };
         let account = Account { rows: vec![row], left: vec![left], lost: 4, ..Account::default() };
-        let mut report = CellReport::bare(CellId("x".to_owned()), Outcome::Passed);
+        let mut report = CellReport::bare(CellId("x".into()), Outcome::Passed);
         report.witness = Some(Box::new(account));
         let message = AgentMessage::CellFinished { report: Box::new(report) };
         let text = serde_json::to_string(&message).unwrap();

@@ -1,18 +1,65 @@
 //! Compact storage of verdicts. The texts of checks repeat over hundreds of thousands of cells, so each text is stored
 //! once.
 
-use crate::verdict::{Standing, Verdict};
-use lab_protocol::{CellId, CellInfo, Check};
-use std::{borrow::Cow, collections::HashMap, ops::Deref, sync::Arc};
+mod packed;
 
-/// Interned texts.
+use crate::verdict::{Standing, Verdict};
+use lab_protocol::{AttachRecord, CellId, CellInfo, Check, Outcome};
+use std::{borrow::Cow, cell::OnceCell, collections::HashMap, ops::Deref, sync::Arc};
+
+/// Interned texts, and what else repeats.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Texts {
     known: HashMap<Arc<str>, u32>,
     all: Vec<Arc<str>>,
+    known_outcomes: HashMap<Outcome, u32>,
+    outcomes: Vec<Outcome>,
+    known_places: HashMap<AttachRecord, u32>,
+    /// Attachments without the numbers that the kernel gave them.
+    places: Vec<AttachRecord>,
+    /// The checks of the last verdict.
+    last: Vec<Said>,
+}
+
+/// The number of a value in a list in which each is once.
+fn number<T: Clone + Eq + std::hash::Hash>(known: &mut HashMap<T, u32>, all: &mut Vec<T>, value: &T) -> u32 {
+    if let Some(number) = known.get(value) {
+        return *number;
+    }
+    let number = u32::try_from(all.len()).unwrap_or(u32::MAX);
+    all.push(value.clone());
+    known.insert(value.clone(), number);
+    number
 }
 
 impl Texts {
+    fn outcome(&mut self, outcome: &Outcome) -> u32 {
+        number(&mut self.known_outcomes, &mut self.outcomes, outcome)
+    }
+
+    /// The checks of a verdict. Those of the next cell mostly have the same names, and often the same values.
+    fn checks(&mut self, checks: &[Check]) -> Box<[Said]> {
+        let last = std::mem::take(&mut self.last);
+        let same = |texts: &Self, number: Option<u32>, text: &str| {
+            number.filter(|number| texts.all.get(*number as usize).is_some_and(|known| **known == *text))
+        };
+        let said = checks.iter().enumerate().map(|(at, Check { name, ok, seen })| {
+            let near = last.get(at);
+            let name = same(self, near.map(|near| near.0), name).unwrap_or_else(|| self.index(name));
+            let seen = same(self, near.map(|near| near.2), seen).unwrap_or_else(|| self.index(seen));
+            (name, *ok, seen)
+        });
+        let said: Box<[Said]> = said.collect();
+        // A cell without checks, such as one that was skipped, is no pattern for the next.
+        self.last = if said.is_empty() { last } else { said.to_vec() };
+        said
+    }
+
+    fn place(&mut self, record: &AttachRecord) -> u32 {
+        let place = AttachRecord { prog_id: 0, link_id: None, ran: None, ..record.clone() };
+        number(&mut self.known_places, &mut self.places, &place)
+    }
+
     fn index(&mut self, text: &str) -> u32 {
         if let Some(index) = self.known.get(text) {
             return *index;
@@ -64,27 +111,38 @@ impl<'a> From<&'a Check> for StoredCheck<'a> {
 /// A check: name, whether it passed, observed value.
 type Said = (u32, bool, u32);
 
-/// A stored verdict. It dereferences to everything but the checks of its report.
+/// A stored verdict.
 ///
 /// Every report iterates over all verdicts of a run, often several times, and mostly needs these few bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kept {
-    verdict: Box<Verdict>,
-    checks: Box<[Said]>,
+    stored: Stored,
     standing: Standing,
     plain: bool,
 }
 
+#[derive(Debug, Clone, PartialEq)]
+enum Stored {
+    Whole(Box<Unpacked>),
+    Packed(Box<[u8]>),
+}
+
+/// A verdict without its checks, and the checks.
+#[derive(Debug, Clone, PartialEq)]
+struct Unpacked {
+    verdict: Verdict,
+    checks: Box<[Said]>,
+}
+
 impl Kept {
     pub(super) fn new(mut verdict: Box<Verdict>, texts: &mut Texts) -> Self {
-        let checks = std::mem::take(&mut verdict.report.checks);
-        let said = |check: &Check| (texts.index(&check.name), check.ok, texts.index(&check.seen));
-        Self {
-            checks: checks.iter().map(said).collect(),
-            standing: verdict.standing(),
-            plain: verdict.is_plain(),
-            verdict,
-        }
+        let checks = texts.checks(&std::mem::take(&mut verdict.report.checks));
+        let (standing, plain) = (verdict.standing(), verdict.is_plain());
+        let stored = match packed::pack(&verdict, &checks, texts) {
+            Some(bytes) => Stored::Packed(bytes),
+            None => Stored::Whole(Box::new(Unpacked { verdict: *verdict, checks })),
+        };
+        Self { stored, standing, plain }
     }
 
     /// As [`Verdict::standing`].
@@ -96,21 +154,23 @@ impl Kept {
     pub const fn is_plain(&self) -> bool {
         self.plain
     }
+
+    /// The verdict without its checks, unless it is one of the many that say little: those have passed or were skipped by a
+    /// guest, and have no evidence.
+    pub fn whole(&self) -> Option<&Verdict> {
+        match &self.stored {
+            Stored::Whole(unpacked) => Some(&unpacked.verdict),
+            Stored::Packed(_) => None,
+        }
+    }
 }
 
 impl From<Verdict> for Kept {
     /// Converts a verdict, without its checks.
     fn from(mut verdict: Verdict) -> Self {
         verdict.report.checks = Vec::new();
-        Self::new(Box::new(verdict), &mut Texts::default())
-    }
-}
-
-impl Deref for Kept {
-    type Target = Verdict;
-
-    fn deref(&self) -> &Verdict {
-        &self.verdict
+        let (standing, plain) = (verdict.standing(), verdict.is_plain());
+        Self { stored: Stored::Whole(Box::new(Unpacked { verdict, checks: Box::default() })), standing, plain }
     }
 }
 
@@ -183,6 +243,11 @@ impl Verdicts {
         self.all.iter().flatten()
     }
 
+    /// As [`Self::values`], with the cells.
+    pub(super) fn by_cell(&self) -> impl Iterator<Item = (&CellId, &Kept)> {
+        self.places.cells.iter().zip(&self.all).filter_map(|(cell, kept)| Some((cell, kept.as_ref()?)))
+    }
+
     /// Number of verdicts.
     pub const fn len(&self) -> usize {
         self.count
@@ -204,24 +269,45 @@ pub struct ReportedVerdict<'a> {
 
 #[derive(Debug)]
 enum Source<'a> {
-    Kept(&'a Kept),
+    Kept {
+        kept: &'a Kept,
+        cell: &'a CellId,
+        /// The verdict, once something has asked for more than its standing.
+        unpacked: OnceCell<Box<Unpacked>>,
+    },
     /// A verdict that the record does not hold.
     Other(Box<Verdict>),
 }
 
 impl<'a> ReportedVerdict<'a> {
-    pub(super) const fn kept(kept: &'a Kept, texts: &'a Texts) -> Self {
-        Self { verdict: Source::Kept(kept), texts }
+    pub(super) const fn kept(kept: &'a Kept, cell: &'a CellId, texts: &'a Texts) -> Self {
+        Self { verdict: Source::Kept { kept, cell, unpacked: OnceCell::new() }, texts }
     }
 
     pub(super) fn other(verdict: Verdict, texts: &'a Texts) -> Self {
         Self { verdict: Source::Other(Box::new(verdict)), texts }
     }
 
+    /// The verdict, and those of its checks that are not in it.
+    fn unpacked(&self) -> (&Verdict, &[Said]) {
+        let unpacked = match &self.verdict {
+            Source::Other(verdict) => return (verdict, &[]),
+            Source::Kept { kept: Kept { stored: Stored::Whole(whole), .. }, .. } => whole,
+            Source::Kept { kept: Kept { stored: Stored::Packed(bytes), .. }, cell, unpacked } => {
+                unpacked.get_or_init(|| {
+                    let (verdict, checks) =
+                        packed::unpack(bytes, cell, self.texts).expect("the bytes were packed with the record's texts");
+                    Box::new(Unpacked { verdict, checks: checks.into_boxed_slice() })
+                })
+            }
+        };
+        (&unpacked.verdict, &unpacked.checks)
+    }
+
     /// As [`Verdict::standing`].
     pub fn standing(&self) -> Standing {
         match &self.verdict {
-            Source::Kept(kept) => kept.standing,
+            Source::Kept { kept, .. } => kept.standing,
             Source::Other(verdict) => verdict.standing(),
         }
     }
@@ -229,20 +315,17 @@ impl<'a> ReportedVerdict<'a> {
     /// As [`Verdict::is_plain`].
     pub fn is_plain(&self) -> bool {
         match &self.verdict {
-            Source::Kept(kept) => kept.plain,
+            Source::Kept { kept, .. } => kept.plain,
             Source::Other(verdict) => verdict.is_plain(),
         }
     }
 
     /// The checks, in order.
     pub fn checks(&self) -> impl Iterator<Item = StoredCheck<'_>> {
-        let said = match &self.verdict {
-            Source::Kept(kept) => &*kept.checks,
-            Source::Other(_) => &[],
-        };
+        let (verdict, said) = self.unpacked();
         let word = |number: u32| self.texts.word(number);
         let said = said.iter().map(move |&(name, ok, seen)| StoredCheck { name: word(name), ok, seen: word(seen) });
-        self.report.checks.iter().map(StoredCheck::from).chain(said)
+        verdict.report.checks.iter().map(StoredCheck::from).chain(said)
     }
 
     /// The verdict including its checks.
@@ -252,16 +335,15 @@ impl<'a> ReportedVerdict<'a> {
             ok,
             seen: seen.text.to_owned(),
         };
-        match self.verdict {
-            Source::Other(verdict) => Cow::Owned(*verdict),
-            Source::Kept(kept) if kept.checks.is_empty() => Cow::Borrowed(&kept.verdict),
-            Source::Kept(kept) => {
-                let checks = self.checks().map(owned).collect();
-                let mut verdict = (*kept.verdict).clone();
-                verdict.report.checks = checks;
-                Cow::Owned(verdict)
-            }
+        if let Source::Kept { kept: Kept { stored: Stored::Whole(whole), .. }, .. } = &self.verdict
+            && whole.checks.is_empty()
+        {
+            return Cow::Borrowed(&whole.verdict);
         }
+        let checks = self.checks().map(owned).collect();
+        let mut verdict = (*self).clone();
+        verdict.report.checks = checks;
+        Cow::Owned(verdict)
     }
 }
 
@@ -269,10 +351,7 @@ impl Deref for ReportedVerdict<'_> {
     type Target = Verdict;
 
     fn deref(&self) -> &Verdict {
-        match &self.verdict {
-            Source::Kept(kept) => kept,
-            Source::Other(verdict) => verdict,
-        }
+        self.unpacked().0
     }
 }
 
@@ -284,7 +363,7 @@ mod tests {
 
     #[test]
     fn verdicts_are_in_the_order_of_the_plan_and_a_cell_that_is_not_in_it_comes_last() {
-        let ids = ["A01-x[tc]", "A02-x[tc]", "A03-x[tc]", "Z01-no-plan[tc]"].map(|id| CellId(id.to_owned()));
+        let ids = ["A01-x[tc]", "A02-x[tc]", "A03-x[tc]", "Z01-no-plan[tc]"].map(|id| CellId(id.into()));
         let places = Arc::new(CellPositions::of(&[cell("A01-x[tc]"), cell("A02-x[tc]"), cell("A03-x[tc]")]));
         let mut verdicts = Verdicts::of(Arc::clone(&places));
         let insert = |verdicts: &mut Verdicts, at: usize, outcome: Outcome| {
@@ -294,7 +373,7 @@ mod tests {
             insert(&mut verdicts, at, Outcome::NotRun { message: String::new() });
         }
         insert(&mut verdicts, 2, Outcome::Passed);
-        let told: Vec<&CellId> = verdicts.values().map(|kept| &kept.report.cell).collect();
+        let told: Vec<&CellId> = verdicts.by_cell().map(|(cell, _)| cell).collect();
         assert_eq!((told, verdicts.len()), (vec![&ids[0], &ids[2], &ids[3]], 3));
         assert_eq!(verdicts.get(&ids[2]).unwrap().standing(), Standing::Passed);
         assert!(verdicts.get(&ids[1]).is_none());

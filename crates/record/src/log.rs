@@ -11,22 +11,26 @@ use lab_guard::foreign;
 use serde::Deserialize;
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
+
+pub mod part;
 
 /// The file's name in a run's directory.
 pub const FILE: &str = "events.jsonl";
 /// Size of the end of the file that contains the last event, bytes.
 const LAST_SIZE: u64 = 4 << 10;
+/// Buffer of the line with the plan, bytes: those of all but the largest runs fit into it.
+const PLAN_SIZE: usize = 4 << 20;
 /// Read buffer, bytes: the line with a plan can be several megabytes long.
 const READ_SIZE: usize = 256 << 10;
 /// Size of the batches of lines that are handed over, bytes: small enough for a processor's cache, and below the size
 /// at which glibc's `free` consolidates memory (64 KiB).
 const LINES_SIZE: usize = 32 << 10;
 
-/// Maximum bytes of a line: the largest plan has some tens of megabytes.
-const LINE_LIMIT: u64 = 256 << 20;
+/// Maximum bytes of a line: a plan of 2.5 million cells on 250 kernels has 230 MiB.
+const LINE_LIMIT: u64 = 512 << 20;
 /// The year 2200, milliseconds since the epoch.
 const LATEST_MS: u64 = 7_258_118_400_000;
 /// Maximum number of guests of a kernel.
@@ -101,11 +105,18 @@ impl EventLog {
 
 impl Reporter for EventLog {
     fn event(&mut self, stamped: &Stamped, _record: &RunRecord) -> Result<(), FileError> {
-        let mut write = || -> std::io::Result<()> {
-            let mut line = serde_json::to_vec(stamped)?;
-            line.push(b'\n');
+        let write = || -> std::io::Result<()> {
             // One write per line: a reader, or a crash, never sees a partial line. The page cache survives the process.
-            self.file.write_all(&line)
+            if !matches!(stamped.event, Event::RunStarted { .. }) {
+                let mut line = serde_json::to_vec(stamped)?;
+                line.push(b'\n');
+                return (&self.file).write_all(&line);
+            }
+            // A plan may have hundreds of megabytes, which are not put together in memory.
+            let mut line = BufWriter::with_capacity(PLAN_SIZE, &self.file);
+            serde_json::to_writer(&mut line, stamped)?;
+            line.write_all(b"\n")?;
+            line.flush()
         };
         write().map_err(FileError::of("write", &self.path))
     }
@@ -133,6 +144,26 @@ pub fn head(directory: &Path) -> Result<RunInfo, LogError> {
         Event::RunStarted { run } => Ok(*run),
         _ => Err(none()),
     }
+}
+
+/// How long the run took, milliseconds, if the file ends with [`Event::RunFinished`].
+///
+/// # Errors
+/// The file can't be read.
+fn wall_ms(path: &Path) -> Result<Option<u64>, LogError> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = foreign::open(path)?;
+        let size = file.metadata()?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE)))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_SIZE).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(FileError::of("read", path))?;
+    let Some(lines) = bytes.strip_suffix(b"\n") else { return Ok(None) };
+    let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    let last = serde_json::from_slice::<Stamped>(last).ok();
+    Ok(last.and_then(|it| if let Event::RunFinished { wall_ms, .. } = it.event { Some(wall_ms) } else { None }))
 }
 
 /// Reads a run's events one by one, the first of which says what run it is. A last line that was cut short ends them.
@@ -176,16 +207,7 @@ impl EventReader {
     /// [`LogError::NotARun`] if the file is missing, [`LogError::Events`] if its first line is not the start of a run,
     /// [`LogError::Format`] if another version of `lab` wrote it.
     pub fn open(directory: &Path) -> Result<Self, LogError> {
-        let path = directory.join(FILE);
-        let file = match foreign::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(LogError::NotARun { path: directory.to_owned() });
-            }
-            Err(error) => return Err(FileError::of("read", &path)(error).into()),
-        };
-        let lines = BufReader::with_capacity(READ_SIZE, file);
-        let mut reader = Self { path, lines, number: 0, first: None, failed: false };
+        let mut reader = Self::at(directory)?;
         let mut line = Vec::new();
         if !reader.line(&mut line)? {
             return Err(reader.bad("the first event is incomplete".to_owned()));
@@ -197,6 +219,20 @@ impl EventReader {
             }
             other => Err(reader.no_run(&line, other.err())),
         }
+    }
+
+    /// Opens a run's events.
+    fn at(directory: &Path) -> Result<Self, LogError> {
+        let path = directory.join(FILE);
+        let file = match foreign::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(LogError::NotARun { path: directory.to_owned() });
+            }
+            Err(error) => return Err(FileError::of("read", &path)(error).into()),
+        };
+        let lines = BufReader::with_capacity(READ_SIZE, file);
+        Ok(Self { path, lines, number: 0, first: None, failed: false })
     }
 
     /// The error for a first line that is not the start of a run; `error` is the error of this version's parser.
@@ -213,12 +249,17 @@ impl EventReader {
         }
     }
 
+    fn on_time(&self, at_ms: u64) -> Result<(), LogError> {
+        if at_ms > LATEST_MS {
+            return Err(self.bad(format!("at_ms is {at_ms}, which is not a valid time of a run")));
+        }
+        Ok(())
+    }
+
     /// Refuses values that `lab` never writes and readers can't handle: times and numbers that would overflow, and
     /// duplicates in a plan.
     fn sane(&self, stamped: Stamped) -> Result<Stamped, LogError> {
-        if stamped.at_ms > LATEST_MS {
-            return Err(self.bad(format!("at_ms is {}, which is not a valid time of a run", stamped.at_ms)));
-        }
+        self.on_time(stamped.at_ms)?;
         if stamped.event.guest().is_some_and(|guest| guest > MOST_GUESTS) {
             return Err(self.bad(format!("it has a guest number above {MOST_GUESTS}")));
         }
@@ -233,26 +274,6 @@ impl EventReader {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// How long the run took, milliseconds, if the file ends with [`Event::RunFinished`]. Does not move the read position.
-    ///
-    /// # Errors
-    /// The file can't be read.
-    pub fn wall_ms(&self) -> Result<Option<u64>, LogError> {
-        let read = || -> std::io::Result<Vec<u8>> {
-            let mut file = foreign::open(&self.path)?;
-            let size = file.metadata()?.len();
-            file.seek(SeekFrom::Start(size.saturating_sub(LAST_SIZE)))?;
-            let mut bytes = Vec::new();
-            file.take(LAST_SIZE).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = read().map_err(FileError::of("read", &self.path))?;
-        let Some(lines) = bytes.strip_suffix(b"\n") else { return Ok(None) };
-        let last = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-        let last = serde_json::from_slice::<Stamped>(last).ok();
-        Ok(last.and_then(|it| if let Event::RunFinished { wall_ms, .. } = it.event { Some(wall_ms) } else { None }))
     }
 
     /// Appends the next line to `text`; returns whether there was a whole line.

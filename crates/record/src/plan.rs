@@ -7,7 +7,7 @@ use lab_protocol::{
     KernelVersion,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// A capability that a kernel lacks although its version has it, as stated in `kernels.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,15 +182,7 @@ impl Plan {
 
     /// Describes a kernel, or a cell of a kernel, that is in the plan more than once.
     pub fn repeated(&self) -> Option<String> {
-        let mut kernels = BTreeSet::new();
-        self.kernels.iter().find_map(|kernel| {
-            if !kernels.insert(&kernel.facts.id) {
-                return Some(format!("kernel {}", kernel.facts.id));
-            }
-            let mut cells = BTreeSet::new();
-            let twice = kernel.cells.iter().find(|cell| !cells.insert(&cell.id));
-            twice.map(|cell| format!("{:?} on kernel {}", cell.id.as_str(), kernel.facts.id))
-        })
+        repeated(self.kernels.iter().map(|kernel| (&kernel.facts.id, kernel.cells.iter().map(|cell| &cell.id))))
     }
 
     /// Adds a cell that another one reported on a kernel, behind that and what it reported before.
@@ -238,20 +230,47 @@ impl Plan {
     /// Cases that every kernel of `kernels.toml` skips. With the full matrix they fail the run, because a case that
     /// never runs tests nothing and would otherwise go unnoticed.
     pub fn unrunnable_cases(&self) -> Vec<String> {
-        let planned = self.kernels.iter().flat_map(|kernel| &kernel.cells);
-        let runs: BTreeSet<&CellId> =
-            planned.filter(|cell| cell.expectation == Expectation::Run).map(|cell| &cell.id).collect();
+        // The first kernels run most of the cells, and there may be hundreds.
+        let mut idle: HashSet<&CellId> = self.cells.iter().map(|info| &info.id).collect();
+        for kernel in &self.kernels {
+            if idle.is_empty() {
+                break;
+            }
+            for cell in kernel.cells.iter().filter(|cell| cell.expectation == Expectation::Run) {
+                idle.remove(&cell.id);
+            }
+        }
         let elsewhere =
             |info: &CellInfo| self.others.iter().any(|facts| plan_cell(facts, info).expectation == Expectation::Run);
         let runnable: BTreeSet<&str> = self
             .cells
             .iter()
-            .filter(|info| runs.contains(&info.id) || elsewhere(info))
+            .filter(|info| !idle.contains(&info.id) || elsewhere(info))
             .map(|info| info.id.case())
             .collect();
         let all: BTreeSet<&str> = self.cells.iter().map(|info| info.id.case()).collect();
         all.difference(&runnable).map(|case| (*case).to_owned()).collect()
     }
+}
+
+/// Describes the first kernel, or the first cell of a kernel, that is there twice.
+pub(crate) fn repeated<'a>(
+    kernels: impl Iterator<Item = (&'a Id, impl Iterator<Item = &'a CellId>)>,
+) -> Option<String> {
+    let mut known = HashSet::new();
+    let mut seen = HashSet::new();
+    for (id, cells) in kernels {
+        if !known.insert(id) {
+            return Some(format!("kernel {id}"));
+        }
+        seen.clear();
+        for cell in cells {
+            if !seen.insert(cell) {
+                return Some(format!("{:?} on kernel {id}", cell.as_str()));
+            }
+        }
+    }
+    None
 }
 
 impl PlannedKernel {

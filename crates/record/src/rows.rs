@@ -23,14 +23,14 @@ const ROWS: [(&str, &str); 3] = [
 ];
 
 static CELLS: LazyLock<[PlannedCell; 3]> = LazyLock::new(|| {
-    ROWS.map(|(name, _)| PlannedCell { id: CellId(name.to_owned()), required: None, expectation: Expectation::Run })
+    ROWS.map(|(name, _)| PlannedCell { id: CellId(name.into()), required: None, expectation: Expectation::Run })
 });
 
 static INFOS: LazyLock<[CellInfo; 3]> = LazyLock::new(|| {
     ROWS.map(|(name, title)| CellInfo {
         file: String::new(),
         line: 0,
-        id: CellId(name.to_owned()),
+        id: CellId(name.into()),
         catalogue: String::new(),
         area: AREA.to_owned(),
         title: title.to_owned(),
@@ -47,6 +47,13 @@ static INFOS: LazyLock<[CellInfo; 3]> = LazyLock::new(|| {
 pub fn around(kernel: &PlannedKernel) -> impl Iterator<Item = &PlannedCell> {
     let (before, after) = CELLS.split_at(1);
     before.iter().chain(&kernel.cells).chain(after)
+}
+
+/// The cell at a position of [`around`].
+pub fn nth(kernel: &PlannedKernel, place: usize) -> Option<&PlannedCell> {
+    let (before, after) = CELLS.split_at(1);
+    let Some(place) = place.checked_sub(before.len()) else { return before.get(place) };
+    kernel.cells.get(place).or_else(|| after.get(place.checked_sub(kernel.cells.len())?))
 }
 
 /// The listing of the rows.
@@ -74,7 +81,7 @@ pub fn verdict(kernel: Option<&KernelRecord>, cell: &CellId) -> Option<Verdict> 
 }
 
 fn row(outcome: Outcome, checks: Vec<Check>) -> Verdict {
-    Verdict::on(CellReport { checks, ..CellReport::bare(CellId(String::new()), outcome.clone()) }, outcome)
+    Verdict::on(CellReport { checks, ..CellReport::bare(CellId("".into()), outcome.clone()) }, outcome)
 }
 
 fn not_run(why: &str) -> Verdict {
@@ -83,7 +90,8 @@ fn not_run(why: &str) -> Verdict {
 
 /// The verdict of a row without a guest. If no guest was started, the kernel's notes contain the reason.
 fn no_guest(kernel: &KernelRecord) -> Verdict {
-    let by_host = |kept: &Kept| matches!(kept.outcome, Outcome::SkippedItself { .. });
+    let by_host =
+        |kept: &Kept| kept.whole().is_some_and(|verdict| matches!(verdict.outcome, Outcome::SkippedItself { .. }));
     // Without a guest, only the host can have skipped them.
     if kernel.guests.is_empty() && !kernel.verdicts.is_empty() && kernel.verdicts.values().all(by_host) {
         let message = "no guest was needed: the host skips every cell".to_owned();

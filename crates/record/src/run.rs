@@ -183,10 +183,10 @@ impl RunRecord {
     }
 
     fn judged(&mut self, kernel: &Id, verdict: Box<Verdict>) {
+        let cell = verdict.report.cell.clone();
         let kept = Kept::new(verdict, &mut self.texts);
         let record = self.kernel(kernel);
         record.running = None;
-        let cell = kept.report.cell.clone();
         record.verdicts.insert(&cell, kept);
     }
 
@@ -202,29 +202,40 @@ impl RunRecord {
     }
 
     /// A cell's verdict. A cell without a verdict counts as not run, so that a missing verdict never looks like a pass.
-    pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> ReportedVerdict<'a> {
-        self.next(kernel, cell, &mut 0)
+    pub fn told<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &'a PlannedCell) -> ReportedVerdict<'a> {
+        self.told_near(kernel, cell, &mut 0)
     }
 
     /// As [`Self::told`] for a cell that may be at position `near` of the plan; `near` becomes the next position.
-    fn next<'a>(
+    pub fn told_near<'a>(
         &'a self,
         kernel: Option<&'a KernelRecord>,
-        cell: &PlannedCell,
+        cell: &'a PlannedCell,
         near: &mut usize,
     ) -> ReportedVerdict<'a> {
         if let Some(row) = rows::verdict(kernel, &cell.id) {
             return ReportedVerdict::other(row, &self.texts);
         }
         match kernel.and_then(|kernel| kernel.verdicts.next(&cell.id, near)) {
-            Some(kept) => ReportedVerdict::kept(kept, &self.texts),
+            Some(kept) => ReportedVerdict::kept(kept, &cell.id, &self.texts),
             None => ReportedVerdict::other(never_ran(kernel, cell), &self.texts),
         }
     }
 
     /// As [`Self::told`], with the verdict's checks.
-    pub fn verdict<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &PlannedCell) -> Cow<'a, Verdict> {
+    pub fn verdict<'a>(&'a self, kernel: Option<&'a KernelRecord>, cell: &'a PlannedCell) -> Cow<'a, Verdict> {
         self.told(kernel, cell).whole()
+    }
+
+    /// The verdicts that a kernel has so far, in plan order.
+    pub fn given<'a>(&'a self, happened: &'a KernelRecord) -> impl Iterator<Item = ReportedVerdict<'a>> {
+        happened.verdicts.by_cell().map(|(cell, kept)| ReportedVerdict::kept(kept, cell, &self.texts))
+    }
+
+    /// The verdict that a cell has so far.
+    pub fn given_to<'a>(&'a self, happened: &'a KernelRecord, cell: &'a CellId) -> Option<ReportedVerdict<'a>> {
+        let kept = happened.verdicts.get(cell)?;
+        Some(ReportedVerdict::kept(kept, cell, &self.texts))
     }
 
     /// Every planned cell of a kernel with its verdict, including the kernel's [`rows`].
@@ -234,7 +245,7 @@ impl RunRecord {
         happened: Option<&'a KernelRecord>,
     ) -> impl Iterator<Item = (&'a PlannedCell, ReportedVerdict<'a>)> {
         let mut near = 0;
-        rows::around(kernel).map(move |cell| (cell, self.next(happened, cell, &mut near)))
+        rows::around(kernel).map(move |cell| (cell, self.told_near(happened, cell, &mut near)))
     }
 
     /// As [`Self::verdicts_on`], for all kernels in turn.

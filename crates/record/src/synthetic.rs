@@ -83,7 +83,7 @@ fn info(number: usize) -> CellInfo {
     CellInfo {
         file: format!("crates/suite/src/areas/{area}.rs"),
         line: 7,
-        id: CellId(format!("S{case:04}-{area}-holds[{},{},v{}]", request.name(), device.name(), number % 9)),
+        id: CellId(format!("S{case:04}-{area}-holds[{},{},v{}]", request.name(), device.name(), number % 9).into()),
         catalogue: format!("S{:02}", case % 100),
         area: area.to_owned(),
         title: format!("What the program does at this hook is what case {case} expects of it, in both directions."),

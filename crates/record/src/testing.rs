@@ -31,7 +31,7 @@ pub fn cell(id: &str) -> CellInfo {
     CellInfo {
         file: String::new(),
         line: 0,
-        id: CellId(id.to_owned()),
+        id: CellId(id.into()),
         catalogue: id[..3].to_owned(),
         area: "attach-api".to_owned(),
         title: "a test".to_owned(),
@@ -65,7 +65,7 @@ pub fn attached(requested: AttachRequest, device: DeviceKind, used: AttachType) 
 
 /// A report of a passed cell with these attachments.
 pub fn passed(id: &str, attach: Vec<AttachRecord>) -> CellReport {
-    CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.to_owned()), Outcome::Passed) }
+    CellReport { attach, duration_us: 1500, ..CellReport::bare(CellId(id.into()), Outcome::Passed) }
 }
 
 /// A splat with this fingerprint; the first line of `evidence` is its title.

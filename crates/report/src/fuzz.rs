@@ -49,6 +49,7 @@ fn reports() {
         html::render_to(&record, &mut page).unwrap();
         let page = String::from_utf8(page).unwrap();
         assert_eq!(page.matches("</script").count(), page.matches("<script").count(), "{page}");
+        html::fuzz_parts(&record);
         stories::stories(&record, &[Standing::Failed, Standing::Errored, Standing::Known]);
         splats::splats(&record);
         capabilities::rows(&record);

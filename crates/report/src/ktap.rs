@@ -154,7 +154,7 @@ mod tests {
             kind: lab_protocol::FailureKind::Check,
             message: "lost # SKIP reboot: System halted".to_owned(),
         };
-        let verdict = Verdict::bare(lab_protocol::CellId("A01-x#1[tc]".to_owned()), outcome);
+        let verdict = Verdict::bare(lab_protocol::CellId("A01-x#1[tc]".into()), outcome);
         let mut out = String::new();
         cell_line("A01-x#1[tc]", &verdict).write(1, "", &mut out);
         assert_eq!(out, "not ok 1 A01-x_1[tc] # check: lost _ SKIP reboot: system halted\n");

@@ -129,7 +129,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             } else {
                 format!("{cells} of {}", text::count(all, "cell"))
             };
-            let skips = happened.map_or_else(String::new, skips);
+            let skips = happened.map_or_else(String::new, |happened| skips(record, happened));
             format!("{kernel}: {cells} done in {:.1} s{skips}", *wall_ms as f64 / 1e3)
         }
         Event::Topologies { .. }
@@ -155,9 +155,9 @@ pub fn of_visit(event: &Event) -> Option<String> {
 }
 
 /// Skipped cells by capability: the same reason may apply to hundreds of cells.
-fn skips(happened: &KernelRecord) -> String {
+fn skips(record: &RunRecord, happened: &KernelRecord) -> String {
     let mut counts = BTreeMap::new();
-    for verdict in happened.verdicts.values() {
+    for verdict in record.given(happened).filter(|verdict| verdict.standing() == Standing::Skipped) {
         if let Outcome::Skipped { reason } = &verdict.outcome {
             *counts.entry((reason.capability, reason.lifted_by)).or_insert(0) += 1;
         }
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn skips_are_summarised_by_reason() {
-        let mut happened = KernelRecord::default();
+        let (record, mut happened) = (RunRecord::default(), KernelRecord::default());
         for name in ["A01-x[netkit]", "A02-x[netkit]", "A03-x[tcx]"] {
             let capability = if name.contains("tcx") { Capability::Tcx } else { Capability::Netkit };
             let lifted_by = capability.since().mainline;
@@ -316,7 +316,7 @@ mod tests {
             happened.verdicts.insert(&CellId(name.into()), Verdict::bare(CellId(name.into()), outcome).into());
         }
         assert_eq!(
-            skips(&happened),
+            skips(&record, &happened),
             "; 1 skipped without tcx (kernel 6.6 has it), 2 skipped without netkit (kernel 6.7 has it)"
         );
     }

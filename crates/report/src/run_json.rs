@@ -95,7 +95,7 @@ fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
     let kernels = record.planned().filter_map(|(kernel, happened)| {
         let happened = happened?;
         let (mut flaky, mut known, mut unexpected_passes) = (Vec::new(), Vec::new(), Vec::new());
-        for verdict in happened.verdicts.values().filter(|verdict| !verdict.is_plain()) {
+        for verdict in record.given(happened).filter(|verdict| !verdict.is_plain()) {
             let id = || verdict.report.cell.to_string();
             match verdict.standing() {
                 Standing::Flaky => flaky.push(id()),

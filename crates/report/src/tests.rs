@@ -187,7 +187,7 @@ fn stream() -> Vec<Stamped> {
         booted("6.17", "6.17.13"),
         probed("6.17"),
         cell("6.17", tc()),
-        Event::CellStarted { kernel: id("6.17"), guest: 1, cell: CellId(TCX.to_owned()) },
+        Event::CellStarted { kernel: id("6.17"), guest: 1, cell: CellId(TCX.into()) },
         Event::GuestLost {
             kernel: id("6.17"),
             guest: 1,
@@ -195,7 +195,7 @@ fn stream() -> Vec<Stamped> {
             message: "BUG: kernel NULL pointer dereference".to_owned(),
             evidence: HOSTILE.to_owned(),
             exit: None,
-            cell: Some(CellId(TCX.to_owned())),
+            cell: Some(CellId(TCX.into())),
             files: vec![lab_guard::Inside::new("6.17/cells/guest-1/guest-1-tasks.txt").unwrap()],
         },
         cell("6.17", panicked),
@@ -289,7 +289,7 @@ fn what_repeats_a_program_calls_the_command_that_ran_it() {
     let mut record = record();
     let mut repro = |words: &[&str]| {
         record.info.as_mut().unwrap().exec = words.iter().map(|word| Raw::from(*word)).collect();
-        record.repro("6.12", &CellId("net/a.sh".to_owned()))
+        record.repro("6.12", &CellId("net/a.sh".into()))
     };
     assert_eq!(repro(&["kselftest", "--jobs", "2", "net"]), "lab kselftest --kernel 6.12 --jobs 2 net");
     assert_eq!(repro(&["check", "a b.o"]), "lab check --kernel 6.12 'a b.o'");

@@ -4,10 +4,10 @@
 use lab_protocol::AttachType;
 use lab_record::{
     guest::KernelRecord,
+    kept::ReportedVerdict,
     plan::{PlannedCell, PlannedKernel},
     rows,
     run::{Counts, RunRecord, used},
-    verdict::Verdict,
 };
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl Column {
 
     /// The column in which a cell is counted: the required type, which the judge has checked; for a cell without a
     /// required type the attach type that the kernel reported; otherwise none.
-    pub fn of(cell: &PlannedCell, verdict: &Verdict) -> Self {
+    pub fn of(cell: &PlannedCell, verdict: &ReportedVerdict<'_>) -> Self {
         if rows::is_row(&cell.id) {
             return Self::Guest;
         }

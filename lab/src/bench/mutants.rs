@@ -151,7 +151,7 @@ mod tests {
     use lab_protocol::{ErrorKind, FailureKind};
 
     fn cell(name: &str) -> CellId {
-        CellId(name.to_owned())
+        CellId(name.into())
     }
 
     fn mutant() -> MutantInfo {

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_failure_and_a_dead_kernel_detect_a_plant() {
-        let cell = |name: &str| CellId(name.to_owned());
+        let cell = |name: &str| CellId(name.into());
         let failed = Outcome::Failed { kind: FailureKind::Check, message: "3, wanted 0".to_owned() };
         let errored = |kind| Outcome::Errored { kind, message: "no answer".to_owned() };
         let plant = Plant { number: 7, breaks: "x".to_owned(), place: "netkit.c".to_owned(), cases: Vec::new() };

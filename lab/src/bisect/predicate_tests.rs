@@ -24,7 +24,7 @@ fn record(outcome: Option<Outcome>) -> RunRecord {
             kernel_version: "6.12.43".parse().unwrap(),
             boot_ms: 1,
         });
-        let verdict = Box::new(Verdict::bare(CellId(ID.to_owned()), outcome));
+        let verdict = Box::new(Verdict::bare(CellId(ID.into()), outcome));
         events.push(Event::CellFinished { kernel: kernel(), guest: 1, verdict });
     }
     let mut record = RunRecord::default();
@@ -37,7 +37,7 @@ fn check(message: &str) -> Outcome {
 }
 
 fn read(rule: Match, outcome: Option<Outcome>, known: &[Signature], losses: &[Loss]) -> String {
-    let predicate = Predicate::Cells { cells: vec![CellId(ID.to_owned())], rule };
+    let predicate = Predicate::Cells { cells: vec![CellId(ID.into())], rule };
     match predicate.read(&record(outcome), losses, known) {
         Ok(Reading::Answer { answer: Answer::Fails { .. }, .. }) => "fails".to_owned(),
         Ok(Reading::Answer { answer: Answer::Passes, .. }) => "passes".to_owned(),
@@ -53,7 +53,7 @@ fn panic() -> Outcome {
 
 #[test]
 fn numbers_do_not_distinguish_failures() {
-    let known = [Signature::new(&CellId(ID.to_owned()), "check", "3 of 5 arrived at 10.0.0.7 (0xffff888100)")];
+    let known = [Signature::new(&CellId(ID.into()), "check", "3 of 5 arrived at 10.0.0.7 (0xffff888100)")];
     assert_eq!(known[0].words, "# of # arrived at #.#.#.# (#)");
     assert_eq!(read(Match::Exact, Some(check("0 of 5 arrived at 10.0.0.9 (0xfff)")), &known, &[]), "fails");
     assert_eq!(
@@ -85,7 +85,7 @@ fn unrelated_results_are_skipped_and_host_failures_are_reported() {
         "lacks a capability that the case needs: no netkit: EOPNOTSUPP (lifted by kernel 6.7)"
     );
     let missing = Outcome::Failed { kind: FailureKind::MissingCapability, message: "no netkit".to_owned() };
-    let known = [Signature::new(&CellId(ID.to_owned()), "check", "0 of 5")];
+    let known = [Signature::new(&CellId(ID.into()), "check", "0 of 5")];
     assert!(read(Match::SameCase, Some(missing), &known, &[]).starts_with("another failure"));
     let boot = [(ErrorKind::Panic, "Kernel panic - not syncing: VFS".to_owned())];
     assert_eq!(read(Match::Exact, None, &[], &boot), "does not boot: Kernel panic - not syncing: VFS");
@@ -98,7 +98,7 @@ fn unrelated_results_are_skipped_and_host_failures_are_reported() {
 
 #[test]
 fn a_subtest_that_was_not_reported_is_no_answer() {
-    let subtest = Predicate::Cells { cells: vec![CellId(format!("{ID}::part"))], rule: Match::Exact };
+    let subtest = Predicate::Cells { cells: vec![CellId(format!("{ID}::part").into())], rule: Match::Exact };
     let read = |outcome| match subtest.read(&record(Some(outcome)), &[], &[]) {
         Ok(Reading::Answer { answer: Answer::Untestable { reason }, .. }) => reason,
         Ok(Reading::Trouble(why)) => format!("trouble: {why}"),
@@ -109,6 +109,6 @@ fn a_subtest_that_was_not_reported_is_no_answer() {
     assert_eq!(read(check("exit code 1")), ended);
     let lost = Outcome::Errored { kind: ErrorKind::GuestLost, message: "the guest ended".to_owned() };
     assert_eq!(read(lost), format!("trouble: {ID}: the guest ended"));
-    assert!(is_subtest(&CellId("net/a.sh::x".to_owned()), &CellId("net/a.sh".to_owned())));
-    assert!(!is_subtest(&CellId("net/a.sh2::x".to_owned()), &CellId("net/a.sh".to_owned())));
+    assert!(is_subtest(&CellId("net/a.sh::x".into()), &CellId("net/a.sh".into())));
+    assert!(!is_subtest(&CellId("net/a.sh2::x".into()), &CellId("net/a.sh".into())));
 }

@@ -83,7 +83,7 @@ impl ExecRequest {
             witness: self.witness.clone(),
         };
         CellInfo {
-            id: CellId(format!("{}{variant}", self.name())),
+            id: CellId(format!("{}{variant}", self.name()).into()),
             catalogue: String::new(),
             area: AREA.to_owned(),
             title: text::line(&shown(&self.argv), TITLE),
@@ -170,7 +170,7 @@ mod tests {
         command.stages = vec![("pods".into(), Some(LinkKind::Veth)), ("pods".into(), Some(LinkKind::NetkitL3))];
         command.node = Some("w0".into());
         command.name = Some("release".into());
-        let ids: Vec<String> = command.cells(false, None).into_iter().map(|info| info.id.0).collect();
+        let ids: Vec<String> = command.cells(false, None).into_iter().map(|info| info.id.to_string()).collect();
         assert_eq!(ids, ["release[pods,veth,w0]", "release[pods,nk-l3,w0]"]);
     }
 }

@@ -108,7 +108,7 @@ mod tests {
         let mut infos: Vec<_> = ids.iter().map(|id| cell(id)).collect();
         infos[3..].iter_mut().for_each(|info| info.area = "mprog".to_owned());
         let plan = Plan::new(vec![facts("6.12", "6.12.43")], infos, false);
-        let cells = || ids.iter().map(|id| CellId(id.clone()));
+        let cells = || ids.iter().map(|id| CellId(id.clone().into()));
         let mut queue = Queue::new(&plan, cells());
         let group = queue.take(Isolate::Group, true, 0, None);
         assert_eq!(group.len(), 3, "the first area");

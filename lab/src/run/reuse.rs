@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn about_one_cell_in_fifty_is_checked_and_other_ones_in_each_run() {
         let of = |run: &str| -> Vec<u32> {
-            let cell = |number: &u32| CellId(format!("A{number}-x[tc]"));
+            let cell = |number: &u32| CellId(format!("A{number}-x[tc]").into());
             (0..10_000).filter(|number| is_checked(&id(run), &id("6.12"), &cell(number))).collect()
         };
         let (one, other) = (of("20261126T000000Z-000001"), of("20261126T000000Z-000002"));

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use lab_guard::{Id, foreign};
-use lab_record::{plan::PlannedKernel, shard::Part};
+use lab_record::shard::Part;
 use lab_report::{junit, results::directory};
 use std::{
     collections::BTreeMap,
@@ -22,16 +22,15 @@ const MOST_BYTES: u64 = 8 << 30;
 ///
 /// # Errors
 /// A file can't be read or written or is not a regular file, or there are more files than a run writes.
-pub(super) fn copy(
+pub(super) fn copy<'a>(
     shard: &Path,
     into: &Path,
     part: &Part,
-    kernels: &[PlannedKernel],
+    kernels: impl Iterator<Item = &'a Id>,
     shift: &BTreeMap<Id, u32>,
 ) -> Result<(), Error> {
     let mut room = Room::default();
-    for kernel in kernels {
-        let id = &kernel.facts.id;
+    for id in kernels {
         let from = shard.join(id);
         if !foreign::is_directory(&from).map_err(Error::file("read", &from))? {
             continue;

@@ -10,16 +10,20 @@ use super::{
 };
 use crate::error::Error;
 use lab_guard::{Id, foreign};
+use lab_protocol::CellId;
 use lab_record::{
-    event::{Accelerator, Event, RunInfo, Stamped},
-    log::{EventLog, EventReader, FILE, LogError},
+    event::{Accelerator, Event, RunInfo},
+    log::{
+        EventLog, FILE, LogError, head,
+        part::{self, PartInfo, Paused},
+    },
     plan::Plan,
     provenance::{Call, Provenance},
     run::RunRecord,
     shard::{MergedShard, Part, Shard, ShardState},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
     thread,
@@ -38,7 +42,7 @@ pub struct Shards {
 /// A shard whose first event has been read.
 #[derive(Debug)]
 struct Found {
-    events: EventReader,
+    events: Paused,
     run: Id,
     accelerator: Accelerator,
     estimate_ms: Option<u64>,
@@ -83,31 +87,44 @@ impl Shards {
     pub fn open(directories: &[PathBuf]) -> Result<Self, Error> {
         let mut found: Vec<Found> = Vec::new();
         let mut first: Option<(Shard, RunInfo)> = None;
+        let mut places: HashMap<CellId, u32> = HashMap::new();
+        let mut parts: HashMap<u32, PathBuf> = HashMap::new();
         let mut expired = Vec::new();
         for directory in directories.iter().map(runs).collect::<Result<Vec<_>, _>>()?.concat() {
-            let mut events = EventReader::open(&directory)?;
+            let (started_ms, mut run, events) = part::begin(&directory)?;
             let path = events.path().to_owned();
-            let alone = || ShardError::NotAShard { path: path.clone() };
-            let Some(Stamped { at_ms, event: Event::RunStarted { run } }) = events.next().transpose()? else {
-                return Err(alone().into());
-            };
-            let mut run = *run;
-            let shard = run.shard.take().ok_or_else(alone)?;
+            let shard = run.shard.take().ok_or_else(|| ShardError::NotAShard { path: path.clone() })?;
             if let (Some((whole, info)), Some(other)) = (&first, found.first()) {
                 check(whole, info, &shard, &run, (&path, other.events.path()))?;
             }
-            if let Some(twin) = found.iter().find(|it| it.part() == shard.part) {
-                let other = twin.events.path().to_owned();
+            if let Some(other) = parts.insert(shard.part.number, path.clone()) {
                 return Err(ShardError::Duplicate { path, other, part: shard.part }.into());
             }
-            let kernels = std::mem::take(&mut run.plan.kernels);
-            let brought = Brought { directory, path, started_ms: at_ms, part: shard.part, kernels };
-            let (run_id, accelerator) = (run.id.clone(), run.accelerator.clone());
-            found.push(Found { events, run: run_id, accelerator, estimate_ms: shard.estimate_ms, brought });
             // Each shard lists only the expired entries for its own cells.
             let new: Vec<_> = run.expired.drain(..).filter(|entry| !expired.contains(entry)).collect();
             expired.extend(new);
-            first.get_or_insert((shard, run));
+            let (part, estimate_ms) = (shard.part, shard.estimate_ms);
+            if first.is_none() {
+                // All shards have the same list of the plan's cells: their hashes were compared.
+                let mut info = head(&directory)?;
+                info.plan.kernels = Vec::new();
+                places = info.plan.cells.iter().map(|cell| cell.id.clone()).zip(0..).collect();
+                first = Some((shard, info));
+            }
+            let mut stranger = None;
+            let kernel = |kernel: &part::PartKernel| {
+                let place = |cell: &CellId| {
+                    let place = places.get(cell).copied();
+                    if place.is_none() {
+                        stranger.get_or_insert_with(|| (kernel.id().clone(), cell.clone()));
+                    }
+                    place
+                };
+                (kernel.id().clone(), kernel.cells().filter_map(place).collect())
+            };
+            let kernels = run.plan.kernels.iter().map(kernel).collect();
+            let brought = Brought { directory, path, started_ms, part, kernels, stranger };
+            found.push(Found { events, run: run.id, accelerator: run.accelerator, estimate_ms, brought });
         }
         found.sort_by_key(|it| it.part().number);
         let (whole, mut info) = first.ok_or(Error::NothingSelected)?;
@@ -134,8 +151,9 @@ impl Shards {
     /// The state of every shard of the plan, missing ones included; shards count as complete until they are read.
     fn states(&self) -> Vec<MergedShard> {
         let count = self.whole.part.count;
+        let runs: HashMap<u32, &Id> = self.found.iter().map(|it| (it.part().number, &it.run)).collect();
         let state = |number| {
-            let run = self.found.iter().find(|it| it.part().number == number).map(|it| it.run.clone());
+            let run = runs.get(&number).map(|run| (*run).clone());
             let mut kernels = self.whole.kernels.iter().filter(|share| share.shards.contains(&number));
             MergedShard {
                 part: Part { number, count },
@@ -190,7 +208,7 @@ fn check(
     whole: &Shard,
     info: &RunInfo,
     shard: &Shard,
-    run: &RunInfo,
+    run: &PartInfo,
     (path, other): (&Path, &Path),
 ) -> Result<(), ShardError> {
     let what = if shard.part.count != whole.part.count {

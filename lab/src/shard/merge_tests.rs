@@ -2,7 +2,7 @@ use super::*;
 use crate::shard::split;
 use lab_protocol::{AttachType, CellId, Outcome};
 use lab_record::{
-    event::{ImageInfo, Start, Versions},
+    event::{ImageInfo, Stamped, Start, Versions},
     exit::Exit,
     log::EventLog,
     plan::KernelFacts,
@@ -120,7 +120,7 @@ fn tests_that_only_showed_up_while_a_shard_ran_are_merged() {
         let Event::CellFinished { kernel, .. } = &told[at].event else { unreachable!() };
         let (kernel, info) = (kernel.clone(), cell(name));
         let verdict = Box::new(Verdict::bare(info.id.clone(), Outcome::Passed));
-        let parent = CellId(parent.to_owned());
+        let parent = CellId(parent.into());
         let more = [
             Event::CellAdopted { kernel: kernel.clone(), parent, info: Box::new(info) },
             Event::CellFinished { kernel, guest: 1, verdict },

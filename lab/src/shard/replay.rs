@@ -7,7 +7,7 @@ use lab_guard::Id;
 use lab_protocol::{CellId, Outcome};
 use lab_record::{
     event::{Event, Stamped},
-    log::{EventLines, EventLog, EventReader},
+    log::{EventLines, EventLog, part::Paused},
     plan::{Plan, PlannedKernel},
     reporter::Reporter,
     run::RunRecord,
@@ -25,10 +25,17 @@ use std::{
 const AHEAD: usize = 64;
 
 /// Reads the shards in turn, each up to its end or its first damaged line.
-pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<EventReader>) -> Receiver<EventLines> {
+pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<Paused>) -> Receiver<EventLines> {
     let (send, lines) = sync_channel(AHEAD);
     scope.spawn(move || {
-        for mut events in shards {
+        for shard in shards {
+            let mut events = match shard.resume() {
+                Ok(events) => events,
+                Err(error) => {
+                    drop(send.send(EventLines { text: Vec::new(), events: Vec::new(), end: Some(Err(error)) }));
+                    return;
+                }
+            };
             let mut through = false;
             while !through {
                 let lines = events.lines();
@@ -51,7 +58,17 @@ pub(super) struct Brought {
     pub(super) path: PathBuf,
     pub(super) started_ms: u64,
     pub(super) part: Part,
-    pub(super) kernels: Vec<PlannedKernel>,
+    /// Its kernels, each with the positions of its cells in the whole plan.
+    pub(super) kernels: Vec<(Id, Vec<u32>)>,
+    /// A cell that the whole plan does not have, with its kernel.
+    pub(super) stranger: Option<(Id, CellId)>,
+}
+
+impl Brought {
+    fn overlap(&self, kernel: &Id, cell: &CellId) -> Error {
+        let (path, kernel, cell) = (self.path.clone(), kernel.to_string(), cell.to_string());
+        ShardError::Overlap { path, kernel, cell }.into()
+    }
 }
 
 /// State of a planned cell.
@@ -95,6 +112,14 @@ impl Ledger {
             all.resize(place + 1, Waits::Absent);
         }
         let Some(waits) = all.get_mut(place).filter(|waits| **waits == Waits::Absent) else { return false };
+        *waits = Waits::For(number);
+        true
+    }
+
+    /// Gives the cell at a position of the plan to a shard; returns whether no other has it.
+    fn claim(&mut self, kernel: &Id, place: usize, number: u32) -> bool {
+        let waits = self.kernels.get_mut(kernel).and_then(|all| all.get_mut(place));
+        let Some(waits) = waits.filter(|waits| **waits == Waits::Unclaimed) else { return false };
         *waits = Waits::For(number);
         true
     }
@@ -189,15 +214,16 @@ impl<'a> Replay<'a> {
     ) -> Result<(), Error> {
         let shift: BTreeMap<Id, u32> = self.kernels.iter().map(|(id, it)| (id.clone(), it.guests)).collect();
         if let Some(into) = into {
-            files::copy(&shard.directory, into, &shard.part, &shard.kernels, &shift)?;
+            files::copy(&shard.directory, into, &shard.part, shard.kernels.iter().map(|(id, _)| id), &shift)?;
         }
         let number = shard.part.number;
-        for kernel in &shard.kernels {
-            let id = &kernel.facts.id;
-            for cell in &kernel.cells {
-                if !self.ledger.pass(id, &cell.id, Waits::Unclaimed, Waits::For(number)) {
-                    let (kernel, cell) = (id.to_string(), cell.id.to_string());
-                    return Err(ShardError::Overlap { path: shard.path, kernel, cell }.into());
+        if let Some((kernel, cell)) = &shard.stranger {
+            return Err(shard.overlap(kernel, cell));
+        }
+        for (id, cells) in &shard.kernels {
+            for place in cells.iter().map(|&place| place as usize) {
+                if !self.ledger.claim(id, place, number) {
+                    return Err(shard.overlap(id, &self.ledger.cells[place]));
                 }
             }
         }
@@ -271,8 +297,7 @@ impl<'a> Replay<'a> {
             }
             Event::CellAdopted { kernel, info, .. } => {
                 if !self.ledger.adopt(kernel, &info.id, telling.shard.part.number) {
-                    let (path, kernel) = (telling.shard.path.clone(), kernel.to_string());
-                    return Err(ShardError::Overlap { path, kernel, cell: info.id.to_string() }.into());
+                    return Err(telling.shard.overlap(kernel, &info.id));
                 }
                 false
             }
@@ -298,7 +323,7 @@ impl<'a> Replay<'a> {
     fn end_shard(&mut self, telling: Telling<'_>) -> Result<(), Error> {
         let Telling { shard, running, last_ms, finished, .. } = telling;
         let part = shard.part;
-        let mut kernels: Vec<&Id> = shard.kernels.iter().map(|kernel| &kernel.facts.id).collect();
+        let mut kernels: Vec<&Id> = shard.kernels.iter().map(|(id, _)| id).collect();
         kernels.sort_unstable();
         for kernel in kernels {
             for cell in self.ledger.take(kernel, Waits::For(part.number)) {

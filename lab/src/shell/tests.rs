@@ -37,7 +37,7 @@ struct Left {
 
 fn request() -> ShellRequest {
     ShellRequest {
-        stage: ShellStage::Case { cell: CellId("A01-x".to_owned()) },
+        stage: ShellStage::Case { cell: CellId("A01-x".into()) },
         world: None,
         command: vec!["cat".to_owned()],
         terminal: None,

@@ -27,8 +27,7 @@ pub struct GuestSetup {
 impl GuestSetup {
     /// `files` are the root's archive and the modules, whose content the guest gets.
     pub(super) fn new<'a>(program: CellProgram, files: impl Iterator<Item = &'a PathBuf>) -> Result<Self, WorldError> {
-        let job =
-            CellJob { cell: CellId(CELL.to_owned()), work: Work::Program(Box::new(program)), requires: Vec::new() };
+        let job = CellJob { cell: CellId(CELL.into()), work: Work::Program(Box::new(program)), requires: Vec::new() };
         let mut digest = Sha256::new();
         digest.update(serde_json::to_vec(&job).unwrap_or_default());
         for path in files {

@@ -364,7 +364,7 @@ fn words() -> Vec<Fault> {
             (0, ALL_PASS, &["which the host did not request"]),
             || {
                 once(|script, cells| {
-                    script.pass(&CellId("Z99-unknown\x1b[2J".to_owned()));
+                    script.pass(&CellId("Z99-unknown\x1b[2J".into()));
                     behave(script, cells);
                 })
             },

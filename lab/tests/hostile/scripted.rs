@@ -143,7 +143,7 @@ fn played() -> Vec<Played> {
         endlessly("reports-without-end", "reports of a cell that was not requested", || {
             endless(|_| {
                 let log = vec!["x".repeat(4000); 500];
-                let report = CellReport { log, ..CellReport::bare(CellId("Z99-x".to_owned()), Outcome::Passed) };
+                let report = CellReport { log, ..CellReport::bare(CellId("Z99-x".into()), Outcome::Passed) };
                 message(&AgentMessage::CellFinished { report: Box::new(report) })
             })
         }),
@@ -269,7 +269,7 @@ fn contents() -> Vec<Played> {
             wanted: Wanted::exit(&[3], OVER),
             scenario: || {
                 once(|script, _| {
-                    let begin = message(&AgentMessage::CellStarted { cell: CellId(EVIL.to_owned()) });
+                    let begin = message(&AgentMessage::CellStarted { cell: CellId(EVIL.into()) });
                     while script.agent.channel().send(&begin).is_ok() {}
                 })
             },

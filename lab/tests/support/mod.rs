@@ -32,8 +32,8 @@ pub fn hostile_run() -> Vec<Stamped> {
     let names: Vec<CellId> = (0..)
         .zip(&plan.cells)
         .map(|(at, info)| match at {
-            0 => CellId(format!("X00-<script>alert('x')</script>&\"]]> #1 {HOSTILE}[tc,veth]")),
-            1 => CellId("X01-$(reboot) `reboot` %00 ../../../etc/passwd 'quoted'[tcx]".to_owned()),
+            0 => CellId(format!("X00-<script>alert('x')</script>&\"]]> #1 {HOSTILE}[tc,veth]").into()),
+            1 => CellId("X01-$(reboot) `reboot` %00 ../../../etc/passwd 'quoted'[tcx]".into()),
             _ => info.id.clone(),
         })
         .collect();

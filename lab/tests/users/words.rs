@@ -11,8 +11,8 @@ const RUN: &str = "20261119T020000Z-aaaaaa";
 fn history(results: &Path, names: &[&str]) {
     let mut plan: Plan = plan(1, names.len());
     for (at, name) in names.iter().enumerate() {
-        plan.cells[at].id = CellId((*name).to_owned());
-        plan.kernels[0].cells[at].id = CellId((*name).to_owned());
+        plan.cells[at].id = CellId((*name).into());
+        plan.kernels[0].cells[at].id = CellId((*name).into());
     }
     write(results, RUN, &run(RUN, plan, &[], ""));
 }

@@ -219,7 +219,7 @@ mod tests {
             detail: "too old".into(),
             lifted_by: facts("x", "6.7").version,
         };
-        let skipped = Verdict::bare(CellId(B.to_owned()), Outcome::Skipped { reason });
+        let skipped = Verdict::bare(CellId(B.into()), Outcome::Skipped { reason });
         let older = || vec![("6.6.1", "6.6.1", [good(A, AttachType::Tcx), skipped.clone()])];
         let with = |newer| older().into_iter().chain([("6.7.1", "6.7.1", newer)]).collect();
         let comparison = compare(&run("one", older()), &run("two", with(both())));

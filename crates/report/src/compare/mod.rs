@@ -169,7 +169,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
             None => changes.push(change(ChangeKind::Added, "not in the plan".to_owned())),
             Some(was) => {
                 // A kernel boots again whenever it, the agent or QEMU is another one, and is restored otherwise.
-                let is_row = || rows::is_row(&CellId((*cell).to_owned()));
+                let is_row = || rows::is_row(&CellId((*cell).into()));
                 let kind = kind(was, now).filter(|kind| *kind != ChangeKind::Slower || !is_row());
                 if let Some(new_kernel) = new_kernels.iter_mut().find(|new| new.kernel == *kernel) {
                     new_kernel.count(kind, was, now);
@@ -188,7 +188,7 @@ pub fn compare(before: &RunRecord, after: &RunRecord) -> Comparison {
         if instead.contains_key(*kernel) {
             continue;
         }
-        let suite_cell = (!rows::is_row(&CellId((*cell).to_owned()))).then_some(*cell);
+        let suite_cell = (!rows::is_row(&CellId((*cell).into()))).then_some(*cell);
         if !after.info.as_ref().is_some_and(|info| info.plan.has_lost(kernel, suite_cell)) {
             *not_selected.entry((*kernel).to_owned()).or_default() += 1;
             continue;
@@ -327,7 +327,7 @@ mod tests {
             detail: "CONFIG_NET_XGRESS is off".into(),
             lifted_by: facts("6.12", "6.12.117").version,
         };
-        Verdict::bare(CellId(id.to_owned()), Outcome::Skipped { reason })
+        Verdict::bare(CellId(id.into()), Outcome::Skipped { reason })
     }
 
     /// A cell in both runs: the kind of change, and the exit codes with and without `new_only`.

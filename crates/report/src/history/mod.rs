@@ -182,7 +182,7 @@ impl History {
     /// A pattern matches no cell; the error suggests similar names.
     pub fn narrow(self, patterns: &[String]) -> Result<Self, NoMatch> {
         let names = |series: &Series| {
-            let id = CellId(series.cell.clone());
+            let id = CellId(series.cell.clone().into());
             [id.case().to_owned(), series.cell.clone(), id.case().split('-').next().unwrap_or_default().to_owned()]
         };
         let named: Vec<(_, &Series)> = self.series.iter().map(|series| (names(series), series)).collect();

@@ -25,7 +25,7 @@ use std::{
 };
 
 /// Maximum characters of a cell's message.
-const MAX_MESSAGE: usize = 2_000;
+pub(super) const MAX_MESSAGE: usize = 2_000;
 /// Maximum characters of a line of evidence.
 const MAX_LINE: usize = 500;
 /// Maximum characters of a console.
@@ -159,12 +159,21 @@ pub(super) struct KernelColumn<'a> {
     capabilities: &'a [CapabilityReport],
     notes: Vec<&'a str>,
     consoles: Vec<String>,
-    results: Results<'a>,
+    #[serde(flatten)]
+    results: ColumnResults<'a>,
+}
+
+/// A kernel's results in the page, or only how its cells ended: see [`large`](super::large).
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ColumnResults<'a> {
+    Results(Results<'a>),
+    Grid(&'a str),
 }
 
 /// A kernel's results in the order of the page's rows; `None` if the kernel's plan does not have the cell. They are
 /// created while they are written, because all of them together would need as much memory as the run.
-struct Results<'a> {
+pub(super) struct Results<'a> {
     record: &'a RunRecord,
     kernel: &'a PlannedKernel,
     happened: Option<&'a KernelRecord>,
@@ -184,7 +193,7 @@ impl Serialize for Results<'_> {
 
 /// Standing, used attach types as bits, index of the required type from 1, milliseconds, message, evidence.
 #[derive(Serialize)]
-struct Field(usize, u8, usize, u64, u32, #[serde(skip_serializing_if = "Option::is_none")] Option<Evidence>);
+pub(super) struct Field(usize, u8, usize, u64, u32, #[serde(skip_serializing_if = "Option::is_none")] Option<Evidence>);
 
 /// All fields are indexes of texts.
 #[derive(Serialize)]
@@ -211,7 +220,7 @@ struct Evidence {
 struct Attached(u32, u32, u32, u32, u32, Option<u32>, Option<u64>);
 
 /// Standings in the order that the script expects.
-const STANDINGS: [Standing; 7] = [
+pub(super) const STANDINGS: [Standing; 7] = [
     Standing::Passed,
     Standing::Flaky,
     Standing::Known,
@@ -230,9 +239,13 @@ pub(super) fn standings(record: &RunRecord) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-/// Every kernel with its results, in the order of the plan's cells.
-pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &'a PageTexts) -> Vec<KernelColumn<'a>> {
-    let planned = record.planned().map(|(kernel, happened)| {
+/// Every kernel with its results, in the order of the plan's cells: all of them, or only the given grid of each kernel.
+pub(super) fn kernels<'a>(
+    record: &'a RunRecord,
+    texts: &'a PageTexts,
+    grids: Option<&'a [String]>,
+) -> Vec<KernelColumn<'a>> {
+    let planned = record.planned().enumerate().map(|(at, (kernel, happened))| {
         let boot = happened.and_then(|it| it.boot.as_ref());
         KernelColumn {
             id: &kernel.facts.id,
@@ -245,7 +258,10 @@ pub(super) fn kernels<'a>(record: &'a RunRecord, texts: &'a PageTexts) -> Vec<Ke
             capabilities: happened.map_or(&[], |it| &it.capabilities),
             notes: happened.map_or_else(Vec::new, |it| it.losses.iter().chain(&it.notes).map(|it| &**it).collect()),
             consoles: consoles(&kernel.facts.id, happened),
-            results: Results { record, kernel, happened, texts },
+            results: match grids.and_then(|grids| grids.get(at)) {
+                Some(grid) => ColumnResults::Grid(grid),
+                None => ColumnResults::Results(Results { record, kernel, happened, texts }),
+            },
         }
     });
     planned.collect()
@@ -256,21 +272,30 @@ fn consoles(kernel: &str, happened: Option<&KernelRecord>) -> Vec<String> {
     guests.map(|guest| format!("{kernel}/{}", console(*guest))).collect()
 }
 
-fn field(cell: &PlannedCell, verdict: &ReportedVerdict<'_>, texts: &PageTexts) -> Field {
+fn place(attach: AttachType) -> usize {
+    AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default()
+}
+
+/// How a cell ended, and the attach types that it used as bits: the first two numbers of its field.
+pub(super) fn seen(verdict: &ReportedVerdict<'_>) -> (usize, u8) {
     let standing = verdict.standing();
-    let place = |attach| AttachType::ALL.iter().position(|it| *it == attach).unwrap_or_default();
     let bits = used(verdict).into_iter().fold(0, |bits, used| bits | 1 << place(used));
+    (STANDINGS.iter().position(|it| *it == standing).unwrap_or_default(), bits)
+}
+
+pub(super) fn field(cell: &PlannedCell, verdict: &ReportedVerdict<'_>, texts: &PageTexts) -> Field {
+    let (standing, bits) = seen(verdict);
     let message = match &verdict.outcome {
         Outcome::Passed => String::new(),
         other => text::line(&other.message(), MAX_MESSAGE),
     };
     Field(
-        STANDINGS.iter().position(|it| *it == standing).unwrap_or_default(),
+        standing,
         bits,
         cell.required.map_or(0, |required| place(required) + 1),
         verdict.report.duration_us / 1000,
         texts.index(&message),
-        evidence(verdict, standing, texts),
+        evidence(verdict, verdict.standing(), texts),
     )
 }
 

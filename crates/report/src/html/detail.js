@@ -3,9 +3,12 @@
 let opened = null;
 
 function open(kernel, row) {
-  const it = data.kernels[kernel] && result(kernel, row);
-  if (!it) return;
+  if (!data.kernels[kernel] || !seen(kernel, row)) return;
   opened = [kernel, row];
+  ready(row, () => opened?.join() === [kernel, row].join() && tell(kernel, row, result(kernel, row)));
+}
+
+function tell(kernel, row, it) {
   const cell = data.cells[row], host = data.kernels[kernel];
   $("d-title").textContent = cell.name;
   $("d-what").textContent = cell.title;
@@ -88,15 +91,6 @@ function drawing(cell) {
   return [box];
 }
 
-// The next field that the filters show, row by row.
-function turn(by) {
-  const only = data.kernels.findIndex((kernel) => kernel.id === $("f-kernel").value);
-  const wanted = (it) => it.dataset.at && !it.classList.contains("off") && (only < 0 || it.classList.contains(`k${only}`));
-  const fields = visible().flatMap((box) => [...box.children].filter(wanted));
-  const at = fields.findIndex((it) => it.dataset.at === opened.join(" "));
-  openField(fields[(at + by + fields.length) % fields.length]);
-}
-
 function detailKeys(event) {
   if (event.key === "ArrowRight") turn(1);
   else if (event.key === "ArrowLeft") turn(-1);
@@ -115,5 +109,5 @@ async function copyRepro() {
 function closed() {
   opened = null;
   writeAddress();
-  if (current?.isConnected) rove(current, true);
+  refocus();
 }

@@ -1,10 +1,11 @@
 //! The HTML report: one self-contained file per run, a heat map of kernels and cells with the attach type in every
-//! field.
+//! field. Of a run with very many cells, most of the data is in a directory beside it: see [`large`].
 //!
 //! The file loads nothing from the network: style, script and data are included. The data is JSON in which no character
 //! can end its element, and the script only sets text, so that names and logs from a guest can't become markup.
 
 mod data;
+mod large;
 
 use crate::results::directory;
 use crate::totals::{self, Column};
@@ -20,12 +21,16 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// File name of the report.
 pub const FILE: &str = "report.html";
+pub use large::DIRECTORY;
 
 const PAGE: &str = include_str!("page.html");
 /// Style sheet, shared with other pages.
 pub(crate) const STYLE: &str = include_str!("page.css");
-const SCRIPTS: [&str; 4] =
-    [include_str!("page.js"), include_str!("map.js"), include_str!("detail.js"), include_str!("sections.js")];
+/// Scripts of the page: `map` draws the heat map.
+const fn scripts(map: &'static str) -> [&'static str; 5] {
+    let [page, grid] = [include_str!("page.js"), include_str!("grid.js")];
+    [page, grid, map, include_str!("detail.js"), include_str!("sections.js")]
+}
 
 /// Writes the report when the run has finished.
 #[derive(Debug)]
@@ -50,7 +55,11 @@ impl HtmlReporter {
     /// The file can't be written.
     pub fn write(&self, record: &RunRecord) -> Result<(), FileError> {
         let path = self.directory.join(FILE);
-        directory::replace_with(&path, |out| render_to(record, out))
+        if large::is_wanted(record) {
+            return large::write(record, &path, &self.directory);
+        }
+        directory::replace_with(&path, |out| render_to(record, out))?;
+        large::remove(record, &self.directory)
     }
 }
 
@@ -75,44 +84,63 @@ struct Page<'a> {
     cells: Vec<data::CellRow<'a>>,
     splats: Vec<data::SplatLine>,
     drawings: BTreeMap<String, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    large: Option<&'a large::LargeIndex>,
     /// The texts to which indexes refer.
     strings: &'a data::PageTexts,
 }
 
-/// Writes the page, a function of the record alone.
+impl<'a> Page<'a> {
+    /// The page with all results, or with the grids of a large one.
+    fn new(record: &'a RunRecord, texts: &'a data::PageTexts, grids: Option<&'a [String]>) -> Self {
+        Self {
+            run: record.info.as_ref().map(Into::into),
+            totals: (Column::ALL.map(Column::title), totals::table(record), totals::LEGEND),
+            started_ms: record.started_ms,
+            wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
+            exit: record.outcome().code(),
+            standings: data::standings(record),
+            dead_cases: record.dead_cases(),
+            lost_shards: record.lost_shards(),
+            expired: data::expired(record),
+            slow: record
+                .slow()
+                .map(|(kernel, finding)| format!("{} is slow: {}", kernel.facts.id, finding.line()))
+                .collect(),
+            stragglers: record.shard_times().iter().filter(|time| time.straggles()).map(ShardTime::line).collect(),
+            kernels: data::kernels(record, texts, grids),
+            cells: record.listing().map(Into::into).collect(),
+            splats: data::splats(record),
+            drawings: data::drawings(record),
+            large: None,
+            strings: texts,
+        }
+    }
+}
+
+/// Writes the page in one file, a function of the record alone.
 pub(crate) fn render_to(record: &RunRecord, out: &mut dyn io::Write) -> io::Result<()> {
     let texts = data::PageTexts::default();
-    let page = Page {
-        run: record.info.as_ref().map(Into::into),
-        totals: (Column::ALL.map(Column::title), totals::table(record), totals::LEGEND),
-        started_ms: record.started_ms,
-        wall_ms: record.finished.map(|(_, wall_ms)| wall_ms),
-        exit: record.outcome().code(),
-        standings: data::standings(record),
-        dead_cases: record.dead_cases(),
-        lost_shards: record.lost_shards(),
-        expired: data::expired(record),
-        slow: record
-            .slow()
-            .map(|(kernel, finding)| format!("{} is slow: {}", kernel.facts.id, finding.line()))
-            .collect(),
-        stragglers: record.shard_times().iter().filter(|time| time.straggles()).map(ShardTime::line).collect(),
-        kernels: data::kernels(record, &texts),
-        cells: record.listing().map(Into::into).collect(),
-        splats: data::splats(record),
-        drawings: data::drawings(record),
-        strings: &texts,
-    };
-    fill(PAGE, &SCRIPTS.concat(), &page, out)
+    fill(PAGE, &scripts(include_str!("map.js")).concat(), &Page::new(record, &texts, None), out)
 }
 
 /// Writes a page with its style, script and data.
 pub(crate) fn fill(page: &str, script: &str, data: &impl Serialize, out: &mut dyn io::Write) -> io::Result<()> {
+    fill_with(page, &[STYLE], script, data, out)
+}
+
+fn fill_with(
+    page: &str,
+    styles: &[&str],
+    script: &str,
+    data: &impl Serialize,
+    out: &mut dyn io::Write,
+) -> io::Result<()> {
     let (head, rest) = page.split_once("/*STYLE*/").unwrap_or((page, ""));
     let (body, rest) = rest.split_once("/*DATA*/").unwrap_or((rest, ""));
     let (between, end) = rest.split_once("/*SCRIPT*/").unwrap_or((rest, ""));
     // Inserted content is not searched for placeholders: guest text may contain them.
-    for text in [head, STYLE, body] {
+    for text in [&[head], styles, &[body]].concat() {
         out.write_all(text.as_bytes())?;
     }
     serde_json::to_writer(Embedded(out), data)?;
@@ -145,6 +173,10 @@ impl io::Write for Embedded<'_> {
         self.0.flush()
     }
 }
+
+/// Checks that the parts of a report are calls with JSON, for the fuzz target.
+#[cfg(test)]
+pub(crate) use large::tests::parts_are_json as fuzz_parts;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,8 @@ const LOUDEST = ["failed", "errored", "not-run", "flaky", "known", "passed", "sk
 const SIGN = { passed: "✓", flaky: "≈", known: "•", failed: "✗", skipped: "–", errored: "!", "not-run": "?" };
 const BAD = new Set(["failed", "errored", "not-run"]);
 const ATTACH = ["tc", "tcx", "netkit"];
-const text = (index) => data.strings[index] ?? "";
+let strings = data.strings;
+const text = (index) => strings[index] ?? "";
 
 function make(tag, content, properties = {}) {
   const element = document.createElement(tag);
@@ -18,7 +19,7 @@ function make(tag, content, properties = {}) {
 
 // A result in the data is [standing, attach types used as bits, required, milliseconds, message, rest].
 function result(kernel, row) {
-  const raw = data.kernels[kernel].results[row];
+  const raw = rawOf(kernel, row);
   if (!raw) return null;
   const [standing, used, required, ms, message, rest] = raw;
   return {
@@ -78,25 +79,17 @@ function openButton(kernel, row, content) {
 
 // Failures; cells with the same message are listed once.
 function wrong() {
-  const stories = new Map();
-  data.kernels.forEach((kernel, k) => data.cells.forEach((cell, row) => {
-    const it = result(k, row);
-    if (!it || !BAD.has(it.standing)) return;
-    const key = `${it.standing} ${it.message}`;
-    if (!stories.has(key)) stories.set(key, { standing: it.standing, message: it.message, where: [] });
-    stories.get(key).where.push([k, row]);
-  }));
   const list = [...data.lost_shards, ...data.expired, ...data.slow, ...data.stragglers, ...data.dead_cases.map((name) => `no kernel of the matrix can run ${name}`)]
     .map((line) => make("li", line, { className: "told" }));
-  const told = [...stories.values()].slice(0, 60);
-  for (const { standing, message, where } of told) {
-    const line = make("li"), [kernel, row] = where[0];
-    const names = where.length === 1 ? data.cells[row].name : `${data.cells[row].name} and ${where.length - 1} more`;
-    const kernels = [...new Set(where.map(([k]) => data.kernels[k].id))].join(", ");
+  const { told, more } = stories();
+  for (const { standing, message, count, kernels: where, first: [kernel, row] } of told) {
+    const line = make("li");
+    const names = count === 1 ? data.cells[row].name : `${data.cells[row].name} and ${count - 1} more`;
+    const kernels = where.slice(0, 30).map((k) => data.kernels[k].id).join(", ") + (where.length > 30 ? ` and ${where.length - 30} more kernels` : "");
     line.append(openButton(kernel, row, [make("span", standing, { className: `tag ${standing}` }), make("b", `${kernels} `), make("code", names), ` ${message.slice(0, 300)}${message.length > 300 ? "…" : ""}`]));
     list.push(line);
   }
-  if (stories.size > told.length) list.push(make("li", `… and ${stories.size - told.length} more stories: filter by outcome`));
+  if (more) list.push(make("li", `… and ${more} more stories: filter by outcome`));
   $("wrong").replaceChildren(...list);
   $("wrong-section").hidden = !list.length;
 }

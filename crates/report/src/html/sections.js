@@ -16,12 +16,15 @@ function splats() {
   $("splats-section").hidden = !lines.length;
 }
 
+// Rows of the table of totals that are there when the page opens.
+const AT_ONCE = 100;
+
 function totals() {
   const [titles, rows, legend] = data.totals;
   const header = make("thead"), line = make("tr"), body = make("tbody");
   line.append(...["kernel", "release", ...titles].map((title) => make("th", title)));
   header.append(line);
-  for (const [kernel, release, columns] of rows) {
+  const add = ([kernel, release, columns]) => {
     const row = make("tr");
     row.append(make("th", kernel), make("td", release));
     columns.forEach((marks) => {
@@ -29,7 +32,10 @@ function totals() {
       row.append(make("td", marks, { className: bad }));
     });
     body.append(row);
-  }
+  };
+  // The first screens of a long table come first.
+  rows.slice(0, AT_ONCE).forEach(add);
+  if (rows.length > AT_ONCE) requestIdleCallback(() => rows.slice(AT_ONCE).forEach(add));
   $("totals").append(header, body);
   $("totals-legend").textContent = legend;
 }
@@ -49,9 +55,7 @@ function times() {
 }
 
 function slowest() {
-  const all = [];
-  data.kernels.forEach((kernel, k) => kernel.results.forEach((raw, row) => raw && raw[3] > 0 && all.push([raw[3], k, row])));
-  const top = all.sort((a, b) => b[0] - a[0]).slice(0, 12);
+  const top = slow();
   for (const [ms, kernel, row] of top) {
     const line = make("li"), bar = make("div", undefined, { className: "bar" });
     bar.append(make("i", undefined, { style: `width:${(100 * ms) / top[0][0]}%` }));
@@ -98,9 +102,9 @@ const wanted = readAddress();
 buildMap();
 filter();
 splats();
-times();
-slowest();
-capabilities();
+later("times", times);
+later("slowest", slowest);
+later("capabilities", capabilities);
 notes();
 $("filters").addEventListener("input", () => { writeAddress(); filter(); });
 $("filters").addEventListener("submit", (event) => event.preventDefault());

@@ -13,7 +13,7 @@ use lab_record::{
     run::{RunRecord, used},
     verdict::{Attempt, Standing},
 };
-use std::{collections::HashMap, fmt::Write as _};
+use std::{collections::HashMap, fmt::Write as _, io, ops::Range};
 
 /// Input of every suite.
 pub(super) struct Desk<'a> {
@@ -26,9 +26,36 @@ pub(super) struct Desk<'a> {
     pub(super) dialect: Dialect,
 }
 
+/// A kernel's suite.
+pub(super) struct SuiteText {
+    /// With every case.
+    pub(super) text: String,
+    /// Where in it the cases are that passed or were skipped.
+    quiet: Vec<Range<usize>>,
+}
+
+impl SuiteText {
+    /// Writes the suite without the cases that passed or were skipped.
+    pub(super) fn write_loud(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut from = 0;
+        for Range { start, end } in &self.quiet {
+            out.write_all(&self.text.as_bytes()[from..*start])?;
+            from = *end;
+        }
+        if !self.quiet.is_empty() {
+            let count = self.quiet.len();
+            writeln!(
+                out,
+                "        <!-- {count} more that passed or were skipped are in this kernel's own junit.xml -->"
+            )?;
+        }
+        out.write_all(&self.text.as_bytes()[from..])
+    }
+}
+
 impl Desk<'_> {
     /// A kernel's suite, indented for the root element.
-    pub(super) fn suite(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>, counts: Counts) -> String {
+    pub(super) fn suite(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>, counts: Counts) -> SuiteText {
         let (facts, info) = (&kernel.facts, self.info);
         let mut xml = Xml::within(1);
         let started = happened.map(|it| it.started_ms).filter(|ms| *ms > 0);
@@ -59,10 +86,14 @@ impl Desk<'_> {
             property(&mut xml, "mutant", mutant);
         }
         xml.close("properties");
-        let mut told = String::new();
+        let (mut told, mut quiet) = (String::new(), Vec::new());
         for (cell, verdict) in self.record.verdicts_on(kernel, happened) {
             if let Some(listed) = self.listed.get(&cell.id) {
+                let (begin, standing) = (xml.len(), verdict.standing());
                 self.case(&mut xml, &mut told, &Case { kernel, cell, listed, verdict });
+                if matches!(standing, Standing::Passed | Standing::Skipped) {
+                    quiet.push(begin..xml.len());
+                }
             }
         }
         let told: Vec<&str> =
@@ -71,7 +102,7 @@ impl Desk<'_> {
             xml.element("system-out").text(&told.join("\n"));
         }
         xml.close("testsuite");
-        xml.into_text()
+        SuiteText { text: xml.into_text(), quiet }
     }
 
     /// Writes a test case; `told` is a reused buffer for its output.

@@ -8,7 +8,7 @@ mod xml;
 
 use super::splats::splats;
 use crate::results::directory;
-use case::Desk;
+use case::{Desk, SuiteText};
 use chrono::DateTime;
 use lab_base::{file::FileError, text};
 use lab_guard::Id;
@@ -25,6 +25,9 @@ use xml::Xml;
 
 /// File name in a run's directory and in each kernel's directory.
 pub const FILE: &str = "junit.xml";
+/// Number of cases of a run from which on its own file has only those that neither passed nor were skipped: no program reads
+/// a file of gigabytes, and the files of the kernels have every case.
+const MOST_CASES: usize = 1_000_000;
 /// Maximum characters of an attribute that contains guest text.
 const MAX_ATTRIBUTE: usize = 1000;
 
@@ -36,6 +39,14 @@ pub enum Dialect {
     /// Only what `junit-10.xsd` of Jenkins' xUnit plugin allows, since the plugin refuses other files. Properties are lines
     /// of a case's output of the form `[[PROPERTY|name=value]]`.
     Jenkins,
+}
+
+/// The cases of a file; the counts are always those of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cases {
+    All,
+    /// Without those that passed or were skipped.
+    Loud,
 }
 
 /// Writes the run's file and one per kernel when the run has finished.
@@ -72,7 +83,9 @@ impl JunitReporter {
             });
             // The receiver is gone if writing has failed; the error is returned below.
             let mut each = |id: &Id, counts, suite| drop(send.send((id.clone(), counts, suite)));
-            let whole = directory::replace_with(&path, |out| render_to(record, None, Dialect::Common, &mut each, out));
+            let cases: usize = record.planned().map(|(kernel, _)| kernel.cells.len()).sum();
+            let form = (Dialect::Common, if cases > MOST_CASES { Cases::Loud } else { Cases::All });
+            let whole = directory::replace_with(&path, |out| render_to(record, None, form, &mut each, out));
             drop(send);
             whole.and(kernels.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
@@ -89,7 +102,9 @@ impl JunitReporter {
 
     fn write_finished(&self, record: &RunRecord, kernel: &Id) -> Result<(), FileError> {
         let path = directory::kernel(&self.directory, kernel)?.join(FILE);
-        directory::replace_with(&path, |out| render_to(record, Some(kernel), Dialect::Common, &mut |_, _, _| (), out))
+        directory::replace_with(&path, |out| {
+            render_to(record, Some(kernel), (Dialect::Common, Cases::All), &mut |_, _, _| (), out)
+        })
     }
 }
 
@@ -99,7 +114,7 @@ const END: &str = "</testsuites>\n";
 pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> String {
     let mut out = Vec::new();
     // Writing to memory can't fail.
-    let written = render_to(record, only, dialect, &mut |_, _, _| (), &mut out);
+    let written = render_to(record, only, (dialect, Cases::All), &mut |_, _, _| (), &mut out);
     debug_assert!(written.is_ok(), "{written:?}");
     String::from_utf8_lossy(&out).into_owned()
 }
@@ -108,7 +123,7 @@ pub fn render(record: &RunRecord, only: Option<&str>, dialect: Dialect) -> Strin
 fn render_to(
     record: &RunRecord,
     only: Option<&str>,
-    dialect: Dialect,
+    (dialect, cases): (Dialect, Cases),
     each: &mut dyn FnMut(&Id, Counts, String),
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
@@ -125,16 +140,44 @@ fn render_to(
     if let Some(info) = &record.info {
         let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
         let desk = Desk { record, info, listed, splats: splats(record), dialect };
-        for (kernel, happened, counts) in kernels {
-            let text = desk.suite(kernel, happened, counts);
-            out.write_all(text.as_bytes())?;
-            each(&kernel.facts.id, counts, text);
-        }
+        in_turn(
+            &kernels,
+            |(kernel, happened, counts)| desk.suite(kernel, *happened, *counts),
+            |(kernel, _, counts), suite: SuiteText| {
+                match cases {
+                    Cases::All => out.write_all(suite.text.as_bytes())?,
+                    Cases::Loud => suite.write_loud(out)?,
+                }
+                each(&kernel.facts.id, *counts, suite.text);
+                Ok::<(), io::Error>(())
+            },
+        )?;
     }
     for suite in others {
         out.write_all(suite.text().as_bytes())?;
     }
     out.write_all(END.as_bytes())
+}
+
+/// Passes what two threads make of each item to `take`, in the order of the items. Each thread holds one result, so that there
+/// are never more than three.
+fn in_turn<I: Sync, R: Send, E>(
+    items: &[I],
+    make: impl Fn(&I) -> R + Sync,
+    mut take: impl FnMut(&I, R) -> Result<(), E>,
+) -> Result<(), E> {
+    let make = &make;
+    thread::scope(|scope| {
+        let made = [0, 1].map(|first| {
+            let (send, made) = sync_channel(0);
+            // The receiver is gone if an item could not be taken.
+            scope.spawn(move || items.iter().skip(first).step_by(2).map(make).try_for_each(|it| send.send(it)).ok());
+            made
+        });
+        // A maker that has panicked sends nothing; the scope then panics too.
+        let results = made.iter().cycle().map_while(|made| made.recv().ok());
+        items.iter().zip(results).try_for_each(|(item, result)| take(item, result))
+    })
 }
 
 /// The kind of a case in JUnit.
@@ -296,4 +339,36 @@ fn whole(record: &RunRecord, info: &RunInfo) -> Vec<Suite> {
     });
     let suites = [("matrix", dead.collect()), ("lists", expired.collect()), ("shards", shards.collect::<Vec<_>>())];
     suites.into_iter().filter(|(_, cases)| !cases.is_empty()).map(|(name, cases)| Suite { name, cases }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::record as sample_record;
+
+    #[test]
+    fn the_file_of_a_huge_run_has_what_failed_and_the_counts_of_all() {
+        let record = sample_record();
+        let written = |cases| {
+            let mut out = Vec::new();
+            let mut each = |_: &Id, _: Counts, _: String| ();
+            render_to(&record, None, (Dialect::Common, cases), &mut each, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let (all, loud) = (written(Cases::All), written(Cases::Loud));
+        let count = |xml: &str, words: &str| xml.matches(words).count();
+        for same in ["<failure ", "<error ", "type=\"known\"", "<flakyFailure ", "<testsuite "] {
+            assert_eq!(count(&all, same), count(&loud, same), "{same}");
+        }
+        assert!(count(&loud, "<testcase ") > 0 && count(&loud, "<testcase ") < count(&all, "<testcase "), "{loud}");
+        assert_eq!(all.lines().nth(1), loud.lines().nth(1), "the counts of the root element");
+        let mut reader = quick_xml::Reader::from_str(&loud);
+        while reader.read_event().unwrap() != quick_xml::events::Event::Eof {}
+        let counts = record.counts();
+        let left: usize = loud
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("<!-- ")?.split(' ').next()?.parse::<usize>().ok())
+            .sum();
+        assert_eq!(left, counts.passed + counts.skipped);
+    }
 }

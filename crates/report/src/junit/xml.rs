@@ -41,6 +41,11 @@ impl Xml {
         self.end(name);
     }
 
+    /// Length of the document so far, bytes.
+    pub(super) fn len(&self) -> usize {
+        self.text.len()
+    }
+
     pub(super) fn into_text(self) -> String {
         self.text
     }

@@ -60,7 +60,7 @@ pub(super) fn question(
     let (cells, how) = exec::selftest(project, &built, sources, test)?;
     let asked = match subtest {
         // It becomes a cell once the test has reported it.
-        Some(_) => vec![CellId(name.to_owned())],
+        Some(_) => vec![CellId(name.into())],
         None => cells.iter().map(|info| info.id.clone()).collect(),
     };
     Ok(Some(Question {

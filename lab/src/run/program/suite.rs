@@ -107,7 +107,7 @@ impl SuiteCell {
     /// The id of a test.
     pub fn id(&self, path: &[String]) -> CellId {
         let name = path.join(self.dialect.separator());
-        CellId(format!("{}{name}{}", self.base, self.variant))
+        CellId(format!("{}{name}{}", self.base, self.variant).into())
     }
 }
 

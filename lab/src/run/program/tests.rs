@@ -118,7 +118,7 @@ impl Ran {
     }
 
     fn file(&self, kernel: &str, name: &str) -> Vec<u8> {
-        let files = self.record.kernels[kernel].verdicts.values().flat_map(|verdict| verdict.files.clone());
+        let files = self.record.given(&self.record.kernels[kernel]).flat_map(|verdict| verdict.files.clone());
         let path = files.into_iter().find(|path| path.ends_with(name)).unwrap();
         fs::read(self.dir.path().join(&*path)).unwrap()
     }

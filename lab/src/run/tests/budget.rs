@@ -52,7 +52,7 @@ fn every_kind_of_message_is_limited() {
     contained(&endless(|_| message(&AgentMessage::Settled)), "(greetings)");
     contained(&endless(|_| message(&AgentMessage::InputTaken { bytes: 1 })), "(output of a program)");
     contained(&endless(|_| vec![0xf5; 64 << 10]), "(bytes outside of messages)");
-    let unasked = |number: u64| AgentMessage::CellStarted { cell: CellId(format!("X{number}")) };
+    let unasked = |number: u64| AgentMessage::CellStarted { cell: CellId(format!("X{number}").into()) };
     // A second start within a cell already ends the guest.
     assert!(endless(move |number| message(&unasked(number))).lines()[0].starts_with("A01 errored: agent"));
 }

@@ -37,7 +37,7 @@ fn a_panic_only_affects_its_cell_and_the_others_run_in_a_fresh_guest() {
         ]
     );
     assert_eq!((outcomes.exit(), outcomes.boots), (1, 2));
-    let verdict = &outcomes.record.kernels["6.12"].verdicts.get(&CellId(B.to_owned())).unwrap();
+    let verdict = outcomes.verdict(B);
     assert!(verdict.evidence.as_deref().unwrap().contains("Kernel panic - x"));
 }
 
@@ -60,7 +60,7 @@ fn a_silent_guest_is_a_hang() {
         ["A01 passed", &*format!("B02 errored: hang: no heartbeat for 50.0ms; {place}"), "C03 passed"]
     );
     assert_eq!(outcomes.exit(), 1);
-    let verdict = &outcomes.record.kernels["6.12"].verdicts.get(&CellId(B.to_owned())).unwrap();
+    let verdict = outcomes.verdict(B);
     let names = ["guest-1-registers.txt", "guest-1-tasks.txt"];
     let files: Vec<&str> = verdict.files.iter().map(|file| &**file).collect();
     assert_eq!(files, names.map(|name| format!("6.12/cells/B02-second-tcx-veth/{name}")));
@@ -181,6 +181,6 @@ fn a_cell_that_its_agent_gives_up_has_the_same_evidence() {
     });
     let hang = "A01 errored: hang: still running after 1.0 s; its processor is in fake_spin+0x1/0x2";
     assert_eq!(outcomes.lines(), [hang, "B02 passed", "C03 passed"]);
-    let verdict = &outcomes.record.kernels["6.12"].verdicts.get(&CellId(A.to_owned())).unwrap();
+    let verdict = outcomes.verdict(A);
     assert_eq!(verdict.files.len(), 2, "{:?}", verdict.files);
 }

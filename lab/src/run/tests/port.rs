@@ -47,7 +47,7 @@ fn only_the_running_cell_can_report_and_only_once() {
         let mut second = good(&cells[0]);
         second.outcome = Outcome::Failed { kind: FailureKind::Check, message: "late".to_owned() };
         script.finish(second);
-        script.pass(&CellId("Z99-unknown\x1b[2J".to_owned()));
+        script.pass(&CellId("Z99-unknown\x1b[2J".into()));
         script.pass(&cells[1]);
         script.pass(&cells[2]);
         script.end(cells.len());

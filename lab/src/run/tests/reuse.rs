@@ -59,8 +59,7 @@ fn an_unchanged_night_runs_a_few_cells_as_a_check_and_takes_over_the_rest() {
     let second = night("second", cells(), Some(&earlier(&first)), |_| false);
     assert!((1..10).contains(&started(&second).len()), "{:?}", started(&second));
     assert_eq!((second.exit(), second.boots, second.record.counts().passed), (0, 1, 60 + 3));
-    let verdicts = &second.record.kernels["6.12"].verdicts;
-    for verdict in verdicts.values() {
+    for verdict in second.record.given(&second.record.kernels["6.12"]) {
         let own = started(&second).contains(verdict.report.cell.as_str());
         assert_eq!(verdict.reused.as_deref(), if own { None } else { Some("first") }, "{:?}", verdict.report.cell);
     }
@@ -68,8 +67,11 @@ fn an_unchanged_night_runs_a_few_cells_as_a_check_and_takes_over_the_rest() {
 
     // The next night names the run that gave the verdict.
     let third = night("third", cells(), Some(&earlier(&second)), |_| false);
-    let from: BTreeSet<&str> =
-        third.record.kernels["6.12"].verdicts.values().filter_map(|verdict| verdict.reused.as_deref()).collect();
+    let from: BTreeSet<String> = third
+        .record
+        .given(&third.record.kernels["6.12"])
+        .filter_map(|verdict| verdict.reused.as_deref().map(str::to_owned))
+        .collect();
     assert!(from.contains("first") && !from.contains("third"), "{from:?}");
 }
 
@@ -89,7 +91,7 @@ fn a_cell_that_ends_otherwise_with_nothing_changed_is_an_error_of_its_own() {
     let first = night("first", cells(), None, |_| false);
     let second = night("second", cells(), Some(&earlier(&first)), |_| true);
     assert_eq!(second.exit(), 1);
-    let bad = second.record.kernels["6.12"].verdicts.values().find(|verdict| verdict.standing().is_bad()).unwrap();
+    let bad = second.record.given(&second.record.kernels["6.12"]).find(|verdict| verdict.standing().is_bad()).unwrap();
     let Outcome::Failed { kind: FailureKind::Reuse, message } = &bad.outcome else { panic!("{:?}", bad.outcome) };
     assert!(message.starts_with("passed in run first and failed (check: lost) now"), "{message}");
 }

@@ -97,7 +97,8 @@ fn a_splat_in_both_sources_counts_once() {
 #[test]
 fn a_late_splat_names_the_last_cells() {
     let outcomes = run_saying(Choice::default(), |script| script.agent.console(&stamped(LEAK)), nothing);
-    let suspects: Vec<&str> = outcomes.verdict(B).splats[0].suspects.iter().map(CellId::as_str).collect();
+    let verdict = outcomes.verdict(B);
+    let suspects: Vec<&str> = verdict.splats[0].suspects.iter().map(CellId::as_str).collect();
     assert_eq!(suspects, [B, A], "the running cell and the one before");
     let warn = run_saying(Choice::default(), |script| script.agent.console(&stamped(WARN)), nothing);
     assert!(warn.verdict(B).splats[0].suspects.is_empty(), "a WARN is not delayed");

@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[OUTCOMES, LEAKS, ROUTED_COUNTS, SOURCES];
 
 /// Ends a scratch context, and checks the outcome of its report.
 fn ends(ctx: &mut Ctx, what: &str, scratch: Ctx, result: CaseResult, wanted: &str) -> CellReport {
-    let report = scratch.finish(CellId("scratch".to_owned()), result);
+    let report = scratch.finish(CellId("scratch".into()), result);
     let seen = match &report.outcome {
         Outcome::Failed { message, .. } => format!("failed: {message}"),
         outcome => outcome.word().to_owned(),

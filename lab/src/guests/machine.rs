@@ -166,8 +166,9 @@ impl Machine {
         }
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
+        // Any image that boots tells whether KVM works. Building the right one here would keep the run from sending what has changed.
         let probe = self
-            .prepare(kernel, Profile::Suite, Sends::Nothing, Accel::Kvm, console)
+            .prepare(kernel, Profile::Suite, Sends::Agent, Accel::Kvm, console)
             .map_err(|error| Error::Host(error.to_string()))?;
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
     }

@@ -8,6 +8,8 @@ mod fakes;
 mod fault;
 mod measure;
 mod mirror;
+#[path = "../support/cache.rs"]
+mod own_cache;
 mod real;
 mod reals;
 mod snapshots;

@@ -2,13 +2,14 @@
 
 use crate::{
     fault::{Expected, Fault, How, Seen},
+    own_cache,
     real::{Stage, hit, pid, wait_for},
 };
 use nix::{sys::signal::Signal, unistd::geteuid};
 use std::{
     fs::{self, File},
     io::Write,
-    os::unix::fs::{FileExt, PermissionsExt, symlink},
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -74,13 +75,7 @@ pub fn faults() -> Vec<Fault> {
 fn cache(stage: &Stage) -> PathBuf {
     let cache = stage.scratch.join("cache");
     if !cache.exists() {
-        let ours = lab_base::paths::cache_dir().expect("the cache");
-        fs::create_dir_all(cache.join("snapshots")).expect("a directory");
-        for entry in fs::read_dir(ours).expect("the cache has been filled").flatten() {
-            if entry.file_name() != "snapshots" {
-                symlink(entry.path(), cache.join(entry.file_name())).expect("a link");
-            }
-        }
+        own_cache::but(&cache, &["snapshots"]);
     }
     cache
 }

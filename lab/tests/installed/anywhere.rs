@@ -1,9 +1,10 @@
 //! The installed lab in directories that are not projects.
 
+use super::own_cache;
 use super::package::{fine, lab, packages, project, words};
 use lab_protocol::message::PORT_NAME;
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -92,28 +93,39 @@ fn of_other(other: &tempfile::TempDir, at: &Path, arguments: &[&str]) -> Command
     command
 }
 
+/// This machine's cache without its images: the one that was built last stands in for others, and other tests build some meanwhile.
+fn own_images() -> tempfile::TempDir {
+    let cache = tempfile::tempdir().unwrap();
+    own_cache::but(cache.path(), &["images", "snapshots"]);
+    cache
+}
+
+fn in_cache(cache: &tempfile::TempDir, mut command: Command) -> io::Result<Output> {
+    command.env("NETKIT_LAB_CACHE", cache.path()).output()
+}
+
 #[test]
 fn objects_that_have_changed_are_sent_to_restored_guests() {
     const BOOTS: &str = "for a snapshot";
-    let dir = project();
+    let (dir, cache) = (project(), own_images());
     let cells = ["run", "--kernel", "6.12", "--case", "A01-*veth*", "--case", "T02-datapath-pod-to-pod[tc,veth]"];
-    fine(&lab(dir.path(), &cells).output().unwrap());
+    fine(&in_cache(&cache, lab(dir.path(), &cells)).unwrap());
     // The loader of either object does not read what is behind its sections.
     let longer = |object: &[u8]| [object, &[0]].concat();
     let other = other_lab(&[("lab.o", &longer), ("datapath.o", &longer)]);
-    let sent = of_other(&other, dir.path(), &cells).output().unwrap();
+    let sent = in_cache(&cache, of_other(&other, dir.path(), &cells)).unwrap();
     fine(&sent);
     assert!(!words(&sent).contains(BOOTS), "{}", words(&sent));
     for (file, name) in [("lab.o", "lab.o"), ("datapath.o", "program datapath")] {
         let broken = other_lab(&[(file, &|_| b"no object".to_vec())]);
-        let failed = of_other(&broken, dir.path(), &cells).output().unwrap();
+        let failed = in_cache(&cache, of_other(&broken, dir.path(), &cells)).unwrap();
         assert_eq!(failed.status.code(), Some(3), "{}", words(&failed));
         let why = words(&failed);
         assert!(why.contains("the agent gave up") && why.contains(name) && !why.contains(BOOTS), "{why}");
     }
     // Many cells are worth an image.
     let all = ["run", "--kernel", "6.12", "--case", "V0*"];
-    let built = of_other(&other, dir.path(), &all).output().unwrap();
+    let built = in_cache(&cache, of_other(&other, dir.path(), &all)).unwrap();
     fine(&built);
     assert!(words(&built).contains(BOOTS), "{}", words(&built));
 }
@@ -121,28 +133,28 @@ fn objects_that_have_changed_are_sent_to_restored_guests() {
 #[test]
 fn an_agent_that_has_changed_takes_the_place_of_the_one_in_restored_guests() {
     const BOOTS: &str = "for a snapshot";
-    let dir = project();
+    let (dir, cache) = (project(), own_images());
     let cells = ["run", "--kernel", "6.12", "--case", "A01-*veth*"];
-    fine(&lab(dir.path(), &cells).output().unwrap());
+    fine(&in_cache(&cache, lab(dir.path(), &cells)).unwrap());
     // The kernel does not load what is behind the last segment.
     let longer = |file: &[u8]| [file, &[0]].concat();
     let other = other_lab(&[("guest-agent", &longer), ("lab.o", &longer)]);
-    let sent = of_other(&other, dir.path(), &cells).output().unwrap();
+    let sent = in_cache(&cache, of_other(&other, dir.path(), &cells)).unwrap();
     fine(&sent);
     assert!(!words(&sent).contains(BOOTS), "{}", words(&sent));
-    let again = of_other(&other, dir.path(), &cells).output().unwrap();
+    let again = in_cache(&cache, of_other(&other, dir.path(), &cells)).unwrap();
     fine(&again);
     assert!(!words(&again).contains(BOOTS), "{}", words(&again));
     // One that lists its cells, and finds no port in a guest.
     let lost = other_lab(&[("guest-agent", &|agent| renamed(agent, PORT_NAME.as_bytes()))]);
-    let failed = of_other(&lost, dir.path(), &cells).output().unwrap();
+    let failed = in_cache(&cache, of_other(&lost, dir.path(), &cells)).unwrap();
     assert_eq!(failed.status.code(), Some(3), "{}", words(&failed));
     let why = words(&failed);
     let told = "guest-agent could not take the place of the snapshot's (with --cold a guest boots it)";
     assert!(why.contains(told) && why.contains("6.12") && !why.contains(BOOTS), "{why}");
     // Each cell in a guest of its own is worth an image.
     let apart = [&cells[..], &["--isolate", "case"]].concat();
-    let built = of_other(&other, dir.path(), &apart).output().unwrap();
+    let built = in_cache(&cache, of_other(&other, dir.path(), &apart)).unwrap();
     fine(&built);
     assert!(words(&built).contains(BOOTS), "{}", words(&built));
 }

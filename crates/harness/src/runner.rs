@@ -160,13 +160,14 @@ impl Runner {
         Ok(())
     }
 
-    /// The same, once the kernel has freed the namespaces that ended with the agent before this one. Its programs and maps are freed
-    /// sooner, and an id is not given twice.
+    /// The same, once the kernel has freed the namespaces that ended with the agent before this one, where it has devices that show
+    /// that. What of it is still listed then is counted as there, and may vanish later; an id is not given twice.
     ///
     /// # Errors
-    /// The kernel refuses a query, or its clean-up makes no progress.
+    /// The kernel refuses a query.
     pub fn accept_after_another(&self) -> Result<(), HarnessError> {
-        fence::pass(Instant::now() + CLEAN_UP)?;
+        // A kernel without its modules has no pairs of devices, and on a busy host the clean-up takes its time.
+        _ = fence::pass(Instant::now() + CLEAN_UP);
         self.accept()
     }
 

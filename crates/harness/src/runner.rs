@@ -21,6 +21,7 @@ use lab_topology::{Netns, Template, Topology, ahead, quiet};
 use lab_traffic::Stamping;
 use std::{
     any::Any,
+    cmp::Reverse,
     collections::HashMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -257,14 +258,15 @@ impl Runner {
     /// begin with everything built.
     pub fn build_ahead(&self) {
         let mut used: Vec<(usize, Topology)> = Vec::new();
-        let cells = self.cells.values().map(|(_, cell)| cell).filter(|cell| self.can_run(cell));
-        for topology in cells.filter_map(|cell| cell.topology()) {
+        let mut cells: Vec<_> = self.cells.values().filter(|(_, cell)| self.can_run(cell)).collect();
+        cells.sort_by_key(|(marker, _)| *marker);
+        for topology in cells.into_iter().filter_map(|(_, cell)| cell.topology()) {
             match used.iter_mut().find(|(_, known)| *known == topology) {
                 Some((count, _)) => *count += 1,
                 None => used.push((1, topology)),
             }
         }
-        used.sort_by(|(one, first), (other, second)| other.cmp(one).then_with(|| first.name.cmp(&second.name)));
+        used.sort_by_key(|(count, _)| Reverse(*count));
         for (_, topology) in used.iter().take(AHEAD) {
             // A case that needs it builds it itself, and reports why that fails.
             _ = ahead::build(topology);

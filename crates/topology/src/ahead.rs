@@ -23,15 +23,10 @@ pub fn build(topology: &Topology) -> Result<(), TopologyError> {
     let built = Net::build_new(topology);
     BUILDS_AHEAD.set(false);
     let mut ready = unpoisoned(READY.lock());
-    match built {
-        Ok(net) => ready.push((topology.clone(), net)),
-        Err(error) => {
-            // A namespace of it may exist for a moment; whoever counts namespaces looks again.
-            keep_unused(&ready);
-            return Err(error);
-        }
-    }
-    Ok(())
+    let kept = built.map(|net| ready.push((topology.clone(), net)));
+    // Also after a failure: a later namespace may get the inode of one that is gone.
+    keep_unused(&ready);
+    kept
 }
 
 /// Whether one is ready.

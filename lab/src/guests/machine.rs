@@ -19,6 +19,7 @@ use lab_vm::{
     Accel, Acceleration, DEFAULT_QEMU, GuestSpec, Launcher,
     accel::{self, Asking},
     has_right_cmpxchg16b, qemu_version,
+    snapshot::SnapshotStore,
     stock::Stock,
 };
 use std::{
@@ -166,11 +167,23 @@ impl Machine {
         }
         let scratch = lab_guard::private::scratch("netkit-lab-")?;
         let console = scratch.path().join("console.log");
-        // Any image that boots tells whether KVM works. Building the right one here would keep the run from sending what has changed.
-        let probe = self
-            .prepare(kernel, Profile::Suite, Sends::Agent, Accel::Kvm, console)
-            .map_err(|error| Error::Host(error.to_string()))?;
+        let prepare = |sends| {
+            let prepared = self.prepare(kernel, Profile::Suite, sends, Accel::Kvm, console.clone());
+            prepared.map_err(|error| Error::Host(error.to_string()))
+        };
+        // An image that stands in tells as well whether KVM works, if it has booted before. Building the right one here would keep the
+        // run from sending what has changed.
+        let mut probe = prepare(Sends::Agent)?;
+        let emulated = GuestSpec { accel: Accel::Tcg, ..probe.spec.clone() };
+        if probe.is_exchanged() && !self.has_snapshot(launcher, &emulated) {
+            probe = prepare(Sends::Nothing)?;
+        }
         Ok(accel::choose(launcher, &probe.spec, &asking)?)
+    }
+
+    /// Whether such guests are restored, and none has to boot first.
+    pub fn has_snapshot(&self, launcher: &dyn Launcher, spec: &GuestSpec) -> bool {
+        launcher.fingerprint(spec).is_ok_and(|key| SnapshotStore::below(&self.cache).has(&key))
     }
 
     /// A stock virtme-ng guest with the kernel.

@@ -20,7 +20,7 @@ use crate::{
     },
     provenance,
     run::{
-        common::{GuestFiles, PrepareError, Prepared, Retries},
+        common::{GuestFiles, PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
         program::Streams,
@@ -58,7 +58,7 @@ use lab_report::{
     progress::{Bars, Detail, PlainLines},
     results::directory,
 };
-use lab_vm::{Accel, Acceleration, Launcher, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
+use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeSet,
@@ -312,7 +312,7 @@ impl Guests {
                 Ok::<_, PrepareError>(how.shape.of(prepared))
             };
             let mut prepared = prepare(how.sends(runs))?;
-            if prepared.is_exchanged() && !self.has_snapshot(&prepared) {
+            if prepared.is_exchanged() && !self.machine.has_snapshot(&self.launcher, &prepared.spec) {
                 // Its guests would boot anyway. What was never saved may be an image that can't boot.
                 prepared = prepare(Sends::Nothing)?;
             }
@@ -365,12 +365,6 @@ impl Guests {
         let record = run.go(reporters)?;
         self.distrust_kvm_unless(!record.kernels.values().any(KernelRecord::never_booted));
         Ok(record)
-    }
-
-    /// Whether guests of this kernel are restored, and none has to boot first.
-    fn has_snapshot(&self, prepared: &Prepared) -> bool {
-        let key = self.launcher.fingerprint(&prepared.spec);
-        key.is_ok_and(|key| SnapshotStore::below(self.machine.cache()).has(&key))
     }
 
     /// The accelerator that deadlines are scaled for: guests of another architecture are emulated, whatever the others use.

@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     io::{self, PipeReader, PipeWriter},
     net::{SocketAddr, UdpSocket},
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     os::fd::AsFd,
     sync::{
         Arc, Condvar, Mutex,
@@ -38,9 +38,27 @@ pub struct StreamReport {
     pub duplicates: u32,
     /// Errnos that sending gave.
     pub send_errors: Vec<i32>,
+    /// The numbers that may have been on their way during each call of [`UdpStream::during`].
+    pub changes: Vec<Range<u32>>,
 }
 
 impl StreamReport {
+    /// How many of the lost ones were on their way during each change. What a change costs depends on how long it takes, and on a busy
+    /// host that is several intervals.
+    pub fn lost_by_change(&self) -> Vec<usize> {
+        let lost = |range: &Range<u32>| self.lost_numbers().filter(|number| range.contains(number)).count();
+        self.changes.iter().map(lost).collect()
+    }
+
+    /// The lost ones that were on their way during no change.
+    pub fn lost_otherwise(&self) -> Vec<u32> {
+        self.lost_numbers().filter(|number| !self.changes.iter().any(|range| range.contains(number))).collect()
+    }
+
+    fn lost_numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.lost.iter().cloned().flatten()
+    }
+
     /// How many never arrived.
     pub fn lost_count(&self) -> u32 {
         self.lost.iter().map(|range| range.end() - range.start() + 1).sum()
@@ -65,6 +83,9 @@ struct Shared {
     more: Condvar,
     /// Datagrams that the kernel refused so far.
     refused: AtomicU32,
+    /// Datagrams that were handed to the kernel so far; the last one may be on its way.
+    handed: AtomicU32,
+    changes: Mutex<Vec<Range<u32>>>,
 }
 
 /// What the receiver has seen.
@@ -116,7 +137,7 @@ impl UdpStream {
                     matches!(stopped.recv_timeout(wait), Err(RecvTimeoutError::Timeout))
                 },
                 interval,
-                &for_sender.refused,
+                &for_sender,
             )
         })?;
         Ok(Self { sender: Some(sender), receiver: Some(receiver), going: Some(going), open: Some(open), shared })
@@ -133,6 +154,15 @@ impl UdpStream {
             (seen, _) = unpoisoned(self.shared.more.wait_timeout_while(seen, left, waiting));
         }
         seen.received >= wanted
+    }
+
+    /// Makes a change that may cost what is on its way meanwhile.
+    pub fn during<T>(&self, change: impl FnOnce() -> T) -> T {
+        let handed = || self.shared.handed.load(Ordering::SeqCst);
+        let first = handed().saturating_sub(1);
+        let done = change();
+        unpoisoned(self.shared.changes.lock()).push(first..handed());
+        done
     }
 
     /// How many datagrams the kernel has refused to send so far.
@@ -219,6 +249,7 @@ impl UdpStream {
             reordered: seen.reordered,
             duplicates: seen.duplicates,
             send_errors,
+            changes: unpoisoned(self.shared.changes.lock()).clone(),
         }
     }
 
@@ -248,15 +279,16 @@ fn send(
     to: SocketAddr,
     go_on: impl Fn(Instant) -> bool,
     interval: Duration,
-    refused: &AtomicU32,
+    shared: &Shared,
 ) -> (u32, Vec<i32>) {
     let mut errors = Vec::new();
     let mut sequence = 0u32;
     let mut due = Instant::now();
     while go_on(due) {
+        shared.handed.store(sequence + 1, Ordering::SeqCst);
         if let Err(error) = socket.send_to(&sequence.to_be_bytes(), to) {
             errors.push(errno(&error));
-            refused.fetch_add(1, Ordering::Relaxed);
+            shared.refused.fetch_add(1, Ordering::Relaxed);
             forget_error(socket);
         }
         sequence += 1;
@@ -341,6 +373,20 @@ mod tests {
         let report = all_arrived(3).stop_owed(Duration::ZERO, Duration::from_secs(60), owed).unwrap();
         assert_eq!((report.sent, report.received), (3, 3));
         assert!(began.elapsed() < Duration::from_secs(30), "it waited for copies");
+    }
+
+    #[test]
+    fn what_is_lost_belongs_to_a_change_or_to_none() {
+        let stream = all_arrived(0);
+        let handed = |count| stream.shared.handed.store(count, Ordering::SeqCst);
+        stream.during(|| handed(2));
+        handed(5);
+        stream.during(|| ());
+        handed(7);
+        stream.during(|| handed(10));
+        let report = StreamReport { lost: vec![1..=1, 4..=6, 8..=9], ..stream.stop(Duration::ZERO) };
+        assert_eq!(report.changes, [0..2, 4..5, 6..10], "the one before may still be on its way");
+        assert_eq!((report.lost_by_change(), report.lost_otherwise()), (vec![1, 1, 3], vec![5]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use lab_harness::{
 };
 use lab_protocol::{AttachRequest, Capability, Hook};
 use lab_topology::{Family, Hop, LinkKind, NetkitOptions, Policy, Template, Topology, library, link};
-use lab_traffic::{Proto, UdpStream};
+use lab_traffic::{Proto, StreamReport, UdpStream};
 use std::{fs, os::fd::AsFd};
 
 /// Maximum wait for a stopped stream after its last datagram, milliseconds on a fast guest.
@@ -37,33 +37,33 @@ fn met_by(programs: &[&Program]) -> Result<u64, Stop> {
     programs.iter().try_fold(0, |met, program| Ok(met + program.stats()?.marked))
 }
 
-/// Counts lost datagrams during a change of mechanisms, and packets that ran no program. `flaps` is the number of added
-/// or removed qdiscs: each may cost one packet.
-fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], flaps: u32) -> Result<(), Stop> {
+/// Counts lost datagrams during a change of mechanisms, and packets that ran no program. With `changes_qdisc` those that the stream
+/// sends during a change ([`UdpStream::during`]) may be lost.
+fn changed_over(ctx: &mut Ctx, stream: UdpStream, programs: &[&Program], changes_qdisc: bool) -> Result<(), Stop> {
     // If a loss is allowed, lost datagrams are not waited for.
-    let report = match flaps {
-        0 => stream.stop(ctx.patience(DRAIN_MS)),
-        _ => stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(programs))?,
+    let report = match changes_qdisc {
+        false => stream.stop(ctx.patience(DRAIN_MS)),
+        true => stream.stop_owed(DRAIN_WINDOW, ctx.patience(DRAIN_MS), || met_by(programs))?,
     };
     let met = met_by(programs)?;
     ctx.metric("udp.sent", f64::from(report.sent));
     ctx.metric("udp.lost", f64::from(report.lost_count()));
     ctx.require("the stream ran", report.sent > 0, report.sent)?;
     in_order(ctx, &report);
-    match flaps {
-        0 => ctx.equal("datagrams lost", report.lost_count(), 0),
-        _ => {
-            ctx.metric("udp.lost.qdisc", f64::from(report.lost_count()));
-            ctx.check(
-                format!("datagrams lost by {flaps} changes of the qdisc"),
-                report.lost_count() <= flaps,
-                report.lost_count(),
-            )
-        }
-    };
+    match changes_qdisc {
+        false => _ = ctx.equal("datagrams lost", report.lost_count(), 0),
+        true => lost_to_qdisc(ctx, &report),
+    }
     let received = u64::from(report.received);
     ctx.check("every datagram that arrived ran a program", met >= received, format!("{met} of {received}"));
     Ok(())
+}
+
+/// Asserts that datagrams were lost only while a qdisc was added or removed: `qdisc_graft` stops the device's queue for a grace
+/// period. That is less than the interval of the stream, unless the guest waits for its host.
+fn lost_to_qdisc(ctx: &mut Ctx, report: &StreamReport) {
+    ctx.metric("udp.lost.qdisc", f64::from(report.lost_count()));
+    ctx.equal("datagrams lost while no qdisc was changed", report.lost_otherwise(), Vec::new());
 }
 
 const TC_TO_TCX: Case = Case::new(
@@ -86,7 +86,7 @@ fn tc_to_tcx(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     // The qdisc stays: removing it stops the device's queue and sometimes costs a packet.
     filter.detach()?;
     some_traffic(ctx, &stream)?;
-    changed_over(ctx, stream, &[&old, &new], 0)
+    changed_over(ctx, stream, &[&old, &new], false)
 }
 
 const TCX_TO_NETKIT: Case = Case::new(
@@ -114,7 +114,7 @@ fn tcx_to_netkit(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     some_traffic(ctx, &stream)?;
     let kind = testbed.net.readback("host", "p0")?.kind;
     ctx.check("still a netkit device", kind.is_netkit(), kind);
-    changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 0)
+    changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], false)
 }
 
 const UPDATE_UNDER_LOAD: Case = Case::new(
@@ -199,13 +199,13 @@ fn make_before_break(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     some_traffic(ctx, &stream)?;
     first.detach()?;
     some_traffic(ctx, &stream)?;
-    changed_over(ctx, stream, &[&old, &new], 0)
+    changed_over(ctx, stream, &[&old, &new], false)
 }
 
 const QDISC_AWAY: Case = Case::new(
     "H04",
     "qdisc-away",
-    "Adding or deleting clsact under traffic loses at most one packet each time (qdisc_graft stops the queue).",
+    "Adding or deleting clsact under traffic loses only packets of that moment, at most one (qdisc_graft stops the queue).",
     qdisc_away,
 )
 .on(library::PAIR)
@@ -228,10 +228,11 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let unmet = new.stats()?.marked;
     filter.detach()?;
     let ifindex = testbed.ifindex(P0);
-    testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
+    stream.during(|| testbed.run(P0, || lab_bpf::clsact_del(ifindex)))?;
     for _ in 1..ROUNDS {
         some_traffic(ctx, &stream)?;
-        testbed.run(P0, || lab_bpf::clsact_add(ifindex).and_then(|_| lab_bpf::clsact_del(ifindex)))?;
+        stream.during(|| testbed.run(P0, || lab_bpf::clsact_add(ifindex)))?;
+        stream.during(|| testbed.run(P0, || lab_bpf::clsact_del(ifindex)))?;
     }
     some_traffic(ctx, &stream)?;
     let kinds: Vec<String> =
@@ -240,13 +241,14 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.check("the tcx program continued to run", new.stats()?.marked > unmet, new.stats()?.marked);
     let report = stream.stop(DRAIN_WINDOW);
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
-    let flaps = 2 * ROUNDS - 1;
     ctx.metric("udp.sent", f64::from(report.sent));
-    ctx.metric("udp.lost.qdisc", f64::from(report.lost_count()));
+    lost_to_qdisc(ctx, &report);
+    // A busy host makes one change longer, a kernel that stops the queue for longer all of them.
+    let by_change = report.lost_by_change();
     ctx.check(
-        format!("datagrams lost by {flaps} changes of the qdisc"),
-        report.lost_count() <= flaps,
-        report.lost_count(),
+        "datagrams lost by the shortest change",
+        by_change.iter().any(|lost| *lost <= 1),
+        format!("{by_change:?}"),
     );
     Ok(())
 }
@@ -254,7 +256,7 @@ fn qdisc_away(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const TCX_TO_TC: Case = Case::new(
     "H05",
     "tcx-to-tc",
-    "Changing from tcx to clsact, filter first, loses at most the one packet that adding the qdisc may lose.",
+    "Changing from tcx to clsact, filter first, loses only packets that are sent while the qdisc is added.",
     tcx_to_tc,
 )
 .on(library::PAIR)
@@ -266,19 +268,19 @@ fn tcx_to_tc(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let link = testbed.attach(ctx, P0, AttachRequest::Tcx, Direction::FromWorkload, &old)?;
     let stream = testbed.stream(ctx, "pod", "host", Family::V4)?;
     some_traffic(ctx, &stream)?;
-    let _filter = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &new)?;
+    let _filter = stream.during(|| testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &new))?;
     some_traffic(ctx, &stream)?;
     link.detach()?;
     some_traffic(ctx, &stream)?;
     let hooks: Vec<Hook> = testbed.observe(P0)?.iter().map(|seen| seen.hook).collect();
     ctx.equal("hooks left", hooks, vec![Hook::ClsactIngress]);
-    changed_over(ctx, stream, &[&old, &new], 1)
+    changed_over(ctx, stream, &[&old, &new], true)
 }
 
 const NETKIT_TO_TC: Case = Case::new(
     "H07",
     "netkit-to-tc",
-    "Changing from netkit through tcx to clsact leaves no netkit program, and loses at most one packet (qdisc).",
+    "Changing from netkit through tcx to clsact leaves no netkit program, and loses packets only while the qdisc is added.",
     netkit_to_tc,
 )
 .on(library::PAIR)
@@ -294,14 +296,15 @@ fn netkit_to_tc(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     some_traffic(ctx, &stream)?;
     native.detach()?;
     some_traffic(ctx, &stream)?;
-    let _filter = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &programs[2])?;
+    let _filter =
+        stream.during(|| testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &programs[2]))?;
     some_traffic(ctx, &stream)?;
     tcx.detach()?;
     some_traffic(ctx, &stream)?;
     let hooks: Vec<Hook> = testbed.observe(P0)?.iter().map(|seen| seen.hook).collect();
     ctx.equal("hooks left", hooks, vec![Hook::ClsactIngress]);
     ctx.equal("still the same kind of device", testbed.net.readback("host", "p0")?.kind, variant.device().into());
-    changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], 1)
+    changed_over(ctx, stream, &[&programs[0], &programs[1], &programs[2]], true)
 }
 
 const OWNER_RESTARTS: Case = Case::new(

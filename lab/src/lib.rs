@@ -47,6 +47,7 @@ pub mod project;
 pub mod provenance;
 pub mod pull;
 pub mod run;
+mod serve;
 pub mod setup;
 pub mod shard;
 pub mod shell;

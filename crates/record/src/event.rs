@@ -226,6 +226,8 @@ pub enum Start {
     Snapshot,
     /// Restored from a snapshot to run cells.
     Restore,
+    /// Restored from a snapshot before it was asked for: `lab serve` held it.
+    Held,
 }
 
 /// When a splat occurred while no cell was running.

@@ -82,7 +82,7 @@ fn line(event: &Event, record: &RunRecord) -> Option<String> {
             Start::Boot => format!("{kernel}: booting guest {guest}"),
             Start::Snapshot => format!("{kernel}: booting guest {guest} for a snapshot"),
             // Restoring is too fast to be worth a line.
-            Start::Restore => return None,
+            Start::Restore | Start::Held => return None,
         },
         Event::Booted { guest, .. } if *guest > TOLD_GUESTS => return None,
         Event::Booted { kernel, release, boot_ms, .. } => {

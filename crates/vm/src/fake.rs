@@ -118,6 +118,14 @@ impl Launcher for FakeLauncher {
 }
 
 impl FakeLauncher {
+    /// A guest that was restored before it is asked for.
+    ///
+    /// # Errors
+    /// As of [`Launcher::restore`].
+    pub fn held(&self, spec: &GuestSpec) -> Result<Box<dyn Guest>, VmError> {
+        self.start(spec, true)
+    }
+
     fn start(&self, spec: &GuestSpec, restored: bool) -> Result<Box<dyn Guest>, VmError> {
         let boot = self.boots.fetch_add(1, Ordering::SeqCst);
         let file = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };

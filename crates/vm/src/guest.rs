@@ -4,6 +4,7 @@ use super::{
     Channel, Guest, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
     confine::{Reach, confine},
+    held::{Keeper, Loan, ProcessEnd},
     interrogation, orphans,
     process::{Group, POLL},
     qmp::Monitor,
@@ -15,12 +16,9 @@ use std::{
     cell::Cell,
     fs,
     fs::{File, OpenOptions},
-    os::unix::{
-        net::UnixStream,
-        process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -40,7 +38,7 @@ const LAST_WORDS: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct MachineGuest {
     name: String,
-    child: Child,
+    child: Keeper,
     group: Group,
     files: Files,
     console: PathBuf,
@@ -49,8 +47,8 @@ pub struct MachineGuest {
     /// Set once the port exists.
     qemu: Option<Process>,
     peak_memory_kib: Cell<Option<u64>>,
-    /// Removed when the guest is dropped.
-    dir: TempDir,
+    /// Removed when the guest is dropped; another process removes that of a guest that it has lent.
+    dir: Option<TempDir>,
 }
 
 /// Preparation of a launch: a directory for sockets, and output files.
@@ -74,13 +72,24 @@ impl LaunchStage {
             let path = path.to_owned();
             move |cause| VmError::File { what, path, cause }
         };
+        // The file already has the console of the boot if the guest is restored.
+        let console = OpenOptions::new().append(true).create(true).open(&spec.console);
+        Self::with(spec, console.map_err(file("console", &spec.console))?)
+    }
+
+    /// As [`Self::set`], with a console that goes elsewhere.
+    ///
+    /// # Errors
+    /// [`VmError::File`].
+    pub fn with(spec: &GuestSpec, console: File) -> Result<Self, VmError> {
+        let file = |what, path: &Path| {
+            let path = path.to_owned();
+            move |cause| VmError::File { what, path, cause }
+        };
         // A directory per launch, so that a guest never finds the sockets of an earlier guest.
         let dir = private::temporary(&orphans::mark()?, &spec.run_dir)?;
         let files = Files::below(dir.path());
         fs::create_dir(&files.root).map_err(file("guest root", &files.root))?;
-        // The file already has the console of the boot if the guest is restored.
-        let console = OpenOptions::new().append(true).create(true).open(&spec.console);
-        let console = console.map_err(file("console", &spec.console))?;
         // QEMU reopens standard error by path and truncates it, so ours must be opened for appending.
         let stderr = OpenOptions::new()
             .append(true)
@@ -103,14 +112,14 @@ impl LaunchStage {
         Ok(MachineGuest {
             name: spec.name.clone(),
             group: Group::led_by(child.id()),
-            child,
+            child: Keeper::Own(child),
             files: self.files,
             console: spec.console.clone(),
             memory_file: spec.memory_file.clone(),
             exit: None,
             qemu: None,
             peak_memory_kib: Cell::new(None),
-            dir: self.dir,
+            dir: Some(self.dir),
         })
     }
 }
@@ -142,10 +151,37 @@ impl MachineGuest {
         }
     }
 
-    fn gone(&mut self, status: ExitStatus) -> GuestExit {
+    /// A guest of another process, which lends it.
+    pub(super) fn lent(loan: Loan, line: UnixStream, spec: &GuestSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            child: Keeper::lent(line),
+            group: Group::led_by(loan.leader),
+            files: Files::below(&loan.dir),
+            console: spec.console.clone(),
+            memory_file: None,
+            exit: None,
+            qemu: None,
+            peak_memory_kib: Cell::new(None),
+            dir: None,
+        }
+    }
+
+    /// What another process needs to use it; `None` if it is another's itself.
+    pub(super) fn loan(&self) -> Option<Loan> {
+        Some(Loan { dir: self.dir.as_ref()?.path().to_owned(), leader: self.child.leader()? })
+    }
+
+    /// Its monitor.
+    pub(super) fn monitor(&self) -> Result<Monitor, VmError> {
+        Monitor::connect(&self.files.qmp)
+    }
+
+    fn gone(&mut self, end: ProcessEnd) -> GuestExit {
         // A wrapper around QEMU may have left processes.
         self.group.kill_all();
-        let exit = GuestExit { code: status.code(), signal: status.signal(), stderr: telling_line(&self.files.stderr) };
+        let ProcessEnd { code, signal } = end;
+        let exit = GuestExit { code, signal, stderr: telling_line(&self.files.stderr) };
         self.exit = Some(exit.clone());
         exit
     }
@@ -186,8 +222,8 @@ impl Guest for MachineGuest {
         if self.exit.is_none() {
             // The value is lost if the guest ends by itself.
             self.peak_memory_kib();
-            let status = self.child.try_wait().ok().flatten()?;
-            self.gone(status);
+            let end = self.child.try_wait()?;
+            self.gone(end);
         }
         self.exit.clone()
     }
@@ -211,8 +247,8 @@ impl Guest for MachineGuest {
             }
         }
         self.group.kill_all();
-        if let Ok(status) = self.child.wait() {
-            self.gone(status);
+        if let Some(end) = self.child.wait() {
+            self.gone(end);
         }
     }
 
@@ -242,7 +278,8 @@ impl Guest for MachineGuest {
         let arguments = qemu.cmdline().map_err(|error| lost(&error.to_string()))?;
         let name = arguments.iter().skip_while(|word| *word != "-name").nth(1);
         let name = name.ok_or_else(|| lost("QEMU has no -name"))?.clone();
-        let places = Places { dir: self.dir.path(), name: &name, memory };
+        let dir = self.dir.as_ref().ok_or_else(|| lost("the guest is another process's"))?;
+        let places = Places { dir: dir.path(), name: &name, memory };
         let recipe = Recipe::record(program, arguments.get(1..).unwrap_or_default(), &places);
         let file = File::create(state).map_err(|error| lost(&format!("{}: {error}", state.display())))?;
         let mut monitor = Monitor::connect(&self.files.qmp)?;

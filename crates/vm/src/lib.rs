@@ -21,6 +21,7 @@ pub mod fake;
 #[cfg(test)]
 mod fuzz;
 mod guest;
+pub mod held;
 mod interrogation;
 pub mod kvm;
 mod lock;
@@ -92,7 +93,7 @@ impl fmt::Display for Accel {
 }
 
 /// Specification of a guest.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct GuestSpec {
     /// Unique among the guests that run at the same time: letters, digits, `.`, `_`, `-`, `+`.
     pub name: String,

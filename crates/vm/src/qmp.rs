@@ -1,6 +1,6 @@
 //! A client for QEMU's monitor (QMP) that supports saving, restoring and querying a guest.
 //!
-//! It uses nine commands with two kinds of answer; a client generated from QEMU's schema would be a hundred times as
+//! It uses eleven commands with two kinds of answer; a client generated from QEMU's schema would be a hundred times as
 //! large.
 //!
 //! Files are passed as descriptors: QEMU then notices a full disk itself, which would be lost with a `cat` in between.
@@ -101,6 +101,22 @@ impl Monitor {
     pub fn load(&mut self, state: &File) -> Result<(), VmError> {
         let uri = self.hand_over(state)?;
         self.execute("migrate-incoming", json!({ "uri": uri })).map(drop)
+    }
+
+    /// Stops the guest's processors and its clock.
+    ///
+    /// # Errors
+    /// QEMU refuses the command, or does not answer.
+    pub fn pause(&mut self) -> Result<(), VmError> {
+        self.execute("stop", json!({})).map(drop)
+    }
+
+    /// Lets a guest run that was stopped.
+    ///
+    /// # Errors
+    /// As [`Self::pause`].
+    pub fn go_on(&mut self) -> Result<(), VmError> {
+        self.execute("cont", json!({})).map(drop)
     }
 
     /// Sets the maximum time for answers; for a hanging guest [`ANSWER`] would be too long.

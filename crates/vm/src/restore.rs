@@ -28,7 +28,11 @@ pub fn start(spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmEr
     // The console of a restored guest starts with the console of the boot.
     let console = |cause| VmError::File { what: "console", path: spec.console.clone(), cause };
     fs::copy(snapshot.console(), &spec.console).map_err(console)?;
-    let stage = LaunchStage::set(spec)?;
+    finish(LaunchStage::set(spec)?, spec, snapshot)
+}
+
+/// Starts it in a directory that is ready.
+pub fn finish(stage: LaunchStage, spec: &GuestSpec, snapshot: &Snapshot) -> Result<MachineGuest, VmError> {
     let name = orphans::guest_name(&spec.name)?;
     let state = snapshot.state();
     let file = |cause| VmError::File { what: "snapshot", path: state.clone(), cause };

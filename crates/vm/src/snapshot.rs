@@ -72,6 +72,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What it depends on, as a hash.
+    pub fn key(&self) -> String {
+        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Path of the guest's memory.
     pub fn memory(&self) -> PathBuf {
         self.dir.join(MEMORY)

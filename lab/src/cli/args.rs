@@ -300,6 +300,7 @@ impl HowArgs {
             mutant: self.mutant.clone(),
             cold: self.cold,
             isolate: self.isolate.unwrap_or_default(),
+            may_be_held: true,
             retries: Retries { count: self.retries.unwrap_or_default(), on_flaky: self.flaky },
             fail_fast: self.fail_fast,
             slow_fails: self.slow == OnSlow::Fail,

@@ -24,6 +24,7 @@ mod report;
 mod rerun;
 mod results;
 mod run;
+mod serve;
 mod setup;
 mod shell;
 mod topology;
@@ -110,6 +111,8 @@ enum Command {
     WatchAttach(watch_attach::WatchAttachArgs),
     /// Open a shell in a guest, with a topology or a case that is stopped before its first packet.
     Shell(shell::ShellArgs),
+    /// Hold guests ready, so that `lab run` of a few cases and `lab exec` wait for no restore. Ends with Ctrl-C.
+    Serve(serve::ServeArgs),
     /// Compare boots and restores with a stock virtme-ng.
     Bench(bench::BenchArgs),
     /// Find the kernel or the commit that introduced a failure, with a confidence.
@@ -279,6 +282,7 @@ impl Cli {
             Command::Man { directory } => project::man(&directory),
             Command::Plan(args) => plan::plan(project, &args),
             Command::Merge(args) => merge::merge(project, &args),
+            Command::Serve(args) => serve::serve(project, &args),
             Command::Pull(args) => pull::pull(project, &args),
             Command::Durations(args) => plan::durations(project, &args),
             Command::Report { run, format, open } => report::report(project, &run, &format, open),

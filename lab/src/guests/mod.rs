@@ -23,12 +23,14 @@ use crate::{
         common::{GuestFiles, PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
+        held::Holder,
         program::Streams,
         queue::Isolate,
         reuse::EarlierRun,
         room::Room,
         timing::Timing,
     },
+    serve,
     setup::{self, Tools},
     shard::durations::{self, Durations},
     world::World,
@@ -87,6 +89,8 @@ pub struct GuestOptions {
     pub cold: bool,
     /// Which cells share a guest.
     pub isolate: Isolate,
+    /// Whether guests are taken from `lab serve`, where that runs, and it holds others for the next run.
+    pub may_be_held: bool,
     /// Whether the cells are canaries.
     pub canary: bool,
     /// Allowed splats and known failures.
@@ -132,6 +136,18 @@ impl GuestOptions {
             self.isolate == Isolate::Kernel && self.retries.count == 0 && self.mutant.is_none() && !self.canary;
         let is_plain = self.streams.is_none() && self.world.is_none() && !self.shape.is_watched();
         if is_one && is_plain { Sends::Agent } else { Sends::Objects }
+    }
+}
+
+impl GuestOptions {
+    /// Whether a run with this many cells on each kernel uses guests that are held: a few cells that are asked for again and again, in
+    /// guests of the usual kind.
+    fn is_held(&self, cells: usize) -> bool {
+        let usual =
+            self.mutant.is_none() && !self.canary && !self.cold && self.shard.is_none() && self.retries.count == 0;
+        let shared = if self.exec.is_empty() { self.isolate == Isolate::Kernel && cells <= FEW } else { cells == 1 };
+        let own = self.world.as_ref().is_none_or(|world| world.setup().is_none() && world.network().is_none());
+        self.may_be_held && usual && shared && own
     }
 }
 
@@ -300,18 +316,19 @@ impl Guests {
         let pace_of_guests = self.slowest(&plan);
         let accelerator =
             Accelerator { time_scale: pace_of_guests.time_scale(None), ..Accelerator::from(&self.acceleration) };
+        let runs =
+            |kernel: &PlannedKernel| kernel.cells.iter().filter(|cell| cell.expectation == Expectation::Run).count();
         let prepare = |kernel: &PlannedKernel| {
             let id = &kernel.facts.id;
             let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == *id);
             let unpacked = unpacked.ok_or_else(|| PrepareError::NotFetched(id.to_string()))?;
             let console = directory::kernel(&directory, id)?;
-            let runs = kernel.cells.iter().filter(|cell| cell.expectation == Expectation::Run).count();
             let prepare = |sends| {
                 let (profile, accel) = (how.shape.profile, self.acceleration.accel);
                 let prepared = self.machine.prepare(unpacked, profile, sends, accel, console.clone())?;
                 Ok::<_, PrepareError>(how.shape.of(prepared))
             };
-            let mut prepared = prepare(how.sends(runs))?;
+            let mut prepared = prepare(how.sends(runs(kernel)))?;
             if prepared.is_exchanged() && !self.machine.has_snapshot(&self.launcher, &prepared.spec) {
                 // Its guests would boot anyway. What was never saved may be an image that can't boot.
                 prepared = prepare(Sends::Nothing)?;
@@ -321,6 +338,8 @@ impl Guests {
         };
         // A command's time says nothing of the next one's. Without a record nothing is found.
         let pace = how.pace.clone().or_else(|| how.exec.is_empty().then(|| Arc::new(self.pace())));
+        let most = plan.kernels.iter().map(|kernel| runs(kernel)).max().unwrap_or_default();
+        let holder = how.is_held(most).then(|| serve::Client::of(self.machine.cache())).flatten();
         let jobs = how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
         let run = Run {
             info: RunInfo {
@@ -358,6 +377,7 @@ impl Guests {
             content: self.content(how),
             earlier: how.earlier.as_deref(),
             streams: how.streams.as_deref(),
+            holder: holder.as_ref().map(|holder| holder as &dyn Holder),
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),

@@ -90,6 +90,7 @@ impl Guests {
             content: None,
             earlier: None,
             streams: None,
+            holder: None,
             interrupt: &self.interrupt,
             emit: &|event| told.event(&event),
         };

@@ -1,6 +1,8 @@
 //! Parameters that the guests of all kernels share.
 
-use super::{order::Estimate, program::Streams, queue::Isolate, reuse::EarlierRun, room::Room, timing::Timing};
+use super::{
+    held::Holder, order::Estimate, program::Streams, queue::Isolate, reuse::EarlierRun, room::Room, timing::Timing,
+};
 use crate::{
     lists::Lists,
     world::{KernelFiles, World, WorldError},
@@ -121,6 +123,8 @@ pub struct Common<'a> {
     pub earlier: Option<(&'a Id, &'a EarlierRun)>,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
+    /// Where guests come from that are ready to run.
+    pub holder: Option<&'a dyn Holder>,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Receives the events.

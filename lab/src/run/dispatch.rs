@@ -1,6 +1,7 @@
 //! Runs all kernels, several at a time. One thread owns the reporters.
 
 use super::{
+    held::Holder,
     kernel::{KernelRun, millis},
     order::{self, Estimate},
     program::Streams,
@@ -88,6 +89,8 @@ pub struct Run<'a> {
     pub earlier: Option<&'a EarlierRun>,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
+    /// Where guests come from that are ready to run.
+    pub holder: Option<&'a dyn Holder>,
     pub launcher: &'a dyn Launcher,
     pub prepare: &'a dyn Prepare,
     /// Set by Ctrl-C.
@@ -166,6 +169,7 @@ impl Run<'_> {
             content: self.content.as_deref(),
             earlier: self.earlier.map(|earlier| (&self.info.id, earlier)),
             streams: self.streams,
+            holder: self.holder,
             interrupt: &self.interrupt,
             emit: &emit,
         };

@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod dispatch;
 mod drawing;
 pub(crate) mod evidence;
+pub mod held;
 mod isolation;
 pub mod judge;
 pub mod kernel;

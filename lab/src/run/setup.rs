@@ -1,4 +1,4 @@
-//! Runs a set-up in the guest that becomes a snapshot.
+//! Runs what a guest has to run before others use it: the set-up of one that becomes a snapshot, and cells of one that is held.
 
 use super::visitor::{VisitError, Visitor};
 use lab_base::text;
@@ -23,7 +23,9 @@ pub(super) struct SetupFailure(String);
 
 /// Runs a set-up, has the guest let go of its files and settle.
 pub(super) struct SetupVisit<F> {
-    job: CellJob,
+    /// What it is called in errors.
+    what: &'static str,
+    jobs: Vec<CellJob>,
     hang_up: F,
     state: RefCell<SetupState>,
 }
@@ -38,17 +40,18 @@ struct SetupState {
 
 impl<F: Fn()> SetupVisit<F> {
     /// `hang_up` ends serving files.
-    pub fn new(job: CellJob, hang_up: F) -> Self {
-        Self { job, hang_up, state: RefCell::default() }
+    pub fn new(what: &'static str, jobs: Vec<CellJob>, hang_up: F) -> Self {
+        Self { what, jobs, hang_up, state: RefCell::default() }
     }
 
     /// What became of it, one line; the output of one that failed is kept in `directory`.
     pub fn result(&self, directory: &Path) -> Result<(), SetupFailure> {
-        let state = self.state.borrow();
+        let (state, what) = (self.state.borrow(), self.what);
         match state.report.as_ref().map(|report| &report.outcome) {
+            None if self.jobs.is_empty() && state.settled => Ok(()),
             Some(Outcome::Passed) if state.settled => Ok(()),
-            Some(Outcome::Passed) => Err(SetupFailure("the guest did not settle behind its set-up".to_owned())),
-            None => Err(SetupFailure("the set-up did not end".to_owned())),
+            Some(Outcome::Passed) => Err(SetupFailure(format!("the guest did not settle behind {what}"))),
+            None => Err(SetupFailure(format!("{what} did not end"))),
             Some(outcome) => {
                 let (first, second) = state.said.as_slices();
                 let said = [first, second].concat();
@@ -61,15 +64,24 @@ impl<F: Fn()> SetupVisit<F> {
                 let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
                 let last = if last.is_empty() { String::new() } else { format!(": {}", text::line(last, 200)) };
                 let why = text::line(&outcome.message(), 300);
-                Err(SetupFailure(format!("the set-up failed: {why}{last}{kept}")))
+                Err(SetupFailure(format!("{what} failed: {why}{last}{kept}")))
             }
         }
+    }
+
+    /// The report of what ran last.
+    pub fn report(&self) -> Option<Box<CellReport>> {
+        self.state.borrow().report.clone()
     }
 }
 
 impl<F: Fn()> Visitor for SetupVisit<F> {
     fn begin(&self, time_scale: f32, now_unix_ns: u64) -> HostMessage {
-        HostMessage::Run { cells: vec![self.job.clone()], time_scale, now_unix_ns, mutant: None }
+        if self.jobs.is_empty() {
+            (self.hang_up)();
+            return HostMessage::Settle;
+        }
+        HostMessage::Run { cells: self.jobs.clone(), time_scale, now_unix_ns, mutant: None }
     }
 
     fn say(&self) -> Result<ControlFlow<(), Vec<HostMessage>>, VisitError> {
@@ -89,7 +101,7 @@ impl<F: Fn()> Visitor for SetupVisit<F> {
             }
             AgentMessage::CellFinished { report } => {
                 let passed = report.outcome == Outcome::Passed;
-                state.report.get_or_insert(report);
+                state.report = Some(report);
                 if !passed {
                     return ControlFlow::Break(());
                 }

@@ -28,8 +28,8 @@ pub fn visit(common: Common<'_>, kernel: &PlannedKernel, prepared: &Prepared, vi
         if run.interrupt.is_over() {
             return Visited::Interrupted;
         }
-        let launch =
-            run.next_guest(prepared, snapshot.as_ref().map_or(Start::Boot, |_| Start::Restore), snapshot.as_ref());
+        let launch = run.next_guest(prepared, snapshot.as_ref());
+        run.starts(&launch, snapshot.as_ref().map_or(Start::Boot, |_| Start::Restore));
         let started = match &snapshot {
             Some(snapshot) => run.launcher.restore(&launch.spec, snapshot),
             None => run.launcher.launch(&launch.spec),

@@ -50,6 +50,11 @@ impl KernelRun<'_> {
         state.snapshot.clone()
     }
 
+    /// The snapshot that guests were restored from.
+    pub(super) fn warm(&self) -> Option<Snapshot> {
+        lock(&self.warmth.0).snapshot.clone()
+    }
+
     /// Records that a restored guest has answered, if the guest was restored.
     pub(super) fn answered(&self, launch: &Launch, snapshot: Option<&Snapshot>) {
         if let (true, Some(store), Some(snapshot)) = (launch.greeted(), self.snapshots, snapshot) {
@@ -117,13 +122,14 @@ impl KernelRun<'_> {
             Ok(draft) => draft,
             Err(error) => return self.without(prepared, &error.to_string()),
         };
-        let mut launch = self.next_guest(prepared, Start::Snapshot, None);
+        let mut launch = self.next_guest(prepared, None);
+        self.starts(&launch, Start::Snapshot);
         launch.spec = GuestSpec { memory_file: Some(draft.memory()), ..launch.spec };
         let mut guest = match self.launcher.launch(&launch.spec) {
             Ok(guest) => guest,
             Err(error) => return self.without(prepared, &error.to_string()),
         };
-        let setup = launch.setup().map(|setup| SetupVisit::new(setup.job(), || launch.hang_up()));
+        let setup = launch.setup().map(|setup| SetupVisit::new("the set-up", vec![setup.job()], || launch.hang_up()));
         let errand = match &setup {
             Some(visitor) => Errand::Visit { visitor, restored: false, stays: true },
             None => Errand::Settle,

@@ -80,6 +80,7 @@ fn visited(
         content: None,
         earlier: None,
         streams: None,
+        holder: None,
         plan: &plan,
         launcher: &launcher,
         snapshots: None,

@@ -7,6 +7,7 @@ use crate::{
     run::{
         common::{PrepareError, Prepared, Retries, SentObject},
         dispatch::Run,
+        held::Holder,
         program::Streams,
         queue::Isolate,
         reuse::EarlierRun,
@@ -60,6 +61,7 @@ pub struct FakeRun<'a> {
     pub earlier: Option<&'a EarlierRun>,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
+    pub holder: Option<&'a dyn Holder>,
     /// Earlier times of cells.
     pub pace: Option<&'a Pace>,
     /// Whether a kernel that is much slower than that fails the run.
@@ -111,6 +113,7 @@ impl FakeRun<'_> {
             content: Some("c".to_owned()),
             earlier: self.earlier,
             streams: self.streams,
+            holder: self.holder,
             launcher: self.launcher,
             rescale: self.rescale,
             topologies: Vec::new(),

@@ -27,6 +27,7 @@ use lab_protocol::world::{
 };
 use lab_share::{Failed, FileSource, FileStamp, Look, ServeEnd, Server, Tree, TreeError, WriteBudget};
 use paths::directory;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -85,7 +86,7 @@ pub struct World {
 }
 
 /// The kernel's own files, for its guests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct KernelFiles {
     /// Directory with `modules.dep`.
     pub modules: PathBuf,

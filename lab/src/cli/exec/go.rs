@@ -262,7 +262,8 @@ pub(in crate::cli) fn go(
     let streams = Arc::new(streams);
     let words = words.iter().map(|word| Raw::from(word.as_encoded_bytes())).collect();
     let fail_fast = told.as_ref().is_some_and(|told| told.fail_fast);
-    let how = GuestOptions { exec: words, fail_fast, own_lists, ..args.how(&streams, world) };
+    let may_be_held = !is_suite && told.is_none();
+    let how = GuestOptions { exec: words, fail_fast, own_lists, may_be_held, ..args.how(&streams, world) };
     let talk = told.as_ref().map_or(Talk::Guests, |told| told.talk);
     let order = Order { how, out: args.results.clone(), talk };
     let selected = Selected { cells, every_cell: false, ..selected };

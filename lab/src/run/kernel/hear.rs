@@ -118,7 +118,7 @@ impl KernelRun<'_> {
 }
 
 /// What a program did to its guest that another one would meet, one line; `None` if it left it as it was.
-fn left_behind(report: &CellReport, splats: &[Splat]) -> Option<String> {
+pub(in crate::run) fn left_behind(report: &CellReport, splats: &[Splat]) -> Option<String> {
     if let Some(splat) = splats.first() {
         return Some(format!("caused a splat ({})", splat.line()));
     }

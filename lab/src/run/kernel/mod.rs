@@ -5,12 +5,14 @@ mod children;
 mod claim;
 mod cores;
 mod hear;
+mod held;
 mod launch;
 mod losses;
 mod programs;
 mod reuse;
 
 use claim::CellClaim;
+pub(super) use hear::left_behind;
 pub(super) use launch::Launch;
 #[cfg(test)]
 pub(super) use losses::MAX_LOSSES;
@@ -176,11 +178,19 @@ impl<'a> KernelRun<'a> {
             if self.interrupt.is_over() || (self.waiting() == 0 && !self.kernel.cells.is_empty()) {
                 continue;
             }
-            let launch =
-                self.next_guest(prepared, snapshot.as_ref().map_or(Start::Boot, |_| Start::Restore), snapshot.as_ref());
-            let started = match &snapshot {
-                Some(snapshot) => self.launcher.restore(&launch.spec, snapshot),
-                None => self.launcher.launch(&launch.spec),
+            let launch = self.next_guest(prepared, snapshot.as_ref());
+            let held = self.take_held(&launch, snapshot.as_ref());
+            let is_held = held.is_some();
+            let start = match &snapshot {
+                Some(_) if is_held => Start::Held,
+                Some(_) => Start::Restore,
+                None => Start::Boot,
+            };
+            self.starts(&launch, start);
+            let started = match (held, &snapshot) {
+                (Some(guest), _) => Ok(guest),
+                (None, Some(snapshot)) => self.launcher.restore(&launch.spec, snapshot),
+                (None, None) => self.launcher.launch(&launch.spec),
             };
             let end = match started {
                 Ok(mut guest) => {
@@ -210,6 +220,10 @@ impl<'a> KernelRun<'a> {
                     }
                     self.stop(self.interrupt.why());
                 }
+                // It says nothing against the snapshot.
+                (SessionEnd::Lost(lost), Some(_)) if !launch.greeted() && is_held => {
+                    self.note(format!("a guest that was held did not answer; another is restored: {}", lost.message));
+                }
                 (SessionEnd::Lost(lost), Some(snapshot)) if !launch.greeted() => {
                     self.unanswered(&launch, &lost, snapshot)
                 }
@@ -221,6 +235,7 @@ impl<'a> KernelRun<'a> {
             progress.queue.give_back(back);
             again.into_iter().for_each(|cell| progress.queue.again(cell));
         }
+        self.offer(prepared);
     }
 
     /// Gives every remaining cell a verdict and reports the end of the kernel.
@@ -277,8 +292,13 @@ impl<'a> KernelRun<'a> {
         cells
     }
 
-    /// Numbers a guest and reports its start.
-    pub(super) fn next_guest(&self, prepared: &Prepared, start: Start, snapshot: Option<&Snapshot>) -> Launch {
+    /// Reports the start of a guest.
+    pub(super) fn starts(&self, launch: &Launch, start: Start) {
+        (self.emit)(Event::GuestStarted { kernel: self.id(), guest: launch.number, start });
+    }
+
+    /// Numbers a guest.
+    pub(super) fn next_guest(&self, prepared: &Prepared, snapshot: Option<&Snapshot>) -> Launch {
         let number = {
             let mut progress = self.progress();
             progress.guests += 1;
@@ -287,7 +307,6 @@ impl<'a> KernelRun<'a> {
         let mut spec = prepared.spec.clone();
         spec.name = format!("{}-{number}", spec.name);
         spec.console = spec.console.join(directory::console(number));
-        (self.emit)(Event::GuestStarted { kernel: self.id(), guest: number, start });
         // A restored guest sends Hello fast even on a slow host; the duration of its boot is the measure.
         let boot = snapshot.and_then(|snapshot| snapshot.boot);
         let timing = boot.map_or(self.timing, |boot| self.timing.at_least((self.rescale)(boot)));

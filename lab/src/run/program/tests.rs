@@ -193,6 +193,7 @@ fn run(
         isolate: Isolate::Case,
         lists: Lists::default(),
         retries: Retries::default(),
+        holder: None,
         streams: Some(&streams),
         objects: Vec::new(),
         agent: None,

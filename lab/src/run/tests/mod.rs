@@ -3,7 +3,10 @@
 use super::{kernel::MAX_LOSSES, queue::Isolate, room::Room, timing::Timing};
 use crate::{
     lists::Lists,
-    run::common::{Retries, SentObject},
+    run::{
+        common::{Retries, SentObject},
+        held::Holder,
+    },
     testing::{
         agent::{A, B, C, Script, good, timing},
         run::FakeRun,
@@ -31,6 +34,7 @@ mod budget;
 mod deaths;
 mod exchange;
 mod guest_rows;
+mod held;
 mod host;
 mod isolation;
 mod port;
@@ -110,6 +114,7 @@ struct Choice {
     cells: Vec<CellInfo>,
     objects: Vec<SentObject>,
     agent: Option<HeldFile>,
+    holder: Option<&'static dyn Holder>,
 }
 
 impl Default for Choice {
@@ -127,6 +132,7 @@ impl Default for Choice {
             cells: [A, B, C].map(cell).to_vec(),
             objects: Vec::new(),
             agent: None,
+            holder: None,
         }
     }
 }
@@ -142,12 +148,26 @@ fn starts(outcomes: &Outcomes) -> Vec<Start> {
 
 /// A run of these kernels with scripted guests.
 fn fake<'a>(kernels: &[(&str, &str)], launcher: &'a FakeLauncher, choice: Choice) -> FakeRun<'a> {
-    let Choice { timing, rescale, accel, interrupt, snapshots, room, isolate, lists, retries, cells, objects, agent } =
-        choice;
+    let Choice {
+        timing,
+        rescale,
+        accel,
+        interrupt,
+        snapshots,
+        room,
+        isolate,
+        lists,
+        retries,
+        cells,
+        objects,
+        agent,
+        holder,
+    } = choice;
     let plan = Plan::new(kernels.iter().map(|(id, version)| facts(id, version)).collect(), cells, true);
     let (id, imageless) = (lab_record::testing::id("test"), None);
     FakeRun {
         streams: None,
+        holder,
         earlier: None,
         pace: None,
         slow_fails: false,

@@ -1,0 +1,45 @@
+//! The side of a run.
+
+use super::wire::{Answer, Ask, Place, receive, send};
+use crate::run::held::{HoldOrder, Holder};
+use lab_guard::private;
+use lab_vm::{Guest, GuestSpec, held};
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+/// Asks the process that holds guests. A run goes on without it, whatever it answers.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// The process that uses this cache, if there is one.
+    pub fn of(cache: &Path) -> Option<Self> {
+        let place = Place::read(cache).filter(|place| place.lab == crate::VERSION)?;
+        Some(Self { socket: place.socket })
+    }
+
+    /// A connection; `None` if nobody listens, or somebody else does.
+    fn connect(&self) -> Option<UnixStream> {
+        private::connect(&self.socket).ok()
+    }
+}
+
+impl Holder for Client {
+    fn take(&self, key: &str, spec: &GuestSpec) -> Option<Box<dyn Guest>> {
+        let line = self.connect()?;
+        send(&line, &Ask::Take { key: key.to_owned(), console: spec.console.clone() }).ok()?;
+        match receive(&line).ok()? {
+            Answer::Lent(loan) => Some(held::borrow(loan, line, spec)),
+            Answer::None => None,
+        }
+    }
+
+    fn offer(&self, order: HoldOrder) {
+        // The next run restores a guest if this gets lost.
+        let _ = self.connect().and_then(|line| send(&line, &Ask::Hold(Box::new(order))).ok());
+    }
+}

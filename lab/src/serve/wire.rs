@@ -1,0 +1,77 @@
+//! What a run and the process that holds guests say to each other.
+
+use crate::run::held::HoldOrder;
+use lab_vm::held::Loan;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// File of the cache that says where the socket is.
+const FILE: &str = "serve.json";
+/// Maximum bytes of a line: an order has a few cells.
+const LONGEST: u64 = 1 << 20;
+/// Maximum time for a line of the other side.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the process is that holds guests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub socket: PathBuf,
+    pub pid: u32,
+    /// Its version of the lab.
+    pub lab: String,
+}
+
+impl Place {
+    pub fn file(cache: &Path) -> PathBuf {
+        cache.join(FILE)
+    }
+
+    /// What the cache says.
+    pub fn read(cache: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(Self::file(cache)).ok()?).ok()
+    }
+}
+
+/// What a run asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// A guest that was restored from the snapshot of this key.
+    Take {
+        key: String,
+        /// File for its console.
+        console: PathBuf,
+    },
+    /// Guests for runs like this one.
+    Hold(Box<HoldOrder>),
+}
+
+/// The answer to [`Ask::Take`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// Here it is.
+    Lent(Loan),
+    /// There is none.
+    None,
+}
+
+/// Sends one line.
+pub fn send<T: Serialize>(mut stream: &UnixStream, message: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads one line. Nothing may follow it until it was answered.
+pub fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(LONGEST)).read_until(b'\n', &mut line)?;
+    Ok(serde_json::from_slice(&line)?)
+}

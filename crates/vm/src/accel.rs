@@ -163,11 +163,8 @@ pub fn kept_in(cache: &Path) -> PathBuf {
 
 /// Removes a cached "kvm", after guests under KVM did not boot. The next choice probes again.
 pub fn distrust(cache: &Path) {
-    let path = Memory::path(cache);
-    if Memory::read(&path).is_some_and(|kept| kept.verdict.accel == Accel::Kvm) {
-        // Errors are ignored: the failed run is reported anyway.
-        let _ = fs::remove_file(path);
-    }
+    // Errors are ignored: the failed run is reported anyway.
+    let _ = Memory::change(&Memory::path(cache), |all| all.retain(|kept| kept.verdict.accel != Accel::Kvm));
 }
 
 fn forced_to(value: &str) -> Result<Acceleration, VmError> {
@@ -194,8 +191,9 @@ pub(crate) struct Remembered {
 }
 
 impl Remembered {
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+    /// All results of a cache, latest last. An unreadable file has none.
+    pub(crate) fn parse(bytes: &[u8]) -> Vec<Self> {
+        serde_json::from_slice(bytes).unwrap_or_default()
     }
 
     /// Whether the result counts without another probe.
@@ -203,6 +201,9 @@ impl Remembered {
         self.slow.is_none_or(Slow::holds)
     }
 }
+
+/// Results that are kept: of the QEMUs and sizes that were used last.
+const MOST: usize = 16;
 
 /// Consecutive timeouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,7 +239,10 @@ struct Memory {
 
 impl Memory {
     fn of(cache: &Path, qemu_version: &str, qemu: Option<&Path>) -> Self {
-        let chosen = qemu.unwrap_or(Path::new("")).display();
+        // The same QEMU may have many names: a cache may link to the tools of another.
+        let chosen = qemu.unwrap_or(Path::new(""));
+        let chosen = fs::canonicalize(chosen).unwrap_or_else(|_| chosen.to_owned());
+        let chosen = chosen.display();
         Self {
             path: Self::path(cache),
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
@@ -257,15 +261,30 @@ impl Memory {
     }
 
     /// An unreadable cache file counts as no result.
-    fn read(path: &Path) -> Option<Remembered> {
-        Remembered::parse(&fs::read(path).ok()?)
+    fn read(path: &Path) -> Vec<Remembered> {
+        fs::read(path).map(|bytes| Remembered::parse(&bytes)).unwrap_or_default()
+    }
+
+    /// Replaces the cache's results.
+    fn change(path: &Path, change: impl FnOnce(&mut Vec<Remembered>)) -> std::io::Result<()> {
+        let mut all = Self::read(path);
+        let before = all.len();
+        change(&mut all);
+        if all.is_empty() && before == 0 {
+            return Ok(());
+        }
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        file::replace(path, &serde_json::to_vec(&all)?)
     }
 
     /// The cached result for this boot and this QEMU.
     fn current(&self) -> Option<Remembered> {
-        let kept = Self::read(&self.path)?;
+        Self::read(&self.path).into_iter().rfind(|kept| self.is_about(kept))
+    }
+
+    fn is_about(&self, kept: &Remembered) -> bool {
         let same_host = !self.boot_id.is_empty() && kept.boot_id == self.boot_id && kept.qemu == self.qemu;
-        (same_host && self.size.as_ref().is_none_or(|size| *size == kept.size)).then_some(kept)
+        same_host && self.size.as_ref().is_none_or(|size| *size == kept.size)
     }
 
     fn verdict(&self) -> Option<Acceleration> {
@@ -279,10 +298,8 @@ impl Memory {
     }
 
     fn forget(&self) {
-        if Self::read(&self.path).is_some_and(|kept| kept.verdict.accel == Accel::Kvm) {
-            // If the file can't be removed, the device is still checked before KVM is used.
-            let _ = fs::remove_file(&self.path);
-        }
+        // If the file can't be written, the device is still checked before KVM is used.
+        let _ = Self::change(&self.path, |all| all.retain(|kept| kept.verdict.accel != Accel::Kvm));
     }
 
     /// The accelerator that follows from a probe's answer.
@@ -314,12 +331,12 @@ impl Memory {
         let size = self.size.clone().unwrap_or_default();
         let kept =
             Remembered { boot_id: self.boot_id.clone(), qemu: self.qemu.clone(), size, verdict: verdict.clone(), slow };
-        let write = || -> std::io::Result<()> {
-            let dir = self.path.parent().unwrap_or(Path::new("."));
-            fs::create_dir_all(dir)?;
-            file::replace(&self.path, &serde_json::to_vec(&kept)?)
-        };
-        let _ = write();
+        let _ = Self::change(&self.path, |all| {
+            // Nothing of an earlier boot is valid again.
+            all.retain(|earlier| earlier.boot_id == self.boot_id && !self.is_about(earlier));
+            all.push(kept);
+            all.drain(..all.len().saturating_sub(MOST));
+        });
     }
 }
 

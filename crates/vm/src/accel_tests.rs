@@ -89,8 +89,8 @@ fn consecutive_timeouts_are_cached_for_some_time() {
     assert!(tried == 0 && reason.contains("tested again in 5 min; cached result; remove "), "{reason}");
 
     let path = Memory::path(cache.path());
-    let mut kept = Memory::read(&path).unwrap();
-    kept.slow = kept.slow.map(|slow| Slow { since: SystemTime::now() - PAUSE, ..slow });
+    let mut kept = Memory::read(&path);
+    kept[0].slow = kept[0].slow.map(|slow| Slow { since: SystemTime::now() - PAUSE, ..slow });
     fs::write(&path, serde_json::to_vec(&kept).unwrap()).unwrap();
     let (tried, reason) = boots(&slow);
     assert!(tried == 1 && reason.ends_with("; 3 guests in a row; KVM is tested again in 10 min"), "{reason}");
@@ -140,6 +140,19 @@ fn a_cached_result_is_invalid_after_a_reboot_or_an_upgrade() {
     assert!(memory("a", "7.2").recall().unwrap().reason.starts_with("dead; cached result; remove "));
     assert_eq!(memory("b", "7.2").recall(), None);
     assert_eq!(memory("a", "10.0").recall(), None);
+    memory("a", "10.0").keep(&Acceleration { accel: Accel::Tcg, reason: "slow".to_owned() }, None);
+    let told = |boot_id: &str, qemu: &str| memory(boot_id, qemu).recall().map(|it| it.reason[..4].to_owned());
+    assert_eq!(
+        (told("a", "7.2").as_deref(), told("a", "10.0").as_deref()),
+        (Some("dead"), Some("slow")),
+        "both are kept"
+    );
+    memory("b", "7.2").keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() }, None);
+    assert_eq!((told("a", "7.2"), told("b", "7.2").as_deref()), (None, Some("dead")), "of the last boot alone");
+    for number in 0..2 * MOST {
+        memory("b", &number.to_string()).keep(&Acceleration { accel: Accel::Tcg, reason: "dead".to_owned() }, None);
+    }
+    assert_eq!(Memory::read(&Memory::path(cache.path())).len(), MOST);
     fs::write(Memory::path(cache.path()), "{").unwrap();
     assert_eq!(memory("a", "7.2").recall(), None);
 }

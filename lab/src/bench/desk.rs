@@ -12,6 +12,10 @@ pub enum DeskStep {
     Unchanged,
     /// Nothing, and the lab does not look whether anything has to be built: as one that is installed.
     NoBuild,
+    /// Nothing, while `lab serve` runs.
+    Held,
+    /// The same without a look whether anything has to be built.
+    HeldNoBuild,
     /// An eBPF program was edited.
     EbpfEdited,
     /// A case was edited.
@@ -20,13 +24,16 @@ pub enum DeskStep {
 
 impl DeskStep {
     /// In the order of the table.
-    const ALL: [Self; 4] = [Self::Unchanged, Self::NoBuild, Self::EbpfEdited, Self::CaseEdited];
+    const ALL: [Self; 6] =
+        [Self::Unchanged, Self::NoBuild, Self::Held, Self::HeldNoBuild, Self::EbpfEdited, Self::CaseEdited];
 
     /// For a person.
     pub const fn told(self) -> &'static str {
         match self {
             Self::Unchanged => "`lab run` of one cell, nothing changed",
             Self::NoBuild => "the same with `--no-build`, as an installed lab",
+            Self::Held => "nothing changed, while `lab serve` runs",
+            Self::HeldNoBuild => "the same with `--no-build`",
             Self::EbpfEdited => "an eBPF program edited, to the verdict",
             Self::CaseEdited => "a case edited, to the verdict",
         }
@@ -35,8 +42,8 @@ impl DeskStep {
     /// Target, seconds.
     const fn target(self) -> f64 {
         match self {
-            Self::Unchanged => 0.35,
-            Self::NoBuild => 0.5,
+            Self::Unchanged | Self::Held => 0.35,
+            Self::NoBuild | Self::HeldNoBuild => 0.5,
             Self::EbpfEdited => 2.5,
             Self::CaseEdited => 6.0,
         }

@@ -23,6 +23,8 @@ pub struct OneRound {
     pub stock_s: f64,
     /// Time of `lab exec -- true` from the start of the program to its exit, seconds.
     pub exec_s: f64,
+    /// The same while `lab serve` runs.
+    pub held_s: f64,
 }
 
 /// `true` on all kernels at once.
@@ -32,6 +34,8 @@ pub struct AllRound {
     pub stock_s: f64,
     /// Time of one `lab exec -- true`, seconds.
     pub exec_s: f64,
+    /// The same while `lab serve` runs.
+    pub held_s: f64,
 }
 
 /// `true` with each of two roots.
@@ -71,6 +75,10 @@ pub struct ExecBench {
     pub one_kernel_ratio: Option<Spread>,
     /// All kernels at once, divided by the sum of their stock boots.
     pub all_kernels_ratio: Option<Spread>,
+    /// One kernel while `lab serve` runs.
+    pub one_held_ratio: Option<Spread>,
+    /// All kernels at once while `lab serve` runs.
+    pub all_held_ratio: Option<Spread>,
     /// With this host's files, from the start of the guest to the end of the command, seconds.
     pub host_root_s: Option<Spread>,
     /// With the guest's own files.
@@ -101,6 +109,8 @@ impl ExecBench {
             processors,
             one_kernel_ratio: Spread::of(one.iter().map(|it| it.exec_s / it.stock_s).collect()),
             all_kernels_ratio: Spread::of(all.iter().map(|it| it.exec_s / it.stock_s).collect()),
+            one_held_ratio: Spread::of(one.iter().map(|it| it.held_s / it.stock_s).collect()),
+            all_held_ratio: Spread::of(all.iter().map(|it| it.held_s / it.stock_s).collect()),
             host_root_s: Spread::of(roots.iter().map(|it| it.host_s).collect()),
             image_root_s: Spread::of(roots.iter().map(|it| it.image_s).collect()),
             memory_ratio: Spread::of(roots.iter().filter_map(memory).collect()),
@@ -124,7 +134,9 @@ impl ExecBench {
         let together = format!("`lab exec -- true` on {kernels} kernels at once, of their `vng --exec true`");
         let rows = [
             ("`lab exec -- true` on one kernel, of `vng --exec true`", self.one_kernel_ratio, Some(ONE_TARGET)),
+            ("the same while `lab serve` runs", self.one_held_ratio, Some(ONE_TARGET)),
             (&*together, self.all_kernels_ratio, Some(ALL_TARGET)),
+            ("the same while `lab serve` runs", self.all_held_ratio, Some(ALL_TARGET)),
             (
                 "from the restored guest to the end of `true`, `--root host`, s",
                 self.host_root_s,
@@ -148,13 +160,13 @@ impl ExecBench {
             );
         }
         if !self.one.is_empty() {
-            out.push_str("\n| kernel | stock s | `lab exec` s |\n|---|---|---|\n");
+            out.push_str("\n| kernel | stock s | `lab exec` s | with `lab serve` s |\n|---|---|---|---|\n");
         }
-        for OneRound { kernel, stock_s, exec_s } in &self.one {
-            let _ = writeln!(out, "| {kernel} | {stock_s:.2} | {exec_s:.2} |");
+        for OneRound { kernel, stock_s, exec_s, held_s } in &self.one {
+            let _ = writeln!(out, "| {kernel} | {stock_s:.2} | {exec_s:.2} | {held_s:.2} |");
         }
-        for AllRound { stock_s, exec_s } in &self.all {
-            let _ = writeln!(out, "| all | {stock_s:.2} | {exec_s:.2} |");
+        for AllRound { stock_s, exec_s, held_s } in &self.all {
+            let _ = writeln!(out, "| all | {stock_s:.2} | {exec_s:.2} | {held_s:.2} |");
         }
         out
     }
@@ -166,7 +178,12 @@ mod tests {
 
     #[test]
     fn each_command_is_divided_by_the_stock_boot_before_it() {
-        let one = |kernel: &str, stock_s, exec_s| OneRound { kernel: kernel.to_owned(), stock_s, exec_s };
+        let one = |kernel: &str, stock_s, exec_s| OneRound {
+            kernel: kernel.to_owned(),
+            stock_s,
+            exec_s,
+            held_s: exec_s / 2.0,
+        };
         let root =
             RootRound { kernel: "a".into(), host_s: 0.6, image_s: 0.4, host_kib: Some(130), image_kib: Some(100) };
         let unknown = RootRound { host_kib: None, host_s: 0.8, ..root.clone() };
@@ -175,13 +192,18 @@ mod tests {
             "tcg".into(),
             "11.1".into(),
             2,
-            (vec![one("a", 10.0, 0.5), one("b", 20.0, 2.0)], vec![AllRound { stock_s: 30.0, exec_s: 1.5 }]),
+            (
+                vec![one("a", 10.0, 0.5), one("b", 20.0, 2.0)],
+                vec![AllRound { stock_s: 30.0, exec_s: 1.5, held_s: 0.6 }],
+            ),
             vec![root, unknown],
             Some(commands),
         );
         let table = bench.table();
         for line in [
             "| `lab exec -- true` on one kernel, of `vng --exec true` | 0.075 | 0.050 | 0.100 | 0.05 |",
+            "| the same while `lab serve` runs | 0.038 | 0.025 | 0.050 | 0.05 |",
+            "| the same while `lab serve` runs | 0.020 | 0.020 | 0.020 | 0.04 |",
             "| `lab exec -- true` on 2 kernels at once, of their `vng --exec true` | 0.050 | 0.050 | 0.050 | 0.04 |",
             "`--root host`, s | 0.700 | 0.600 | 0.800 | 0.5 |",
             "| peak memory, `--root host` of `--root image` | 1.300 | 1.300 | 1.300 | 1.3 |",

@@ -31,7 +31,7 @@ pub(super) fn serve(named: Option<PathBuf>, args: &ServeArgs) -> Result<Exit, Er
         most: args.most.max(args.guests).into(),
         idle: Duration::from_secs(u64::from(args.idle) * 60),
     };
-    let server = Server::new(project.cache.root(), limits, interrupt, say)?;
+    let server = Server::new(project.cache.root(), limits, interrupt, &say)?;
     say(
         "after each `lab run` of a few cases and each `lab exec`, guests are made ready for the next one; Ctrl-C ends it",
     );

@@ -22,6 +22,11 @@ impl Client {
         Some(Self { socket: place.socket })
     }
 
+    /// Whether it is there.
+    pub fn is_answered(&self) -> bool {
+        self.connect().is_some()
+    }
+
     /// A connection; `None` if nobody listens, or somebody else does.
     fn connect(&self) -> Option<UnixStream> {
         private::connect(&self.socket).ok()

@@ -8,7 +8,7 @@ use super::{
     wire::{Answer, Ask, Place, receive, send},
 };
 use crate::error::Error;
-use lab_base::{file, interrupt::Interrupt, lock::lock};
+use lab_base::{file, interrupt::Interrupt, lock::lock, text::count};
 use lab_guard::private;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -31,7 +31,6 @@ use tempfile::TempDir;
 const LOOK: u16 = 200;
 
 /// Holds guests until it is interrupted.
-#[derive(Debug)]
 pub struct Server<'a> {
     cache: &'a Path,
     limits: Limits,
@@ -42,7 +41,7 @@ pub struct Server<'a> {
     /// One guest at a time is made ready: a run may have begun.
     preparing: Mutex<()>,
     interrupt: Interrupt,
-    tell: fn(&str),
+    tell: &'a (dyn Fn(&str) + Sync),
 }
 
 impl<'a> Server<'a> {
@@ -50,7 +49,12 @@ impl<'a> Server<'a> {
     ///
     /// # Errors
     /// Another one holds guests for this cache, or no socket can be made.
-    pub fn new(cache: &'a Path, limits: Limits, interrupt: Interrupt, tell: fn(&str)) -> Result<Self, Error> {
+    pub fn new(
+        cache: &'a Path,
+        limits: Limits,
+        interrupt: Interrupt,
+        tell: &'a (dyn Fn(&str) + Sync),
+    ) -> Result<Self, Error> {
         if let Some(place) = Place::read(cache).filter(|place| private::connect(&place.socket).is_ok()) {
             return Err(Error::Usage(format!(
                 "`lab serve` already runs for this cache, as process {}: end it, or use it",
@@ -129,9 +133,9 @@ impl<'a> Server<'a> {
                 match prepared {
                     Ok((guest, took)) => {
                         if lock(&self.pool).ready(number) {
-                            let cells = order.jobs.len();
+                            let cells = count(order.jobs.len(), "cell");
                             (self.tell)(&format!(
-                                "{kernel}: a guest is ready, after {cells} cells in {:.1} s",
+                                "{kernel}: a guest is ready, after {cells} in {:.1} s",
                                 took.as_secs_f32()
                             ));
                         }

@@ -75,3 +75,32 @@ pub fn receive<T: DeserializeOwned>(stream: &UnixStream) -> io::Result<T> {
     BufReader::new(stream.take(LONGEST)).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// What is received of these bytes.
+    fn of(bytes: Vec<u8>) -> io::Result<Answer> {
+        let (mine, mut other) = UnixStream::pair()?;
+        let sender =
+            thread::spawn(move || other.write_all(&bytes).and_then(|()| other.shutdown(std::net::Shutdown::Write)));
+        let received = receive(&mine);
+        drop(mine);
+        let _ = sender.join();
+        received
+    }
+
+    #[test]
+    fn a_line_is_received_as_it_was_sent_and_anything_else_is_an_error() {
+        let (mine, other) = UnixStream::pair().unwrap();
+        let sent = Answer::Lent(Loan { dir: "/tmp/x".into(), leader: 7 });
+        send(&other, &sent).unwrap();
+        assert_eq!(receive::<Answer>(&mine).unwrap(), sent);
+        for bytes in [&b""[..], b"{", b"\"lent\"\n", b"{\"lent\":{}}\n", b"\xff\n"] {
+            assert!(of(bytes.to_vec()).is_err(), "{bytes:?}");
+        }
+        assert!(of(vec![b' '; 4 << 20]).is_err(), "a line without end");
+    }
+}

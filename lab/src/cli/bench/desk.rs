@@ -1,6 +1,9 @@
 //! `lab bench desk`.
 
-use super::call::Caller;
+use super::{
+    call::Caller,
+    served::{nobody_serves, served, were_held},
+};
 use crate::{
     bench::{
         boot::seconds,
@@ -78,6 +81,7 @@ const EDITED: [EditedSource; 2] = [
 
 pub(super) fn desk(named: Option<PathBuf>, args: &DeskArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
+    nobody_serves(project.cache.root())?;
     let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
     let kernels = project.kernels_for_programs(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let kernel = *kernels.last().ok_or(Error::NothingSelected)?;
@@ -108,6 +112,7 @@ pub(super) fn desk(named: Option<PathBuf>, args: &DeskArgs) -> Result<Exit, Erro
         rounds.push(DeskRound { step: DeskStep::Unchanged, seconds: desk.run(false)? });
         rounds.push(DeskRound { step: DeskStep::NoBuild, seconds: desk.run(true)? });
     }
+    rounds.extend(held(&project, &desk, args.repeat.get())?);
     if args.edits > 0 {
         rounds.extend(edited(&project, &desk, args.edits)?);
     }
@@ -127,6 +132,22 @@ pub(super) fn desk(named: Option<PathBuf>, args: &DeskArgs) -> Result<Exit, Erro
     directory::replace(&path, text.as_bytes())?;
     show(format_args!("{}\n{}\n", bench.table(), path.display()))?;
     Ok(Exit::Passed)
+}
+
+/// Runs the cell in guests that are held, each time as soon as there are as many as there are to be.
+fn held(project: &Project, desk: &Desk<'_>, repeat: u32) -> Result<Vec<DeskRound>, Error> {
+    served(project.cache.root(), |ready| {
+        let mut rounds = Vec::new();
+        desk.run(true)?;
+        for _ in 0..repeat {
+            for (step, no_build) in [(DeskStep::Held, false), (DeskStep::HeldNoBuild, true)] {
+                ready.after(1, rounds.len())?;
+                rounds.push(DeskRound { step, seconds: desk.run(no_build)? });
+                were_held(desk.results)?;
+            }
+        }
+        Ok(rounds)
+    })
 }
 
 /// Edits each source as often as asked, and runs the cell after each edit.

@@ -1,6 +1,9 @@
 //! `lab bench exec`.
 
-use super::call::Caller;
+use super::{
+    call::Caller,
+    served::{Ready, nobody_serves, served, were_held},
+};
 use crate::{
     bench::{
         boot::seconds,
@@ -52,6 +55,7 @@ const FILE: &str = "bench-exec.json";
 
 pub(super) fn exec(named: Option<PathBuf>, args: &ExecBenchArgs) -> Result<Exit, Error> {
     let project = Project::open(named)?;
+    nobody_serves(project.cache.root())?;
     let patterns = if args.kernel.is_empty() { vec![KERNELS.to_owned()] } else { args.kernel.clone() };
     let kernels = project.kernels_for_programs(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     // What the measured commands use as well: they build nothing.
@@ -76,12 +80,15 @@ pub(super) fn exec(named: Option<PathBuf>, args: &ExecBenchArgs) -> Result<Exit,
             let stock_s = seconds(guests.stock(id)?.boot()?.took);
             let exec_s = seconds(lab.run(&[id], "host", "one")?);
             say(&format!("round {number}, {id}: stock {stock_s:.2} s, exec {exec_s:.2} s"));
-            one.push(OneRound { kernel: (*id).to_owned(), stock_s, exec_s });
+            one.push(OneRound { kernel: (*id).to_owned(), stock_s, exec_s, held_s: 0.0 });
         }
         let stock_s = one[begin..].iter().map(|round| round.stock_s).sum();
         let exec_s = seconds(lab.run(&ids, "host", "all")?);
         say(&format!("round {number}, all kernels: stock {stock_s:.2} s, exec {exec_s:.2} s"));
-        all.push(AllRound { stock_s, exec_s });
+        all.push(AllRound { stock_s, exec_s, held_s: 0.0 });
+    }
+    if args.repeat > 0 {
+        served(project.cache.root(), |ready| lab.held(&ids, &mut one, &mut all, ready))?;
     }
     for _ in 0..args.repeat.max(1) {
         for id in &ids {
@@ -135,6 +142,27 @@ impl Lab<'_> {
         let kernels = kernels.iter().flat_map(|id| ["--kernel", *id]);
         let words = ["exec", "--no-build", "--root", root].into_iter().chain(kernels);
         self.caller.timed(words.chain(["--results", &*results, "--", "true"]))
+    }
+
+    /// Measures the same commands in guests that are held, and adds what they take.
+    fn held(&self, ids: &[&str], one: &mut [OneRound], all: &mut [AllRound], ready: &Ready) -> Result<(), Error> {
+        const PLACE: &str = "held";
+        let mut runs = 0;
+        self.run(ids, "host", PLACE)?;
+        let mut measure = |kernels: &[&str]| {
+            ready.after(ids.len(), runs)?;
+            let held_s = seconds(self.run(kernels, "host", PLACE)?);
+            runs += kernels.len();
+            were_held(&self.results.join(PLACE)).map(|()| held_s)
+        };
+        for (number, (each, together)) in one.chunks_mut(ids.len()).zip(all).enumerate() {
+            for round in each {
+                round.held_s = measure(&[&round.kernel])?;
+            }
+            together.held_s = measure(ids)?;
+            say(&format!("round {}, all kernels, with `lab serve`: {:.2} s", number + 1, together.held_s));
+        }
+        Ok(())
     }
 
     /// The only guest of the last run in `place`.

@@ -7,6 +7,7 @@ mod datapath;
 mod desk;
 mod exec;
 mod report;
+mod served;
 mod suite;
 
 use self::{

@@ -122,7 +122,7 @@ impl Server {
         fs::read_dir("/proc")
             .unwrap()
             .flatten()
-            .filter(|entry| is_guest_process(entry))
+            .filter(is_guest_process)
             .filter_map(|it| is_guest(it).then_some(()))
             .count()
     }

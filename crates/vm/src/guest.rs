@@ -4,8 +4,9 @@ use super::{
     Channel, Guest, GuestSpec, Interrogation, Places, Recipe, SocketChannel, VmError,
     command::Files,
     confine::{Reach, confine},
-    held::{Keeper, Loan, ProcessEnd},
-    interrogation, orphans,
+    interrogation,
+    keeper::{Keeper, Loan, ProcessEnd},
+    orphans,
     process::{Group, POLL},
     qmp::Monitor,
 };

@@ -23,6 +23,7 @@ mod fuzz;
 mod guest;
 pub mod held;
 mod interrogation;
+mod keeper;
 pub mod kvm;
 mod lock;
 mod orphans;

@@ -8,7 +8,10 @@ use std::fmt::Write;
 /// Headings, with all commands that are not hidden.
 const GROUPS: [(&str, &[&str]); 7] = [
     ("Begin", &["init", "setup", "doctor"]),
-    ("Run", &["run", "exec", "kselftest", "mark", "check", "watch-attach", "rerun", "shell", "list", "topology"]),
+    (
+        "Run",
+        &["run", "exec", "kselftest", "mark", "check", "watch-attach", "rerun", "serve", "shell", "list", "topology"],
+    ),
     ("Read results", &["report", "compare", "history", "splats", "trend", "results"]),
     ("Kernels", &["kernels", "capabilities", "bisect", "bisect-step"]),
     ("Split a run among machines", &["plan", "merge", "durations", "pull"]),

@@ -23,7 +23,7 @@ use crate::{
         common::{GuestFiles, PrepareError, Retries},
         deadline::{Chosen, Deadline},
         dispatch::Run,
-        held::Holder,
+        held::GuestHolder,
         program::Streams,
         queue::Isolate,
         reuse::EarlierRun,
@@ -338,7 +338,7 @@ impl Guests {
         };
         // A command's time says nothing of the next one's. Without a record nothing is found.
         let pace = how.pace.clone().or_else(|| how.exec.is_empty().then(|| Arc::new(self.pace())));
-        let most = plan.kernels.iter().map(|kernel| runs(kernel)).max().unwrap_or_default();
+        let most = plan.kernels.iter().map(runs).max().unwrap_or_default();
         let holder = how.is_held(most).then(|| serve::Client::of(self.machine.cache())).flatten();
         let jobs = how.jobs.map_or_else(|| available_parallelism().map_or(1, usize::from), usize::from);
         let run = Run {
@@ -377,7 +377,7 @@ impl Guests {
             content: self.content(how),
             earlier: how.earlier.as_deref(),
             streams: how.streams.as_deref(),
-            holder: holder.as_ref().map(|holder| holder as &dyn Holder),
+            holder: holder.as_ref().map(|holder| holder as &dyn GuestHolder),
             launcher: &self.launcher,
             prepare: &prepare,
             interrupt: self.interrupt.clone(),

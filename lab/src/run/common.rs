@@ -1,7 +1,7 @@
 //! Parameters that the guests of all kernels share.
 
 use super::{
-    held::Holder, order::Estimate, program::Streams, queue::Isolate, reuse::EarlierRun, room::Room, timing::Timing,
+    held::GuestHolder, order::Estimate, program::Streams, queue::Isolate, reuse::EarlierRun, room::Room, timing::Timing,
 };
 use crate::{
     lists::Lists,
@@ -124,7 +124,7 @@ pub struct Common<'a> {
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
     /// Where guests come from that are ready to run.
-    pub holder: Option<&'a dyn Holder>,
+    pub holder: Option<&'a dyn GuestHolder>,
     /// Set by Ctrl-C.
     pub interrupt: &'a Interrupt,
     /// Receives the events.

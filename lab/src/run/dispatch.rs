@@ -1,7 +1,7 @@
 //! Runs all kernels, several at a time. One thread owns the reporters.
 
 use super::{
-    held::Holder,
+    held::GuestHolder,
     kernel::{KernelRun, millis},
     order::{self, Estimate},
     program::Streams,
@@ -90,7 +90,7 @@ pub struct Run<'a> {
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
     /// Where guests come from that are ready to run.
-    pub holder: Option<&'a dyn Holder>,
+    pub holder: Option<&'a dyn GuestHolder>,
     pub launcher: &'a dyn Launcher,
     pub prepare: &'a dyn Prepare,
     /// Set by Ctrl-C.

@@ -1,7 +1,7 @@
 //! The side of a run.
 
-use super::wire::{Answer, Ask, Place, receive, send};
-use crate::run::held::{HoldOrder, Holder};
+use super::wire::{HoldAsk, ServerPlace, TakeAnswer, receive, send};
+use crate::run::held::{GuestHolder, HoldOrder};
 use lab_guard::private;
 use lab_vm::{Guest, GuestSpec, held};
 use std::{
@@ -18,7 +18,7 @@ pub struct Client {
 impl Client {
     /// The process that uses this cache, if there is one.
     pub fn of(cache: &Path) -> Option<Self> {
-        let place = Place::read(cache).filter(|place| place.lab == crate::VERSION)?;
+        let place = ServerPlace::read(cache).filter(|place| place.lab == crate::VERSION)?;
         Some(Self { socket: place.socket })
     }
 
@@ -33,18 +33,18 @@ impl Client {
     }
 }
 
-impl Holder for Client {
+impl GuestHolder for Client {
     fn take(&self, key: &str, spec: &GuestSpec) -> Option<Box<dyn Guest>> {
         let line = self.connect()?;
-        send(&line, &Ask::Take { key: key.to_owned(), console: spec.console.clone() }).ok()?;
+        send(&line, &HoldAsk::Take { key: key.to_owned(), console: spec.console.clone() }).ok()?;
         match receive(&line).ok()? {
-            Answer::Lent(loan) => Some(held::borrow(loan, line, spec)),
-            Answer::None => None,
+            TakeAnswer::Lent(loan) => Some(held::borrow(loan, line, spec)),
+            TakeAnswer::None => None,
         }
     }
 
     fn offer(&self, order: HoldOrder) {
         // The next run restores a guest if this gets lost.
-        let _ = self.connect().and_then(|line| send(&line, &Ask::Hold(Box::new(order))).ok());
+        let _ = self.connect().and_then(|line| send(&line, &HoldAsk::Hold(Box::new(order))).ok());
     }
 }

@@ -1,10 +1,13 @@
 //! One guest, from its restore to its end. QEMU ends with the thread that started it, so that each guest has one.
 
-use super::wire::{Answer, send};
-use crate::run::held::{self, HoldOrder};
+use super::wire::{TakeAnswer, send};
+use crate::run::{
+    held::HoldOrder,
+    rehearse::{HoldError, rehearse},
+};
 use lab_base::interrupt::Interrupt;
 use lab_vm::{
-    GuestSpec,
+    GuestSpec, VmError,
     held::HeldGuest,
     snapshot::{Found, SnapshotStore},
 };
@@ -34,21 +37,38 @@ pub enum Wish {
     End,
 }
 
+/// Why no guest is held.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// Its snapshot was damaged.
+    #[error("its snapshot was removed: {0}")]
+    Damaged(String),
+    /// There is no snapshot any more.
+    #[error("its snapshot is gone")]
+    Gone,
+    /// The machine can't be restored or stopped.
+    #[error(transparent)]
+    Machine(#[from] VmError),
+    /// It is of no use.
+    #[error(transparent)]
+    Guest(#[from] HoldError),
+}
+
 /// Restores a guest and makes it ready.
 ///
 /// # Errors
-/// Why not, one line.
+/// [`KeepError`].
 pub fn prepare(
     order: &HoldOrder,
     place: &Path,
     number: u64,
     cache: &Path,
     stop: &Interrupt,
-) -> Result<HeldGuest, String> {
+) -> Result<HeldGuest, KeepError> {
     let snapshot = match SnapshotStore::below(cache).find(&order.key) {
         Found::Whole(snapshot) => snapshot,
-        Found::Damaged(why) => return Err(why),
-        Found::Absent => return Err("its snapshot is gone".to_owned()),
+        Found::Damaged(why) => return Err(KeepError::Damaged(why)),
+        Found::Absent => return Err(KeepError::Gone),
     };
     let spec = GuestSpec {
         name: format!("{}-held-{number}", order.spec.name),
@@ -56,15 +76,15 @@ pub fn prepare(
         ..order.spec.clone()
     };
     let order = HoldOrder { spec: spec.clone(), ..order.clone() };
-    let mut guest = HeldGuest::restore(&spec, &snapshot).map_err(|error| error.to_string())?;
-    held::rehearse(guest.guest(), &order, cache, stop).map_err(|error| error.to_string())?;
-    guest.pause().map_err(|error| error.to_string())?;
+    let mut guest = HeldGuest::restore(&spec, &snapshot)?;
+    rehearse(guest.guest(), &order, cache, stop)?;
+    guest.pause()?;
     Ok(guest)
 }
 
 /// How a guest that was ready has ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum HeldEnd {
     /// It was lent, and its borrower is done.
     Lent,
     /// Nobody wanted it any more.
@@ -74,15 +94,15 @@ pub enum Ended {
 }
 
 /// Waits until the guest is wanted, and until it has ended.
-pub fn keep(mut guest: HeldGuest, wishes: &Receiver<Wish>) -> Ended {
+pub fn keep(mut guest: HeldGuest, wishes: &Receiver<Wish>) -> HeldEnd {
     loop {
         match wishes.recv_timeout(LOOK) {
             Ok(Wish::Lend { console, line }) => {
                 lend(guest, &console, &line);
-                return Ended::Lent;
+                return HeldEnd::Lent;
             }
-            Ok(Wish::End) | Err(RecvTimeoutError::Disconnected) => return Ended::Unwanted,
-            Err(RecvTimeoutError::Timeout) if guest.exited().is_some() => return Ended::Alone,
+            Ok(Wish::End) | Err(RecvTimeoutError::Disconnected) => return HeldEnd::Unwanted,
+            Err(RecvTimeoutError::Timeout) if guest.exited().is_some() => return HeldEnd::Alone,
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
@@ -91,10 +111,10 @@ pub fn keep(mut guest: HeldGuest, wishes: &Receiver<Wish>) -> Ended {
 /// Lends it, tells its end, and ends it when the borrower has hung up.
 fn lend(mut guest: HeldGuest, console: &Path, line: &UnixStream) {
     let Ok(loan) = guest.lend(console) else {
-        let _ = send(line, &Answer::None);
+        let _ = send(line, &TakeAnswer::None);
         return;
     };
-    if send(line, &Answer::Lent(loan)).is_err() {
+    if send(line, &TakeAnswer::Lent(loan)).is_err() {
         return;
     }
     let mut told = false;

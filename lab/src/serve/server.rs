@@ -3,9 +3,9 @@
 pub use super::pool::Limits;
 
 use super::{
-    keep::{self, Ended, Wish},
+    keep::{self, HeldEnd, Wish},
     pool::Pool,
-    wire::{Answer, Ask, Place, receive, send},
+    wire::{HoldAsk, ServerPlace, TakeAnswer, receive, send},
 };
 use crate::error::Error;
 use lab_base::{file, interrupt::Interrupt, lock::lock, text::count};
@@ -55,7 +55,7 @@ impl<'a> Server<'a> {
         interrupt: Interrupt,
         tell: &'a (dyn Fn(&str) + Sync),
     ) -> Result<Self, Error> {
-        if let Some(place) = Place::read(cache).filter(|place| private::connect(&place.socket).is_ok()) {
+        if let Some(place) = ServerPlace::read(cache).filter(|place| private::connect(&place.socket).is_ok()) {
             return Err(Error::Usage(format!(
                 "`lab serve` already runs for this cache, as process {}: end it, or use it",
                 place.pid
@@ -65,8 +65,8 @@ impl<'a> Server<'a> {
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).map_err(Error::file("listen on", &socket))?;
         listener.set_nonblocking(true).map_err(Error::file("listen on", &socket))?;
-        let place = Place { socket, pid: std::process::id(), lab: crate::VERSION.to_owned() };
-        let path = Place::file(cache);
+        let place = ServerPlace { socket, pid: std::process::id(), lab: crate::VERSION.to_owned() };
+        let path = ServerPlace::file(cache);
         let text = serde_json::to_vec(&place).map_err(|error| Error::Host(error.to_string()))?;
         file::replace(&path, &text).map_err(Error::file("write", &path))?;
         Ok(Self { cache, limits, dir, listener, pool: Mutex::default(), preparing: Mutex::default(), interrupt, tell })
@@ -84,8 +84,8 @@ impl<'a> Server<'a> {
                 lock(&self.pool).age(self.limits);
             }
             // Another may have taken the place of this one.
-            if Place::read(self.cache).is_some_and(|place| place.pid == std::process::id()) {
-                let _ = fs::remove_file(Place::file(self.cache));
+            if ServerPlace::read(self.cache).is_some_and(|place| place.pid == std::process::id()) {
+                let _ = fs::remove_file(ServerPlace::file(self.cache));
             }
             lock(&self.pool).clear();
         });
@@ -95,8 +95,8 @@ impl<'a> Server<'a> {
         // What is accepted from a socket that does not block blocks by itself on Linux; it is said for others to read.
         let _ = line.set_nonblocking(false);
         match receive(&line) {
-            Ok(Ask::Take { key, console }) => self.lend(&key, console, line),
-            Ok(Ask::Hold(order)) => {
+            Ok(HoldAsk::Take { key, console }) => self.lend(&key, console, line),
+            Ok(HoldAsk::Hold(order)) => {
                 lock(&self.pool).want(*order);
                 self.fill(scope);
             }
@@ -108,7 +108,7 @@ impl<'a> Server<'a> {
     fn lend(&self, key: &str, console: PathBuf, line: UnixStream) {
         let taken = lock(&self.pool).take(key);
         let Some(guest) = taken else {
-            let _ = send(&line, &Answer::None);
+            let _ = send(&line, &TakeAnswer::None);
             return;
         };
         let borrower = getsockopt(&line, PeerCredentials).map_or(0, |it| it.pid());
@@ -139,7 +139,7 @@ impl<'a> Server<'a> {
                                 took.as_secs_f32()
                             ));
                         }
-                        if keep::keep(guest, &wishes) == Ended::Alone {
+                        if keep::keep(guest, &wishes) == HeldEnd::Alone {
                             lock(&self.pool).lost(number, false);
                             (self.tell)(&format!("{kernel}: a guest that was ready has ended by itself"));
                         }

@@ -19,14 +19,14 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the process is that holds guests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct ServerPlace {
     pub socket: PathBuf,
     pub pid: u32,
     /// Its version of the lab.
     pub lab: String,
 }
 
-impl Place {
+impl ServerPlace {
     pub fn file(cache: &Path) -> PathBuf {
         cache.join(FILE)
     }
@@ -40,7 +40,7 @@ impl Place {
 /// What a run asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ask {
+pub enum HoldAsk {
     /// A guest that was restored from the snapshot of this key.
     Take {
         key: String,
@@ -51,10 +51,10 @@ pub enum Ask {
     Hold(Box<HoldOrder>),
 }
 
-/// The answer to [`Ask::Take`].
+/// The answer to [`HoldAsk::Take`].
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum TakeAnswer {
     /// Here it is.
     Lent(Loan),
     /// There is none.
@@ -82,7 +82,7 @@ mod tests {
     use std::thread;
 
     /// What is received of these bytes.
-    fn of(bytes: Vec<u8>) -> io::Result<Answer> {
+    fn of(bytes: Vec<u8>) -> io::Result<TakeAnswer> {
         let (mine, mut other) = UnixStream::pair()?;
         let sender =
             thread::spawn(move || other.write_all(&bytes).and_then(|()| other.shutdown(std::net::Shutdown::Write)));
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn a_line_is_received_as_it_was_sent_and_anything_else_is_an_error() {
         let (mine, other) = UnixStream::pair().unwrap();
-        let sent = Answer::Lent(Loan { dir: "/tmp/x".into(), leader: 7 });
+        let sent = TakeAnswer::Lent(Loan { dir: "/tmp/x".into(), leader: 7 });
         send(&other, &sent).unwrap();
-        assert_eq!(receive::<Answer>(&mine).unwrap(), sent);
+        assert_eq!(receive::<TakeAnswer>(&mine).unwrap(), sent);
         for bytes in [&b""[..], b"{", b"\"lent\"\n", b"{\"lent\":{}}\n", b"\xff\n"] {
             assert!(of(bytes.to_vec()).is_err(), "{bytes:?}");
         }

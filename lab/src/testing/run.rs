@@ -7,7 +7,7 @@ use crate::{
     run::{
         common::{PrepareError, Prepared, Retries, SentObject},
         dispatch::Run,
-        held::Holder,
+        held::GuestHolder,
         program::Streams,
         queue::Isolate,
         reuse::EarlierRun,
@@ -61,7 +61,7 @@ pub struct FakeRun<'a> {
     pub earlier: Option<&'a EarlierRun>,
     /// Streams of programs that are cells.
     pub streams: Option<&'a Streams>,
-    pub holder: Option<&'a dyn Holder>,
+    pub holder: Option<&'a dyn GuestHolder>,
     /// Earlier times of cells.
     pub pace: Option<&'a Pace>,
     /// Whether a kernel that is much slower than that fails the run.

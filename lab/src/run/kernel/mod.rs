@@ -12,7 +12,6 @@ mod programs;
 mod reuse;
 
 use claim::CellClaim;
-pub(super) use hear::left_behind;
 pub(super) use launch::Launch;
 #[cfg(test)]
 pub(super) use losses::MAX_LOSSES;

@@ -1,7 +1,10 @@
 //! Guests that another process holds: taken, of no use, asked for, and made ready.
 
 use super::*;
-use crate::run::held::{HoldError, HoldOrder, Holder, MOST_CELLS, rehearsal, rehearse};
+use crate::run::{
+    held::{GuestHolder, HoldOrder, MOST_CELLS, rehearsal},
+    rehearse::{HoldError, rehearse},
+};
 use lab_protocol::{CellJob, Raw, Work, work::CellProgram};
 use lab_vm::{Guest, GuestSpec, fake::specification};
 use std::sync::{
@@ -26,7 +29,7 @@ impl Shelf {
     }
 }
 
-impl Holder for Shelf {
+impl GuestHolder for Shelf {
     fn take(&self, key: &str, spec: &GuestSpec) -> Option<Box<dyn Guest>> {
         self.asked.lock().unwrap().push(key.to_owned());
         let one_less = |left: u32| left.checked_sub(1);

@@ -5,7 +5,7 @@ use crate::{
     lists::Lists,
     run::{
         common::{Retries, SentObject},
-        held::Holder,
+        held::GuestHolder,
     },
     testing::{
         agent::{A, B, C, Script, good, timing},
@@ -114,7 +114,7 @@ struct Choice {
     cells: Vec<CellInfo>,
     objects: Vec<SentObject>,
     agent: Option<HeldFile>,
-    holder: Option<&'static dyn Holder>,
+    holder: Option<&'static dyn GuestHolder>,
 }
 
 impl Default for Choice {

@@ -104,16 +104,34 @@ const NAMESPACES_ARE_FREED: Case = Case::new(
 .on(library::PAIR)
 .over(|| variants::link_mechanisms().into_iter().filter(|variant| variant.device() != LinkKind::NetkitL2).collect())
 .within(30_000);
+/// Waits for one more pass of the kernel's clean-up of namespaces, which frees what the last one has left.
+fn clean_up() -> Result<(), Stop> {
+    /// It takes about as long.
+    const CLEANUP: Duration = Duration::from_millis(50);
+    drop(Netns::new("last")?);
+    thread::sleep(CLEANUP);
+    Ok(())
+}
+
+/// Namespaces in use, once a pass of the clean-up has freed none of those that earlier cells have left.
+fn namespaces_in_use(ctx: &Ctx) -> Result<u64, Stop> {
+    let mut last = SlabCache::Namespaces.used()?;
+    ctx.wait_until(3_000, || {
+        clean_up()?;
+        let before = std::mem::replace(&mut last, SlabCache::Namespaces.used()?);
+        Ok(last >= before)
+    })?;
+    Ok(last)
+}
+
 fn namespaces_are_freed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     /// With two namespaces each; fewer than the rounds may stay for other reasons ([`SlabCache::Namespaces`]).
     const ROUNDS: u64 = 6;
-    /// The kernel's clean-up of a namespace takes about as long.
-    const CLEANUP: Duration = Duration::from_millis(50);
     let reported = ctx.testbed()?;
     let program = reported.counter(ctx, P0)?;
     let attachment = reported.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     reported.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
-    let before = in_use(ctx, SlabCache::Namespaces)?;
+    let before = namespaces_in_use(ctx)?;
     let mut held = Vec::new();
     for _ in 0..ROUNDS {
         let testbed = ctx.testbed()?;
@@ -129,9 +147,7 @@ fn namespaces_are_freed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     drop(held);
     let mut kept = 0;
     let freed = ctx.wait_until(3_000, || {
-        // The next clean-up frees what the last one has left.
-        drop(Netns::new("last")?);
-        thread::sleep(CLEANUP);
+        clean_up()?;
         kept = SlabCache::Namespaces.used()?.saturating_sub(before);
         Ok(kept < ROUNDS)
     })?;

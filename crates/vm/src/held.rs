@@ -13,6 +13,7 @@ use super::{
     restore,
 };
 use lab_base::lock::lock;
+use procfs::process::Process;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, PipeReader, Read, Seek, Write},
@@ -23,9 +24,14 @@ use std::{
 };
 
 /// The guest of another process, which has told where it is on `line` and will tell its end there. It ends when the guest is
-/// dropped, since `line` does.
-pub fn borrow(loan: Loan, line: UnixStream, spec: &GuestSpec) -> Box<dyn Guest> {
-    Box::new(MachineGuest::lent(loan, line, spec))
+/// dropped, since `line` does. `None` if it is not there: the other process may be in another container, where a pid is another
+/// process's.
+pub fn borrow(loan: Loan, line: UnixStream, spec: &GuestSpec) -> Option<Box<dyn Guest>> {
+    let words = i32::try_from(loan.leader).ok().and_then(|pid| Process::new(pid).ok()?.cmdline().ok())?;
+    let dir = loan.dir.to_string_lossy();
+    // The directory's name is unique, and QEMU's sockets are in it.
+    let is_there = words.iter().any(|word| word.contains(&*dir));
+    is_there.then(|| Box::new(MachineGuest::lent(loan, line, spec)) as Box<dyn Guest>)
 }
 
 /// A guest that this process holds for others. QEMU ends with the thread that restored it.
@@ -130,7 +136,25 @@ impl Console {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::{os::unix::process::CommandExt, time::Duration};
+
+    #[test]
+    fn a_process_that_is_not_the_guest_is_not_borrowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let borrowed = |leader: u32| {
+            let (line, _) = UnixStream::pair().unwrap();
+            let spec = crate::fake::specification(dir.path().to_owned());
+            borrow(Loan { dir: dir.path().to_owned(), leader }, line, &spec).is_some()
+        };
+        assert!(!borrowed(std::process::id()) && !borrowed(u32::MAX) && !borrowed(0));
+        let port = format!("path={}/port", dir.path().display());
+        let mut own =
+            std::process::Command::new("sh").args(["-c", "sleep 1000; :", &port]).process_group(0).spawn().unwrap();
+        let found = borrowed(own.id());
+        let _ = own.kill();
+        own.wait().unwrap();
+        assert!(found);
+    }
 
     #[test]
     fn a_console_goes_on_in_the_file_of_the_borrower() {

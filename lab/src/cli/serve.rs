@@ -31,7 +31,10 @@ pub(super) fn serve(named: Option<PathBuf>, args: &ServeArgs) -> Result<Exit, Er
         most: args.most.max(args.guests).into(),
         idle: Duration::from_secs(u64::from(args.idle) * 60),
     };
-    let server = Server::new(project.cache.root(), limits, interrupt, &say)?;
+    let cache = project.cache.root().to_owned();
+    // It would keep the cache from being pruned for as long as it waits. What its guests use is open or mapped.
+    drop(project);
+    let server = Server::new(&cache, limits, interrupt, &say)?;
     say(
         "after each `lab run` of a few cases and each `lab exec`, guests are made ready for the next one; Ctrl-C ends it",
     );

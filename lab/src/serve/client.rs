@@ -38,7 +38,7 @@ impl GuestHolder for Client {
         let line = self.connect()?;
         send(&line, &HoldAsk::Take { key: key.to_owned(), console: spec.console.clone() }).ok()?;
         match receive(&line).ok()? {
-            TakeAnswer::Lent(loan) => Some(held::borrow(loan, line, spec)),
+            TakeAnswer::Lent(loan) => held::borrow(loan, line, spec),
             TakeAnswer::None => None,
         }
     }

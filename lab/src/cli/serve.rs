@@ -35,9 +35,7 @@ pub(super) fn serve(named: Option<PathBuf>, args: &ServeArgs) -> Result<Exit, Er
     // It would keep the cache from being pruned for as long as it waits. What its guests use is open or mapped.
     drop(project);
     let server = Server::new(&cache, limits, interrupt, &say)?;
-    say(
-        "after each `lab run` of a few cases and each `lab exec`, guests are made ready for the next one; Ctrl-C ends it",
-    );
+    say("guests are made ready after each `lab run` and `lab exec`; Ctrl-C ends it");
     server.serve();
     // A signal is how it is meant to end.
     Ok(Exit::Passed)

@@ -24,6 +24,7 @@ pub struct Limits {
 #[derive(Debug)]
 struct Slot {
     key: String,
+    kernel: String,
     ready: bool,
     wishes: Sender<Wish>,
 }
@@ -68,9 +69,11 @@ impl Pool {
             }
             self.end(oldest);
         }
+        let order = self.orders[&key].order.clone();
+        let kernel = order.spec.name.clone();
         self.last += 1;
-        self.slots.insert(self.last, Slot { key: key.clone(), ready: false, wishes: wishes() });
-        Some((self.last, self.orders[&key].order.clone()))
+        self.slots.insert(self.last, Slot { key: key.clone(), kernel, ready: false, wishes: wishes() });
+        Some((self.last, order))
     }
 
     /// A guest is ready; false if it is no longer wanted.
@@ -78,13 +81,13 @@ impl Pool {
         self.slots.get_mut(&number).map(|slot| slot.ready = true).is_some()
     }
 
-    /// Takes a guest that is ready.
-    pub fn take(&mut self, key: &str) -> Option<Sender<Wish>> {
+    /// Takes a guest that is ready, with its kernel.
+    pub fn take(&mut self, key: &str) -> Option<(String, Sender<Wish>)> {
         if let Some(wanted) = self.orders.get_mut(key) {
             wanted.used = Instant::now();
         }
         let number = self.slots.iter().find(|(_, slot)| slot.ready && slot.key == key).map(|(number, _)| *number)?;
-        self.slots.remove(&number).map(|slot| slot.wishes)
+        self.slots.remove(&number).map(|slot| (slot.kernel, slot.wishes))
     }
 
     /// A guest has ended, or could not be prepared. Of cells that do not pass the next one runs none; a snapshot that no guest can be

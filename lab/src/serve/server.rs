@@ -107,12 +107,12 @@ impl<'a> Server<'a> {
 
     fn lend(&self, key: &str, console: PathBuf, line: UnixStream) {
         let taken = lock(&self.pool).take(key);
-        let Some(guest) = taken else {
+        let Some((kernel, guest)) = taken else {
             let _ = send(&line, &TakeAnswer::None);
             return;
         };
         let borrower = getsockopt(&line, PeerCredentials).map_or(0, |it| it.pid());
-        (self.tell)(&format!("a guest is lent to process {borrower}"));
+        (self.tell)(&format!("{kernel}: a guest is lent to process {borrower}"));
         // A thread that has ended closes the connection, and the run restores a guest.
         let _ = guest.send(Wish::Lend { console, line });
     }

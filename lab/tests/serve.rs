@@ -216,6 +216,8 @@ fn guests_end_with_whoever_uses_or_holds_them() {
     let desk = Desk::new();
     desk.exec("true");
     let mut server = desk.serve();
+    let said = desk.dir.path().join("serve.json");
+    fs::copy(desk.cache().join("serve.json"), &said).unwrap();
     desk.exec("true");
     server.ready(2);
     // A run is killed.
@@ -234,16 +236,19 @@ fn guests_end_with_whoever_uses_or_holds_them() {
     until(|| server.guests() == 1, &|| format!("one guest, of {}", server.guests()));
     let (output, began) = desk.exec("echo well");
     assert_eq!((text(&output.stdout).as_str(), began.as_str()), ("well\n", "held"), "{}", text(&output.stderr));
-    // The server is killed while a run uses a guest of its.
+    // The server waits for a run that uses a guest of its, and is killed meanwhile.
     server.ready(3);
     let mut child = begin(&log);
+    server.hit(Signal::SIGTERM);
+    server.wait_for("waiting for 1 run with guests of this process", 1);
+    assert_eq!(child.try_wait().unwrap(), None);
     server.hit(Signal::SIGKILL);
     server.end();
     until(|| server.guests() == 0, &|| "the end of all guests".to_owned());
     let lost = child.wait().unwrap().code();
     assert_eq!(lost, Some(125), "a guest that is lost");
     // Nobody listens where the cache says.
-    assert!(desk.cache().join("serve.json").exists());
+    fs::copy(&said, desk.cache().join("serve.json")).unwrap();
     let (output, began) = desk.exec("echo alone");
     assert_eq!((text(&output.stdout).as_str(), began.as_str()), ("alone\n", "restore"), "{}", text(&output.stderr));
     let mut server = desk.serve();

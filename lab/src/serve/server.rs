@@ -21,7 +21,11 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
-    sync::{Mutex, mpsc},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread::{self, Scope},
     time::Instant,
 };
@@ -40,6 +44,8 @@ pub struct Server<'a> {
     pool: Mutex<Pool>,
     /// One guest at a time is made ready: a run may have begun.
     preparing: Mutex<()>,
+    /// Runs that use a guest.
+    borrowers: AtomicUsize,
     interrupt: Interrupt,
     tell: &'a (dyn Fn(&str) + Sync),
 }
@@ -69,7 +75,17 @@ impl<'a> Server<'a> {
         let path = ServerPlace::file(cache);
         let text = serde_json::to_vec(&place).map_err(|error| Error::Host(error.to_string()))?;
         file::replace(&path, &text).map_err(Error::file("write", &path))?;
-        Ok(Self { cache, limits, dir, listener, pool: Mutex::default(), preparing: Mutex::default(), interrupt, tell })
+        Ok(Self {
+            cache,
+            limits,
+            dir,
+            listener,
+            pool: Mutex::default(),
+            preparing: Mutex::default(),
+            borrowers: AtomicUsize::new(0),
+            interrupt,
+            tell,
+        })
     }
 
     /// Answers runs until it is interrupted. Guests that are lent end with their runs.
@@ -88,6 +104,11 @@ impl<'a> Server<'a> {
                 let _ = fs::remove_file(ServerPlace::file(self.cache));
             }
             lock(&self.pool).clear();
+            let borrowers = self.borrowers.load(Ordering::SeqCst);
+            if borrowers > 0 {
+                let runs = count(borrowers, "run");
+                (self.tell)(&format!("waiting for {runs} with guests of this process; a second Ctrl-C ends them"));
+            }
         });
     }
 
@@ -114,7 +135,10 @@ impl<'a> Server<'a> {
         let borrower = getsockopt(&line, PeerCredentials).map_or(0, |it| it.pid());
         (self.tell)(&format!("{kernel}: a guest is lent to process {borrower}"));
         // A thread that has ended closes the connection, and the run restores a guest.
-        let _ = guest.send(Wish::Lend { console, line });
+        self.borrowers.fetch_add(1, Ordering::SeqCst);
+        if guest.send(Wish::Lend { console, line }).is_err() {
+            self.borrowers.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// Has guests prepared until there are as many as wanted.
@@ -139,9 +163,13 @@ impl<'a> Server<'a> {
                                 took.as_secs_f32()
                             ));
                         }
-                        if keep::keep(guest, &wishes) == HeldEnd::Alone {
-                            lock(&self.pool).lost(number, false);
-                            (self.tell)(&format!("{kernel}: a guest that was ready has ended by itself"));
+                        match keep::keep(guest, &wishes) {
+                            HeldEnd::Lent => _ = self.borrowers.fetch_sub(1, Ordering::SeqCst),
+                            HeldEnd::Unwanted => {}
+                            HeldEnd::Alone => {
+                                lock(&self.pool).lost(number, false);
+                                (self.tell)(&format!("{kernel}: a guest that was ready has ended by itself"));
+                            }
                         }
                     }
                     Err(_) if self.interrupt.is_over() => {}

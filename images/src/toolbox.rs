@@ -74,7 +74,7 @@ impl Source {
 
     fn find(&self, program: &str) -> Option<PathBuf> {
         match self {
-            Self::Host => programs::on_host(program),
+            Self::Host => programs::binary_on_host(program),
             Self::Unpacked(root) => {
                 let places = PROGRAM_DIRECTORIES.iter().map(|dir| root.join(dir).join(program));
                 places.into_iter().find(|path| path.is_file())

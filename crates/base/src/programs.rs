@@ -5,6 +5,8 @@ use crate::paths::cache_dir;
 use std::{
     env,
     ffi::{OsStr, OsString},
+    fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -61,9 +63,42 @@ pub fn on_host(program: &str) -> Option<PathBuf> {
     which::which_in(program, Some(path), "/").ok()
 }
 
+/// Finds a program on the host that is a binary, for a guest to run. A script of the same name that comes first, as those in another
+/// lab's cache, would start something of the host.
+pub fn binary_on_host(program: &str) -> Option<PathBuf> {
+    let path = joined(None, &env::var_os("PATH").unwrap_or_default(), None);
+    binary_in(program, &path)
+}
+
+fn binary_in(program: &str, path: &OsStr) -> Option<PathBuf> {
+    which::which_in_all(program, Some(path), "/").ok()?.find(|found| is_binary(found))
+}
+
+fn is_binary(path: &Path) -> bool {
+    let mut start = [0; 4];
+    fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"\x7fELF"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_script_is_not_the_hosts_binary() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str, content: &[u8]| {
+            let dir = dir.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("ip"), content).unwrap();
+            fs::set_permissions(dir.join("ip"), fs::Permissions::from_mode(0o755)).unwrap();
+            dir
+        };
+        let (script, short, binary) = (place("a", b"#!/bin/sh\n"), place("b", b"\x7f"), place("c", b"\x7fELF\x02"));
+        let found = |dirs: &[&PathBuf]| binary_in("ip", &env::join_paths(dirs).unwrap());
+        assert_eq!(found(&[&script, &short, &binary]), Some(binary.join("ip")));
+        assert_eq!(found(&[&script, &short]), None);
+    }
 
     #[test]
     fn the_hosts_programs_come_first_and_the_unpacked_ones_last() {

@@ -5,7 +5,7 @@
 //! process is told where the guest's sockets are ([`Loan`]), and talks to it as to one that it has restored itself
 //! ([`borrow`]). The process that started QEMU stays its parent, and says when and how it has ended.
 
-pub use super::keeper::{Loan, ProcessEnd};
+pub use super::keeper::{HELD, Loan, ProcessEnd};
 
 use super::{
     Guest, GuestSpec, Snapshot, VmError,

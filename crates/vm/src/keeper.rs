@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+/// Part of the name (`-name` of QEMU) of a guest that is held: it is stopped most of the time.
+pub const HELD: &str = "-held-";
 /// Maximum time from the end of a guest's processes to the word of the process that started it.
 const WORD: Duration = Duration::from_secs(5);
 /// Maximum bytes of that word.

@@ -5,7 +5,7 @@
 //! on with the other processor whenever one waits (`pause`, `hlt`). Alone on a host with free processors a guest is not slower with two
 //! threads, and faster where both are busy. docs/speed.md has the figures.
 
-use super::{Accel, GuestSpec};
+use super::{Accel, GuestSpec, keeper::HELD};
 use std::{fs, thread::available_parallelism};
 
 /// Begin of the name of a QEMU process (`/proc/PID/comm`), which is cut off after 15 characters.
@@ -25,18 +25,36 @@ fn shares_one(spec: &GuestSpec, processors: usize, others: impl FnOnce() -> usiz
     spec.accel == Accel::Tcg && own > 1 && (too_many(spec.at_once) || too_many(others().saturating_add(1)))
 }
 
-/// Virtual machines of this host.
+/// Virtual machines of this host that may run. Those that are held are stopped until they take the place of another.
 fn machines() -> usize {
     let is_machine = |entry: &fs::DirEntry| {
         let is_process = entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
-        is_process && fs::read(entry.path().join("comm")).is_ok_and(|name| name.starts_with(QEMU.as_bytes()))
+        let is_qemu = || fs::read(entry.path().join("comm")).is_ok_and(|name| name.starts_with(QEMU.as_bytes()));
+        is_process && is_qemu() && !fs::read(entry.path().join("cmdline")).is_ok_and(|words| is_held(&words))
     };
     fs::read_dir("/proc").map_or(0, |entries| entries.flatten().filter(is_machine).count())
+}
+
+/// Whether a machine with this command line is held.
+fn is_held(words: &[u8]) -> bool {
+    let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+    let at = words.iter().position(|word| *word == b"-name");
+    let name = at.and_then(|at| words.get(at + 1));
+    name.is_some_and(|name| name.windows(HELD.len()).any(|part| part == HELD.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_is_held_is_known_by_its_name() {
+        let held = b"qemu-system-x86_64\0-name\0nkl.a.1.2.3.6.12-held-4\0-m\0512M\0";
+        assert!(is_held(held));
+        for other in [&b""[..], b"qemu\0-name\0nkl.a.1.2.3.6.12-1\0", b"qemu\0-held-\0", b"qemu\0-name\0"] {
+            assert!(!is_held(other), "{other:?}");
+        }
+    }
     use crate::fake::specification;
 
     #[test]

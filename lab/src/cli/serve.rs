@@ -3,7 +3,7 @@
 use crate::{
     error::Error,
     project::Project,
-    serve::{Limits, Server},
+    serve::{GuestServer, Limits},
 };
 use clap::Args;
 use lab_base::{interrupt::Interrupt, say::say};
@@ -34,7 +34,7 @@ pub(super) fn serve(named: Option<PathBuf>, args: &ServeArgs) -> Result<Exit, Er
     let cache = project.cache.root().to_owned();
     // It would keep the cache from being pruned for as long as it waits. What its guests use is open or mapped.
     drop(project);
-    let server = Server::new(&cache, limits, interrupt, &say)?;
+    let server = GuestServer::new(&cache, limits, interrupt, &say)?;
     say("guests are made ready after each `lab run` and `lab exec`; Ctrl-C ends it");
     server.serve();
     // A signal is how it is meant to end.

@@ -8,7 +8,7 @@ use crate::run::{
 use lab_base::interrupt::Interrupt;
 use lab_vm::{
     GuestSpec, VmError,
-    held::HeldGuest,
+    held::{HELD, HeldGuest},
     snapshot::{Found, SnapshotStore},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,7 +26,7 @@ const WATCH: u16 = 2;
 
 /// What a guest is to do.
 #[derive(Debug)]
-pub enum Wish {
+pub enum GuestWish {
     /// Work for the process at the other end.
     Lend {
         /// File for its console.
@@ -71,7 +71,7 @@ pub fn prepare(
         Found::Absent => return Err(KeepError::Gone),
     };
     let spec = GuestSpec {
-        name: format!("{}-held-{number}", order.spec.name),
+        name: format!("{}{HELD}{number}", order.spec.name),
         console: place.join(format!("{number}.log")),
         ..order.spec.clone()
     };
@@ -94,14 +94,14 @@ pub enum HeldEnd {
 }
 
 /// Waits until the guest is wanted, and until it has ended.
-pub fn keep(mut guest: HeldGuest, wishes: &Receiver<Wish>) -> HeldEnd {
+pub fn keep(mut guest: HeldGuest, wishes: &Receiver<GuestWish>) -> HeldEnd {
     loop {
         match wishes.recv_timeout(LOOK) {
-            Ok(Wish::Lend { console, line }) => {
+            Ok(GuestWish::Lend { console, line }) => {
                 lend(guest, &console, &line);
                 return HeldEnd::Lent;
             }
-            Ok(Wish::End) | Err(RecvTimeoutError::Disconnected) => return HeldEnd::Unwanted,
+            Ok(GuestWish::End) | Err(RecvTimeoutError::Disconnected) => return HeldEnd::Unwanted,
             Err(RecvTimeoutError::Timeout) if guest.exited().is_some() => return HeldEnd::Alone,
             Err(RecvTimeoutError::Timeout) => {}
         }

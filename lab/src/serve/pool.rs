@@ -1,6 +1,6 @@
 //! Which guests there are, and which there should be.
 
-use super::keep::Wish;
+use super::keep::GuestWish;
 use crate::run::held::HoldOrder;
 use lab_protocol::CellJob;
 use std::{
@@ -26,7 +26,7 @@ struct Slot {
     key: String,
     kernel: String,
     ready: bool,
-    wishes: Sender<Wish>,
+    wishes: Sender<GuestWish>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Pool {
 
     /// The next guest to prepare, with its number. Where there are as many as there may be, one of a snapshot that was used
     /// earlier is ended for it.
-    pub fn missing(&mut self, limits: Limits, wishes: impl FnOnce() -> Sender<Wish>) -> Option<(u64, HoldOrder)> {
+    pub fn missing(&mut self, limits: Limits, wishes: impl FnOnce() -> Sender<GuestWish>) -> Option<(u64, HoldOrder)> {
         let mut keys: Vec<(Instant, &String)> = self.orders.iter().map(|(key, wanted)| (wanted.used, key)).collect();
         keys.sort_by(|a, b| b.cmp(a));
         let key = keys.iter().map(|(_, key)| (*key).clone()).find(|key| self.count(key) < limits.guests)?;
@@ -82,7 +82,7 @@ impl Pool {
     }
 
     /// Takes a guest that is ready, with its kernel.
-    pub fn take(&mut self, key: &str) -> Option<(String, Sender<Wish>)> {
+    pub fn take(&mut self, key: &str) -> Option<(String, Sender<GuestWish>)> {
         if let Some(wanted) = self.orders.get_mut(key) {
             wanted.used = Instant::now();
         }
@@ -127,7 +127,7 @@ impl Pool {
     fn end(&mut self, number: u64) {
         if let Some(slot) = self.slots.remove(&number) {
             // Its thread may have ended.
-            let _ = slot.wishes.send(Wish::End);
+            let _ = slot.wishes.send(GuestWish::End);
         }
     }
 }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     /// Prepares what is missing: keys with numbers, and where wishes arrive.
-    fn fill(pool: &mut Pool) -> Vec<(u64, String, Receiver<Wish>)> {
+    fn fill(pool: &mut Pool) -> Vec<(u64, String, Receiver<GuestWish>)> {
         let mut new = Vec::new();
         loop {
             let (sender, wishes) = mpsc::channel();
@@ -164,8 +164,8 @@ mod tests {
         }
     }
 
-    fn is_ended(wishes: &Receiver<Wish>) -> bool {
-        matches!(wishes.try_recv(), Ok(Wish::End))
+    fn is_ended(wishes: &Receiver<GuestWish>) -> bool {
+        matches!(wishes.try_recv(), Ok(GuestWish::End))
     }
 
     #[test]

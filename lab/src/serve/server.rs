@@ -3,7 +3,7 @@
 pub use super::pool::Limits;
 
 use super::{
-    keep::{self, HeldEnd, Wish},
+    keep::{self, GuestWish, HeldEnd},
     pool::Pool,
     wire::{HoldAsk, ServerPlace, TakeAnswer, receive, send},
 };
@@ -35,7 +35,7 @@ use tempfile::TempDir;
 const LOOK: u16 = 200;
 
 /// Holds guests until it is interrupted.
-pub struct Server<'a> {
+pub struct GuestServer<'a> {
     cache: &'a Path,
     limits: Limits,
     /// The socket's, and consoles.
@@ -50,7 +50,7 @@ pub struct Server<'a> {
     tell: &'a (dyn Fn(&str) + Sync),
 }
 
-impl<'a> Server<'a> {
+impl<'a> GuestServer<'a> {
     /// Listens. `tell` gets a line for each thing that happens.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl<'a> Server<'a> {
         (self.tell)(&format!("{kernel}: a guest is lent to process {borrower}"));
         // A thread that has ended closes the connection, and the run restores a guest.
         self.borrowers.fetch_add(1, Ordering::SeqCst);
-        if guest.send(Wish::Lend { console, line }).is_err() {
+        if guest.send(GuestWish::Lend { console, line }).is_err() {
             self.borrowers.fetch_sub(1, Ordering::SeqCst);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    serve::{Client, Limits, Server},
+    serve::{Client, GuestServer, Limits},
 };
 use lab_base::{interrupt::Interrupt, lock::lock};
 use lab_record::{
@@ -70,7 +70,7 @@ pub(super) fn served<T>(cache: &Path, work: impl FnOnce(&Ready) -> Result<T, Err
         }
     };
     let limits = Limits { guests: GUESTS, most: 8 * GUESTS, idle: Duration::from_secs(3600) };
-    let server = Server::new(cache, limits, end.clone(), &tell)?;
+    let server = GuestServer::new(cache, limits, end.clone(), &tell)?;
     thread::scope(|scope| {
         scope.spawn(|| server.serve());
         let _ends = Ends(end);

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_is_held_is_known_by_its_name() {
-        let held = b"qemu-system-x86_64\0-name\0nkl.a.1.2.3.6.12-held-4\0-m\0512M\0";
+        let held = b"qemu-system-x86_64\0-name\0nkl.a.1.2.3.6.12-held-4\0-smp\0";
         assert!(is_held(held));
         for other in [&b""[..], b"qemu\0-name\0nkl.a.1.2.3.6.12-1\0", b"qemu\0-held-\0", b"qemu\0-name\0"] {
             assert!(!is_held(other), "{other:?}");

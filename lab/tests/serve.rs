@@ -75,7 +75,7 @@ impl Desk {
     }
 
     fn serve(&self) -> Server {
-        let log = self.dir.path().join(format!("serve-{}.log", Instant::now().elapsed().as_nanos()));
+        let log = self.dir.path().join(format!("serve-{}.log", fs::read_dir(self.dir.path()).unwrap().count()));
         let child = self.lab(&["serve"]).stderr(File::create(&log).unwrap()).stdout(Stdio::null()).spawn().unwrap();
         let server = Server { child, log };
         server.wait_for("Ctrl-C ends it", 1);
@@ -194,6 +194,14 @@ fn a_held_guest_is_like_one_that_was_just_restored() {
         assert_eq!(shown(&held.stdout), text(&own.stdout));
         assert_eq!(text(&held.stderr), text(&own.stderr));
     }
+    // Where this host's files are withheld, no guest is used that has seen any.
+    let out = desk.dir.path().join("closed");
+    let closed = ["exec", "-k", KERNEL, "--results", out.to_str().unwrap(), "--root", "none", "--", "true"];
+    assert_eq!(desk.lab(&closed).status().unwrap().code(), Some(0));
+    assert_eq!(start(&out), "restore");
+    let few = desk.lab(&["serve", "--guests", "3", "--most", "2"]).output().unwrap();
+    assert_eq!(few.status.code(), Some(2), "{}", text(&few.stderr));
+    assert!(text(&few.stderr).contains("--most 2 is less than --guests 3"));
     // A run that wants guests of its own gets them.
     let out = desk.dir.path().join("cold");
     let isolated =

@@ -24,11 +24,15 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn serve(named: Option<PathBuf>, args: &ServeArgs) -> Result<Exit, Error> {
+    if args.most < args.guests {
+        let why = format!("--most {} is less than --guests {}: give at least as many", args.most, args.guests);
+        return Err(Error::Usage(why));
+    }
     let project = Project::open(named)?;
     let interrupt = Interrupt::install().map_err(Error::file("watch", "signals"))?;
     let limits = Limits {
         guests: args.guests.into(),
-        most: args.most.max(args.guests).into(),
+        most: args.most.into(),
         idle: Duration::from_secs(u64::from(args.idle) * 60),
     };
     let cache = project.cache.root().to_owned();

@@ -146,7 +146,9 @@ impl GuestOptions {
         let usual =
             self.mutant.is_none() && !self.canary && !self.cold && self.shard.is_none() && self.retries.count == 0;
         let shared = if self.exec.is_empty() { self.isolate == Isolate::Kernel && cells <= FEW } else { cells == 1 };
-        let own = self.world.as_ref().is_none_or(|world| world.setup().is_none() && world.network().is_none());
+        // What a guest runs before it is held sees this host's files: not where they were withheld from the guest.
+        let is_plain = |world: &Arc<World>| world.is_hosts() && world.setup().is_none() && world.network().is_none();
+        let own = self.world.as_ref().is_none_or(is_plain);
         self.may_be_held && usual && shared && own
     }
 }

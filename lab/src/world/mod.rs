@@ -165,6 +165,11 @@ impl World {
         Ok(self)
     }
 
+    /// Whether the program sees this host's files.
+    pub fn is_hosts(&self) -> bool {
+        matches!(self.root, Root::Host)
+    }
+
     /// The set-up, if there is one.
     pub fn setup(&self) -> Option<&GuestSetup> {
         self.setup.as_ref()

@@ -177,7 +177,7 @@ fn forced_to(value: &str) -> Result<Acceleration, VmError> {
 
 /// A result is valid for one boot of the host and one version of QEMU, since a reboot or an upgrade may fix KVM, and for
 /// guests of one size: one that the host has no memory for says nothing about others.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Remembered {
     boot_id: String,
     qemu: String,
@@ -268,9 +268,9 @@ impl Memory {
     /// Replaces the cache's results.
     fn change(path: &Path, change: impl FnOnce(&mut Vec<Remembered>)) -> std::io::Result<()> {
         let mut all = Self::read(path);
-        let before = all.len();
+        let before = all.clone();
         change(&mut all);
-        if all.is_empty() && before == 0 {
+        if all == before {
             return Ok(());
         }
         fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;

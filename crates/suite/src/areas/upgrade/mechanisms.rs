@@ -205,7 +205,7 @@ fn make_before_break(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const QDISC_AWAY: Case = Case::new(
     "H04",
     "qdisc-away",
-    "Adding or deleting clsact under traffic loses only packets of that moment, at most one (qdisc_graft stops the queue).",
+    "Adding or deleting clsact under traffic loses only packets that are sent meanwhile (qdisc_graft stops the queue).",
     qdisc_away,
 )
 .on(library::PAIR)

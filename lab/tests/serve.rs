@@ -259,6 +259,9 @@ fn guests_end_with_whoever_uses_or_holds_them() {
     fs::copy(&said, desk.cache().join("serve.json")).unwrap();
     let (output, began) = desk.exec("echo alone");
     assert_eq!((text(&output.stdout).as_str(), began.as_str()), ("alone\n", "restore"), "{}", text(&output.stderr));
+    let place: serde_json::Value = serde_json::from_slice(&fs::read(&said).unwrap()).unwrap();
+    let socket = Path::new(place["socket"].as_str().unwrap());
+    assert!(!socket.parent().unwrap().exists(), "a run removes what a killed server leaves");
     let mut server = desk.serve();
     server.hit(Signal::SIGINT);
     assert_eq!(server.end(), Some(0));

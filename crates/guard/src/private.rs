@@ -143,14 +143,6 @@ pub fn temporary(prefix: &str, parent: &Path) -> Result<TempDir, Untrusted> {
     Ok(dir)
 }
 
-/// As [`temporary`], in the directory for temporary files (`TMPDIR`).
-///
-/// # Errors
-/// As [`temporary`].
-pub fn scratch(prefix: &str) -> Result<TempDir, Untrusted> {
-    temporary(prefix, &std::env::temp_dir())
-}
-
 /// Connects to a socket in a private directory, and checks that the peer runs as this user, because the peer receives
 /// files and commands.
 ///
@@ -314,7 +306,7 @@ mod tests {
 
     #[test]
     fn only_the_users_own_socket_in_a_private_directory_is_connected_to() {
-        let dir = scratch("guard-").unwrap();
+        let dir = temporary("guard-", &std::env::temp_dir()).unwrap();
         let socket = dir.path().join("socket");
         assert!(connect(&socket).unwrap_err().is_absent());
         let _listener = UnixListener::bind(&socket).unwrap();

@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn told(script: &str) -> Result<Command, VmError> {
-        let dir = lab_guard::private::scratch("test-").unwrap();
+        let dir = crate::scratch().unwrap();
         let vng = dir.path().join("vng");
         for (name, text) in [("vng", script), ("vmlinuz", ""), ("image", "")] {
             fs::write(dir.path().join(name), text).unwrap();

@@ -136,7 +136,11 @@ impl Console {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{os::unix::process::CommandExt, time::Duration};
+    use std::{
+        os::unix::process::CommandExt,
+        process::{Command, Stdio},
+        time::Duration,
+    };
 
     #[test]
     fn a_process_that_is_not_the_guest_is_not_borrowed() {
@@ -148,10 +152,17 @@ mod tests {
         };
         assert!(!borrowed(std::process::id()) && !borrowed(u32::MAX) && !borrowed(0));
         let port = format!("path={}/port", dir.path().display());
-        let mut own =
-            std::process::Command::new("sh").args(["-c", "sleep 1000; :", &port]).process_group(0).spawn().unwrap();
+        let mut own = Command::new("sh")
+            .args(["-c", "echo; read line", &port])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A process that has just called execve has no command line yet: the kernel wakes the parent before it writes it.
+        own.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         let found = borrowed(own.id());
-        let _ = own.kill();
+        drop(own.stdin.take());
         own.wait().unwrap();
         assert!(found);
     }

@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn asked(answers: &'static [(&'static str, &'static str)]) -> (Interrogation, Vec<String>) {
-        let dir = lab_guard::private::scratch("test-").unwrap();
+        let dir = crate::scratch().unwrap();
         let (socket, peer) = guest(dir.path(), answers);
         let found = question(&socket, &dir.path().join("console.log"), Duration::from_secs(20), &|| false);
         (found, peer.join().unwrap())
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_missing_monitor_is_reported_and_the_time_limit_is_kept() {
-        let dir = lab_guard::private::scratch("test-").unwrap();
+        let dir = crate::scratch().unwrap();
         let found = question(&dir.path().join("none"), &dir.path().join("none"), Duration::from_secs(60), &|| false);
         assert_eq!(found.findings.len(), 1);
         assert!(found.findings[0].1.contains("No such file"), "{found:?}");

@@ -44,6 +44,7 @@ pub use channel::SocketChannel;
 pub use compose::has_sandbox;
 pub use error::VmError;
 pub use interrogation::Interrogation;
+pub use orphans::{hidden_scratch, scratch};
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;
 pub use tools::{DEFAULT_QEMU, has_right_cmpxchg16b, qemu_version};

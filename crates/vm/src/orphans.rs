@@ -7,7 +7,8 @@
 //! The identity includes the boot id of the host, because a pid is only valid on one host and hosts may share a cache.
 //! Directories of another host, or of this host before a reboot, are kept until they are old.
 
-use super::{VmError, seal::boot_id};
+use super::seal::boot_id;
+use lab_guard::private::{self, Untrusted};
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -15,10 +16,11 @@ use nix::{
 use procfs::process::{Process, all_processes};
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs, io,
     path::Path,
     time::{Duration, SystemTime},
 };
+use tempfile::TempDir;
 
 const PREFIX: &str = "nkl.";
 /// Digits of the boot id in a name: enough to distinguish hosts that share a directory, and short enough for a socket's
@@ -49,8 +51,8 @@ impl Place {
 ///
 /// # Errors
 /// `/proc` can't be read.
-pub fn mark() -> Result<String, VmError> {
-    let proc = |error: procfs::ProcError| VmError::Tool { program: "/proc".to_owned(), problem: error.to_string() };
+pub fn mark() -> Result<String, Untrusted> {
+    let proc = |error: procfs::ProcError| Untrusted::Io { path: "/proc".into(), error: io::Error::other(error) };
     let me = Process::myself().map_err(proc)?;
     let (Place { boot, namespace }, start) = (Place::here().map_err(proc)?, me.stat().map_err(proc)?.starttime);
     Ok(format!("{PREFIX}{boot}.{namespace}.{}.{start}.", me.pid()))
@@ -60,8 +62,29 @@ pub fn mark() -> Result<String, VmError> {
 ///
 /// # Errors
 /// `/proc` can't be read.
-pub fn guest_name(guest: &str) -> Result<String, VmError> {
+pub fn guest_name(guest: &str) -> Result<String, Untrusted> {
     Ok(mark()? + guest)
+}
+
+/// A private directory for temporary files of this process, in the directory for such files (`TMPDIR`). It is removed with
+/// the value; if the process is killed, the next one that asks for such a directory or starts guests removes it.
+///
+/// # Errors
+/// It can't be created, or `/proc` can't be read.
+pub fn scratch() -> Result<TempDir, Untrusted> {
+    let parent = env::temp_dir();
+    sweep(&parent);
+    private::temporary(&mark()?, &parent)
+}
+
+/// As [`scratch`], with a hidden name in a directory that a group may share.
+///
+/// # Errors
+/// As [`scratch`].
+pub fn hidden_scratch(parent: &Path) -> Result<TempDir, Untrusted> {
+    sweep(parent);
+    let dir = tempfile::Builder::new().prefix(&format!(".{}", mark()?)).tempdir_in(parent);
+    dir.map_err(|error| Untrusted::Io { path: parent.to_owned(), error })
 }
 
 /// Removes subdirectories of `dir` whose owner no longer exists.
@@ -170,6 +193,21 @@ mod tests {
         wanted.sort();
         assert_eq!(left, wanted);
         assert!(dir.path().join("results/inside").exists());
+    }
+
+    #[test]
+    fn a_temporary_directory_takes_the_place_of_those_of_killed_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = Place::here().unwrap();
+        let left = dir.path().join(format!(".{}", dead(&here)));
+        fs::create_dir(&left).unwrap();
+        let first = hidden_scratch(dir.path()).unwrap();
+        let second = hidden_scratch(dir.path()).unwrap();
+        assert!(!left.exists() && first.path().exists() && second.path().exists());
+        assert_eq!(
+            owner(first.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.'), &here),
+            Owner::Alive
+        );
     }
 
     #[test]

@@ -254,7 +254,7 @@ mod tests {
 
     /// Answers each command with the next line, which may contain events before the answer.
     fn qemu(answers: &'static [&'static str]) -> (tempfile::TempDir, Result<(), VmError>) {
-        let dir = lab_guard::private::scratch("test-").unwrap();
+        let dir = crate::scratch().unwrap();
         let socket = dir.path().join("qmp");
         let listener = UnixListener::bind(&socket).unwrap();
         let peer = thread::spawn(move || {
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn the_migration_scheme_depends_on_the_version() {
         let commands = |greeting: &'static str| {
-            let dir = lab_guard::private::scratch("test-").unwrap();
+            let dir = crate::scratch().unwrap();
             let socket = dir.path().join("qmp");
             let listener = UnixListener::bind(&socket).unwrap();
             let peer = thread::spawn(move || {

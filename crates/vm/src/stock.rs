@@ -1,11 +1,10 @@
 //! Stock virtme-ng: `vng --exec true` on the host's root, the baseline of `lab bench`.
 
 use super::{
-    Accel, VmError,
+    Accel, VmError, orphans,
     process::{Group, POLL},
 };
 use lab_base::programs;
-use lab_guard::private;
 use std::{
     fs::{self, File},
     os::unix::{fs::symlink, process::CommandExt},
@@ -81,7 +80,7 @@ impl Stock<'_> {
         let failed = |problem: String| VmError::Tool { program: "vng --exec true".to_owned(), problem };
         let file = |error: std::io::Error| failed(error.to_string());
         // vng searches for modules in lib/modules/<release> above the kernel.
-        let dir = private::scratch("netkit-lab-")?;
+        let dir = orphans::scratch()?;
         let boot = dir.path().join("boot");
         let modules = dir.path().join("lib/modules");
         fs::create_dir_all(&boot).and_then(|()| fs::create_dir_all(&modules)).map_err(file)?;

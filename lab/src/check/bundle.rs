@@ -77,7 +77,7 @@ impl CheckPlan {
         timeout: Option<Duration>,
         cache: &Path,
     ) -> Result<Self, Error> {
-        let directory = lab_guard::private::scratch("netkit-lab-")?;
+        let directory = lab_vm::scratch()?;
         let bundles = Bundles { directory };
         let mut files = Vec::new();
         let place = |name: &str| PathBuf::from(format!("{PLACE}/{name}"));

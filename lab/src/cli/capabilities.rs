@@ -36,7 +36,7 @@ pub(super) fn capabilities(named: Option<PathBuf>, args: &CapabilitiesArgs) -> R
     let guests = Guests::open(&project, &kernels, &selected)?;
     // A run without cells: the guests boot, probe and end.
     let plan = Plan::new(guests.facts(), Vec::new(), false);
-    let scratch = lab_guard::private::scratch("netkit-lab-")?;
+    let scratch = lab_vm::scratch()?;
     let mut progress = progress();
     // A guest that only probes ends before a snapshot would be finished.
     let how = GuestOptions { jobs: args.jobs, cold: true, ..GuestOptions::default() };

@@ -37,8 +37,7 @@ pub(super) fn merge(named: Option<PathBuf>, args: &MergeArgs) -> Result<Exit, Er
     let id = directory::fresh_id();
     fs::create_dir_all(&results).map_err(Error::file("create", &results))?;
     // Merged in a temporary directory: if a shard is damaged, no partial run remains.
-    let aside = tempfile::Builder::new().prefix(".merge-").tempdir_in(&results);
-    let aside = aside.map_err(Error::file("create", &results))?;
+    let aside = lab_vm::hidden_scratch(&results)?;
     let record = replay(shards, &id, aside.path())?;
     let finished = results.join(&id);
     fs::set_permissions(aside.path(), fs::Permissions::from_mode(0o755)).map_err(Error::file("open", aside.path()))?;

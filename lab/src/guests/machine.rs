@@ -165,7 +165,7 @@ impl Machine {
         if let Some(known) = accel::known(&asking, self.qemu.as_deref(), memory_mib, PROCESSORS)? {
             return Ok(known);
         }
-        let scratch = lab_guard::private::scratch("netkit-lab-")?;
+        let scratch = lab_vm::scratch()?;
         let console = scratch.path().join("console.log");
         let prepare = |sends| {
             let prepared = self.prepare(kernel, Profile::Suite, sends, Accel::Kvm, console.clone());

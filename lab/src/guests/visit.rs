@@ -61,7 +61,7 @@ impl Guests {
         told: &VisitLog,
     ) -> Result<Visited, Error> {
         let unpacked = self.kernels.iter().find(|unpacked| unpacked.id == id).ok_or(Error::NothingSelected)?;
-        let scratch = lab_guard::private::scratch("netkit-lab-")?;
+        let scratch = lab_vm::scratch()?;
         let prepared = self.machine.prepare(
             unpacked,
             shape.profile,

@@ -12,6 +12,9 @@ pub enum PullError {
     /// The program that fetches is missing.
     #[error("curl is not in PATH; it fetches jobs and kernels: apt-get install curl")]
     NoCurl,
+    /// There is no directory for the settings of the transfer.
+    #[error(transparent)]
+    Untrusted(#[from] lab_guard::private::Untrusted),
     /// The transfer failed.
     #[error(transparent)]
     Transfer(#[from] ProcessError),

@@ -106,9 +106,10 @@ impl Web {
             }
             settings += &format!("header = \"Authorization: Bearer {token}\"\n");
         }
-        let kept = tempfile::NamedTempFile::new().map_err(FileError::of("create", std::env::temp_dir()))?;
-        fs::write(kept.path(), settings).map_err(FileError::of("write", kept.path()))?;
-        let (named, body) = (kept.path().display().to_string(), format!("@{}", file.display()));
+        let kept = lab_vm::scratch()?;
+        let kept = kept.path().join("settings");
+        fs::write(&kept, settings).map_err(FileError::of("write", &kept))?;
+        let (named, body) = (kept.display().to_string(), format!("@{}", file.display()));
         // A redirect could lead the token to another server.
         let options = OPTIONS.into_iter().filter(|word| !["--location", "--max-redirs", "5"].contains(word));
         let more = ["--config", &named, "--output", "/dev/null", "--data-binary", &body, "--url", checked(url)?];

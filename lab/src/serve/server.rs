@@ -67,7 +67,7 @@ impl<'a> GuestServer<'a> {
                 place.pid
             )));
         }
-        let dir = private::scratch("netkit-lab-")?;
+        let dir = lab_vm::scratch()?;
         let socket = dir.path().join("socket");
         let listener = UnixListener::bind(&socket).map_err(Error::file("listen on", &socket))?;
         listener.set_nonblocking(true).map_err(Error::file("listen on", &socket))?;

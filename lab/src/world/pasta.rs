@@ -5,7 +5,6 @@
 
 use super::WorldError;
 use lab_base::process::POLL;
-use lab_guard::private;
 use lab_protocol::world::Uplink;
 use std::{
     fs::{self, File},
@@ -96,7 +95,7 @@ impl PastaOptions {
     /// # Errors
     /// [`WorldError::Passt`] with what it says.
     pub fn connect(&self, machine: UnixStream) -> Result<Pasta, WorldError> {
-        let dir = private::scratch("netkit-lab-")?;
+        let dir = lab_vm::scratch()?;
         let (pid, told) = (dir.path().join("pid"), dir.path().join("told"));
         let file = File::create(&told).map_err(WorldError::io(&told))?;
         let failed = |problem: String| WorldError::Passt { passt: self.passt.clone(), problem };

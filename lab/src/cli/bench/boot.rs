@@ -36,7 +36,7 @@ pub(super) fn bench(named: Option<PathBuf>, args: &BenchArgs) -> Result<Exit, Er
     let kernels = project.kernels_for_programs(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
-    let scratch = lab_guard::private::scratch("netkit-lab-")?;
+    let scratch = lab_vm::scratch()?;
 
     let all = Plan::new(guests.facts(), selected.cells, false);
     let runs =

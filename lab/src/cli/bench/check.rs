@@ -44,7 +44,7 @@ pub(super) fn check(named: Option<PathBuf>, args: &CheckBenchArgs) -> Result<Exi
     let project = Project::open(named)?;
     let kernels =
         project.kernels_for_programs(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
-    let scratch = lab_guard::private::scratch("netkit-lab-")?;
+    let scratch = lab_vm::scratch()?;
     let objects = if args.objects.is_empty() { own(&project, scratch.path())? } else { args.objects.clone() };
     // What the measured commands use as well: they build nothing.
     project.builder().loader()?;

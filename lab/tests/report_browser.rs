@@ -5,7 +5,7 @@ mod support;
 use lab_protocol::{AttachType, FailureKind, Outcome};
 use lab_record::{
     event::{Event, Stamped},
-    run::{RunRecord, used},
+    run::RunRecord,
     synthetic,
     verdict::Standing,
 };
@@ -33,7 +33,7 @@ fn expectation(record: &RunRecord) -> Value {
     let kernel = |id: &str| plan.kernels.iter().position(|kernel| kernel.facts.id == id).unwrap();
     let cells = record.verdicts().map(|(planned, cell, verdict)| {
         let info = record.listing().find(|info| info.id == cell.id).unwrap();
-        let attach: Vec<&str> = used(&verdict).iter().map(|used| used.name()).collect();
+        let attach: Vec<&str> = verdict.used().iter().map(|used| used.name()).collect();
         json!({
             "kernel": kernel(&planned.facts.id),
             "row": row(&cell.id),

@@ -6,7 +6,7 @@ mod support;
 
 use lab_base::text::line;
 use lab_protocol::Outcome;
-use lab_record::run::{RunRecord, used};
+use lab_record::run::RunRecord;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ fn expectation(record: &RunRecord) -> Value {
             );
             *counts.entry(key).or_default() += usize::from(counted);
         }
-        let attach: Vec<&str> = used(&verdict).iter().map(|used| used.name()).collect();
+        let attach: Vec<&str> = verdict.used().iter().map(|used| used.name()).collect();
         cases.push(json!({
             "suite": kernel.facts.id,
             "name": line(cell.id.as_str(), 1000),

@@ -193,9 +193,9 @@ pub struct Check {
     pub seen: String,
 }
 
-/// The report of a finished cell.
+/// The report of a finished cell. `C` is how its checks are held: a reader of many reports does not copy their texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CellReport {
+pub struct CellReport<C = Check> {
     /// The cell.
     pub cell: CellId,
     /// The guest's outcome; the host computes the verdict from it.
@@ -203,7 +203,7 @@ pub struct CellReport {
     /// Attachments as reported by the kernel.
     pub attach: Vec<AttachRecord>,
     /// The assertions, in order.
-    pub checks: Vec<Check>,
+    pub checks: Vec<C>,
     /// Wall time in the guest, microseconds.
     pub duration_us: u64,
     /// How much of it the guest's processor waited for one of the host, microseconds: measured by the host, and 0 in the guest's
@@ -229,6 +229,26 @@ pub struct CellReport {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_none(number: &u64) -> bool {
     *number == 0
+}
+
+impl<C> CellReport<C> {
+    /// The report without its checks, and the checks.
+    pub fn split(self) -> (CellReport, Vec<C>) {
+        let Self { cell, outcome, attach, checks, duration_us, waited_us, log, metrics, program, witness, attachments } =
+            self;
+        let report = CellReport {
+            attach,
+            duration_us,
+            waited_us,
+            log,
+            metrics,
+            program,
+            witness,
+            attachments,
+            ..CellReport::bare(cell, outcome)
+        };
+        (report, checks)
+    }
 }
 
 impl CellReport {

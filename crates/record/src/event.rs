@@ -13,7 +13,7 @@ use crate::{
     verdict::Verdict,
 };
 use lab_guard::{Id, Inside};
-use lab_protocol::{CapabilityReport, CellId, CellInfo, ErrorKind, KernelVersion, Raw, drawing::TopologyInfo};
+use lab_protocol::{CapabilityReport, CellId, CellInfo, Check, ErrorKind, KernelVersion, Raw, drawing::TopologyInfo};
 use serde::{Deserialize, Serialize};
 
 /// An event with its time.
@@ -35,9 +35,8 @@ impl Stamped {
         // Parsing the bytes gives an error with the position.
         let Ok(text) = str::from_utf8(line) else { return serde_json::from_slice(line) };
         // Most of a large run's bytes are verdicts and the plan, and serde takes three times as long for tagged enums.
-        if begins_with(line, VERDICT)
-            && let Ok(Finished { at_ms, event: Tag::CellFinished, kernel, guest, verdict }) = serde_json::from_str(text)
-        {
+        if let Some(FinishedLine { at_ms, kernel, guest, verdict, .. }) = FinishedLine::of(text) {
+            let verdict = Box::new(verdict);
             return Ok(Self { at_ms, event: Event::CellFinished { kernel, guest, verdict } });
         }
         if begins_with(line, BEGIN)
@@ -62,12 +61,20 @@ const LOOK_AT: usize = 40;
 
 /// [`Event::CellFinished`] as a plain structure.
 #[derive(Deserialize)]
-struct Finished {
-    at_ms: u64,
+pub(crate) struct FinishedLine<C = Check> {
+    pub(crate) at_ms: u64,
     event: Tag,
-    kernel: Id,
-    guest: u32,
-    verdict: Box<Verdict>,
+    pub(crate) kernel: Id,
+    pub(crate) guest: u32,
+    pub(crate) verdict: Verdict<C>,
+}
+
+impl<'a, C: Deserialize<'a>> FinishedLine<C> {
+    /// The event of a line, if it is one as this program writes it.
+    pub(crate) fn of(line: &'a str) -> Option<Self> {
+        let wanted = begins_with(line.as_bytes(), VERDICT);
+        wanted.then(|| serde_json::from_str(line).ok()).flatten().filter(|it: &Self| it.event == Tag::CellFinished)
+    }
 }
 
 /// [`Event::RunStarted`] as a plain structure.
@@ -78,7 +85,7 @@ struct Begun {
     run: Box<RunInfo>,
 }
 
-#[derive(Deserialize)]
+#[derive(PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Tag {
     CellFinished,

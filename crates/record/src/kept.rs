@@ -4,7 +4,7 @@
 mod packed;
 
 use crate::verdict::{Standing, Verdict};
-use lab_protocol::{AttachRecord, CellId, CellInfo, Check, Outcome};
+use lab_protocol::{AttachRecord, AttachType, CellId, CellInfo, Check, Outcome};
 use std::{borrow::Cow, cell::OnceCell, collections::HashMap, ops::Deref, sync::Arc};
 
 /// Interned texts, and what else repeats.
@@ -38,20 +38,20 @@ impl Texts {
     }
 
     /// The checks of a verdict. Those of the next cell mostly have the same names, and often the same values.
-    fn checks(&mut self, checks: &[Check]) -> Box<[Said]> {
+    fn checks<'a>(&mut self, checks: impl Iterator<Item = CheckText<'a>>) -> Vec<Said> {
         let last = std::mem::take(&mut self.last);
         let same = |texts: &Self, number: Option<u32>, text: &str| {
             number.filter(|number| texts.all.get(*number as usize).is_some_and(|known| **known == *text))
         };
-        let said = checks.iter().enumerate().map(|(at, Check { name, ok, seen })| {
+        let said = checks.enumerate().map(|(at, (name, ok, seen))| {
             let near = last.get(at);
             let name = same(self, near.map(|near| near.0), name).unwrap_or_else(|| self.index(name));
             let seen = same(self, near.map(|near| near.2), seen).unwrap_or_else(|| self.index(seen));
-            (name, *ok, seen)
+            (name, ok, seen)
         });
-        let said: Box<[Said]> = said.collect();
+        let said: Vec<Said> = said.collect();
         // A cell without checks, such as one that was skipped, is no pattern for the next.
-        self.last = if said.is_empty() { last } else { said.to_vec() };
+        self.last = if said.is_empty() { last } else { said.clone() };
         said
     }
 
@@ -109,6 +109,9 @@ impl<'a> From<&'a Check> for StoredCheck<'a> {
 }
 
 /// A check: name, whether it passed, observed value.
+pub type CheckText<'a> = (&'a str, bool, &'a str);
+
+/// The same with the numbers of its texts.
 type Said = (u32, bool, u32);
 
 /// A stored verdict.
@@ -119,6 +122,14 @@ pub struct Kept {
     stored: Stored,
     standing: Standing,
     plain: bool,
+    /// The attach types that the kernel reported, each a bit at its place in [`AttachType::ALL`].
+    used: u8,
+}
+
+/// See [`Kept::used`].
+fn bits(verdict: &Verdict) -> u8 {
+    let place = |attach: &AttachType| AttachType::ALL.iter().position(|it| it == attach).unwrap_or_default();
+    verdict.used().iter().fold(0, |bits, attach| bits | 1 << place(attach))
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -136,13 +147,23 @@ struct Unpacked {
 
 impl Kept {
     pub(super) fn new(mut verdict: Box<Verdict>, texts: &mut Texts) -> Self {
-        let checks = texts.checks(&std::mem::take(&mut verdict.report.checks));
-        let (standing, plain) = (verdict.standing(), verdict.is_plain());
+        let checks = std::mem::take(&mut verdict.report.checks);
+        Self::with(verdict, checks.iter().map(|it| (&*it.name, it.ok, &*it.seen)), texts)
+    }
+
+    /// A verdict whose checks are not in it.
+    pub(super) fn with<'a>(
+        verdict: Box<Verdict>,
+        checks: impl Iterator<Item = CheckText<'a>>,
+        texts: &mut Texts,
+    ) -> Self {
+        let checks = texts.checks(checks);
+        let (standing, plain, used) = (verdict.standing(), verdict.is_plain(), bits(&verdict));
         let stored = match packed::pack(&verdict, &checks, texts) {
             Some(bytes) => Stored::Packed(bytes),
-            None => Stored::Whole(Box::new(Unpacked { verdict: *verdict, checks })),
+            None => Stored::Whole(Box::new(Unpacked { verdict: *verdict, checks: checks.into() })),
         };
-        Self { stored, standing, plain }
+        Self { stored, standing, plain, used }
     }
 
     /// As [`Verdict::standing`].
@@ -169,8 +190,8 @@ impl From<Verdict> for Kept {
     /// Converts a verdict, without its checks.
     fn from(mut verdict: Verdict) -> Self {
         verdict.report.checks = Vec::new();
-        let (standing, plain) = (verdict.standing(), verdict.is_plain());
-        Self { stored: Stored::Whole(Box::new(Unpacked { verdict, checks: Box::default() })), standing, plain }
+        let (standing, plain, used) = (verdict.standing(), verdict.is_plain(), bits(&verdict));
+        Self { stored: Stored::Whole(Box::new(Unpacked { verdict, checks: Box::default() })), standing, plain, used }
     }
 }
 
@@ -318,6 +339,29 @@ impl<'a> ReportedVerdict<'a> {
             Source::Kept { kept, .. } => kept.plain,
             Source::Other(verdict) => verdict.is_plain(),
         }
+    }
+
+    /// The attach types that the kernel reported, each a bit at its place in [`AttachType::ALL`].
+    pub fn used_bits(&self) -> u8 {
+        match &self.verdict {
+            Source::Kept { kept, .. } => kept.used,
+            Source::Other(verdict) => bits(verdict),
+        }
+    }
+
+    /// As [`Verdict::used`].
+    pub fn used(&self) -> Vec<AttachType> {
+        let bits = self.used_bits();
+        AttachType::ALL.into_iter().enumerate().filter(|(at, _)| bits & 1 << at != 0).map(|(_, it)| it).collect()
+    }
+
+    /// How long the cell took, microseconds.
+    pub fn duration_us(&self) -> u64 {
+        match &self.verdict {
+            Source::Kept { kept: Kept { stored: Stored::Packed(bytes), .. }, .. } => packed::duration_us(bytes),
+            _ => None,
+        }
+        .unwrap_or_else(|| self.report.duration_us)
     }
 
     /// The checks, in order.

@@ -15,7 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod lines;
 pub mod part;
+
+pub use lines::{BatchChecks, EventLines, LineChecks, LineEvent};
 
 /// The file's name in a run's directory.
 pub const FILE: &str = "events.jsonl";
@@ -25,10 +28,6 @@ const LAST_SIZE: u64 = 4 << 10;
 const PLAN_SIZE: usize = 4 << 20;
 /// Read buffer, bytes: the line with a plan can be several megabytes long.
 const READ_SIZE: usize = 256 << 10;
-/// Size of the batches of lines that are handed over, bytes: small enough for a processor's cache, and below the size
-/// at which glibc's `free` consolidates memory (64 KiB).
-const LINES_SIZE: usize = 32 << 10;
-
 /// Maximum bytes of a line: a plan of 2.5 million cells on 250 kernels has 230 MiB.
 const LINE_LIMIT: u64 = 512 << 20;
 /// The year 2200, milliseconds since the epoch.
@@ -176,17 +175,6 @@ pub struct EventReader {
     failed: bool,
 }
 
-/// A batch of whole lines of a run's events.
-#[derive(Debug)]
-pub struct EventLines {
-    /// The lines as they are in the file.
-    pub text: Vec<u8>,
-    /// The events, each with the end offset of its line in `text`.
-    pub events: Vec<(Stamped, usize)>,
-    /// `None` if more lines follow; otherwise the end of the events, or the error of the line after this batch.
-    pub end: Option<Result<(), LogError>>,
-}
-
 /// The fields that the first line has in every version: enough to distinguish another version from other data.
 #[derive(Deserialize)]
 struct Head {
@@ -214,7 +202,8 @@ impl EventReader {
         }
         match Stamped::parse(&line) {
             Ok(first) if matches!(&first.event, Event::RunStarted { run } if run.format == FORMAT) => {
-                reader.first = Some(reader.sane(first)?);
+                reader.sane(&first)?;
+                reader.first = Some(first);
                 Ok(reader)
             }
             other => Err(reader.no_run(&line, other.err())),
@@ -258,7 +247,7 @@ impl EventReader {
 
     /// Refuses values that `lab` never writes and readers can't handle: times and numbers that would overflow, and
     /// duplicates in a plan.
-    fn sane(&self, stamped: Stamped) -> Result<Stamped, LogError> {
+    fn sane(&self, stamped: &Stamped) -> Result<(), LogError> {
         self.on_time(stamped.at_ms)?;
         if stamped.event.guest().is_some_and(|guest| guest > MOST_GUESTS) {
             return Err(self.bad(format!("it has a guest number above {MOST_GUESTS}")));
@@ -268,7 +257,7 @@ impl EventReader {
         {
             return Err(self.bad(format!("the plan contains {twice} twice")));
         }
-        Ok(stamped)
+        Ok(())
     }
 
     /// The file.
@@ -293,29 +282,26 @@ impl EventReader {
 
     /// The next event; its line is appended to `text`.
     fn event(&mut self, text: &mut Vec<u8>) -> Result<Option<Stamped>, LogError> {
+        self.next_event(text, Stamped::parse, |stamped| stamped)
+    }
+
+    /// What `parse` makes of the next line, which is appended to `text`.
+    fn next_event<T>(
+        &mut self,
+        text: &mut Vec<u8>,
+        parse: impl FnOnce(&[u8]) -> serde_json::Result<T>,
+        event: impl FnOnce(&T) -> &Stamped,
+    ) -> Result<Option<T>, LogError> {
         let begin = text.len();
         if !self.line(text)? {
             return Ok(None);
         }
-        let stamped = Stamped::parse(&text[begin..]).map_err(|error| self.bad(error.to_string()))?;
+        let parsed = parse(&text[begin..]).map_err(|error| self.bad(error.to_string()))?;
+        let stamped = event(&parsed);
         match stamped.event {
             Event::RunStarted { .. } => Err(self.bad("a second run starts".to_owned())),
-            _ => self.sane(stamped).map(Some),
+            _ => self.sane(stamped).map(|()| Some(parsed)),
         }
-    }
-
-    /// The next batch of events after the first event, with their lines.
-    pub fn lines(&mut self) -> EventLines {
-        let mut lines =
-            EventLines { text: Vec::with_capacity(LINES_SIZE + LINES_SIZE / 2), events: Vec::new(), end: None };
-        while lines.end.is_none() && lines.text.len() < LINES_SIZE {
-            match self.event(&mut lines.text) {
-                Ok(Some(stamped)) => lines.events.push((stamped, lines.text.len())),
-                Ok(None) => lines.end = Some(Ok(())),
-                Err(error) => lines.end = Some(Err(error)),
-            }
-        }
-        lines
     }
 }
 

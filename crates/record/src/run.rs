@@ -1,7 +1,7 @@
 //! The record of a run, accumulated from its events: every report is made from it.
 
 use super::{
-    kept::{CellPositions, Kept, ReportedVerdict, Texts, Verdicts},
+    kept::{CellPositions, CheckText, Kept, ReportedVerdict, Texts, Verdicts},
     rows,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     verdict::{Attempt, Standing, Verdict},
 };
 use lab_guard::Id;
-use lab_protocol::{AttachType, CellId, CellInfo, ErrorKind, Outcome, Raw, drawing::TopologyInfo};
+use lab_protocol::{CellId, CellInfo, ErrorKind, Outcome, Raw, drawing::TopologyInfo};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// The word by which a run of `lab check` says what it was, before those that repeat it. Words without one are of `lab exec`, and
@@ -182,12 +182,28 @@ impl RunRecord {
         }
     }
 
+    /// Applies one event of a batch. The checks of its verdict are in the batch.
+    pub fn take_line<'a>(&mut self, stamped: Stamped, checks: impl Iterator<Item = CheckText<'a>>) {
+        match stamped.event {
+            Event::CellFinished { kernel, verdict, .. } => {
+                let cell = verdict.report.cell.clone();
+                let kept = Kept::with(verdict, checks, &mut self.texts);
+                self.keep(&kernel, &cell, kept);
+            }
+            _ => self.take(stamped),
+        }
+    }
+
     fn judged(&mut self, kernel: &Id, verdict: Box<Verdict>) {
         let cell = verdict.report.cell.clone();
         let kept = Kept::new(verdict, &mut self.texts);
+        self.keep(kernel, &cell, kept);
+    }
+
+    fn keep(&mut self, kernel: &Id, cell: &CellId, kept: Kept) {
         let record = self.kernel(kernel);
         record.running = None;
-        record.verdicts.insert(&cell, kept);
+        record.verdicts.insert(cell, kept);
     }
 
     fn kernel(&mut self, id: &Id) -> &mut KernelRecord {
@@ -393,15 +409,4 @@ fn never_ran(kernel: Option<&KernelRecord>, cell: &PlannedCell) -> Verdict {
         _ => "the run ended before the cell",
     };
     Verdict::bare(cell.id.clone(), Outcome::NotRun { message: message.to_owned() })
-}
-
-/// The attach types that the kernel reported for a cell, in order, without duplicates.
-pub fn used(verdict: &Verdict) -> Vec<AttachType> {
-    let report = &verdict.report;
-    let own = report.attach.iter().filter_map(|record| record.used);
-    let seen = report.witness.iter().flat_map(|account| &account.rows).filter(|row| row.attached > 0);
-    let mut used: Vec<AttachType> = own.chain(seen.filter_map(|row| row.place.attach)).collect();
-    used.sort_unstable();
-    used.dedup();
-    used
 }

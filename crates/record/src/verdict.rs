@@ -2,14 +2,14 @@
 
 use crate::{excuse::Excuse, splat::Splat};
 use lab_guard::{Id, Inside};
-use lab_protocol::{CellId, CellReport, Outcome};
+use lab_protocol::{AttachType, CellId, CellReport, Check, Outcome};
 use serde::{Deserialize, Serialize};
 
-/// The host's verdict on a cell.
+/// The host's verdict on a cell. `C` is how its checks are held, as in [`CellReport`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct Verdict<C = Check> {
     /// The guest's report; its outcome is the guest's own.
-    pub report: CellReport,
+    pub report: CellReport<C>,
     /// The outcome that counts.
     pub outcome: Outcome,
     /// Observations that do not fail the cell.
@@ -104,6 +104,15 @@ impl Standing {
     }
 }
 
+impl<C> Verdict<C> {
+    /// The verdict without its checks, and the checks.
+    pub fn split(self) -> (Verdict, Vec<C>) {
+        let Self { report, outcome, warnings, evidence, files, splats, known, earlier, reused } = self;
+        let (report, checks) = report.split();
+        (Verdict { report, outcome, warnings, evidence, files, splats, known, earlier, reused }, checks)
+    }
+}
+
 impl Verdict {
     /// A verdict on a guest's report, without splats, excuses or attempts.
     pub const fn on(report: CellReport, outcome: Outcome) -> Self {
@@ -136,6 +145,17 @@ impl Verdict {
             Outcome::Failed { .. } => Standing::Failed,
             Outcome::Errored { .. } => Standing::Errored,
         }
+    }
+
+    /// The attach types that the kernel reported for a cell, in order, without duplicates.
+    pub fn used(&self) -> Vec<AttachType> {
+        let report = &self.report;
+        let own = report.attach.iter().filter_map(|record| record.used);
+        let seen = report.witness.iter().flat_map(|account| &account.rows).filter(|row| row.attached > 0);
+        let mut used: Vec<AttachType> = own.chain(seen.filter_map(|row| row.place.attach)).collect();
+        used.sort_unstable();
+        used.dedup();
+        used
     }
 
     /// Whether the verdict has no splats, no excuse and no earlier attempts, and is this run's own.

@@ -10,7 +10,7 @@ use lab_record::{
     guest::KernelRecord,
     plan::{PlannedCell, PlannedKernel},
     rows,
-    run::{RunRecord, used},
+    run::RunRecord,
     verdict::{Standing, Verdict},
 };
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ fn test(
 ) -> Value {
     let verdict = record.verdict(happened, cell);
     let area = listed.map_or("unknown", |listed| &*listed.area);
-    let used: Vec<&str> = used(&verdict).iter().map(|used| used.name()).collect();
+    let used: Vec<&str> = verdict.used().iter().map(|used| used.name()).collect();
     let hooks: Vec<&str> = verdict.report.attach.iter().filter_map(|it| it.hook).map(|hook| hook.name()).collect();
     let mut test = json!({
         "path": path(area, cell.id.as_str()),

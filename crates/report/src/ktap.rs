@@ -6,7 +6,7 @@ use lab_protocol::{ErrorKind, Outcome};
 use lab_record::{
     excuse::Expired,
     rows,
-    run::{RunRecord, used},
+    run::RunRecord,
     verdict::{Standing, Verdict},
 };
 use std::fmt::Write;
@@ -96,7 +96,7 @@ fn name(text: &str) -> String {
 }
 
 fn cell_line(id: &str, verdict: &Verdict) -> Line {
-    let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
+    let used: Vec<&str> = verdict.used().iter().map(|used| used.name()).collect();
     let attach = if used.is_empty() { String::new() } else { format!("attach.used={}", used.join("+")) };
     let message = text::line(&verdict.outcome.message(), WIDTH);
     let (ok, data) = match &verdict.outcome {

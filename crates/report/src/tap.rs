@@ -1,10 +1,7 @@
 //! TAP version 13 without subtests, which prove and most harnesses of TAP read: a line per cell of every kernel.
 
 use lab_base::text;
-use lab_record::{
-    run::{RunRecord, used},
-    verdict::Standing,
-};
+use lab_record::{run::RunRecord, verdict::Standing};
 use std::fmt::Write;
 
 /// Maximum characters of a line.
@@ -29,7 +26,7 @@ pub fn render(record: &RunRecord) -> String {
     };
     for (kernel, cell, verdict) in record.verdicts() {
         let standing = verdict.standing();
-        let attach: Vec<&str> = used(&verdict).iter().map(|used| used.name()).collect();
+        let attach: Vec<&str> = verdict.used().iter().map(|used| used.name()).collect();
         let attach = if attach.is_empty() { String::new() } else { format!(" by {}", attach.join("+")) };
         let name = format!("{} {}{attach}", plain(&kernel.facts.id), plain(cell.id.as_str()));
         let message = verdict.outcome.message();

@@ -7,7 +7,7 @@ use lab_record::{
     kept::ReportedVerdict,
     plan::{PlannedCell, PlannedKernel},
     rows,
-    run::{Counts, RunRecord, used},
+    run::{Counts, RunRecord},
 };
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ impl Column {
         if rows::is_row(&cell.id) {
             return Self::Guest;
         }
-        let only = || match used(verdict)[..] {
+        let only = || match verdict.used()[..] {
             [only] => Some(only),
             _ => None,
         };

@@ -191,8 +191,8 @@ impl Shards {
         replay.take(started, Event::RunStarted { run: Box::new(info) })?;
         let (events, brought): (Vec<_>, Vec<_>) = found.into_iter().map(|it| (it.events, it.brought)).unzip();
         thread::scope(|scope| {
-            let lines = replay::read(scope, events);
-            brought.into_iter().try_for_each(|shard| replay.shard(shard, into, &lines))
+            let readers = replay::read(scope, events);
+            brought.into_iter().enumerate().try_for_each(|(at, shard)| replay.shard(shard, into, readers.of(at)))
         })?;
         for share in &whole.kernels {
             let absent: Vec<u32> = share.shards.iter().copied().filter(|number| missing.contains(number)).collect();

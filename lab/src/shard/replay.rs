@@ -1,5 +1,4 @@
-//! Replays shards' events as those of one run. A separate thread reads ahead, because reading and replaying take about
-//! the same time.
+//! Replays shards' events as those of one run. Two threads read ahead, because reading takes twice as long as replaying.
 
 use super::{ShardError, files};
 use crate::error::Error;
@@ -7,7 +6,7 @@ use lab_guard::Id;
 use lab_protocol::{CellId, Outcome};
 use lab_record::{
     event::{Event, Stamped},
-    log::{EventLines, EventLog, part::Paused},
+    log::{EventLines, EventLog, LineEvent, LogError, part::Paused},
     plan::{Plan, PlannedKernel},
     reporter::Reporter,
     run::RunRecord,
@@ -17,37 +16,51 @@ use lab_record::{
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::Scope,
 };
 
-/// Maximum number of [`EventLines`] that are read ahead, some megabytes.
+/// Number of threads that read.
+const READERS: usize = 2;
+/// Maximum number of [`EventLines`] that each of them reads ahead, some megabytes.
 const AHEAD: usize = 64;
 
-/// Reads the shards in turn, each up to its end or its first damaged line.
-pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<Paused>) -> Receiver<EventLines> {
-    let (send, lines) = sync_channel(AHEAD);
-    scope.spawn(move || {
-        for shard in shards {
-            let mut events = match shard.resume() {
-                Ok(events) => events,
-                Err(error) => {
-                    drop(send.send(EventLines { text: Vec::new(), events: Vec::new(), end: Some(Err(error)) }));
-                    return;
-                }
-            };
-            let mut through = false;
-            while !through {
-                let lines = events.lines();
-                through = lines.end.is_some();
-                // The receiver is gone if the merge has failed.
-                if send.send(lines).is_err() {
-                    return;
-                }
-            }
+/// Reads the shards, each up to its end or its first damaged line. Several are read at once, each by a thread that hands over
+/// batches on the receiver of its shard: the shard at a position is on the receiver of [`of`](Readers::of) that position.
+pub(super) fn read<'scope>(scope: &'scope Scope<'scope, '_>, shards: Vec<Paused>) -> Readers {
+    let mut of_each: [Vec<Paused>; READERS] = Default::default();
+    shards.into_iter().enumerate().for_each(|(at, shard)| of_each[at % READERS].push(shard));
+    Readers(of_each.map(|shards| {
+        let (send, lines) = sync_channel(AHEAD);
+        scope.spawn(move || shards.into_iter().try_for_each(|shard| read_one(shard, &send)));
+        lines
+    }))
+}
+
+/// The receivers of the threads that read.
+pub(super) struct Readers([Receiver<EventLines>; READERS]);
+
+impl Readers {
+    /// That of the shard at a position.
+    pub(super) fn of(&self, position: usize) -> &Receiver<EventLines> {
+        &self.0[position % READERS]
+    }
+}
+
+/// `None` if nobody receives any more: the merge has failed.
+fn read_one(shard: Paused, send: &SyncSender<EventLines>) -> Option<()> {
+    let mut events = match shard.resume() {
+        Ok(events) => events,
+        Err(error) => return send.send(EventLines::failed(error)).ok(),
+    };
+    loop {
+        let lines = events.lines();
+        let through = lines.end.is_some();
+        send.send(lines).ok()?;
+        if through {
+            return Some(());
         }
-    });
-    lines
+    }
 }
 
 /// Information on a shard before its events are read.
@@ -230,8 +243,8 @@ impl<'a> Replay<'a> {
         let mut telling =
             Telling { shard: &shard, shift, running: BTreeMap::new(), last_ms: shard.started_ms, finished: false };
         for lines in lines {
-            self.lines(&mut telling, lines.events, &lines.text)?;
-            match lines.end {
+            let end = self.lines(&mut telling, lines)?;
+            match end {
                 None => {}
                 Some(Ok(())) => break,
                 Some(Err(error)) => return Err(error.into()),
@@ -240,24 +253,30 @@ impl<'a> Replay<'a> {
         self.end_shard(telling)
     }
 
-    fn lines(&mut self, telling: &mut Telling<'_>, events: Vec<(Stamped, usize)>, text: &[u8]) -> Result<(), Error> {
+    /// Replays a batch; returns its end.
+    fn lines(&mut self, telling: &mut Telling<'_>, lines: EventLines) -> Result<Option<Result<(), LogError>>, Error> {
+        let EventLines { text, events, checks, end: last } = lines;
         // Consecutive unchanged lines are written in one piece.
         let (mut copied, mut begin) = (0, 0);
-        for (Stamped { at_ms, event }, end) in events {
+        for LineEvent { stamped: Stamped { at_ms, event }, end, checks: own } in events {
             telling.last_ms = telling.last_ms.max(at_ms);
             match self.line(telling, event)? {
-                Line::Same(event) => self.record.take(Stamped { at_ms, event }),
+                Line::Same(event) => self.record.take_line(Stamped { at_ms, event }, checks.of(own)),
                 other => {
                     self.copy(&text[copied..begin])?;
                     copied = end;
-                    if let Line::Changed(event) = other {
+                    if let Line::Changed(mut event) = other {
+                        if let Event::CellFinished { verdict, .. } = &mut event {
+                            verdict.report.checks = checks.of(own).owned();
+                        }
                         self.take(at_ms, event)?;
                     }
                 }
             }
             begin = end;
         }
-        self.copy(&text[copied..begin])
+        self.copy(&text[copied..begin])?;
+        Ok(last)
     }
 
     fn line(&mut self, telling: &mut Telling<'_>, mut event: Event) -> Result<Line, Error> {

@@ -7,9 +7,9 @@ use lab_guard::Id;
 use lab_protocol::{AttachRecord, CellId, CellReport, Outcome};
 use serde::{Deserialize, Serialize};
 
-/// What a verdict says beyond what its record holds once for all. The numbers are indexes in [`Texts`].
+/// What a verdict says beyond what its record holds once for all. The numbers are indexes in [`Texts`]. `C` is a list of checks.
 #[derive(Serialize, Deserialize)]
-struct Packed {
+struct Packed<C> {
     outcome: u32,
     duration_us: u64,
     waited_us: u64,
@@ -17,8 +17,11 @@ struct Packed {
     /// Device and hook, program, link, run count.
     attach: Vec<(u32, u32, Option<u32>, Option<u64>)>,
     metrics: Vec<(u32, f64)>,
-    checks: Vec<Said>,
+    checks: C,
 }
+
+/// Bytes of the buffer in which verdicts are packed. Larger ones get memory of their own.
+const BUFFER: usize = 4 << 10;
 
 /// Whether nothing would be lost: it has neither evidence nor remarks.
 fn fits(verdict: &Verdict) -> bool {
@@ -50,14 +53,24 @@ pub(super) fn pack(verdict: &Verdict, checks: &[Said], texts: &mut Texts) -> Opt
         reused: verdict.reused.as_ref().map(|run| texts.index(run)),
         attach: report.attach.iter().map(|it| (texts.place(it), it.prog_id, it.link_id, it.ran)).collect(),
         metrics: report.metrics.iter().map(|(name, value)| (texts.index(name), *value)).collect(),
-        checks: checks.to_vec(),
+        checks,
     };
-    postcard::to_allocvec(&packed).ok().map(Vec::into_boxed_slice)
+    // To grow a buffer for each of millions of verdicts takes as long as to fill it.
+    let mut buffer = [0; BUFFER];
+    match postcard::to_slice(&packed, &mut buffer) {
+        Ok(bytes) => Some((*bytes).into()),
+        Err(_) => postcard::to_allocvec(&packed).ok().map(Vec::into_boxed_slice),
+    }
+}
+
+/// How long the cell of a packed verdict took, microseconds.
+pub(super) fn duration_us(bytes: &[u8]) -> Option<u64> {
+    postcard::take_from_bytes::<(u32, u64)>(bytes).ok().map(|((_, duration_us), _)| duration_us)
 }
 
 /// The verdict of a cell, without its checks, and the checks.
 pub(super) fn unpack(bytes: &[u8], cell: &CellId, texts: &Texts) -> Option<(Verdict, Vec<Said>)> {
-    let packed: Packed = postcard::from_bytes(bytes).ok()?;
+    let packed: Packed<Vec<Said>> = postcard::from_bytes(bytes).ok()?;
     let outcome = texts.outcomes.get(packed.outcome as usize)?.clone();
     let attach = packed.attach.into_iter().map(|(place, prog_id, link_id, ran)| {
         Some(AttachRecord { prog_id, link_id, ran, ..texts.places.get(place as usize)?.clone() })

@@ -15,7 +15,7 @@ use lab_record::{
     exit::Exit,
     kept::ReportedVerdict,
     rows,
-    run::{RunRecord, used},
+    run::RunRecord,
     verdict::{Standing, Verdict},
 };
 use serde::Serialize;
@@ -215,7 +215,7 @@ fn is_bad(verdict: &Verdict) -> bool {
 }
 
 fn kind(was: &Verdict, now: &Verdict) -> Option<ChangeKind> {
-    let (old, new) = (used(was), used(now));
+    let (old, new) = (was.used(), now.used());
     let slow = |verdict: &Verdict| verdict.report.duration_us / 1000;
     let ran = |verdict: &Verdict| !matches!(verdict.standing(), Standing::Skipped | Standing::NotRun);
     match (is_bad(was), is_bad(now)) {
@@ -244,7 +244,7 @@ fn kind(was: &Verdict, now: &Verdict) -> Option<ChangeKind> {
 
 /// A verdict in one line: outcome, attach type, time, reason.
 fn told(verdict: &Verdict) -> String {
-    let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();
+    let attach: Vec<&str> = verdict.used().into_iter().map(AttachType::name).collect();
     let attach = if attach.is_empty() { String::new() } else { format!(" by {}", attach.join("+")) };
     let message = verdict.outcome.message();
     let reason = if message.is_empty() { String::new() } else { format!(": {message}") };

@@ -2,11 +2,7 @@
 
 use super::by_cell;
 use lab_protocol::{AttachType, Outcome};
-use lab_record::{
-    exit::Exit,
-    kept::ReportedVerdict,
-    run::{RunRecord, used},
-};
+use lab_record::{exit::Exit, kept::ReportedVerdict, run::RunRecord};
 use std::{collections::BTreeSet, fmt};
 
 /// Maximum number of differences in the output.
@@ -44,7 +40,7 @@ pub fn same(one: &RunRecord, other: &RunRecord) -> Sameness {
                     | Outcome::SkippedItself { .. }
                     | Outcome::NotRun { .. } => String::new(),
                 };
-                let attach: Vec<&str> = used(verdict).into_iter().map(AttachType::name).collect();
+                let attach: Vec<&str> = verdict.used().into_iter().map(AttachType::name).collect();
                 format!("{}{kind} {}", verdict.outcome.word(), attach.join("+")).trim_end().to_owned()
             }
         };

@@ -10,12 +10,7 @@ pub use text::render as text;
 use crate::{error::ReportError, results::Stored};
 use lab_base::selection::{self, NoMatch};
 use lab_protocol::{AttachType, CellId};
-use lab_record::{
-    exit::Exit,
-    log,
-    run::{RunRecord, used},
-    verdict::Standing,
-};
+use lab_record::{exit::Exit, log, run::RunRecord, verdict::Standing};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -160,7 +155,7 @@ impl History {
             if wanted(&kernel.facts.id, &cell.id) {
                 let point = Point {
                     standing,
-                    attach: used(&verdict),
+                    attach: verdict.used(),
                     ms: verdict.report.duration_us / 1000,
                     message: verdict.outcome.message(),
                 };

@@ -14,7 +14,7 @@ use lab_record::{
     kept::{InternedText, ReportedVerdict},
     plan::{PlannedCell, PlannedKernel},
     rows,
-    run::{RunRecord, used},
+    run::RunRecord,
     verdict::Standing,
 };
 use serde::{Serialize, Serializer};
@@ -279,8 +279,7 @@ fn place(attach: AttachType) -> usize {
 /// How a cell ended, and the attach types that it used as bits: the first two numbers of its field.
 pub(super) fn seen(verdict: &ReportedVerdict<'_>) -> (usize, u8) {
     let standing = verdict.standing();
-    let bits = used(verdict).into_iter().fold(0, |bits, used| bits | 1 << place(used));
-    (STANDINGS.iter().position(|it| *it == standing).unwrap_or_default(), bits)
+    (STANDINGS.iter().position(|it| *it == standing).unwrap_or_default(), verdict.used_bits())
 }
 
 pub(super) fn field(cell: &PlannedCell, verdict: &ReportedVerdict<'_>, texts: &PageTexts) -> Field {

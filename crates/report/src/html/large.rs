@@ -131,7 +131,7 @@ impl<'a> LargeReport<'a> {
                 if verdict.standing().is_bad() {
                     stories.add(standing, text::line(&verdict.outcome.message(), data::MAX_MESSAGE), at, row);
                 }
-                let ms = verdict.report.duration_us / 1000;
+                let ms = verdict.duration_us() / 1000;
                 if ms > 0 && (slowest.len() < SLOWEST || slowest.last().is_some_and(|(least, ..)| ms > *least)) {
                     let behind = slowest.partition_point(|(other, ..)| *other >= ms);
                     slowest.insert(behind, (ms, at, row));

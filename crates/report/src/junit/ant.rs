@@ -5,7 +5,7 @@ use super::{Counts, Kind, MAX_ATTRIBUTE, seconds, whole, xml::Xml};
 use chrono::DateTime;
 use lab_base::text;
 use lab_protocol::CellInfo;
-use lab_record::run::{RunRecord, used};
+use lab_record::run::RunRecord;
 use std::{collections::HashMap, fmt::Write};
 
 /// A suite while it is written: its number, name, counts and seconds.
@@ -59,7 +59,7 @@ pub fn render(record: &RunRecord) -> String {
         for (cell, verdict) in record.verdicts_on(kernel, happened) {
             let area = listed.get(&cell.id).map_or("", |it| &*it.area);
             let name = text::line(cell.id.as_str(), MAX_ATTRIBUTE);
-            let attach: Vec<&str> = used(&verdict).iter().map(|used| used.name()).collect();
+            let attach: Vec<&str> = verdict.used().iter().map(|used| used.name()).collect();
             if !attach.is_empty() {
                 let _ = writeln!(out, "{name} attach.used={}", attach.join("+"));
             }

@@ -10,10 +10,16 @@ use lab_record::{
     guest::KernelRecord,
     kept::ReportedVerdict,
     plan::{PlannedCell, PlannedKernel},
-    run::{RunRecord, used},
+    run::RunRecord,
     verdict::{Attempt, Standing},
 };
-use std::{collections::HashMap, fmt::Write as _, io, ops::Range};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    io,
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Input of every suite.
 pub(super) struct Desk<'a> {
@@ -24,6 +30,8 @@ pub(super) struct Desk<'a> {
     /// Splats of the run, merged.
     pub(super) splats: Vec<SplatSummary>,
     pub(super) dialect: Dialect,
+    /// Bytes of the longest suite so far, which the next is about as long as.
+    pub(super) room: AtomicUsize,
 }
 
 /// A kernel's suite.
@@ -57,7 +65,7 @@ impl Desk<'_> {
     /// A kernel's suite, indented for the root element.
     pub(super) fn suite(&self, kernel: &PlannedKernel, happened: Option<&KernelRecord>, counts: Counts) -> SuiteText {
         let (facts, info) = (&kernel.facts, self.info);
-        let mut xml = Xml::within(1);
+        let mut xml = Xml::with_room(1, self.room.load(Ordering::Relaxed));
         let started = happened.map(|it| it.started_ms).filter(|ms| *ms > 0);
         let wall = happened.and_then(|it| it.finished).map(|(wall_ms, _)| seconds(wall_ms as f64 / 1e3));
         counts.suite(&mut xml, &facts.id, started.and_then(time), wall);
@@ -102,6 +110,7 @@ impl Desk<'_> {
             xml.element("system-out").text(&told.join("\n"));
         }
         xml.close("testsuite");
+        self.room.fetch_max(xml.len(), Ordering::Relaxed);
         SuiteText { text: xml.into_text(), quiet }
     }
 
@@ -181,7 +190,7 @@ impl Desk<'_> {
             text::line(&values.join("+"), MAX_ATTRIBUTE)
         };
         let number = |count: u64| if count == 0 { String::new() } else { count.to_string() };
-        let used: Vec<&str> = used(verdict).iter().map(|used| used.name()).collect();
+        let used: Vec<&str> = verdict.used().iter().map(|used| used.name()).collect();
         let fingerprints: Vec<&str> = verdict.splats.iter().map(|splat| &*splat.fingerprint).collect();
         let classes: Vec<&str> = verdict.splats.iter().map(|splat| splat.class.name()).collect();
         let known = verdict.known.as_ref();

@@ -20,7 +20,13 @@ use lab_record::{
     run::RunRecord,
     verdict::Standing,
 };
-use std::{io, ops::AddAssign, path::PathBuf, sync::mpsc::sync_channel, thread};
+use std::{
+    io,
+    ops::AddAssign,
+    path::PathBuf,
+    sync::{atomic::AtomicUsize, mpsc::sync_channel},
+    thread,
+};
 use xml::Xml;
 
 /// File name in a run's directory and in each kernel's directory.
@@ -139,7 +145,7 @@ fn render_to(
     out.write_all(root(record, counts, dialect).as_bytes())?;
     if let Some(info) = &record.info {
         let listed = record.listing().map(|cell| (&cell.id, cell)).collect();
-        let desk = Desk { record, info, listed, splats: splats(record), dialect };
+        let desk = Desk { record, info, listed, splats: splats(record), dialect, room: AtomicUsize::new(0) };
         in_turn(
             &kernels,
             |(kernel, happened, counts)| desk.suite(kernel, *happened, *counts),

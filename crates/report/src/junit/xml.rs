@@ -18,7 +18,12 @@ pub(super) struct Xml {
 impl Xml {
     /// Elements of a document whose start is written elsewhere, `depth` elements deep.
     pub(super) fn within(depth: usize) -> Self {
-        Self { text: String::new(), depth }
+        Self::with_room(depth, 0)
+    }
+
+    /// The same with room for so many bytes.
+    pub(super) fn with_room(depth: usize, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), depth }
     }
 
     /// A complete document.

@@ -175,9 +175,9 @@ fn one_cell_again_takes_little_more_time_than_its_guest() {
     let cell = ["run", "--kernel", "6.12", "--case", "A02-tcx-link[tcx,veth,from-workload]"];
     fine(&lab(dir.path(), &cell).output().unwrap());
     // Processor time, the guest's included: other work on this machine does not lengthen it as much as the wait.
-    let time = || {
+    let time = |more: &[&str]| {
         let started = Instant::now();
-        let run = lab(dir.path(), &cell);
+        let run = lab(dir.path(), &[&cell, more].concat());
         let mut timed = Command::new("bash");
         timed.args(["-c", r#"TIMEFORMAT="%U %S"; time "$@""#, "bash"]).arg(run.get_program()).args(run.get_args());
         let output = super::package::plain(timed.current_dir(dir.path())).output().unwrap();
@@ -187,11 +187,14 @@ fn one_cell_again_takes_little_more_time_than_its_guest() {
         let used = errors.lines().last().unwrap().split(' ').map(|part| part.parse::<f64>().unwrap()).sum::<f64>();
         (used, waited)
     };
-    let runs: Vec<_> = (0..5).map(|_| time()).collect();
+    let (booted, _) = time(&["--cold"]);
+    let runs: Vec<_> = (0..5).map(|_| time(&[])).collect();
     let used = runs.iter().map(|run| run.0).fold(f64::MAX, f64::min);
     let waited = runs.iter().map(|run| run.1).min().unwrap();
-    println!("one cell again: {:.2} s, processors for {used:.2} s", waited.as_secs_f32());
-    assert!(used < 2.0, "{used} s, and {waited:?} until the exit; 0.5 s on two idle processors");
+    let told = format!("{waited:?} until the exit, processors for {used:.2} s; {booted:.2} s with a boot");
+    println!("one cell again: {told}");
+    // Machines differ by more than the two ways do on one of them.
+    assert!(used < booted / 4.0, "{told}");
 }
 
 #[test]

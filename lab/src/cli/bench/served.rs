@@ -14,13 +14,15 @@ use std::{
     path::Path,
     sync::{Condvar, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Guests of each kernel, as many as `lab serve` holds by default.
 const GUESTS: usize = 2;
 /// Maximum time until a guest is ready.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Interval at which an interruption is looked for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Guests that have become ready.
 #[derive(Default)]
@@ -36,11 +38,16 @@ impl Ready {
     /// One is not, in a time in which hundreds would be.
     pub(super) fn after(&self, kernels: usize, runs: usize) -> Result<(), Error> {
         let wanted = kernels * GUESTS + runs;
-        let count = lock(&self.count);
-        let waited = self.more.wait_timeout_while(count, PATIENCE, |count| *count < wanted);
-        let (count, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *count < wanted {
-            return Err(Error::Host(format!("{count} guests of {wanted} became ready in {} s", PATIENCE.as_secs())));
+        let deadline = Instant::now() + PATIENCE;
+        let mut count = lock(&self.count);
+        while *count < wanted {
+            // An interruption is told as one, whatever the error says.
+            if Instant::now() >= deadline || Interrupt::raised().is_some() {
+                let waited = PATIENCE.as_secs();
+                return Err(Error::Host(format!("{count} guests of {wanted} became ready in {waited} s")));
+            }
+            let waited = self.more.wait_timeout(count, LOOK);
+            (count, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         Ok(())
     }

@@ -85,6 +85,14 @@ impl KernelRun<'_> {
         lock(&self.warmth.0).snapshot = None;
     }
 
+    /// Removes the snapshot whose agent was not replaced by the one that it was sent: either may be the cause, and a guest that boots
+    /// the other one tells.
+    pub(super) fn distrust(&self, prepared: &Prepared, lost: &Lost, snapshot: Option<&Snapshot>) {
+        if let (Some(store), Some(snapshot), false, Some(_)) = (self.snapshots, snapshot, lost.again, &prepared.agent) {
+            store.discard(snapshot);
+        }
+    }
+
     fn obtain(&self, store: &SnapshotStore, prepared: &Prepared) -> Option<Snapshot> {
         let setup = prepared.files.as_ref().and_then(|files| files.world.setup());
         let key = match self.launcher.fingerprint(&prepared.spec) {

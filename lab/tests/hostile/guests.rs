@@ -191,7 +191,10 @@ fn run() -> Whole {
     command.args(["-c", r#"umask 0; exec "$@""#, "sh", env!("CARGO_BIN_EXE_lab"), "--project"]).arg(&project);
     command.args(["run", "--no-build", "--kernel", KERNEL, "--jobs", "1"]);
     command.args(["--deadline", "cell=6s", "--deadline", "silence=6s", "--out"]).arg(&results);
-    command.env("TMPDIR", &temporary).env("CI", "true");
+    // No later run is to find images with this agent.
+    let cache = scratch.path().join("cache");
+    crate::own_cache::but(&cache, &["images", "snapshots"]);
+    command.env("TMPDIR", &temporary).env("NETKIT_LAB_CACHE", &cache).env("CI", "true");
     let stage = Stage { scratch: scratch.path() };
     let mut whole = Whole::default();
     thread::scope(|scope| {

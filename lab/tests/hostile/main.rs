@@ -12,6 +12,8 @@ mod guests;
 mod mirror;
 mod mirrors;
 mod numbers;
+#[path = "../support/cache.rs"]
+mod own_cache;
 mod projects;
 mod received;
 mod results;

@@ -226,7 +226,10 @@ impl<'a> KernelRun<'a> {
                 (SessionEnd::Lost(lost), Some(snapshot)) if !launch.greeted() => {
                     self.unanswered(&launch, &lost, snapshot)
                 }
-                (SessionEnd::Lost(lost), _) => self.bury(&launch, lost),
+                (SessionEnd::Lost(lost), _) => {
+                    self.distrust(prepared, &lost, snapshot.as_ref());
+                    self.bury(&launch, lost);
+                }
             }
             let mut progress = self.progress();
             let (again, back): (Vec<CellId>, Vec<CellId>) =

@@ -42,7 +42,7 @@ impl Session<'_> {
         self.refused(
             kind,
             format!(
-                "the agent {agent} could not take the place of the snapshot's (with --cold a guest boots it): {why}"
+                "the agent {agent} could not take the place of the snapshot's (the next run boots a guest with it): {why}"
             ),
         )
     }

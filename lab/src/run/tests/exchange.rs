@@ -49,8 +49,8 @@ fn sent() -> Vec<u8> {
     (0..2 * AGENT_PIECE + 7).map(|at| at as u8).collect()
 }
 
-/// A run in which restored guests are sent an agent, and do this when they are to start it.
-fn exchanged(timing: Timing, then: impl Fn(Script<'_>, Received) + Send + Sync + 'static) -> Outcomes {
+/// A run in which restored guests are sent an agent, and do this when they are to start it. Also says whether the snapshot is still there.
+fn exchanged(timing: Timing, then: impl Fn(Script<'_>, Received) + Send + Sync + 'static) -> (Outcomes, bool) {
     let cache = tempfile::tempdir().unwrap();
     let launcher = FakeLauncher::new(move |agent| {
         let mut script = Script { agent };
@@ -62,14 +62,16 @@ fn exchanged(timing: Timing, then: impl Fn(Script<'_>, Received) + Send + Sync +
     });
     let objects = vec![SentObject { name: "lab.o".to_owned(), file: HeldFile::of_bytes("lab.o", b"object") }];
     let (snapshots, agent) = (Some(SnapshotStore::below(cache.path())), Some(HeldFile::of_bytes(AGENT, sent())));
-    run_with(KERNELS, &launcher, Choice { timing, snapshots, agent, objects, ..Choice::default() })
+    let outcomes = run_with(KERNELS, &launcher, Choice { timing, snapshots, agent, objects, ..Choice::default() });
+    let left = std::fs::read_dir(cache.path().join("snapshots")).unwrap().flatten();
+    (outcomes, left.filter(|entry| entry.path().is_dir()).count() > 0)
 }
 
 #[test]
 fn an_agent_takes_the_place_of_the_one_in_the_snapshot() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&seen);
-    let outcomes = exchanged(timing(), move |mut script, received| {
+    let (outcomes, kept) = exchanged(timing(), move |mut script, received| {
         assert_eq!((received.agent == sent(), received.pieces), (true, 3));
         assert_eq!(received.objects, ["lab.o"], "it finds them when it starts");
         script.say(&AgentMessage::Probed { capabilities: Vec::new(), modules: vec!["stale".to_owned()] });
@@ -82,7 +84,7 @@ fn an_agent_takes_the_place_of_the_one_in_the_snapshot() {
         script.end(cells.len());
     });
     assert_eq!(outcomes.lines(), ["A01 passed", "B02 passed", "C03 passed"]);
-    assert_eq!((outcomes.exit(), starts(&outcomes)), (0, vec![Start::Snapshot, Start::Restore]));
+    assert_eq!((outcomes.exit(), starts(&outcomes), kept), (0, vec![Start::Snapshot, Start::Restore], true));
     assert_eq!(
         *seen.lock().unwrap(),
         [[HostMessage::Hello { protocol: PROTOCOL_VERSION }]],
@@ -119,25 +121,26 @@ fn an_agent_that_does_not_start_is_one_error() {
         (|_, _| (), "the guest ended unexpectedly"),
     ];
     for (fault, why) in faults {
-        let outcomes = exchanged(short, fault);
+        let (outcomes, kept) = exchanged(short, fault);
         let told = format!(
-            "A01 not-run: the agent {AGENT} could not take the place of the snapshot's (with --cold a guest boots it): {why}"
+            "A01 not-run: the agent {AGENT} could not take the place of the snapshot's (the next run boots a guest with it): {why}"
         );
         assert!(outcomes.lines()[0].starts_with(&told), "{:?}", outcomes.lines());
         assert_eq!((outcomes.exit(), starts(&outcomes)), (3, vec![Start::Snapshot, Start::Restore]), "{why}");
+        assert!(!kept, "{why}");
     }
 }
 
 #[test]
 fn an_agent_of_another_protocol_or_a_panic_of_the_kernel_is_told_as_ever() {
-    let protocol = exchanged(timing(), |mut script, received| {
+    let (protocol, _) = exchanged(timing(), |mut script, received| {
         script.hello_to(PROTOCOL_VERSION + 1, Some(received.nonce));
         script.hang();
     });
     let told = format!("A01 not-run: the agent uses protocol {}, this lab uses", PROTOCOL_VERSION + 1);
     assert!(protocol.lines()[0].starts_with(&told), "{:?}", protocol.lines());
     assert_eq!((protocol.exit(), protocol.boots), (3, 2));
-    let panicked = exchanged(timing(), |script, _| {
+    let (panicked, _) = exchanged(timing(), |script, _| {
         script.agent.console("[    3.2] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000b00\n");
     });
     let line = &panicked.lines()[0];

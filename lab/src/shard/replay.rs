@@ -1,4 +1,4 @@
-//! Replays shards' events as those of one run. Two threads read ahead, because reading takes twice as long as replaying.
+//! Replays shards' events as those of one run. Two threads read ahead, because reading takes longer than replaying.
 
 use super::{ShardError, files};
 use crate::error::Error;

@@ -107,6 +107,7 @@ mod tests {
         let checks = [(1, true, 2), (3, false, 300)];
         let bytes = pack(&verdict, &checks, &mut texts).unwrap();
         assert!(bytes.len() < 60, "{} bytes", bytes.len());
+        assert_eq!(duration_us(&bytes), Some(u64::MAX));
         assert_eq!(unpack(&bytes, &verdict.report.cell, &texts), Some((verdict.clone(), checks.to_vec())));
         assert!(unpack(&bytes[1..], &verdict.report.cell, &Texts::default()).is_none());
 

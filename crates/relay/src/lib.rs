@@ -207,7 +207,8 @@ impl Mux {
                 let Ok((copy, kept)) = copies else { return self.reset(channel) };
                 let credit = {
                     let mut lines = lock(&self.lines);
-                    let Some(line) = lines.open.get_mut(&channel) else { return };
+                    // The other side has refused the connection before the line had its socket.
+                    let Some(line) = lines.open.get_mut(&channel) else { return line::refuse(&kept) };
                     line.stream = Some(kept);
                     Arc::clone(&line.credit)
                 };

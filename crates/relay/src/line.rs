@@ -126,10 +126,14 @@ impl Line {
     pub fn end(self) {
         self.credit.end();
         if let Some(stream) = self.stream {
-            let _ = setsockopt(&stream, Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
-            // Who reads from it wakes up, and with the last descriptor goes a reset. Shutting down the other half would send an
-            // end of data, which this is not.
-            let _ = stream.shutdown(Shutdown::Read);
+            refuse(&stream);
         }
     }
+}
+
+/// Whoever reads from the socket wakes up, and with its last descriptor goes a reset. Shutting down the other half would send an
+/// end of data, which this is not.
+pub fn refuse(stream: &TcpStream) {
+    let _ = setsockopt(stream, Linger, &libc::linger { l_onoff: 1, l_linger: 0 });
+    let _ = stream.shutdown(Shutdown::Read);
 }

@@ -251,12 +251,19 @@ pub fn start_error(what: &str, package: &'static str, error: &io::Error) -> Proc
 
 /// The last lines of a program's output, joined to one line of at most 400 characters.
 ///
-/// Only whole lines are included; the last line is always included.
+/// Only whole lines are included; the last line is always included. Of a compilation it is the first error alone.
 fn tail(text: &str) -> String {
     let lines = crate::text::told_lines(text);
     // apt prints long explanations; its `E:` lines state the error.
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("E: ")).collect();
-    let lines = if errors.is_empty() { lines } else { errors };
+    // After an error of a compiler, make prints a line for each directory that it leaves; later errors follow from the first.
+    let compilers = [": error: ", ": fatal error: ", ": undefined reference to "];
+    let of_compiler = lines.iter().copied().find(|line| compilers.iter().any(|it| line.contains(it)));
+    let lines = match of_compiler {
+        Some(first) => vec![first],
+        None if errors.is_empty() => lines,
+        None => errors,
+    };
     let mut kept = String::new();
     for line in lines.iter().rev().take(3) {
         let next = if kept.is_empty() { line.chars().take(TAIL).collect() } else { format!("{line} / {kept}") };
@@ -277,6 +284,14 @@ mod tests {
         let said =
             "Err:1 x\nE: Failed to fetch x.deb  Hash Sum mismatch\n   Hashes of expected file:\n    - SHA256:ab\n";
         assert_eq!(tail(said), "E: Failed to fetch x.deb  Hash Sum mismatch");
+    }
+
+    #[test]
+    fn of_a_compilation_the_first_error_is_quoted() {
+        let said = "drivers/net/veth.c: In function 'veth_xmit':\ndrivers/net/veth.c:9:2: error: implicit declaration of function 'f'\n    \
+                    9 |  f();\ndrivers/net/veth.c:10:2: error: 'g' undeclared\nmake[2]: *** [scripts/Makefile.build:229: veth.o] Error 1\n\
+                    make[2]: *** Waiting for unfinished jobs....\nmake: *** [Makefile:236: __sub-make] Error 2\n";
+        assert_eq!(tail(said), "drivers/net/veth.c:9:2: error: implicit declaration of function 'f'");
     }
 
     #[test]

@@ -21,13 +21,15 @@ const TC_ACT_STOLEN: u32 = 4;
 /// Of the filter. A device has one of them at a time in each direction, and no other filter beside it.
 const PRIORITY: u32 = 1;
 
-/// What is done with a packet (`eaction` of `struct tc_mirred`), towards the egress of the other device.
+/// What is done with a packet (`eaction` of `struct tc_mirred`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mirred {
-    /// It goes to the other device.
+    /// The other device sends it.
     Redirect,
-    /// A copy goes there, and the packet goes on as if there was no filter.
+    /// The other device sends a copy, and the packet goes on as if there was no filter.
     Mirror,
+    /// The other device receives it.
+    Receive,
 }
 
 /// A filter that was added. It stays when this value goes, and goes with its device or clsact.
@@ -47,6 +49,8 @@ pub fn mirred_add(ifindex: u32, direction: TcDirection, to: u32, how: Mirred) ->
         // TCA_EGRESS_REDIR, TCA_EGRESS_MIRROR
         Mirred::Redirect => (TC_ACT_STOLEN, 1u32),
         Mirred::Mirror => (TC_ACT_PIPE, 2),
+        // TCA_INGRESS_REDIR
+        Mirred::Receive => (TC_ACT_STOLEN, 3),
     };
     // struct tc_mirred: index, capab, action, refcnt, bindcnt, eaction, ifindex.
     let parameters: Vec<u8> = [0, 0, action, 0, 0, towards, to].iter().flat_map(|word| word.to_ne_bytes()).collect();

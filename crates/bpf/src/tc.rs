@@ -23,6 +23,7 @@ const TCA_BPF_ID: u16 = 11;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 const TC_H_CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
+/// The protocol of a filter that sees packets of every protocol (include/uapi/linux/if_ether.h).
 pub(crate) const ETH_P_ALL: u16 = 3;
 /// In place of a device's index: the parent is a block's.
 const TCM_IFINDEX_MAGIC_BLOCK: u32 = 0xffff_ffff;
@@ -65,11 +66,13 @@ pub struct TcOptions {
     pub handle: u32,
     /// Whether the program's return value is the verdict; otherwise it is a class.
     pub direct_action: bool,
+    /// EtherType of the packets that it sees, host byte order (lower half of `tcm_info`). The default is `ETH_P_ALL`.
+    pub protocol: u16,
 }
 
 impl Default for TcOptions {
     fn default() -> Self {
-        Self { priority: 1, handle: 1, direct_action: true }
+        Self { priority: 1, handle: 1, direct_action: true, protocol: ETH_P_ALL }
     }
 }
 
@@ -225,7 +228,7 @@ impl TcFilter {
     }
 
     fn header(&self) -> Vec<u8> {
-        let info = u32::from(self.options.priority) << 16 | u32::from(ETH_P_ALL.to_be());
+        let info = u32::from(self.options.priority) << 16 | u32::from(self.options.protocol.to_be());
         tcmsg(self.ifindex, self.options.handle, self.parent, info)
     }
 

@@ -68,7 +68,8 @@ pub struct Config {
     pub tunnel_remote: datapath::Address,
     /// Port of the socket that `assign` gives packets to, host byte order.
     pub socket_port: u32,
-    /// What `stamp` writes to `tc_classid`, or the table of a lookup with [`BPF_FIB_LOOKUP_TBID`].
+    /// What `stamp` writes to `tc_classid`, or the table of a lookup with [`BPF_FIB_LOOKUP_TBID`], or anything but 0 where
+    /// `tail_entry` shall call by an index that the verifier does not know.
     pub number: u32,
 }
 

@@ -139,7 +139,7 @@ const TAKEN_PLACE: Case = Case::new(
 .needs(&[Capability::Clsact]);
 fn taken_place(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let (ifindex, place) = (testbed.ifindex(P0), TcOptions { priority: 7, handle: 7, direct_action: true });
+    let (ifindex, place) = (testbed.ifindex(P0), TcOptions { priority: 7, handle: 7, ..TcOptions::default() });
     let no_classifier = raw::minimal(raw::BPF_PROG_TYPE_XDP, 0, 2)?;
     let has_clsact = || {
         let qdiscs = testbed.run(P0, || lab_bpf::qdiscs(ifindex))?;

@@ -9,16 +9,23 @@ use crate::{
 };
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
-    ctx::Ctx,
+    ctx::{Ctx, Stop},
     flows, variants,
 };
 use lab_topology::{Family, Template, library};
 use lab_traffic::{IcmpError, Oversized, Proto, UdpOptions, UdpProbe, UdpSink, icmp_error, udp_exchange};
 use nix::errno::Errno;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 /// In the order in which they run.
-pub const CASES: &[Case] =
-    &[SERVICE, SERVICE_HAIRPIN, ICMP_ERRORS_ABOUT_TRANSLATED, SERVICE_WITH_OFFLOAD, PATH_MTU_THROUGH_SERVICE];
+pub const CASES: &[Case] = &[
+    SERVICE,
+    SERVICE_HAIRPIN,
+    ICMP_ERRORS_ABOUT_TRANSLATED,
+    SERVICE_WITH_OFFLOAD,
+    PATH_MTU_THROUGH_SERVICE,
+    CHECKSUM_OF_ZERO,
+];
 
 const SERVICE: Case = Case::new(
     "T08",
@@ -190,4 +197,63 @@ fn path_mtu(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         );
     }
     Ok(())
+}
+
+const CHECKSUM_OF_ZERO: Case = Case::new(
+    "T26",
+    "checksum-of-zero",
+    "A datagram to a service whose checksum would be 0 after the translation has 0xffff (RFC 768), and arrives.",
+    checksum_of_zero,
+)
+.on(library::PODS)
+.over(variants::mechanisms)
+.needs(NEEDS);
+fn checksum_of_zero(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let node = DatapathNode::pods(ctx)?;
+    let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
+    node.serve(ctx, "w1")?;
+    for family in Family::available().iter().copied() {
+        let path = node.path(ctx, "w0", "w1", family);
+        let source = node.testbed.net.addr("w0", family);
+        let backend = path.to.run(|| UdpSocket::bind(path.listen))?;
+        let client = path.from.run(|| UdpSocket::bind((source, 0)))?;
+        let content = sums_to_zero(client.local_addr()?, path.listen);
+        client.send_to(&content, path.dial)?;
+        let (arrived, at) = arrives(ctx, &backend)?;
+        ctx.equal(format!("{family}: what the backend receives"), arrived, Some(content));
+        let Some(at) = at else { continue };
+        backend.send_to(&content, at)?;
+        ctx.equal(
+            format!("{family}: the answer, and its source"),
+            arrives(ctx, &client)?,
+            (Some(content), Some(path.dial)),
+        );
+    }
+    Ok(())
+}
+
+/// The next datagram of two bytes, and where it is from.
+fn arrives(ctx: &Ctx, socket: &UdpSocket) -> Result<(Option<[u8; 2]>, Option<SocketAddr>), Stop> {
+    let mut content = [0; 2];
+    socket.set_read_timeout(Some(ctx.patience(2_000)))?;
+    let from = socket.recv_from(&mut content).ok().map(|(_, from)| from);
+    Ok((from.map(|_| content), from))
+}
+
+/// The content of a datagram whose UDP checksum is 0 (RFC 768, RFC 8200 8.1): the 16 bit sum of pseudo-header, header and content
+/// is 0xffff.
+fn sums_to_zero(from: SocketAddr, to: SocketAddr) -> [u8; 2] {
+    const UDP: u16 = 17;
+    const LENGTH: u16 = 8 + 2;
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let addresses = [octets(from.ip()), octets(to.ip())].concat();
+    let addresses = addresses.chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    let mut sum: u32 = addresses.chain([UDP, LENGTH, from.port(), to.port(), LENGTH]).map(u32::from).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
 }

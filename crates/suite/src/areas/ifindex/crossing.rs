@@ -1,13 +1,13 @@
 //! Packets that go on: forwarded ones, ones with VLAN tags, and who is charged for their memory.
 
-use lab_bpf::{Seen, VLAN_PRESENT};
+use lab_bpf::{Config, ProgramKind, Seen, VLAN_PRESENT};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
-    ctx::Ctx,
+    ctx::{Ctx, Stop},
     testbed::{P0, P1, Spot},
     variants,
 };
-use lab_protocol::{AttachRequest, Capability};
+use lab_protocol::{AttachRequest, Capability, LinkKind};
 use lab_topology::{Family, library};
 use lab_traffic::{UdpProbe, UdpSink, send_frame};
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt};
@@ -15,6 +15,7 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
+    thread,
     time::Duration,
 };
 
@@ -24,13 +25,17 @@ use super::metadata::DATAGRAMS_DEPART;
 const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
 const ETHERNET: u32 = 14;
 
+/// Until arrival times are on: so many packets, and the time between two.
+const TRIES: usize = 100;
+const BETWEEN: Duration = Duration::from_millis(20);
+
 /// In the order in which they run.
-pub const CASES: &[Case] = &[FORWARDED_DEPARTURE_TIME, VLAN_TAGS, SENDERS_MEMORY];
+pub const CASES: &[Case] = &[FORWARDED_DEPARTURE_TIME, VLAN_TAGS, SENDERS_MEMORY, KINDS_OF_FRAMES];
 
 const FORWARDED_DEPARTURE_TIME: Case = Case::new(
     "G13",
     "forwarded-departure-time",
-    "A forwarded packet keeps its departure time (SO_TXTIME) up to the second pod, and never has its arrival time there.",
+    "A forwarded packet keeps its departure time (SO_TXTIME) up to the second pod; its arrival time never gets there, redirected or not.",
     forwarded_departure_time,
 )
 .on(library::PODS)
@@ -67,7 +72,39 @@ fn forwarded_departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     send(false)?;
     ctx.becomes("packets to the second pod, one without a time", 2, || Ok(leaving.stats()?.marked))?;
     ctx.equal("the time of a packet without one", leaving.stats()?.last.tstamp_ns, 0);
+    // Where a socket wants arrival times, every packet that a device receives gets one (net_enable_timestamp()). The kernel takes
+    // it off a packet that bpf_redirect sends (__bpf_tx_skb()).
+    let wants_times = testbed.net.ns("host").run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    setsockopt(&wants_times, sockopt::ReceiveTimestamp, &true)?;
+    let config = Config { target_ifindex: testbed.ifindex(P1), ..Config::new(ctx.marker) };
+    let redirecting = testbed.load(ctx, P0, ProgramKind::Redirect, config)?;
+    let _redirecting = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &redirecting)?;
+    // netkit's program runs before the packet arrives anywhere.
+    let arrives = variant.attach() != AttachRequest::Netkit;
+    let mut sent = 2;
+    for _ in 0..TRIES {
+        send(false)?;
+        sent += 1;
+        ctx.becomes("redirected packets", sent - 2, || Ok(redirecting.stats()?.marked))?;
+        // The kernel turns it on in a work item.
+        if !arrives || redirecting.stats()?.last.tstamp_ns != 0 {
+            break;
+        }
+        thread::sleep(BETWEEN);
+    }
+    let at_first = redirecting.stats()?.last.tstamp_ns;
+    ctx.check("the arrival time where the packet is redirected", (at_first != 0) == arrives, at_first);
+    ctx.becomes("packets to the second pod, with redirected ones", sent, || Ok(leaving.stats()?.marked))?;
+    ctx.equal("the time of a redirected packet", leaving.stats()?.last.tstamp_ns, 0);
     Ok(())
+}
+
+/// The device that a frame of this direction leaves by, and where it comes out.
+const fn ends(direction: Direction) -> (Spot, Spot) {
+    match direction {
+        Direction::FromWorkload => (ETH0, P0),
+        Direction::ToWorkload => (P0, ETH0),
+    }
 }
 
 /// Tags of a frame from the outside in: EtherType and tag control information.
@@ -123,10 +160,7 @@ const VLAN_TAGS: Case = Case::new(
 });
 fn vlan_tags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
-    let (from, to) = match variant.direction() {
-        Direction::FromWorkload => (ETH0, P0),
-        Direction::ToWorkload => (P0, ETH0),
-    };
+    let (from, to) = ends(variant.direction());
     let program = testbed.counter(ctx, P0)?;
     let _attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
     // Where the frame comes out, whatever the mechanism: a second filter where the first one is there already.
@@ -191,6 +225,70 @@ fn senders_memory(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.becomes(format!("{what}: packets at the program"), SENT, || Ok(program.stats()?.marked))?;
         ctx.becomes(format!("{what}: bytes that the sender is charged for"), 0, || Ok(probe.charged()?))?;
         attachment.detach()?;
+    }
+    Ok(())
+}
+
+/// Devices with link-layer addresses, in both directions.
+fn framed() -> Vec<Variant> {
+    let on = |attach, device| Variant { attach: Some(attach), device: Some(device), ..Variant::default() };
+    let both = |variant: Variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant });
+    let kinds = [
+        on(AttachRequest::Tc, LinkKind::Veth),
+        on(AttachRequest::Tcx, LinkKind::Veth),
+        on(AttachRequest::Netkit, LinkKind::NetkitL2),
+    ];
+    kinds.into_iter().flat_map(both).collect()
+}
+
+/// An ARP probe (RFC 5227) for an address that nobody has, from the hardware type on.
+fn arp_probe(own: [u8; 6]) -> Vec<u8> {
+    const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    let mut probe = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    probe.extend(own);
+    probe.extend([0; 10]);
+    probe.extend(NOBODY.octets());
+    probe
+}
+
+const KINDS_OF_FRAMES: Case = Case::new(
+    "G17",
+    "kinds-of-frames",
+    "Programs run for ARP as for IP, and for frames to all and to a group as for frames to one device.",
+    kinds_of_frames,
+)
+.on(library::PAIR)
+.over(framed);
+fn kinds_of_frames(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const ETH_P_ARP: u16 = 0x0806;
+    const SENT: u64 = 20;
+    const ALL: [u8; 6] = [0xff; 6];
+    // The group address 224.0.0.251 as an Ethernet address (RFC 1112, 6.4).
+    const GROUP: [u8; 6] = [0x01, 0, 0x5e, 0, 0, 0xfb];
+    let testbed = ctx.testbed()?;
+    let (from, to) = ends(variant.direction());
+    let program = testbed.counter(ctx, P0)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    let address = |spot: Spot| Ok::<_, Stop>(testbed.net.readback(spot.node, spot.dev)?.mac.unwrap_or_default());
+    let (own, other) = (address(from)?, address(to)?);
+    let send = |to, ethertype, packet: &[u8]| {
+        (0..SENT).try_for_each(|_| send_frame(testbed.net.ns(from.node), testbed.ifindex(from), to, ethertype, packet))
+    };
+    for (what, to) in [("ARP to all", ALL), ("ARP to one device", other)] {
+        let before = program.stats()?.packets;
+        send(to, ETH_P_ARP, &arp_probe(own))?;
+        // What else the end sends (MLD, for example) counts too.
+        let ran = ctx.wait_until(2_000, || Ok(program.stats()?.packets >= before + SENT))?;
+        ctx.check(format!("{what}: the program runs"), ran, program.stats()?.packets - before);
+    }
+    let source = testbed.net.addr4(from.node);
+    for (number, (what, to, ip)) in (1..).zip([
+        ("a datagram to all", ALL, Ipv4Addr::BROADCAST),
+        ("a datagram to a group", GROUP, Ipv4Addr::new(224, 0, 0, 251)),
+        ("a datagram to one device", other, testbed.net.addr4(to.node)),
+    ]) {
+        send(to, ETH_P_IP, &datagram(source, ip, ctx.marker))?;
+        ctx.becomes(format!("{what}: packets at the program"), number * SENT, || Ok(program.stats()?.marked))?;
     }
     Ok(())
 }

@@ -38,8 +38,15 @@ const OTHER_END: Case = Case::new(
 )
 .on(library::PAIR)
 .over(variants::devices);
-fn other_end(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+fn other_end(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
+    if variant.device().is_netkit() {
+        let mut told = Vec::new();
+        for (node, dev) in [("host", "p0"), ("pod", "eth0")] {
+            told.push(testbed.net.readback(node, dev)?.netkit.and_then(|netkit| netkit.primary));
+        }
+        ctx.equal("whether p0 and eth0 are the primary (IFLA_NETKIT_PRIMARY)", told, vec![Some(true), Some(false)]);
+    }
     let (host, pod, elsewhere) = (testbed.net.ns("host"), testbed.net.ns("pod"), Netns::new("elsewhere")?);
     let mut both = |when: &str, at: &Netns, name: &str| {
         tells(ctx, when, (host, "p0"), (at, name))?;

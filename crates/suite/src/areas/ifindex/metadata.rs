@@ -26,7 +26,7 @@ const MARK: u32 = 0x2a;
 const PRIORITY: i32 = 5;
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[SCRUB, PACKET_TYPE, DEPARTURE_TIME, SEGMENTS_UNCUT];
+pub const CASES: &[Case] = &[SCRUB, PACKET_TYPE, DEPARTURE_TIME, SEGMENTS_UNCUT, CLEARED_ON_ARRIVAL];
 
 /// Only packets that the primary sends keep their metadata.
 const AT_PRIMARY: &str = "scrub-none-at-primary";
@@ -264,6 +264,34 @@ fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.equal(format!("segment size ({family})"), stats.max_gso_size, MTU - headers);
         ctx.check(format!("packets longer than a frame ({family})"), stats.max_len > MTU + ETHERNET, stats.max_len);
         attachment.detach()?;
+    }
+    Ok(())
+}
+
+const CLEARED_ON_ARRIVAL: Case = Case::new(
+    "G16",
+    "cleared-on-arrival",
+    "A packet that arrives from another namespace has neither mark nor priority, on every kind of link and at both ends.",
+    cleared_on_arrival,
+)
+.on(library::PAIR)
+.over(variants::devices)
+.needs(&[Capability::Clsact]);
+fn cleared_on_arrival(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    for (from, at) in [("pod", P0), ("host", ETH0)] {
+        let program = testbed.counter(ctx, at)?;
+        let _attachment = testbed.attach(ctx, at, AttachRequest::Tc, Direction::FromWorkload, &program)?;
+        for family in Family::available().iter().copied() {
+            let before = program.stats()?.marked;
+            datagram(ctx, &testbed, from, testbed.net.addr(at.node, family), |socket| {
+                setsockopt(socket, sockopt::Mark, &MARK)?;
+                Ok(setsockopt(socket, sockopt::Priority, &PRIORITY)?)
+            })?;
+            met(ctx, family.name(), &program, before)?;
+            let last = program.stats()?.last;
+            ctx.equal(format!("mark and priority at {} ({family})", at.dev), (last.mark, last.priority), (0, 0));
+        }
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::chain::{Chain, next};
 use lab_bpf::{Anchor, BpfLink, Mprog, Position, raw, raw::RawProgram};
 use lab_harness::{
-    case::{Case, CaseResult, Variant},
+    case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     flows::EXCHANGES,
     testbed::P0,
@@ -192,7 +192,7 @@ fn replace(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const SIXTY_THREE: Case = Case::new(
     "M10",
     "sixty-three",
-    "A hook accepts at most 63 programs (bpf_mprog_max), and traffic passes 63 programs that return UNSPEC.",
+    "A hook accepts at most 63 programs (bpf_mprog_max), and every packet passes all of them if they return UNSPEC.",
     sixty_three,
 )
 .on(library::PAIR)
@@ -201,13 +201,16 @@ const SIXTY_THREE: Case = Case::new(
 fn sixty_three(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let chain = Chain::new(ctx, variant)?;
     let programs = (0..=MOST).map(|_| next()).collect::<Result<Vec<_>, _>>()?;
-    for program in &programs[..MOST] {
+    let last = chain.testbed.counter(ctx, P0)?;
+    for program in &programs[..MOST - 1] {
         chain.attach(program, &Mprog::default())?;
     }
+    chain.attach(&*last, &Mprog::default())?;
     chain.report(ctx, programs[0].id())?;
     ctx.equal("programs on the hook", chain.order()?.len(), MOST);
     ctx.refused("one more", chain.attach(&programs[MOST], &Mprog::default()), Errno::ERANGE);
-    chain.testbed.passes(ctx, "pod", "host")
+    let direction = variant.direction.unwrap_or(Direction::FromWorkload);
+    chain.testbed.passes_counted(ctx, "pod", "host", direction, &last)
 }
 
 const QUERY: Case = Case::new(

@@ -5,7 +5,7 @@ use lab_bpf::{Config, LoadOptions, ProgArray, Program, ProgramKind, raw};
 use lab_harness::{
     case::{Area, Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    flows,
+    flows::{self, EXCHANGES},
     testbed::{P0, Testbed, hook},
     variants,
 };
@@ -34,6 +34,7 @@ const CASES: &[Case] = &[
     EMPTY_SLOT,
     REPLACE_CALLEE_LIVE,
     SLOTS_AFTER_A_RESTART,
+    LONGEST_CHAIN,
 ];
 
 /// Whether the kernel requires callers and callees to have the same type; the release is known, and the probe must
@@ -317,5 +318,42 @@ fn slots_after_restart(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     reopened.insert(free[0], &*second)?;
     testbed.passes_counted(ctx, "pod", "host", Direction::FromWorkload, &target)?;
     ctx.equal("packets at the program in the other slot", second.stats()?.marked, 0);
+    Ok(())
+}
+
+const LONGEST_CHAIN: Case = Case::new(
+    "P11",
+    "longest-chain",
+    "A packet makes 33 tail calls and no more, with an index that is known when the program is loaded and with one that is not.",
+    longest_chain,
+)
+.on(library::PAIR)
+.over(variants::mechanisms);
+/// `MAX_TAIL_CALL_CNT` of include/linux/bpf.h: 33 since "bpf: Change value of MAX_TAIL_CALL_CNT from 32 to 33", and the 33 that
+/// the x86 JIT allowed before.
+const TAIL_CALLS: u64 = 33;
+fn longest_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    for (number, what) in [(0, "an index that is known"), (1, "an index that the packet's length decides")] {
+        let jump = ProgArray::create(SLOTS)?;
+        let config = Config { jump_index: SLOT, number, verdict: -1, ..Config::new(ctx.marker) };
+        let options = LoadOptions { expected_attach_type: Some(0), jump: Some(&jump) };
+        let program = Arc::new(ctx.programs.load(ProgramKind::TailEntry, &config, &options)?);
+        // The program calls itself.
+        jump.insert(SLOT, &*program)?;
+        for direction in Direction::BOTH {
+            let attachment = testbed.attach(ctx, P0, variant.attach(), direction, &program)?;
+            let before = program.stats()?;
+            testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+            let after = program.stats()?;
+            let sent = u64::from(EXCHANGES);
+            let name = format!("runs for {EXCHANGES} packets, {}, {what}", direction.name());
+            ctx.equal(name, after.marked - before.marked, sent * (1 + TAIL_CALLS));
+            let name = format!("calls that were one too many, {}, {what}", direction.name());
+            ctx.equal(name, after.misses - before.misses, sent);
+            attachment.detach()?;
+        }
+        jump.remove(SLOT)?;
+    }
     Ok(())
 }

@@ -90,15 +90,19 @@ fn whose_tables(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// A route without a next hop.
-fn dead_end(ns: &Netns, to: Ipv4Addr, kind: RouteType) -> Result<(), Stop> {
+fn dead_end(ns: &Netns, to: IpAddr, kind: RouteType) -> Result<(), Stop> {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = 32;
+    let (family, length, address) = match to {
+        IpAddr::V4(to) => (AddressFamily::Inet, 32, RouteAddress::Inet(to)),
+        IpAddr::V6(to) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(to)),
+    };
+    message.header.address_family = family;
+    message.header.destination_prefix_length = length;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
     message.header.scope = RouteScope::Universe;
     message.header.kind = kind;
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
+    message.attributes.push(RouteAttribute::Destination(address));
     Ok(ns.netlink().request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)?)
 }
 
@@ -114,12 +118,18 @@ fn frame(source: Ipv4Addr, destination: Ipv4Addr, marker: u16, length: usize) ->
     frame
 }
 
+const ETHERNET_AND_IPV6: usize = 14 + 40;
+
+/// Length of a frame that fits everywhere, bytes.
+pub const SHORT: usize = 100;
+
 /// [`frame`] of IPv6.
-pub fn frame6(source: Ipv6Addr, destination: Ipv6Addr, marker: u16) -> Vec<u8> {
-    let mut frame = vec![0; 100];
+pub fn frame6(source: Ipv6Addr, destination: Ipv6Addr, marker: u16, length: usize) -> Vec<u8> {
+    let mut frame = vec![0; length];
     frame[12..14].copy_from_slice(&[0x86, 0xdd]);
     frame[14] = 0x60;
-    frame[18..20].copy_from_slice(&46u16.to_be_bytes());
+    let behind_header = (length - ETHERNET_AND_IPV6) as u16;
+    frame[18..20].copy_from_slice(&behind_header.to_be_bytes());
     frame[20..22].copy_from_slice(&[17, 64]);
     frame[22..38].copy_from_slice(&source.octets());
     frame[38..54].copy_from_slice(&destination.octets());
@@ -131,10 +141,10 @@ pub fn frame6(source: Ipv6Addr, destination: Ipv6Addr, marker: u16) -> Vec<u8> {
 ///
 /// # Errors
 /// They are of two.
-pub fn packet(source: IpAddr, destination: IpAddr, marker: u16) -> Result<Vec<u8>, Stop> {
+pub fn packet(source: IpAddr, destination: IpAddr, marker: u16, length: usize) -> Result<Vec<u8>, Stop> {
     match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Ok(frame(source, destination, marker, 100)),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Ok(frame6(source, destination, marker)),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Ok(frame(source, destination, marker, length)),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Ok(frame6(source, destination, marker, length)),
         _ => Err(Stop::check(format!("{source} and {destination} are of two families"))),
     }
 }
@@ -153,12 +163,18 @@ const LOOKUP_CODES: Case = Case::new(
 .on(library::PODS)
 .over(variants::devices);
 fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    const SHORT: usize = 100;
-    const BEYOND_MTU: usize = 1600;
-    const UNROUTED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
     let testbed = ctx.testbed()?;
+    Family::available().iter().try_for_each(|family| codes_of_lookups(ctx, variant, &testbed, *family))
+}
+
+fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: Family) -> CaseResult {
+    const BEYOND_MTU: usize = 1600;
     let ns = testbed.net.ns("host");
-    let dead = |last| Ipv4Addr::new(203, 0, 113, last);
+    // Of the networks for documentation (RFC 5737, RFC 3849): nobody is there.
+    let dead = |last: u8| match family {
+        Family::V4 => IpAddr::from([203, 0, 113, last]),
+        Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, last.into()]),
+    };
     for (last, kind) in [(11, RouteType::BlackHole), (12, RouteType::Unreachable), (13, RouteType::Prohibit)] {
         dead_end(ns, dead(last), kind)?;
     }
@@ -168,22 +184,23 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ProgramKind::Fib,
         Config { target_ifindex: testbed.ifindex(P0), ..Config::new(ctx.marker) },
     )?;
-    let (source, there) = (testbed.net.addr4("w0"), testbed.net.addr4("w1"));
+    let (source, there) = (testbed.net.addr("w0", family), testbed.net.addr("w1", family));
+    let marker = ctx.marker;
     let ask = |to, length| {
-        let frame = frame(source, to, ctx.marker, length);
+        let frame = packet(source, to, marker, length)?;
         // The test run uses the loopback device of the thread's namespace; the lookup starts at the device in the
         // settings.
         ns.run(|| raw::test_run(&*looking, &frame))?;
         let last = looking.stats()?.last;
-        Ok::<_, lab_bpf::BpfError>((last.fib_code, last.fib_ifindex))
+        Ok::<_, Stop>((last.fib_code, last.fib_ifindex))
     };
     let first = unresolved(variant);
     let mut answers = Vec::new();
     for (name, to, length, wanted) in [
         ("a pod", there, SHORT, first),
         ("a pod, too long for its link", there, BEYOND_MTU, code::FRAG_NEEDED),
-        ("the node itself", testbed.net.addr4("host"), SHORT, code::NOT_FWDED),
-        ("nowhere", UNROUTED, SHORT, code::NOT_FWDED),
+        ("the node itself", testbed.net.addr("host", family), SHORT, code::NOT_FWDED),
+        ("nowhere", dead(1), SHORT, code::NOT_FWDED),
         ("a blackhole", dead(11), SHORT, code::BLACKHOLE),
         ("an unreachable route", dead(12), SHORT, code::UNREACHABLE),
         ("a prohibited route", dead(13), SHORT, code::PROHIBIT),
@@ -191,13 +208,14 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         answers.push((name, ask(to, length)?, wanted));
     }
     let out = answers[0].1.1;
-    ns.run(|| fs::write("/proc/sys/net/ipv4/conf/p0/forwarding", "0"))?;
+    let version = if family == Family::V4 { "ipv4" } else { "ipv6" };
+    ns.run(|| fs::write(format!("/proc/sys/net/{version}/conf/p0/forwarding"), "0"))?;
     answers.push(("a pod, from a device that does not forward", ask(there, SHORT)?, code::FWD_DISABLED));
     let asked = looking.stats()?.marked;
-    ctx.equal("lookups", asked, answers.len() as u64);
-    ctx.equal("device towards the pod", out, testbed.ifindex(P1));
+    ctx.equal(format!("{family}: lookups"), asked, answers.len() as u64);
+    ctx.equal(format!("{family}: device towards the pod"), out, testbed.ifindex(P1));
     for (name, (code, _), wanted) in answers {
-        ctx.equal(format!("the code for {name}"), code, wanted);
+        ctx.equal(format!("{family}: the code for {name}"), code, wanted);
     }
     Ok(())
 }
@@ -253,7 +271,7 @@ fn lookups_by_rule(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: 
         let config =
             Config { target_ifindex: testbed.ifindex(from), redirect_flags: flags.into(), ..Config::new(ctx.marker) };
         let looking = testbed.load(ctx, P0, ProgramKind::Fib, config)?;
-        let packet = packet(source, to, ctx.marker)?;
+        let packet = packet(source, to, ctx.marker, SHORT)?;
         ns.run(|| raw::test_run(&*looking, &packet))?;
         let last = looking.stats()?.last;
         if marks.is_none() && flags == BPF_FIB_LOOKUP_MARK && last.fib_code == -(Errno::EINVAL as i32) {

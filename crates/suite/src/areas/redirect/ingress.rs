@@ -17,13 +17,17 @@ use std::net::SocketAddr;
 /// `BPF_F_INGRESS`, include/uapi/linux/bpf.h.
 const BPF_F_INGRESS: u64 = 1;
 
+/// The smallest MTU with IPv6 (RFC 8200, 5), and a datagram that is longer.
+const SMALL_MTU: u32 = 1280;
+const BEYOND: [u8; 1400] = [7; 1400];
+
 /// In the order in which they run.
 pub const CASES: &[Case] = &[REDIRECT_INGRESS, PEER_INTO_L3, SK_ASSIGN];
 
 const REDIRECT_INGRESS: Case = Case::new(
     "R19",
     "redirect-ingress",
-    "bpf_redirect with BPF_F_INGRESS makes a packet one that the target received: its tc ingress runs, its netkit hooks don't.",
+    "bpf_redirect with BPF_F_INGRESS makes a packet one that the target received: its tc ingress runs, its netkit hooks don't, its MTU does not matter.",
     redirect_ingress,
 )
 .on(library::PODS)
@@ -71,6 +75,16 @@ fn redirect_ingress(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         );
     }
     ctx.equal("packets at the target's netkit hooks", native.stats()?.marked, 0);
+    // "bpf: Drop MTU check when doing TC-BPF redirect to ingress" (5.12).
+    let host = testbed.net.ns("host");
+    link::set_mtu(host, P1.dev, SMALL_MTU)?;
+    for family in Family::available().iter().copied() {
+        let to = SocketAddr::new(testbed.net.addr("host", family), ctx.marker);
+        let sink = UdpSink::bind(host, to)?;
+        UdpProbe::connect(testbed.net.ns("w0"), to)?.send(&BEYOND)?;
+        let received = sink.receive(ctx.patience(2_000)).map(|(bytes, _)| bytes.len());
+        ctx.equal(format!("{family}: bytes of a datagram beyond the target's MTU"), received, Some(BEYOND.len()));
+    }
     filter.detach()?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Flags of bpf_fib_lookup.
 
-use super::fib::{code, packet, stranger, unresolved};
+use super::fib::{SHORT, code, packet, stranger, unresolved};
 use lab_bpf::{BPF_FIB_LOOKUP_TBID, Config, ProgramKind, raw};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -51,6 +51,7 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for family in Family::available().iter().copied() {
         let (workload, plain) = (testbed.net.addr("w0", family), testbed.net.addr("w1", family));
         let nobody = stranger(family);
+        let by_device: IpAddr = library::POLICY_ADDRS[family as usize][0].parse()?;
         let by_source: IpAddr = library::POLICY_ADDRS[family as usize][1].parse()?;
         // The rules of each family lead to three tables, by device, source and mark.
         let table = 100 + 3 * family as u32 + 1;
@@ -66,6 +67,16 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ("DIRECT, an address of a rule", BPF_FIB_LOOKUP_DIRECT, 0, first, workload, by_source, none(first), None),
             ("DIRECT, an address of the main table", BPF_FIB_LOOKUP_DIRECT, 0, first, workload, plain, found, None),
             ("OUTPUT, the device of the route", BPF_FIB_LOOKUP_OUTPUT, 0, second, nobody, plain, found, None),
+            (
+                "OUTPUT, an address of a rule for the device",
+                BPF_FIB_LOOKUP_OUTPUT,
+                0,
+                first,
+                nobody,
+                by_device,
+                none(first),
+                None,
+            ),
             ("OUTPUT, another device", BPF_FIB_LOOKUP_OUTPUT, 0, first, nobody, plain, elsewhere, None),
             (
                 "SKIP_NEIGH",
@@ -91,7 +102,7 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             let config =
                 Config { target_ifindex: from, redirect_flags: flags.into(), number, ..Config::new(ctx.marker) };
             let looking = testbed.load(ctx, P0, ProgramKind::Fib, config)?;
-            let packet = packet(source, to, ctx.marker)?;
+            let packet = packet(source, to, ctx.marker, SHORT)?;
             ns.run(|| raw::test_run(&*looking, &packet))?;
             let last = looking.stats()?.last;
             let seen = (last.fib_code, last.fib_ifindex);

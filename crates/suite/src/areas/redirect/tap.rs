@@ -1,15 +1,16 @@
 //! A workload and a tap, as where a virtual machine has the device of a container (kata, urunc): programs hand packets from one
 //! to the other.
 
-use lab_bpf::{Config, Mirred, ProgramKind, TcDirection, mirred_add};
+use crate::areas::ifindex::crossing::{datagram, tagged};
+use lab_bpf::{Config, Mirred, ProgramKind, TcDirection, VLAN_PRESENT, mirred_add};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, Spot, Testbed},
 };
 use lab_protocol::{AttachRequest, Capability, LinkKind};
-use lab_topology::{Family, Tap, library};
-use lab_traffic::{Headers, Transport, UdpProbe, UdpSink};
+use lab_topology::{Family, Tap, library, link};
+use lab_traffic::{Headers, Proto, Transport, UdpProbe, UdpSink};
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -56,6 +57,24 @@ fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     let families = Family::available().len() as u64;
     ctx.equal("packets at both programs", (to_tap.stats()?.marked, to_pod.stats()?.marked), (families, families));
+    tagged_to_pod(ctx, variant, &testbed)?;
+    ctx.equal("packets that came out of the tap", to_pod.stats()?.marked, families + 1);
+    Ok(())
+}
+
+/// A frame with a VLAN tag out of the tap: the tag is beside the packet from there on, and the program at the pod sees it there.
+fn tagged_to_pod(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed) -> CaseResult {
+    const TAGS: &[(u16, u16)] = &[(0x8100, 100)];
+    let net = &testbed.net;
+    let leaving = testbed.counter(ctx, P0)?;
+    let _leaving = testbed.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &leaving)?;
+    let mut frame = net.readback("w0", "eth0")?.mac.unwrap_or_default().to_vec();
+    frame.extend(net.readback("host", P0.dev)?.mac.unwrap_or_default());
+    frame.extend(TAGS[0].0.to_be_bytes());
+    frame.extend(tagged(TAGS, &datagram(net.addr4("host"), net.addr4("w0"), ctx.marker)));
+    net.tap("host", "tap0").send(&frame)?;
+    ctx.becomes("packets with a VLAN tag to the pod", 1, || Ok(leaving.stats()?.marked))?;
+    ctx.equal("the tag beside the packet", leaving.stats()?.last.vlan_tci, VLAN_PRESENT | u32::from(TAGS[0].1));
     Ok(())
 }
 
@@ -105,7 +124,7 @@ const MIRRED: Case = Case::new(
     "R24",
     "mirred-and-tap",
     "Filters with mirred hand a pod's packets to a tap as they are, and what comes out of the tap to the pod; of a mirrored packet both \
-     the tap and the node have one.",
+     the tap and the node have one. The pod's device can receive what comes out of the tap, and what is for a tap that is down is dropped.",
     mirred,
 )
 .on(library::TAP)
@@ -132,15 +151,33 @@ fn mirred(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     }
     host.run(|| to_tap.remove())?;
     let mirror = add(at_pod, at_tap, Mirred::Mirror)?;
+    let mut frames = Vec::new();
     for family in Family::available().iter().copied() {
         let to = SocketAddr::new(net.addr("host", family), ctx.marker);
         let sink = UdpSink::bind(host, to)?;
         UdpProbe::connect(pod, to)?.send(WORDS)?;
-        let (headers, _) = out_of(ctx, tap, to.ip())?;
+        let (headers, frame) = out_of(ctx, tap, to.ip())?;
+        frames.push((family, to, frame));
         ctx.equal(format!("{family}: destination of the copy"), headers.destination, to.ip());
         let arrived = sink.receive(ctx.patience(2_000)).map(|(bytes, _)| bytes);
         ctx.equal(format!("{family}: the packet itself"), arrived.as_deref(), Some(WORDS));
     }
     host.run(|| mirror.remove().and(to_pod.remove()))?;
+    // The same frames out of the tap, as if the pod had sent them. They are for the tap itself: whose a frame is (PACKET_HOST) is
+    // decided where it comes from (eth_type_trans()), and mirred leaves it.
+    let arriving = add(at_tap, at_pod, Mirred::Receive)?;
+    let own = net.readback("host", "tap0")?.mac.unwrap_or_default();
+    for (family, to, mut frame) in frames {
+        frame[..own.len()].copy_from_slice(&own);
+        let sink = UdpSink::bind(host, to)?;
+        tap.send(&frame)?;
+        let arrived = sink.receive(ctx.patience(2_000)).map(|(bytes, _)| bytes);
+        ctx.equal(format!("{family}: what the pod's device receives from the tap"), arrived.as_deref(), Some(WORDS));
+    }
+    host.run(|| arriving.remove())?;
+    link::set_down(host, "tap0")?;
+    let to_tap = add(at_pod, at_tap, Mirred::Redirect)?;
+    testbed.none_pass(ctx, [("w0", "host", Proto::Udp, Family::V4), ("w0", "host", Proto::Udp, Family::V6)]);
+    host.run(|| to_tap.remove())?;
     Ok(())
 }

@@ -17,8 +17,12 @@ const DROP: i32 = 2;
 /// Time limit of a connect that is dropped; includes creating both ends.
 const HANDSHAKE: Duration = SILENCE_WINDOW.saturating_mul(4);
 
+/// EtherTypes, include/uapi/linux/if_ether.h.
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+
 /// In the order in which they run.
-pub const CASES: &[Case] = &[TCP_MEETS_A_DROP, FILTER_CHAIN];
+pub const CASES: &[Case] = &[TCP_MEETS_A_DROP, FILTER_CHAIN, ONE_PROTOCOL];
 
 const TCP_MEETS_A_DROP: Case = Case::new(
     "V09",
@@ -76,7 +80,7 @@ fn ahead(
     direct_action: bool,
 ) -> Result<(TcFilter, Arc<Program>), Stop> {
     let program = testbed.load(ctx, P0, ProgramKind::Count, Config { verdict, ..Config::new(ctx.marker) })?;
-    let options = TcOptions { priority: 1, handle: 7, direct_action };
+    let options = TcOptions { priority: 1, handle: 7, direct_action, ..TcOptions::default() };
     let filter = testbed.filter(P0, direction, &program, options)?;
     Ok((filter, program))
 }
@@ -93,12 +97,12 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (from, to) = variant.direction().ends("pod", "host");
     let last = testbed.counter(ctx, P0)?;
-    let behind = TcOptions { priority: 9, handle: 9, direct_action: true };
+    let behind = TcOptions { priority: 9, handle: 9, direct_action: true, ..TcOptions::default() };
     let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
     testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
     // Behind the first one in the same priority: a classifier keeps its newest filter first (cls_bpf_change()).
     let beside = testbed.counter(ctx, P0)?;
-    let older = TcOptions { priority: 1, handle: 3, direct_action: true };
+    let older = TcOptions { priority: 1, handle: 3, direct_action: true, ..TcOptions::default() };
     let _beside = testbed.filter(P0, variant.direction(), &beside, older)?;
     // The verdict of the first filter, whether it uses direct action, whether the packet passes, whether the filters
     // behind it run.
@@ -128,5 +132,38 @@ fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     let listed = testbed.observe(P0)?.len();
     ctx.equal("filters left", listed, 2);
+    Ok(())
+}
+
+const ONE_PROTOCOL: Case = Case::new(
+    "V23",
+    "filter-of-one-protocol",
+    "A filter for one protocol sees the packets of this protocol alone, and the filter behind it sees all.",
+    one_protocol,
+)
+.on(library::PAIR)
+.over(variants::tc_hooks);
+fn one_protocol(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    let last = testbed.counter(ctx, P0)?;
+    let behind = TcOptions { priority: 9, handle: 9, ..TcOptions::default() };
+    let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
+    testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
+    for (protocol, wanted) in [(ETH_P_IP, Family::V4), (ETH_P_IPV6, Family::V6)] {
+        let first = testbed.counter(ctx, P0)?;
+        let options = TcOptions { priority: 1, protocol, ..TcOptions::default() };
+        let filter = testbed.filter(P0, variant.direction(), &first, options)?;
+        for family in Family::available().iter().copied() {
+            let before = (first.stats()?.marked, last.stats()?.marked);
+            let report = testbed.flow(ctx, from, to, Proto::Udp, family);
+            ctx.check(format!("{family} passes a filter for {wanted}"), report.complete(), &report);
+            let sent = u64::from(report.wanted);
+            let counts = || Ok([first.stats()?.marked - before.0, last.stats()?.marked - before.1]);
+            let what = format!("packets of {family} at a filter for {wanted}, and behind it");
+            ctx.becomes(what, [if family == wanted { sent } else { 0 }, sent], counts)?;
+        }
+        filter.detach()?;
+    }
     Ok(())
 }

@@ -13,7 +13,9 @@ use lab_harness::{
     flows, variants,
 };
 use lab_topology::{Family, Template, library};
-use lab_traffic::{IcmpError, Oversized, Proto, UdpOptions, UdpProbe, UdpSink, icmp_error, udp_exchange};
+use lab_traffic::{
+    Capture, Headers, IcmpError, Oversized, Packet, Proto, UdpOptions, UdpProbe, UdpSink, icmp_error, udp_exchange,
+};
 use nix::errno::Errno;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -216,11 +218,18 @@ fn checksum_of_zero(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let path = node.path(ctx, "w0", "w1", family);
         let source = node.testbed.net.addr("w0", family);
         let backend = path.to.run(|| UdpSocket::bind(path.listen))?;
+        let mut capture = Capture::start(path.to)?;
         let client = path.from.run(|| UdpSocket::bind((source, 0)))?;
         let content = sums_to_zero(client.local_addr()?, path.listen);
         client.send_to(&content, path.dial)?;
         let (arrived, at) = arrives(ctx, &backend)?;
         ctx.equal(format!("{family}: what the backend receives"), arrived, Some(content));
+        let is_ours = |packet: &&Packet| {
+            Headers::of(&packet.data).and_then(|it| it.ports()).map(|it| it.1) == Some(path.listen.port())
+        };
+        let at_checksum = [IPV4_HEADER, IPV6_HEADER][family as usize] + UDP_CHECKSUM;
+        let checksum = capture.packets()?.iter().find(is_ours).and_then(|it| it.data.get(at_checksum..at_checksum + 2));
+        ctx.equal(format!("{family}: the checksum"), checksum, Some(&[0xff, 0xff][..]));
         let Some(at) = at else { continue };
         backend.send_to(&content, at)?;
         ctx.equal(
@@ -231,6 +240,11 @@ fn checksum_of_zero(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     Ok(())
 }
+
+/// Lengths of the headers without options, and where the checksum is in that of UDP, bytes.
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const UDP_CHECKSUM: usize = 6;
 
 /// The next datagram of two bytes, and where it is from.
 fn arrives(ctx: &Ctx, socket: &UdpSocket) -> Result<(Option<[u8; 2]>, Option<SocketAddr>), Stop> {

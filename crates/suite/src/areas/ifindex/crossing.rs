@@ -15,7 +15,6 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
-    thread,
     time::Duration,
 };
 
@@ -24,10 +23,6 @@ use super::metadata::DATAGRAMS_DEPART;
 /// The workload's own end.
 const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
 const ETHERNET: u32 = 14;
-
-/// Until arrival times are on: so many packets, and the time between two.
-const TRIES: usize = 100;
-const BETWEEN: Duration = Duration::from_millis(20);
 
 /// In the order in which they run.
 pub const CASES: &[Case] = &[FORWARDED_DEPARTURE_TIME, VLAN_TAGS, SENDERS_MEMORY, KINDS_OF_FRAMES];
@@ -72,31 +67,26 @@ fn forwarded_departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     send(false)?;
     ctx.becomes("packets to the second pod, one without a time", 2, || Ok(leaving.stats()?.marked))?;
     ctx.equal("the time of a packet without one", leaving.stats()?.last.tstamp_ns, 0);
-    // Where a socket wants arrival times, every packet that a device receives gets one (net_enable_timestamp()). The kernel takes
-    // it off a packet that bpf_redirect sends (__bpf_tx_skb()).
-    let wants_times = testbed.net.ns("host").run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    setsockopt(&wants_times, sockopt::ReceiveTimestamp, &true)?;
+    // The agent keeps the kernel stamping packets ([`lab_traffic::Stamping`]), so that every packet that a device receives has an
+    // arrival time. The kernel takes it off a packet that bpf_redirect sends (__bpf_tx_skb()).
     let config = Config { target_ifindex: testbed.ifindex(P1), ..Config::new(ctx.marker) };
     let redirecting = testbed.load(ctx, P0, ProgramKind::Redirect, config)?;
     let _redirecting = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &redirecting)?;
+    send(false)?;
+    ctx.becomes("redirected packets", 1, || Ok(redirecting.stats()?.marked))?;
+    let at_first = redirecting.stats()?.last.tstamp_ns;
     // netkit's program runs before the packet arrives anywhere.
     let arrives = variant.attach() != AttachRequest::Netkit;
-    let mut sent = 2;
-    for _ in 0..TRIES {
-        send(false)?;
-        sent += 1;
-        ctx.becomes("redirected packets", sent - 2, || Ok(redirecting.stats()?.marked))?;
-        // The kernel turns it on in a work item.
-        if !arrives || redirecting.stats()?.last.tstamp_ns != 0 {
-            break;
-        }
-        thread::sleep(BETWEEN);
-    }
-    let at_first = redirecting.stats()?.last.tstamp_ns;
     ctx.check("the arrival time where the packet is redirected", (at_first != 0) == arrives, at_first);
-    ctx.becomes("packets to the second pod, with redirected ones", sent, || Ok(leaving.stats()?.marked))?;
+    ctx.becomes("packets to the second pod, with the redirected one", 3, || Ok(leaving.stats()?.marked))?;
     ctx.equal("the time of a redirected packet", leaving.stats()?.last.tstamp_ns, 0);
     Ok(())
+}
+
+/// Each variant in both directions.
+fn both_ways(variants: Vec<Variant>) -> Vec<Variant> {
+    let both = |variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant });
+    variants.into_iter().flat_map(both).collect()
 }
 
 /// The device that a frame of this direction leaves by, and where it comes out.
@@ -154,10 +144,7 @@ const VLAN_TAGS: Case = Case::new(
     vlan_tags,
 )
 .on(library::PAIR)
-.over(|| {
-    let both = |variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant });
-    variants::one_each().into_iter().flat_map(both).collect()
-});
+.over(|| both_ways(variants::one_each()));
 fn vlan_tags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (from, to) = ends(variant.direction());
@@ -232,13 +219,11 @@ fn senders_memory(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 /// Devices with link-layer addresses, in both directions.
 fn framed() -> Vec<Variant> {
     let on = |attach, device| Variant { attach: Some(attach), device: Some(device), ..Variant::default() };
-    let both = |variant: Variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant });
-    let kinds = [
+    both_ways(vec![
         on(AttachRequest::Tc, LinkKind::Veth),
         on(AttachRequest::Tcx, LinkKind::Veth),
         on(AttachRequest::Netkit, LinkKind::NetkitL2),
-    ];
-    kinds.into_iter().flat_map(both).collect()
+    ])
 }
 
 /// An ARP probe (RFC 5227) for an address that nobody has, from the hardware type on.

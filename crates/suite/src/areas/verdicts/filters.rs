@@ -85,6 +85,15 @@ fn ahead(
     Ok((filter, program))
 }
 
+/// A filter behind all others, and its program.
+fn behind(ctx: &mut Ctx, testbed: &Testbed, variant: &Variant) -> Result<(Arc<Program>, TcFilter), Stop> {
+    let program = testbed.counter(ctx, P0)?;
+    let options = TcOptions { priority: 9, handle: 9, ..TcOptions::default() };
+    let filter = testbed.filter(P0, variant.direction(), &program, options)?;
+    testbed.report(ctx, P0, AttachRequest::Tc, program.id(), Some(program.clone()))?;
+    Ok((program, filter))
+}
+
 const FILTER_CHAIN: Case = Case::new(
     "V12",
     "filter-chain",
@@ -96,13 +105,10 @@ const FILTER_CHAIN: Case = Case::new(
 fn filter_chain(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (from, to) = variant.direction().ends("pod", "host");
-    let last = testbed.counter(ctx, P0)?;
-    let behind = TcOptions { priority: 9, handle: 9, direct_action: true, ..TcOptions::default() };
-    let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
-    testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
+    let (last, _last) = behind(ctx, &testbed, variant)?;
     // Behind the first one in the same priority: a classifier keeps its newest filter first (cls_bpf_change()).
     let beside = testbed.counter(ctx, P0)?;
-    let older = TcOptions { priority: 1, handle: 3, direct_action: true, ..TcOptions::default() };
+    let older = TcOptions { priority: 1, handle: 3, ..TcOptions::default() };
     let _beside = testbed.filter(P0, variant.direction(), &beside, older)?;
     // The verdict of the first filter, whether it uses direct action, whether the packet passes, whether the filters
     // behind it run.
@@ -146,10 +152,7 @@ const ONE_PROTOCOL: Case = Case::new(
 fn one_protocol(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let (from, to) = variant.direction().ends("pod", "host");
-    let last = testbed.counter(ctx, P0)?;
-    let behind = TcOptions { priority: 9, handle: 9, ..TcOptions::default() };
-    let _last = testbed.filter(P0, variant.direction(), &last, behind)?;
-    testbed.report(ctx, P0, AttachRequest::Tc, last.id(), Some(last.clone()))?;
+    let (last, _last) = behind(ctx, &testbed, variant)?;
     for (protocol, wanted) in [(ETH_P_IP, Family::V4), (ETH_P_IPV6, Family::V6)] {
         let first = testbed.counter(ctx, P0)?;
         let options = TcOptions { priority: 1, protocol, ..TcOptions::default() };

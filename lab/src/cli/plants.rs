@@ -3,7 +3,7 @@
 use crate::{
     bench::plants::{Plant, PlantEnd, exit, summary},
     error::Error,
-    guests::{GuestOptions, Guests},
+    guests::{self, GuestOptions, Guests},
     pace::Pace,
     project::{
         Project,
@@ -18,7 +18,7 @@ use lab_base::{
     selection::Pattern,
 };
 use lab_guard::Id;
-use lab_kernel_store::Kernel;
+use lab_kernel_store::BootableKernel;
 use lab_protocol::{CellId, CellInfo, Outcome};
 use lab_record::{exit::Exit, log::EventLog, plan::Plan, run::RunRecord};
 use lab_report::results::directory;
@@ -61,15 +61,16 @@ pub(super) fn plant(named: Option<PathBuf>, args: &PlantArgs) -> Result<Exit, Er
     let project = Project::open(named)?;
     let all = Plant::load(&project.root.join(LIST))?;
     let plants = wanted(&all, &args.plant)?;
-    let kernel = project.kernels(&KernelFilter::of(KERNEL))?[0];
     let every = build(&project, args.no_build, false)?;
     let cells = select_cells(&every.cells, &CellFilter { case: args.case.clone(), ..CellFilter::default() })?;
     let selected = Selected { cells, every_cell: false, ..every };
     let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
     let directory = directory::create(&results, &Id::new(&format!("plants-{}", directory::fresh_id()))?)?;
+    // Once: after an edit of the patch, the plants that are left would otherwise run on another build than those before.
+    let kernel = guests::fetch(&project, &project.kernels(&KernelFilter::of(KERNEL))?)?.remove(0);
     let jobs = args.jobs.map_or_else(|| available_parallelism().map_or(1, NonZeroUsize::get), NonZeroUsize::get);
     let nursery =
-        Nursery { project: &project, kernel, selected: &selected, directory: &directory, likely: args.likely };
+        Nursery { project: &project, kernel: &kernel, selected: &selected, directory: &directory, likely: args.likely };
 
     let (healthy, pace) = nursery.healthy(NonZeroUsize::new(jobs))?;
     let pace = Arc::new(pace);
@@ -114,7 +115,7 @@ fn wanted<'p>(all: &'p [Plant], numbers: &[u32]) -> Result<Vec<&'p Plant>, Error
 /// Runs cells on the kernel with one of its faults.
 struct Nursery<'p> {
     project: &'p Project,
-    kernel: &'p Kernel,
+    kernel: &'p BootableKernel,
     selected: &'p Selected,
     directory: &'p Path,
     likely: bool,
@@ -175,7 +176,7 @@ impl Nursery<'_> {
     fn run(&self, word: &str, name: &str, cells: Vec<CellInfo>, how: &GuestOptions) -> Result<RunRecord, Error> {
         let mut kernel = self.kernel.clone();
         kernel.cmdline.push(word.to_owned());
-        let guests = Guests::open_quietly(self.project, &[&kernel], self.selected)?;
+        let guests = Guests::of_quietly(self.project, vec![kernel], self.selected)?;
         let place = directory::create(self.directory, &Id::new(name)?)?;
         let mut events = EventLog::create(&place)?;
         let plan = Plan::new(guests.facts(), cells, false);

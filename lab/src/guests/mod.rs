@@ -188,7 +188,12 @@ impl Guests {
 
     /// As [`Self::open`], and says nothing of the accelerator: for a command whose own output is what is asked for.
     pub fn open_quietly(project: &Project, kernels: &[&Kernel], selected: &Selected) -> Result<Self, Error> {
-        Self::with(project, fetch(project, kernels)?, selected, &|_| ())
+        Self::of_quietly(project, fetch(project, kernels)?, selected)
+    }
+
+    /// As [`Self::of`], and says nothing of the accelerator.
+    pub fn of_quietly(project: &Project, kernels: Vec<BootableKernel>, selected: &Selected) -> Result<Self, Error> {
+        Self::with(project, kernels, selected, &|_| ())
     }
 
     /// Uses unpacked kernels and chooses the accelerator.
@@ -450,8 +455,8 @@ pub fn with_downloads<T>(
     })
 }
 
-/// Fetches kernels into the cache.
-fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<BootableKernel>, Error> {
+/// Fetches kernels into the cache, or builds them.
+pub fn fetch(project: &Project, kernels: &[&Kernel]) -> Result<Vec<BootableKernel>, Error> {
     project.ready()?;
     project.store().announce(kernels, &project.lock, &note)?;
     let fetch = |kernel: &&Kernel| project.store().fetch(kernel, &project.lock, &note);

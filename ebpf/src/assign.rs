@@ -25,7 +25,7 @@ const ADDRESSES: usize = 12;
 fn assign(ctx: TcContext) -> i32 {
     let Some(flow) = Flow::of(&ctx).filter(Flow::is_marked) else { return VERDICT_NEXT };
     stats::record(&ctx, true, VERDICT_NEXT);
-    stats::record_fib(assigned(&ctx, &flow).unwrap_or(NO_SOCKET), 0, [0; 4]);
+    stats::record_code(assigned(&ctx, &flow).unwrap_or(NO_SOCKET));
     VERDICT_NEXT
 }
 

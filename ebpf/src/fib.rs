@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use lab_abi::{BPF_FIB_LOOKUP_MARK, BPF_FIB_LOOKUP_TBID, FIB_MARK, VERDICT_DROP, VERDICT_NEXT};
+use lab_abi::{BPF_FIB_LOOKUP_MARK, FIB_MARK, VERDICT_DROP, VERDICT_NEXT};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -52,9 +52,7 @@ fn steer(ctx: &TcContext, verdict: impl FnOnce(&bpf_fib_lookup, i64) -> i32) -> 
     };
     let verdict = verdict(&params, code);
     stats::record(ctx, true, verdict);
-    // SAFETY: all members of the union are plain integers, and the struct was zeroed first.
-    let next_hop = unsafe { params.__bindgen_anon_4.ipv6_dst };
-    stats::record_fib(code as i32, params.ifindex, next_hop);
+    stats::record_fib(code as i32, &params);
     verdict
 }
 
@@ -71,9 +69,8 @@ fn question(ctx: &TcContext) -> Option<bpf_fib_lookup> {
     if segments == 0 {
         params.__bindgen_anon_1.tot_len = (len - parse::NETWORK as u32) as u16;
     }
-    if config::redirect_flags() as u32 & BPF_FIB_LOOKUP_TBID != 0 {
-        params.__bindgen_anon_5.tbid = config::number();
-    }
+    // Without BPF_FIB_LOOKUP_TBID it is no table, and the place of a VLAN that a lookup returns.
+    params.__bindgen_anon_5.tbid = config::number();
     // A union of the addresses and the mark, which aya's bindings do not have yet.
     if config::redirect_flags() as u32 & BPF_FIB_LOOKUP_MARK != 0 {
         [params.smac[0], params.smac[1], params.smac[2], params.smac[3]] = FIB_MARK.to_ne_bytes();

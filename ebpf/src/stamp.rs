@@ -1,8 +1,9 @@
-//! Writes metadata that only some mechanisms hand on: `tc_classid` and `queue_mapping`.
+//! Writes metadata: `mark` and `priority`, and what only some mechanisms hand on, `tc_classid` and `queue_mapping`.
 
 use crate::{config, parse::Flow, stats};
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use lab_abi::{STAMP_QUEUE, VERDICT_NEXT};
+use core::ptr::write_volatile;
+use lab_abi::{STAMP_MARK, STAMP_PRIORITY, STAMP_QUEUE, VERDICT_NEXT};
 
 /// Records marked packets as they came, writes to them, and answers with the configured verdict.
 #[classifier]
@@ -12,10 +13,13 @@ fn stamp(ctx: TcContext) -> i32 {
     stats::record(&ctx, marked, verdict);
     if marked {
         let skb = ctx.skb.skb;
+        // Volatile: of neighbouring fields the compiler would make one store, which the verifier refuses.
         // SAFETY: the context is valid while the program runs; the verifier rewrites each access to one of sk_buff.
         unsafe {
-            (*skb).tc_classid = config::number();
-            (*skb).queue_mapping = STAMP_QUEUE;
+            write_volatile(&raw mut (*skb).tc_classid, config::number());
+            write_volatile(&raw mut (*skb).queue_mapping, STAMP_QUEUE);
+            write_volatile(&raw mut (*skb).mark, STAMP_MARK);
+            write_volatile(&raw mut (*skb).priority, STAMP_PRIORITY);
         }
     }
     verdict

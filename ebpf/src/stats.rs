@@ -2,7 +2,11 @@
 
 use crate::config;
 use aya_ebpf::{
-    bindings::__sk_buff, helpers::generated::bpf_ktime_get_ns, macros::map, maps::PerCpuArray, programs::TcContext,
+    bindings::{__sk_buff, bpf_fib_lookup},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::PerCpuArray,
+    programs::TcContext,
 };
 use lab_abi::{Seen, Stats, VLAN_PRESENT};
 
@@ -30,13 +34,26 @@ pub fn record(ctx: &TcContext, marked: bool, verdict: i32) {
     stats.last = seen;
 }
 
-/// Adds what `bpf_fib_lookup` said to the record of the packet.
+/// Adds what a helper returned to the record of the packet.
 #[inline(always)]
-pub fn record_fib(code: i32, ifindex: u32, next_hop: [u32; 4]) {
+pub fn record_code(code: i32) {
     if let Some(stats) = stats() {
         stats.last.fib_code = code;
-        stats.last.fib_ifindex = ifindex;
-        stats.last.fib_next_hop = next_hop;
+    }
+}
+
+/// Adds what `bpf_fib_lookup` said to the record of the packet.
+#[inline(always)]
+pub fn record_fib(code: i32, params: &bpf_fib_lookup) {
+    record_code(code);
+    if let Some(stats) = stats() {
+        stats.last.fib_ifindex = params.ifindex;
+        // SAFETY: all members of the unions are plain integers, and the struct was zeroed before it was filled in.
+        unsafe {
+            stats.last.fib_next_hop = params.__bindgen_anon_4.ipv6_dst;
+            stats.last.fib_mtu = params.__bindgen_anon_1.mtu_result.into();
+            stats.last.fib_vlan = params.__bindgen_anon_5.tbid;
+        }
     }
 }
 
@@ -86,6 +103,8 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             fib_code: 0,
             fib_ifindex: 0,
             fib_next_hop: [0; 4],
+            fib_mtu: 0,
+            fib_vlan: 0,
             tc_index: (*skb).tc_index,
             queue_mapping: (*skb).queue_mapping,
             vlan_tci: if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci | VLAN_PRESENT },

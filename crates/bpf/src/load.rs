@@ -48,7 +48,7 @@ pub enum ProgramKind {
     Tunnel,
     /// `bpf_sk_assign`.
     Assign,
-    /// Writes `tc_classid` and `queue_mapping`.
+    /// Writes `mark`, `priority`, `tc_classid` and `queue_mapping`.
     Stamp,
 }
 

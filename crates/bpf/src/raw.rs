@@ -72,6 +72,8 @@ pub fn tail_caller(
 pub enum Redirect {
     /// `bpf_redirect`.
     Plain = 23,
+    /// `bpf_redirect_neigh`, without a next hop.
+    Neigh = 152,
     /// `bpf_redirect_peer`.
     Peer = 155,
 }
@@ -81,8 +83,15 @@ pub enum Redirect {
 /// # Errors
 /// [`BpfError::Load`].
 pub fn redirecting(helper: Redirect, ifindex: u32, flags: i32) -> Result<RawProgram, BpfError> {
-    let instructions = [mov(1, ifindex.cast_signed()), mov(2, flags), call(helper as i32), exit()];
-    assemble(BPF_PROG_TYPE_SCHED_CLS, 0, "redirecting", &instructions)
+    let (index, call) = (mov(1, ifindex.cast_signed()), call(helper as i32));
+    match helper {
+        Redirect::Neigh => assemble_redirect(&[index, mov(2, 0), mov(3, 0), mov(4, flags), call, exit()]),
+        Redirect::Plain | Redirect::Peer => assemble_redirect(&[index, mov(2, flags), call, exit()]),
+    }
+}
+
+fn assemble_redirect(instructions: &[bpf_insn]) -> Result<RawProgram, BpfError> {
+    assemble(BPF_PROG_TYPE_SCHED_CLS, 0, "redirecting", instructions)
 }
 
 /// A `BPF_PROG_TYPE_SCHED_CLS` program that returns what `bpf_check_mtu` says of the packet on its own device.

@@ -18,6 +18,10 @@ pub const FIB_MARK: u32 = 0x65;
 pub const BPF_FIB_LOOKUP_TBID: u32 = 1 << 3;
 /// What `stamp` writes to `queue_mapping`.
 pub const STAMP_QUEUE: u32 = 3;
+/// What it writes to `mark`.
+pub const STAMP_MARK: u32 = FIB_MARK;
+/// What it writes to `priority`.
+pub const STAMP_PRIORITY: u32 = 5;
 /// Set in [`Seen::vlan_tci`] where the packet has a tag beside it.
 pub const VLAN_PRESENT: u32 = 1 << 16;
 
@@ -136,6 +140,10 @@ pub struct Seen {
     pub fib_ifindex: u32,
     /// The next hop that it named, words in network byte order: an IPv4 one is the first.
     pub fib_next_hop: [u32; 4],
+    /// The MTU that it returned, bytes; what was asked where it returned none.
+    pub fib_mtu: u32,
+    /// Where it returns a VLAN (`h_vlan_proto` and `h_vlan_TCI`, a union with `tbid`): 0 after a successful lookup.
+    pub fib_vlan: u32,
     /// `tc_index`.
     pub tc_index: u32,
     /// `queue_mapping`.
@@ -217,7 +225,7 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6 + 2 * 4 + 16 + 2 * 4);
-        assert_eq!(size_of::<Seen>(), 2 * 8 + 19 * 4 + 16 + 2 * 6);
+        assert_eq!(size_of::<Seen>(), 2 * 8 + 21 * 4 + 16 + 2 * 6);
         assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
         assert_eq!(size_of::<PolicyKey>(), 4);
         assert_eq!(offset_of!(Stats, last), 40);

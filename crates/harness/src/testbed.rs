@@ -87,6 +87,23 @@ impl Testbed {
         self.attach_as(ctx, at, request, direction, program, MprogCall::Link)
     }
 
+    /// Like [`Testbed::attach`], behind the programs that are there: a link is appended, a filter gets a lower priority. One
+    /// filter can be attached so.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn attach_behind(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        request: AttachRequest,
+        direction: Direction,
+        program: &Arc<Program>,
+    ) -> Result<AttachedProgram<'_>, Stop> {
+        let behind = TcOptions { priority: 9, handle: 9, ..TcOptions::default() };
+        self.attach_placed(ctx, at, request, direction, program, (MprogCall::Link, behind))
+    }
+
     /// Like [`Testbed::attach`], by link or by `BPF_PROG_ATTACH`. tc filters have no such choice.
     ///
     /// # Errors
@@ -99,6 +116,18 @@ impl Testbed {
         direction: Direction,
         program: &Arc<Program>,
         how: MprogCall,
+    ) -> Result<AttachedProgram<'_>, Stop> {
+        self.attach_placed(ctx, at, request, direction, program, (how, TcOptions::default()))
+    }
+
+    fn attach_placed(
+        &self,
+        ctx: &mut Ctx,
+        at: Spot,
+        request: AttachRequest,
+        direction: Direction,
+        program: &Arc<Program>,
+        (how, place): (MprogCall, TcOptions),
     ) -> Result<AttachedProgram<'_>, Stop> {
         let ifindex = self.ifindex(at);
         let device = link::detect_kind(self.net.ns(at.node), ifindex)?;
@@ -113,7 +142,7 @@ impl Testbed {
         if ctx.fault == Some(Fault::SlowAttach) {
             std::thread::sleep(SLOW);
         }
-        let handle = self.run(at, || attach_hook(hook, ifindex, &**program, how))?;
+        let handle = self.run(at, || place_on_hook(hook, ifindex, &**program, how, place))?;
         self.report(ctx, at, request, program.id(), Some(program.clone()))?;
         let stays = match handle {
             Handle::Filter(_) => ctx.fault == Some(Fault::FilterStays),
@@ -369,6 +398,16 @@ const fn mirrored(hook: Hook) -> Hook {
 
 /// Attaches a program to a hook of a device of the calling thread's namespace.
 pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: MprogCall) -> Result<Handle, BpfError> {
+    place_on_hook(hook, ifindex, program, how, TcOptions::default())
+}
+
+fn place_on_hook(
+    hook: Hook,
+    ifindex: u32,
+    program: &impl AsFd,
+    how: MprogCall,
+    place: TcOptions,
+) -> Result<Handle, BpfError> {
     let direction = match hook {
         Hook::ClsactIngress => lab_bpf::TcDirection::Ingress,
         Hook::ClsactEgress => lab_bpf::TcDirection::Egress,
@@ -381,8 +420,7 @@ pub fn attach_hook(hook: Hook, ifindex: u32, program: &impl AsFd, how: MprogCall
             };
         }
     };
-    lab_bpf::attach_tc(ifindex, direction, program, TcOptions::default())
-        .map(|filter| Handle::Filter(AttachedFilter::new(filter)))
+    lab_bpf::attach_tc(ifindex, direction, program, place).map(|filter| Handle::Filter(AttachedFilter::new(filter)))
 }
 
 impl AsErrno for BpfError {

@@ -54,6 +54,17 @@ impl Packet {
         self.kind == libc::PACKET_OUTGOING
     }
 
+    /// Bytes from the network header on, as that header counts them (RFC 791, RFC 8200); `None` for what is no IP packet.
+    /// Compared with [`Packet::length`]: on links that fill nothing up, both are the same.
+    pub fn declared(&self) -> Option<u32> {
+        let word = |at: usize| Some(u32::from(u16::from_be_bytes(self.data.get(at..at + 2)?.try_into().ok()?)));
+        match self.data.first()? >> 4 {
+            4 => word(2),
+            6 => Some(word(4)? + 40),
+            _ => None,
+        }
+    }
+
     /// Sends it again from `ns`, as it was captured.
     ///
     /// # Errors
@@ -205,5 +216,17 @@ mod tests {
         assert_eq!((word(32), word(36)), (120, 3020), "captured and real length");
         assert_eq!(file[40..50], [0x08, 0x00, 0, 0, 0, 0, 0, 5, 0, 1]);
         assert_eq!((file.len() - 24) % 136, 0, "whole records only");
+    }
+
+    #[test]
+    fn lengths_are_those_of_the_header() {
+        let of = |data: &[u8]| {
+            let (at, kind) = (Duration::ZERO, libc::PACKET_HOST);
+            Packet { at, ifindex: 5, hardware: 1, kind, protocol: 0x0800, data: data.to_vec(), length: 100 }.declared()
+        };
+        assert_eq!(of(&[0x45, 0, 1, 2, 0, 0]), Some(258));
+        assert_eq!(of(&[0x60, 0, 0, 0, 0, 8]), Some(48));
+        assert_eq!(of(&[0x60, 0, 0, 0, 0]), None);
+        assert_eq!(of(&[0, 1, 8, 0, 6, 4]), None);
     }
 }

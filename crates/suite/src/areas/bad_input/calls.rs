@@ -102,7 +102,7 @@ fn bytes_beyond(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const INTERNAL_REDIRECT_FLAGS: Case = Case::new(
     "N10",
     "internal-redirect-flags",
-    "bpf_redirect drops on the kernel's internal flags (neigh, peer, nexthop) and redirects with BPF_F_INGRESS.",
+    "bpf_redirect drops on the kernel's internal flags (neigh, peer, nexthop) and redirects with BPF_F_INGRESS, which its variants take for unknown.",
     internal_redirect_flags,
 );
 fn internal_redirect_flags(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
@@ -119,6 +119,14 @@ fn internal_redirect_flags(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ] {
         let program = raw::redirecting(Redirect::Plain, 1, flags)?;
         ctx.equal(format!("bpf_redirect with {name}"), raw::test_run(&program, &FRAME)?, wanted);
+    }
+    for (helper, what) in [(Redirect::Peer, "bpf_redirect_peer"), (Redirect::Neigh, "bpf_redirect_neigh")] {
+        for (name, flags, wanted) in
+            [("no flag", 0, REDIRECT), ("BPF_F_INGRESS", 1, DROP), ("an unassigned flag", 1 << 20, DROP)]
+        {
+            let program = raw::redirecting(helper, 1, flags)?;
+            ctx.equal(format!("{what} with {name}"), raw::test_run(&program, &FRAME)?, wanted);
+        }
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ fn devices(ns: &Netns) -> Result<Vec<String>, Stop> {
 const VALUES_OUT_OF_RANGE: Case = Case::new(
     "N02",
     "values-out-of-range",
-    "Mode 5, policy 7, scrub 9, the read-only primary attribute and a long name are refused, and no device remains.",
+    "Mode 5, policy 7, scrub 9, the read-only primary attribute, a long name and the address of a group are refused, and no device remains.",
     values_out_of_range,
 )
 .over(variants::netkit_devices);
@@ -108,6 +108,14 @@ fn values_out_of_range(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let result = link::create_pair(&ns, &PairRequest::new(kind, primary, peer));
         ctx.refused(name, result, Errno::ERANGE);
         ctx.equal(format!("{name}: remaining devices"), devices(&ns)?, before.clone());
+    }
+    for (what, address) in [("of a group", [1, 0, 0x5e, 0, 0, 1]), ("of zeros", [0; 6])] {
+        for (end, mac, peer_mac) in [("the primary", Some(address), None), ("the peer", None, Some(address))] {
+            let name = format!("an address {what} for {end}");
+            let result = link::create_pair(&ns, &PairRequest { mac, peer_mac, ..PairRequest::new(kind, "nk0", "nk1") });
+            ctx.refused(&name, result, Errno::EADDRNOTAVAIL);
+            ctx.equal(format!("{name}: remaining devices"), devices(&ns)?, before.clone());
+        }
     }
     let made = link::create_pair(&ns, &PairRequest::new(kind, &LONG[..15], "nk1"));
     ctx.check("a valid pair is created", made.is_ok(), format!("{made:?}"));

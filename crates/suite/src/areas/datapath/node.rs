@@ -13,7 +13,7 @@ use lab_harness::{
     testbed::{Handle, MprogCall, P0, P1, Spot, Testbed, attach_hook, hook},
 };
 use lab_protocol::{AttachRequest, AttachType, Capability};
-use lab_topology::{Family, link, offload::send_checksummed};
+use lab_topology::{Family, ethtool::send_checksummed, link};
 use lab_traffic::{Flow, Path, Proto, UdpOptions, tcp_exchange, udp_exchange};
 use nix::errno::Errno;
 use std::{

@@ -9,7 +9,7 @@ use lab_harness::{
     variants,
 };
 use lab_protocol::{AttachRequest, AttachType, Capability, Hook, LinkKind};
-use lab_topology::{NetkitOptions, Netns, PairRequest, Scrub, library, link};
+use lab_topology::{NetkitOptions, Netns, PairRequest, Scrub, ethtool, library, link};
 use nix::errno::Errno;
 
 /// In the order in which they run.
@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     AUTO,
     NO_SILENT_FALLBACK,
     AUTO_IS_PER_INTERFACE,
+    DRIVER_NAME,
 ];
 
 const DUMMY: Spot = Spot { node: "host", dev: "dummy0" };
@@ -197,6 +198,23 @@ fn auto_per_interface(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     ctx.equal("hooks of veth, netkit L2, netkit L3", hooks, vec![Hook::TcxIngress, Hook::NetkitPeer, Hook::NetkitPeer]);
     for (from, to) in [("w0", "w1"), ("w1", "w2"), ("w2", "w0")] {
         testbed.passes(ctx, from, to)?;
+    }
+    Ok(())
+}
+
+const DRIVER_NAME: Case = Case::new(
+    "D15",
+    "driver-name",
+    "ethtool gives the kind of both ends of a pair as the name of their driver: veth or netkit.",
+    driver_name,
+)
+.on(library::PAIR)
+.over(variants::devices);
+fn driver_name(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let wanted = if variant.device().is_netkit() { "netkit" } else { "veth" };
+    for (node, dev) in [("host", P0.dev), ("pod", "eth0")] {
+        ctx.equal(format!("driver of {dev} in {node}"), &*ethtool::driver(testbed.net.ns(node), dev)?, wanted);
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use lab_netlink::{
         route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
     },
 };
-use lab_protocol::{AttachRequest, KernelVersion, LinkKind, capability::Since};
+use lab_protocol::{AttachRequest, Capability, KernelVersion, LinkKind, capability::Since};
 use lab_topology::{Family, Hop, Netns, Selector, Template, Topology, library};
 use lab_traffic::{Proto, UdpProbe};
 use nix::errno::Errno;
@@ -37,7 +37,7 @@ pub mod code {
 }
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[FOLLOW_THE_FIB, WHOSE_TABLES, LOOKUP_CODES, LOOKUP_BY_RULE, GIVEN_NEXT_HOP];
+pub const CASES: &[Case] = &[FOLLOW_THE_FIB, WHOSE_TABLES, LOOKUP_CODES, LOOKUP_BY_RULE, GIVEN_NEXT_HOP, NEIGH_BY_MARK];
 
 const FOLLOW_THE_FIB: Case = Case::new(
     "R05",
@@ -89,8 +89,8 @@ fn whose_tables(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     Ok(())
 }
 
-/// A route without a next hop.
-fn dead_end(ns: &Netns, to: IpAddr, kind: RouteType) -> Result<(), Stop> {
+/// A route without a next hop; the device is for a kind that has one.
+fn dead_end(ns: &Netns, to: IpAddr, kind: RouteType, device: Option<u32>) -> Result<(), Stop> {
     let mut message = RouteMessage::default();
     let (family, length, address) = match to {
         IpAddr::V4(to) => (AddressFamily::Inet, 32, RouteAddress::Inet(to)),
@@ -100,9 +100,10 @@ fn dead_end(ns: &Netns, to: IpAddr, kind: RouteType) -> Result<(), Stop> {
     message.header.destination_prefix_length = length;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
-    message.header.scope = RouteScope::Universe;
+    message.header.scope = if device.is_some() { RouteScope::Link } else { RouteScope::Universe };
     message.header.kind = kind;
     message.attributes.push(RouteAttribute::Destination(address));
+    message.attributes.extend(device.map(RouteAttribute::Oif));
     Ok(ns.netlink().request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)?)
 }
 
@@ -169,6 +170,8 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
 fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: Family) -> CaseResult {
     const BEYOND_MTU: usize = 1600;
+    /// Of the workload's link, bytes.
+    const MTU: u32 = 1500;
     let ns = testbed.net.ns("host");
     // Of the networks for documentation (RFC 5737, RFC 3849): nobody is there.
     let dead = |last: u8| match family {
@@ -176,7 +179,7 @@ fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family:
         Family::V6 => IpAddr::from([0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, last.into()]),
     };
     for (last, kind) in [(11, RouteType::BlackHole), (12, RouteType::Unreachable), (13, RouteType::Prohibit)] {
-        dead_end(ns, dead(last), kind)?;
+        dead_end(ns, dead(last), kind, None)?;
     }
     let looking = testbed.load(
         ctx,
@@ -192,7 +195,7 @@ fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family:
         // settings.
         ns.run(|| raw::test_run(&*looking, &frame))?;
         let last = looking.stats()?.last;
-        Ok::<_, Stop>((last.fib_code, last.fib_ifindex))
+        Ok::<_, Stop>((last.fib_code, last.fib_ifindex, last.fib_mtu))
     };
     let first = unresolved(variant);
     let mut answers = Vec::new();
@@ -214,7 +217,11 @@ fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family:
     let asked = looking.stats()?.marked;
     ctx.equal(format!("{family}: lookups"), asked, answers.len() as u64);
     ctx.equal(format!("{family}: device towards the pod"), out, testbed.ifindex(P1));
-    for (name, (code, _), wanted) in answers {
+    // "bpf: bpf_fib_lookup return MTU value as output when looked up" (5.12).
+    if ctx.capabilities.has(Capability::CheckMtu) {
+        ctx.equal(format!("{family}: MTU for a pod, too long for its link"), answers[1].1.2, MTU);
+    }
+    for (name, (code, ..), wanted) in answers {
         ctx.equal(format!("{family}: the code for {name}"), code, wanted);
     }
     Ok(())
@@ -342,4 +349,45 @@ fn reachable() -> Result<Vec<(IpAddr, IpAddr)>, Stop> {
         .collect::<Result<_, _>>()?;
     let available = |address: IpAddr| Family::of(address).is_available();
     Ok(parsed.into_iter().filter(|(to, gateway)| available(*to) && available(*gateway)).collect())
+}
+
+const NEIGH_BY_MARK: Case = Case::new(
+    "R25",
+    "neigh-by-mark",
+    "bpf_redirect_neigh without a next hop looks the route up by the mark that a program wrote, and drops what has no route.",
+    neigh_by_mark,
+)
+.on(library::POLICY)
+.over(variants::usual_mechanisms);
+fn neigh_by_mark(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let own = testbed.counter(ctx, P1)?;
+    let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
+    let steer = Config { target_ifindex: testbed.ifindex(P1), ..Config::new(ctx.marker) };
+    let steering = testbed.load(ctx, P0, ProgramKind::RedirectNeigh, steer)?;
+    let writer = testbed.load(ctx, P0, ProgramKind::Stamp, Config::new(ctx.marker))?;
+    // Without a route to an IPv4 address, it would be taken for one on the link (ip_route_output_key_hash_rcu()); broadcasts are
+    // dropped.
+    let by_mark = library::POLICY_ADDRS[Family::V4 as usize][2].parse()?;
+    dead_end(testbed.net.ns("host"), by_mark, RouteType::Broadcast, Some(testbed.ifindex(P1)))?;
+    let mut sent = 0;
+    let mut send = |ctx: &mut Ctx, what: &str| {
+        for family in Family::available().iter().copied() {
+            let to = SocketAddr::new(library::POLICY_ADDRS[family as usize][2].parse()?, ctx.marker);
+            UdpProbe::connect_marked(testbed.net.ns("w0"), to, None)?.send(b"by mark")?;
+            sent += 1;
+            ctx.becomes(format!("{family}, {what}: packets redirected"), sent, || Ok(steering.stats()?.marked))?;
+        }
+        Ok::<_, Stop>(())
+    };
+    let alone = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    send(ctx, "without a mark")?;
+    alone.detach()?;
+    let _writer = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &writer)?;
+    let _steering = testbed.attach_behind(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
+    send(ctx, "with the mark of the rule")?;
+    // Those without a mark would come before these.
+    let marked = Family::available().len() as u64;
+    ctx.becomes("packets that leave for the second workload", marked, || Ok(own.stats()?.marked))?;
+    Ok(())
 }

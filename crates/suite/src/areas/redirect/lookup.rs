@@ -45,6 +45,8 @@ const LOOKUP_FLAGS: Case = Case::new(
 .on(library::POLICY)
 .over(|| variants::devices().into_iter().filter(|variant| variant.device() != LinkKind::NetkitL2).collect());
 fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    /// Of no table: where none is given, the lookup must not take it for one, and must not leave it.
+    const IGNORED: u32 = 7;
     let testbed = ctx.testbed()?;
     let ns = testbed.net.ns("host");
     let (first, second) = (testbed.ifindex(P0), testbed.ifindex(P1));
@@ -63,25 +65,43 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let refused = |from| (-(Errno::EINVAL as i32), from);
         // What is asked: flags, table, from which device, which source and destination; code and device, and since when.
         let questions = [
-            ("rules", 0, 0, first, workload, by_source, found, None),
-            ("DIRECT, an address of a rule", BPF_FIB_LOOKUP_DIRECT, 0, first, workload, by_source, none(first), None),
-            ("DIRECT, an address of the main table", BPF_FIB_LOOKUP_DIRECT, 0, first, workload, plain, found, None),
-            ("OUTPUT, the device of the route", BPF_FIB_LOOKUP_OUTPUT, 0, second, nobody, plain, found, None),
+            ("rules", 0, IGNORED, first, workload, by_source, found, None),
+            (
+                "DIRECT, an address of a rule",
+                BPF_FIB_LOOKUP_DIRECT,
+                IGNORED,
+                first,
+                workload,
+                by_source,
+                none(first),
+                None,
+            ),
+            (
+                "DIRECT, an address of the main table",
+                BPF_FIB_LOOKUP_DIRECT,
+                IGNORED,
+                first,
+                workload,
+                plain,
+                found,
+                None,
+            ),
+            ("OUTPUT, the device of the route", BPF_FIB_LOOKUP_OUTPUT, IGNORED, second, nobody, plain, found, None),
             (
                 "OUTPUT, an address of a rule for the device",
                 BPF_FIB_LOOKUP_OUTPUT,
-                0,
+                IGNORED,
                 first,
                 nobody,
                 by_device,
                 none(first),
                 None,
             ),
-            ("OUTPUT, another device", BPF_FIB_LOOKUP_OUTPUT, 0, first, nobody, plain, elsewhere, None),
+            ("OUTPUT, another device", BPF_FIB_LOOKUP_OUTPUT, IGNORED, first, nobody, plain, elsewhere, None),
             (
                 "SKIP_NEIGH",
                 BPF_FIB_LOOKUP_SKIP_NEIGH,
-                0,
+                IGNORED,
                 first,
                 workload,
                 plain,
@@ -90,7 +110,7 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ),
             ("TBID, the rule's table", in_table, table, first, nobody, by_source, found, Some(&TABLE)),
             ("TBID, another table", in_table, table + 1, first, nobody, by_source, none(first), Some(&TABLE)),
-            ("an unknown flag", UNKNOWN, 0, first, workload, plain, refused(first), None),
+            ("an unknown flag", UNKNOWN, IGNORED, first, workload, plain, refused(first), None),
         ];
         // What does not depend on the family is asked once.
         let once =
@@ -106,6 +126,10 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ns.run(|| raw::test_run(&*looking, &packet))?;
             let last = looking.stats()?.last;
             let seen = (last.fib_code, last.fib_ifindex);
+            if last.fib_code == code::SUCCESS {
+                // bpf_fib_set_fwd_params().
+                ctx.equal(format!("{family}, {what}: VLAN of the route"), last.fib_vlan, 0);
+            }
             // Stable kernels have got the newer flags too (6.1.176 has both): an older kernel either refuses one or follows it.
             let newer = since.is_some_and(|since| ctx.capabilities.has_change(since) != Some(true));
             let wanted = if newer && seen == refused(from) { seen } else { wanted };

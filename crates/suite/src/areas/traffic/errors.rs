@@ -47,21 +47,26 @@ pub fn heard(
     let mut found = None;
     ctx.wait_until(2_000, || {
         let packets = capture.packets()?.iter().filter(|packet| !packet.is_outgoing());
-        found = packets.filter_map(|packet| Headers::of(&packet.data)).find_map(|headers| match headers.transport {
-            Transport::Icmp { kind: k, code: c, rest, ref payload } if (k, c) == (kind, code) => {
-                let inner = Headers::of(payload)?;
-                let ours = inner.ports().is_some_and(|(_, to)| to == wanted.to.port());
-                (ours && inner.destination == wanted.to.ip()).then(|| (headers.clone(), inner, rest))
-            }
-            _ => None,
-        });
+        found =
+            packets.filter_map(|packet| Some((packet, Headers::of(&packet.data)?))).find_map(|(packet, headers)| {
+                match headers.transport {
+                    Transport::Icmp { kind: k, code: c, rest, ref payload } if (k, c) == (kind, code) => {
+                        let inner = Headers::of(payload)?;
+                        let ours = inner.ports().is_some_and(|(_, to)| to == wanted.to.port());
+                        let lengths = (packet.length, packet.declared());
+                        (ours && inner.destination == wanted.to.ip()).then(|| (headers.clone(), inner, rest, lengths))
+                    }
+                    _ => None,
+                }
+            });
         Ok(found.is_some())
     })?;
-    let Some((outer, inner, rest)) = found else {
+    let Some((outer, inner, rest, (length, declared))) = found else {
         ctx.check(what, false, format!("no ICMP error {kind}/{code} about {} arrived", wanted.to));
         return Ok([0; 4]);
     };
     ctx.equal(format!("{what}: destination"), outer.destination, pod);
+    ctx.equal(format!("{what}: bytes of the packet, and those that its header counts"), Some(length), declared);
     if let Some(offender) = wanted.offender {
         ctx.equal(format!("{what}: source"), outer.source, offender);
     }

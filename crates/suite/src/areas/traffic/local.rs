@@ -3,20 +3,25 @@
 use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::Ctx,
+    flows::EXCHANGES,
     testbed::{P0, P1},
     trip::{HookCounters, Trip},
     variants,
 };
-use lab_topology::{Family, library, link};
-use lab_traffic::{Capture, Headers, Path, UdpProbe};
+use lab_protocol::LinkKind;
+use lab_topology::{Family, Hop, Template, Topology, library, link};
+use lab_traffic::{Capture, Headers, Path, Proto, UdpProbe};
 use nix::errno::Errno;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Size of a large transfer, bytes: many windows, but fast enough under emulation.
 const LARGE: u64 = 256 << 10;
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[POD_AND_HOST, POD_TO_POD, TCP_ENDS, NEIGHBOURS_RESOLVE, MANY_CONNECTIONS];
+pub const CASES: &[Case] = &[POD_AND_HOST, POD_TO_POD, TCP_ENDS, NEIGHBOURS_RESOLVE, PROXY_ARP, MANY_CONNECTIONS];
 
 const POD_AND_HOST: Case = Case::new(
     "T01",
@@ -143,6 +148,43 @@ const ETH_P_ARP: u16 = 0x0806;
 /// Neighbour solicitation or advertisement.
 fn is_neighbour_discovery(headers: &Headers) -> bool {
     matches!(headers.transport, lab_traffic::Transport::Icmp { kind: 135 | 136, .. } if headers.source.is_ipv6())
+}
+
+/// To the first workload the second one is on its link, so that it asks for the link-layer address of the second one.
+fn on_link(kind: LinkKind) -> Topology {
+    library::PODS.of(kind).route("w0", "10.65.0.3/32", Hop::dev("eth0"))
+}
+
+const PROXY_ARP: Case = Case::new(
+    "T27",
+    "proxy-arp",
+    "With proxy_arp the node answers a pod's ARP request for another pod, past the programs of the hook, and the flow passes.",
+    proxy_arp,
+)
+.on(Template::new("pods-on-link", "Two workloads on a host; to the first one the second is on its link.", on_link))
+.over(|| variants::usual_mechanisms().into_iter().filter(|variant| variant.device().has_macs()).collect());
+fn proxy_arp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let host = testbed.net.ns("host");
+    // Otherwise the answer waits for up to 0.8 s (arp_process()).
+    for (parameter, value) in [("conf/p0/proxy_arp", "1"), ("neigh/p0/proxy_delay", "0")] {
+        host.run(|| fs::write(format!("/proc/sys/net/ipv4/{parameter}"), value))?;
+    }
+    let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
+    let mut capture = Capture::start(testbed.net.ns("w0"))?;
+    testbed.flow_passes(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    let seen = watch.counted()?;
+    ctx.equal("packets of the flow at both hooks", (seen.from, seen.to), (EXCHANGES.into(), EXCHANGES.into()));
+    // Operation, and the addresses that the sender of the packet says it has (RFC 826).
+    let claims = |packet: &lab_traffic::Packet| {
+        let data = packet.data.get(6..18)?;
+        (packet.protocol == ETH_P_ARP && data[..2] == [0, 2]).then(|| data[2..].to_vec())
+    };
+    let answers: Vec<Vec<u8>> = capture.packets()?.iter().filter_map(claims).collect();
+    let node = testbed.net.readback("host", P0.dev)?.mac.unwrap_or_default();
+    let wanted = [&node[..], &testbed.net.addr4("w1").octets()].concat();
+    ctx.equal("the link-layer and IPv4 address in the answer", answers.first(), Some(&wanted));
+    Ok(())
 }
 
 const MANY_CONNECTIONS: Case = Case::new(

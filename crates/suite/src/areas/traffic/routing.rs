@@ -3,19 +3,25 @@
 //! netkit's PEER programs see an ingress_ifindex of 0, but the packet arrives by the primary: rules for the incoming
 //! device must match it as with a veth.
 
+use crate::areas::ifindex::crossing::datagram;
 use lab_harness::{
-    case::{Case, CaseResult, Variant},
+    case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
     testbed::{P0, P1, Spot, Testbed},
     trip::{HookCounters, Trip},
     variants,
 };
-use lab_topology::library;
-use lab_traffic::{SILENCE_WINDOW, UdpProbe, UdpSink};
-use std::net::{IpAddr, SocketAddr};
+use lab_topology::{Family, library};
+use lab_traffic::{SILENCE_WINDOW, UdpProbe, UdpSink, send_frame};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+};
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[VRF, RULES];
+pub const CASES: &[Case] = &[VRF, RULES, REVERSE_PATH];
+
+const ETH_P_IP: u16 = 0x0800;
 
 const VRF: Case =
     Case::new("T14", "vrf", "A workload in one VRF reaches a server in another through leaked routes, both ways.", vrf)
@@ -83,4 +89,41 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.becomes(name, (3, 3), || Ok((first.counted()?.from - before.0, second.counted()?.to - before.1)))?;
     }
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&first, &second])
+}
+
+const REVERSE_PATH: Case = Case::new(
+    "T28",
+    "reverse-path",
+    "rp_filter of a workload's device drops packets with a source that is routed elsewhere, behind the programs of the hook.",
+    reverse_path,
+)
+.on(library::PODS)
+.over(variants::usual_mechanisms);
+fn reverse_path(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let (host, pod) = (testbed.net.ns("host"), testbed.net.ns("w0"));
+    let program = testbed.counter(ctx, P0)?;
+    let _program = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+    let node = testbed.net.readback("host", P0.dev)?.mac.unwrap_or_default();
+    let (own, other, to) = (testbed.net.addr4("w0"), testbed.net.addr4("w1"), testbed.net.addr4("host"));
+    let sink = UdpSink::bind(host, SocketAddr::new(testbed.net.addr("host", Family::V4), ctx.marker))?;
+    let out = testbed.net.ifindex("w0", "eth0");
+    let send = |source| send_frame(pod, out, node, ETH_P_IP, &datagram(source, to, ctx.marker));
+    let filter = |value: &str| {
+        let set = |dev| fs::write(format!("/proc/sys/net/ipv4/conf/{dev}/rp_filter"), value);
+        // The greater of the two holds (IN_DEV_RPFILTER, include/linux/inetdevice.h).
+        host.run(|| ["all", P0.dev].into_iter().try_for_each(set))
+    };
+    let mut sources = Vec::new();
+    for (strict, from) in [("1", other), ("1", own), ("0", other)] {
+        filter(strict)?;
+        send(from)?;
+        // A packet that is dropped is followed by one that is not.
+        if (strict, from) != ("1", other) {
+            sources.push(sink.receive(ctx.patience(2_000)).map(|(_, source)| source.ip()));
+        }
+    }
+    ctx.equal("sources of the packets that arrive", sources, vec![Some(own.into()), Some(other.into())]);
+    ctx.becomes("packets at the program", 3, || Ok(program.stats()?.marked))?;
+    Ok(())
 }

@@ -22,7 +22,7 @@ const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[TCP_MEETS_A_DROP, FILTER_CHAIN, ONE_PROTOCOL];
+pub const CASES: &[Case] = &[TCP_MEETS_A_DROP, FILTER_CHAIN, ONE_PROTOCOL, CHOSEN_PRIORITY];
 
 const TCP_MEETS_A_DROP: Case = Case::new(
     "V09",
@@ -168,5 +168,40 @@ fn one_protocol(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         }
         filter.detach()?;
     }
+    Ok(())
+}
+
+const CHOSEN_PRIORITY: Case = Case::new(
+    "V25",
+    "chosen-priority",
+    "Filters without a priority get 0xc000 and downwards from the kernel, so that the newest of them runs first.",
+    chosen_priority,
+)
+.on(library::PAIR)
+.over(variants::tc_hooks);
+fn chosen_priority(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    /// `tcf_auto_prio()`, net/sched/cls_api.c.
+    const FIRST: u16 = 0xc000;
+    let testbed = ctx.testbed()?;
+    let ifindex = testbed.ifindex(P0);
+    let (from, to) = variant.direction().ends("pod", "host");
+    let mut programs = Vec::new();
+    for _ in 0..3 {
+        let program = testbed.counter(ctx, P0)?;
+        let any = TcOptions { priority: 0, ..TcOptions::default() };
+        testbed.filter(P0, variant.direction(), &program, any)?;
+        testbed.report(ctx, P0, AttachRequest::Tc, program.id(), Some(program.clone()))?;
+        programs.push(program);
+    }
+    let listed = testbed.run(P0, || lab_bpf::filters(ifindex))?;
+    let listed: Vec<_> = listed.iter().map(|filter| (filter.priority, filter.prog_id)).collect();
+    let newest_first = programs.iter().rev();
+    let wanted: Vec<_> = (FIRST - 2..=FIRST).zip(newest_first.clone().map(|program| program.id())).collect();
+    ctx.equal("priorities and programs", listed, wanted);
+    testbed.flow_passes(ctx, from, to, Proto::Udp, Family::V4);
+    let ran: Vec<u64> = newest_first.map(|program| Ok(program.stats()?.last.time_ns)).collect::<Result<_, Stop>>()?;
+    ctx.check("the newest runs first", ran.is_sorted(), format!("{ran:?}"));
+    // By their priority alone the filters can't be deleted: it is known to the kernel only.
+    testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a program hands on besides its verdict, and what clsact counts of it.
 
-use lab_bpf::{Config, ProgramKind, STAMP_QUEUE};
+use lab_bpf::{Config, ProgramKind, STAMP_MARK, STAMP_PRIORITY, STAMP_QUEUE};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -13,7 +13,7 @@ use lab_traffic::{Proto, UdpProbe, UdpSink};
 use std::net::SocketAddr;
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[CLASS_AND_QUEUE, CLSACT_COUNTS];
+pub const CASES: &[Case] = &[CLASS_AND_QUEUE, CLSACT_COUNTS, MARK_AND_PRIORITY];
 
 /// The workload's own end.
 const ETH0: Spot = Spot { node: "pod", dev: "eth0" };
@@ -92,5 +92,27 @@ fn clsact_counts(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.equal(format!("{what}: drops of clsact"), dropped, drops);
         attachment.detach()?;
     }
+    Ok(())
+}
+
+const MARK_AND_PRIORITY: Case = Case::new(
+    "V24",
+    "mark-and-priority",
+    "What a program writes to mark and priority is what the next program of the hook reads.",
+    mark_and_priority,
+)
+.on(library::PAIR)
+.over(variants::hooks);
+fn mark_and_priority(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let writer = testbed.load(ctx, P0, ProgramKind::Stamp, Config::new(ctx.marker))?;
+    let reader = testbed.counter(ctx, P0)?;
+    let _writer = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &writer)?;
+    let _reader = testbed.attach_behind(ctx, P0, variant.attach(), variant.direction(), &reader)?;
+    let (from, to) = variant.direction().ends("pod", "host");
+    testbed.flow_passes(ctx, from, to, Proto::Udp, Family::V4);
+    let [came, read] = [writer.stats()?.last, reader.stats()?.last];
+    ctx.equal("mark and priority at the program that writes them", (came.mark, came.priority), (0, 0));
+    ctx.equal("at the next one", (read.mark, read.priority), (STAMP_MARK, STAMP_PRIORITY));
     Ok(())
 }

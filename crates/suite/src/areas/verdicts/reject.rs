@@ -9,7 +9,7 @@ use lab_harness::{
     variants,
 };
 use lab_protocol::AttachRequest;
-use lab_topology::{Family, library, offload::send_checksummed};
+use lab_topology::{Family, ethtool::send_checksummed, library};
 use lab_traffic::{
     Capture, ConnectAttempt, Headers, Packet, Path, Proto, SILENCE_WINDOW, Transport, UdpProbe, UdpSink,
 };

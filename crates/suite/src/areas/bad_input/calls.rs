@@ -102,7 +102,7 @@ fn bytes_beyond(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const INTERNAL_REDIRECT_FLAGS: Case = Case::new(
     "N10",
     "internal-redirect-flags",
-    "bpf_redirect drops on the kernel's internal flags (neigh, peer, nexthop) and redirects with BPF_F_INGRESS, which its variants take for unknown.",
+    "bpf_redirect drops on the kernel's internal flags (neigh, peer, nexthop) and redirects with BPF_F_INGRESS; bpf_redirect_peer and bpf_redirect_neigh drop on that one too.",
     internal_redirect_flags,
 );
 fn internal_redirect_flags(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {

@@ -158,7 +158,7 @@ fn on_link(kind: LinkKind) -> Topology {
 const PROXY_ARP: Case = Case::new(
     "T27",
     "proxy-arp",
-    "With proxy_arp the node answers a pod's ARP request for another pod, past the programs of the hook, and the flow passes.",
+    "With proxy_arp the node answers a pod's ARP request for another pod while programs are attached, and the flow passes.",
     proxy_arp,
 )
 .on(Template::new("pods-on-link", "Two workloads on a host; to the first one the second is on its link.", on_link))

@@ -94,7 +94,7 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const REVERSE_PATH: Case = Case::new(
     "T28",
     "reverse-path",
-    "rp_filter of a workload's device drops packets with a source that is routed elsewhere, behind the programs of the hook.",
+    "rp_filter of a workload's device drops packets with a source that is routed elsewhere, after the programs of the hook ran.",
     reverse_path,
 )
 .on(library::PODS)

@@ -4,7 +4,7 @@ use lab_bpf::{Config, Program, ProgramKind, TcFilter, TcOptions};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
-    testbed::{P0, Testbed},
+    testbed::{AttachedProgram, P0, Testbed},
     variants,
 };
 use lab_protocol::AttachRequest;
@@ -86,12 +86,14 @@ fn ahead(
 }
 
 /// A filter behind all others, and its program.
-fn behind(ctx: &mut Ctx, testbed: &Testbed, variant: &Variant) -> Result<(Arc<Program>, TcFilter), Stop> {
+fn behind<'b>(
+    ctx: &mut Ctx,
+    testbed: &'b Testbed,
+    variant: &Variant,
+) -> Result<(Arc<Program>, AttachedProgram<'b>), Stop> {
     let program = testbed.counter(ctx, P0)?;
-    let options = TcOptions { priority: 9, handle: 9, ..TcOptions::default() };
-    let filter = testbed.filter(P0, variant.direction(), &program, options)?;
-    testbed.report(ctx, P0, AttachRequest::Tc, program.id(), Some(program.clone()))?;
-    Ok((program, filter))
+    let attached = testbed.attach_behind(ctx, P0, AttachRequest::Tc, variant.direction(), &program)?;
+    Ok((program, attached))
 }
 
 const FILTER_CHAIN: Case = Case::new(
@@ -201,7 +203,7 @@ fn chosen_priority(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     testbed.flow_passes(ctx, from, to, Proto::Udp, Family::V4);
     let ran: Vec<u64> = newest_first.map(|program| Ok(program.stats()?.last.time_ns)).collect::<Result<_, Stop>>()?;
     ctx.check("the newest runs first", ran.is_sorted(), format!("{ran:?}"));
-    // By their priority alone the filters can't be deleted: it is known to the kernel only.
+    // A filter is deleted by its priority, and these know only the 0 that was asked for.
     testbed.run(P0, || lab_bpf::clsact_del(ifindex))?;
     Ok(())
 }

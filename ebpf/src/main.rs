@@ -8,6 +8,7 @@
 mod assign;
 mod config;
 mod count;
+mod edit;
 mod fib;
 mod mtu;
 mod parse;

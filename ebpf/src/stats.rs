@@ -31,6 +31,10 @@ pub fn record(ctx: &TcContext, marked: bool, verdict: i32) {
     if stats.max_gso_size < seen.gso_size {
         stats.max_gso_size = seen.gso_size;
     }
+    let wire_len = u64::from(seen.wire_len);
+    if stats.max_wire_len < wire_len {
+        stats.max_wire_len = wire_len;
+    }
     stats.last = seen;
 }
 
@@ -48,11 +52,14 @@ pub fn record_fib(code: i32, params: &bpf_fib_lookup) {
     record_code(code);
     if let Some(stats) = stats() {
         stats.last.fib_ifindex = params.ifindex;
+        stats.last.fib_family = params.family.into();
         // SAFETY: all members of the unions are plain integers, and the struct was zeroed before it was filled in.
         unsafe {
             stats.last.fib_next_hop = params.__bindgen_anon_4.ipv6_dst;
             stats.last.fib_mtu = params.__bindgen_anon_1.mtu_result.into();
             stats.last.fib_vlan = params.__bindgen_anon_5.tbid;
+            stats.last.fib_source = params.__bindgen_anon_3.ipv6_src;
+            stats.last.fib_metric = params.__bindgen_anon_2.rt_metric;
         }
     }
 }
@@ -66,7 +73,16 @@ pub fn record_mtu(code: i32, mtu: u32) {
     }
 }
 
-/// Counts a tail call that found its slot empty.
+/// Adds what a helper returned and read to the record of the packet.
+#[inline(always)]
+pub fn record_edit(code: i32, value: u32) {
+    if let Some(stats) = stats() {
+        stats.last.edit_code = code;
+        stats.last.edit_read = value;
+    }
+}
+
+/// Counts a tail call that found its slot empty, or a packet that is not in one piece.
 #[inline(always)]
 pub fn record_miss() {
     if let Some(stats) = stats() {
@@ -105,12 +121,19 @@ fn seen(ctx: &TcContext, verdict: i32) -> Seen {
             fib_next_hop: [0; 4],
             fib_mtu: 0,
             fib_vlan: 0,
+            fib_source: [0; 4],
+            fib_metric: 0,
+            fib_family: 0,
             tc_index: (*skb).tc_index,
             queue_mapping: (*skb).queue_mapping,
             vlan_tci: if (*skb).vlan_present == 0 { 0 } else { (*skb).vlan_tci | VLAN_PRESENT },
             vlan_proto: u32::from(u16::from_be((*skb).vlan_proto as u16)),
             mtu_code: 0,
             mtu: 0,
+            wire_len: (*skb).wire_len,
+            hash: (*skb).hash,
+            edit_code: 0,
+            edit_read: 0,
             eth_dst,
             eth_src,
         }

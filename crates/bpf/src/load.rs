@@ -50,11 +50,13 @@ pub enum ProgramKind {
     Assign,
     /// Writes `mark`, `priority`, `tc_classid` and `queue_mapping`.
     Stamp,
+    /// Calls one helper of [`lab_abi::edit`].
+    Edit,
 }
 
 impl ProgramKind {
     /// Every program of the object.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Count,
         Self::Policy,
         Self::TailEntry,
@@ -69,6 +71,7 @@ impl ProgramKind {
         Self::Tunnel,
         Self::Assign,
         Self::Stamp,
+        Self::Edit,
     ];
 
     /// The function's name in the object, which is the program's name in the kernel too.
@@ -88,6 +91,7 @@ impl ProgramKind {
             Self::Tunnel => "tunnel",
             Self::Assign => "assign",
             Self::Stamp => "stamp",
+            Self::Edit => "edit_packet",
         }
     }
 }

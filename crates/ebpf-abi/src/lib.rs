@@ -35,6 +35,46 @@ pub const VERDICT_DROP: i32 = 2;
 /// Verdict "a helper selected the destination": `TC_ACT_REDIRECT`, `TCX_REDIRECT`, `NETKIT_REDIRECT`.
 pub const VERDICT_REDIRECT: i32 = 7;
 
+/// What `edit_packet` calls, by [`Config::number`]; the argument is [`Config::redirect_flags`].
+pub mod edit {
+    /// Nothing; counts in [`Stats::misses`](super::Stats::misses) the packets that are not in one piece.
+    pub const NOTHING: u32 = 0;
+    /// `bpf_skb_vlan_push`: the protocol above the lower 16 bits, the tag in them.
+    pub const VLAN_PUSH: u32 = 1;
+    /// `bpf_skb_vlan_pop`.
+    pub const VLAN_POP: u32 = 2;
+    /// `bpf_skb_change_type`: the `pkt_type`.
+    pub const TYPE: u32 = 3;
+    /// `bpf_set_hash`: the hash.
+    pub const HASH: u32 = 4;
+    /// `bpf_set_hash` of the argument, then `bpf_skb_store_bytes` of what is there with `BPF_F_INVALIDATE_HASH`.
+    pub const STORE: u32 = 5;
+    /// `bpf_skb_load_bytes_relative` of one byte: the offset above the lower 16 bits, `enum bpf_hdr_start_off` in them.
+    pub const READ: u32 = 6;
+    /// `bpf_skb_load_bytes` of four bytes, of which only the first is in the packet.
+    pub const READ_PAST: u32 = 7;
+    /// `bpf_skb_pull_data` of the whole packet; counts as `NOTHING` does, behind it.
+    pub const PULL: u32 = 8;
+    /// `bpf_skb_ecn_set_ce`.
+    pub const CONGESTED: u32 = 9;
+    /// `bpf_skb_set_tstamp` of the monotonic clock: the time.
+    pub const TIME: u32 = 10;
+    /// `bpf_clone_redirect` to [`Config::target_ifindex`](super::Config::target_ifindex): the flags.
+    pub const CLONE: u32 = 11;
+    /// No helper: writes the argument to `tc_index` and `queue_mapping`.
+    pub const INDEX: u32 = 12;
+    /// `bpf_skb_change_tail` to a length that is longer by the argument, and back; read is the length in between.
+    pub const GROW: u32 = 13;
+    /// `bpf_skb_adjust_room` for an outer header of the other family, and back; read are the EtherTypes after each, the first one
+    /// above the lower 16 bits. Counts in [`Stats::misses`](super::Stats::misses) the packets whose segments are not as much shorter.
+    pub const WRAP: u32 = 14;
+    /// `bpf_l4_csum_replace` of two bytes in the checksum of UDP over IPv4, as if zeros became the argument, and back; read are the
+    /// checksum before, above the lower 16 bits, and in between.
+    pub const SUM: u32 = 15;
+    /// Each byte of [`Seen::edit_read`](super::Seen::edit_read) before the helper is called.
+    pub const UNREAD: u8 = 0xff;
+}
+
 /// Slots of the jump map (`BPF_MAP_TYPE_PROG_ARRAY`).
 pub const JUMP_SLOTS: u32 = 16;
 /// Entries of the policy map.
@@ -47,7 +87,7 @@ pub const POLICY_ENTRIES: u32 = 64;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Flags of the redirect helper, of `bpf_fib_lookup`, or of `bpf_check_mtu`.
+    /// Flags of the redirect helper, of `bpf_fib_lookup`, or of `bpf_check_mtu`; the argument of `edit_packet`.
     pub redirect_flags: u64,
     /// Index of the host-side device, for programs that can't trust `__sk_buff::ifindex`: under netkit a PRIMARY
     /// program sees the pod's index.
@@ -72,8 +112,8 @@ pub struct Config {
     pub tunnel_remote: datapath::Address,
     /// Port of the socket that `assign` gives packets to, host byte order.
     pub socket_port: u32,
-    /// What `stamp` writes to `tc_classid`, or the table of a lookup with [`BPF_FIB_LOOKUP_TBID`], or anything but 0 where
-    /// `tail_entry` shall call by an index that the verifier does not know.
+    /// What `stamp` writes to `tc_classid`, or which helper `edit_packet` calls ([`edit`]), or the table of a lookup with
+    /// [`BPF_FIB_LOOKUP_TBID`], or anything but 0 where `tail_entry` shall call by an index that the verifier does not know.
     pub number: u32,
 }
 
@@ -144,6 +184,12 @@ pub struct Seen {
     pub fib_mtu: u32,
     /// Where it returns a VLAN (`h_vlan_proto` and `h_vlan_TCI`, a union with `tbid`): 0 after a successful lookup.
     pub fib_vlan: u32,
+    /// The source that it returned, as `fib_next_hop`: the packet's own where none was asked for.
+    pub fib_source: [u32; 4],
+    /// The metric of the route (`rt_metric`, a union with `tos` and `flowinfo`).
+    pub fib_metric: u32,
+    /// The family of the next hop (`AF_INET`, `AF_INET6`).
+    pub fib_family: u32,
     /// `tc_index`.
     pub tc_index: u32,
     /// `queue_mapping`.
@@ -156,6 +202,14 @@ pub struct Seen {
     pub mtu_code: i32,
     /// The MTU that it returned, bytes.
     pub mtu: u32,
+    /// `wire_len`: at egress the bytes of all segments with their headers, at tc ingress the length without the Ethernet header.
+    pub wire_len: u32,
+    /// `hash` of the flow; 0 where none is known.
+    pub hash: u32,
+    /// What the helper of `edit_packet` returned.
+    pub edit_code: i32,
+    /// What it read, bytes in the order of the packet: [`edit::UNREAD`] where nothing was written.
+    pub edit_read: u32,
     /// Destination of the Ethernet header; zeros on an L3 netkit.
     pub eth_dst: [u8; 6],
     /// Source of the Ethernet header.
@@ -172,12 +226,14 @@ pub struct Stats {
     pub marked: u64,
     /// Bytes of the marked packets, Ethernet headers included.
     pub bytes: u64,
-    /// Tail calls into an empty slot.
+    /// Tail calls into an empty slot; in `edit_packet` what the helper says in [`edit`].
     pub misses: u64,
     /// The longest marked packet, bytes: above the MTU where GSO packets cross unsplit.
     pub max_len: u32,
     /// The largest `gso_size` of a marked packet.
     pub max_gso_size: u32,
+    /// The largest `wire_len` of a marked packet, bytes.
+    pub max_wire_len: u64,
     /// The last marked packet.
     pub last: Seen,
 }
@@ -191,6 +247,7 @@ impl Stats {
         self.misses += other.misses;
         self.max_len = self.max_len.max(other.max_len);
         self.max_gso_size = self.max_gso_size.max(other.max_gso_size);
+        self.max_wire_len = self.max_wire_len.max(other.max_wire_len);
         if other.last.time_ns > self.last.time_ns {
             self.last = other.last;
         }
@@ -225,10 +282,10 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!(size_of::<Config>(), 8 + 4 * 4 + 2 + 6 + 2 * 4 + 16 + 2 * 4);
-        assert_eq!(size_of::<Seen>(), 2 * 8 + 21 * 4 + 16 + 2 * 6);
-        assert_eq!(size_of::<Stats>(), 4 * 8 + 2 * 4 + size_of::<Seen>());
+        assert_eq!(size_of::<Seen>(), 2 * 8 + 27 * 4 + 2 * 16 + 2 * 6);
+        assert_eq!(size_of::<Stats>(), 5 * 8 + 2 * 4 + size_of::<Seen>());
         assert_eq!(size_of::<PolicyKey>(), 4);
-        assert_eq!(offset_of!(Stats, last), 40);
+        assert_eq!(offset_of!(Stats, last), 48);
     }
 
     #[test]

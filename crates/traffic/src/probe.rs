@@ -160,6 +160,14 @@ impl UdpProbe {
         }
     }
 
+    /// Sets the type of service: DSCP, and the two bits of ECN (RFC 3168, 5). IPv4 only.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_tos(&self, tos: u8) -> io::Result<()> {
+        SockRef::from(&self.socket).set_tos_v4(tos.into())
+    }
+
     /// Sets the handling of large datagrams.
     ///
     /// # Errors

@@ -249,7 +249,9 @@ fn dumps(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("hook, program id, has a link", listed, wanted);
     let ifindex = testbed.ifindex(P0);
     let filters = testbed.run(P0, || lab_bpf::filters(ifindex))?;
-    let named = filters.iter().filter(|filter| filter.prog_id == program.id()).count();
-    ctx.equal("filters that name the program", named, usize::from(is_filter));
+    let named = filters.iter().filter(|filter| filter.prog_id == program.id());
+    let named: Vec<_> = named.map(|filter| (filter.name.clone(), filter.direct_action)).collect();
+    let wanted = is_filter.then(|| (format!("lab-{}", program.id()), true));
+    ctx.equal("filters that have the program: name, direct action", named, wanted.into_iter().collect());
     Ok(())
 }

@@ -84,13 +84,13 @@ fn forwarded_departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 /// Each variant in both directions.
-fn both_ways(variants: Vec<Variant>) -> Vec<Variant> {
+pub fn both_ways(variants: Vec<Variant>) -> Vec<Variant> {
     let both = |variant| Direction::BOTH.map(|direction| Variant { direction: Some(direction), ..variant });
     variants.into_iter().flat_map(both).collect()
 }
 
 /// The device that a frame of this direction leaves by, and where it comes out.
-const fn ends(direction: Direction) -> (Spot, Spot) {
+pub const fn ends(direction: Direction) -> (Spot, Spot) {
     match direction {
         Direction::FromWorkload => (ETH0, P0),
         Direction::ToWorkload => (P0, ETH0),
@@ -101,7 +101,7 @@ const fn ends(direction: Direction) -> (Spot, Spot) {
 type Tags = &'static [(u16, u16)];
 const CUSTOMER: u16 = 0x8100;
 const SERVICE: u16 = 0x88a8;
-const ETH_P_IP: u16 = 0x0800;
+pub const ETH_P_IP: u16 = 0x0800;
 const TAG: u32 = 4;
 const FRAMES: [(&str, Tags); 3] = [
     ("VLAN 100", &[(CUSTOMER, 100)]),

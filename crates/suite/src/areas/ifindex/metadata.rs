@@ -240,7 +240,7 @@ fn departure_time(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const SEGMENTS_UNCUT: Case = Case::new(
     "G10",
     "segments-uncut",
-    "Bulk TCP crosses as packets longer than the MTU with the connection's segment size, both on veth and netkit.",
+    "Bulk TCP crosses as packets longer than the MTU with the connection's segment size, and wire_len says what they take on a wire.",
     segments_uncut,
 )
 .on(library::PAIR)
@@ -263,6 +263,12 @@ fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let stats = program.stats()?;
         ctx.equal(format!("segment size ({family})"), stats.max_gso_size, MTU - headers);
         ctx.check(format!("packets longer than a frame ({family})"), stats.max_len > MTU + ETHERNET, stats.max_len);
+        // qdisc_pkt_len_init() counts the headers of every segment; sch_handle_ingress() takes the length behind the link-layer header.
+        let at_ingress = variant.attach() != AttachRequest::Netkit && variant.direction() == Direction::FromWorkload;
+        let more = (stats.max_len - ETHERNET - headers).div_ceil(MTU - headers) - 1;
+        let on_the_wire =
+            if at_ingress { stats.max_len - ETHERNET } else { stats.max_len + more * (ETHERNET + headers) };
+        ctx.equal(format!("wire_len of the longest ({family})"), stats.max_wire_len, on_the_wire.into());
         attachment.detach()?;
     }
     Ok(())

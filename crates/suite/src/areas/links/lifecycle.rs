@@ -1,6 +1,7 @@
 //! References that keep a link attached, and the effect of moving its device.
 
 use super::pins::pin_path;
+use crate::areas::ifindex::crossing::{ETH_P_IP, datagram, ends};
 use lab_bpf::{BpfLink, Config, Mprog, Program, ProgramKind, raw};
 use lab_harness::{
     PINS,
@@ -12,7 +13,7 @@ use lab_harness::{
 };
 use lab_protocol::{AttachType, Capability, Hook};
 use lab_topology::{Family, Netns, library, link};
-use lab_traffic::Proto;
+use lab_traffic::{Proto, send_frame};
 use nix::{
     errno::Errno,
     sys::socket::{ControlMessage, MsgFlags, sendmsg},
@@ -29,7 +30,8 @@ use std::{
 };
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[LAST_PIN, DESCRIPTOR_IN_FLIGHT, OWNER_KILLED, PEER_RENAMED_AND_MOVED, PIN_NAMES];
+pub const CASES: &[Case] =
+    &[LAST_PIN, DESCRIPTOR_IN_FLIGHT, OWNER_KILLED, PEER_RENAMED_AND_MOVED, DEVICE_RENAMED, PIN_NAMES];
 
 /// Waits until the kernel no longer lists the program: the last reference is dropped by a work item.
 fn goes(ctx: &mut Ctx, testbed: &Testbed, what: &str, program: &Program) -> Result<(), Stop> {
@@ -171,6 +173,47 @@ fn peer_renamed_and_moved(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         Ok(program.stats()?.packets > packets)
     })?;
     ctx.check("the program runs on packets of the moved peer", met, program.stats()?.packets - packets);
+    Ok(())
+}
+
+const DEVICE_RENAMED: Case = Case::new(
+    "L17",
+    "device-renamed",
+    "A program stays attached while its device is down and when it gets another name, by every attach type and in both directions.",
+    device_renamed,
+)
+.on(library::PAIR)
+.over(variants::usual_hooks);
+fn device_renamed(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const OTHER: &str = "uplink0";
+    let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    let _attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
+    let host = testbed.net.ns("host");
+    let attached = testbed.find(P0, &program)?;
+    ctx.check("the program is listed", attached.is_some(), format!("{attached:?}"));
+    let (from, to) = ends(variant.direction());
+    let mac = testbed.net.readback(to.node, to.dev)?.mac.unwrap_or_default();
+    let packet = datagram(testbed.net.addr4(from.node), testbed.net.addr4(to.node), ctx.marker);
+    let mut met = 0;
+    // A device can be renamed while it is up only since 6.2 (dev_change_name()).
+    for (what, name, new_name) in [("other", P0.dev, OTHER), ("first", OTHER, P0.dev)] {
+        link::set_down(host, name)?;
+        ctx.equal(
+            format!("listed while the device is down, before its {what} name"),
+            testbed.find(P0, &program)?,
+            attached,
+        );
+        link::rename(host, name, new_name)?;
+        ctx.equal(format!("listed with its {what} name"), testbed.find(P0, &program)?, attached);
+        link::set_up(host, new_name)?;
+        let carries = || Ok(link::info(host, new_name)?.carries && link::info(testbed.net.ns("pod"), "eth0")?.carries);
+        ctx.becomes(format!("both ends carry with the {what} name"), true, carries)?;
+        // A frame, since the routes went with the device.
+        send_frame(testbed.net.ns(from.node), testbed.ifindex(from), mac, ETH_P_IP, &packet)?;
+        met += 1;
+        ctx.becomes(format!("packets at the program with its {what} name"), met, || Ok(program.stats()?.marked))?;
+    }
     Ok(())
 }
 

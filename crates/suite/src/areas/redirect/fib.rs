@@ -37,7 +37,8 @@ pub mod code {
 }
 
 /// In the order in which they run.
-pub const CASES: &[Case] = &[FOLLOW_THE_FIB, WHOSE_TABLES, LOOKUP_CODES, LOOKUP_BY_RULE, GIVEN_NEXT_HOP, NEIGH_BY_MARK];
+pub const CASES: &[Case] =
+    &[FOLLOW_THE_FIB, WHOSE_TABLES, LOOKUP_CODES, LOOKUP_BY_RULE, GIVEN_NEXT_HOP, NEIGH_BY_RULES];
 
 const FOLLOW_THE_FIB: Case = Case::new(
     "R05",
@@ -91,6 +92,17 @@ fn whose_tables(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
 /// A route without a next hop; the device is for a kind that has one.
 fn dead_end(ns: &Netns, to: IpAddr, kind: RouteType, device: Option<u32>) -> Result<(), Stop> {
+    add_route(ns, to, kind, device, None)
+}
+
+/// A route of the main table, with a metric.
+pub fn add_route(
+    ns: &Netns,
+    to: IpAddr,
+    kind: RouteType,
+    device: Option<u32>,
+    metric: Option<u32>,
+) -> Result<(), Stop> {
     let mut message = RouteMessage::default();
     let (family, length, address) = match to {
         IpAddr::V4(to) => (AddressFamily::Inet, 32, RouteAddress::Inet(to)),
@@ -104,6 +116,7 @@ fn dead_end(ns: &Netns, to: IpAddr, kind: RouteType, device: Option<u32>) -> Res
     message.header.kind = kind;
     message.attributes.push(RouteAttribute::Destination(address));
     message.attributes.extend(device.map(RouteAttribute::Oif));
+    message.attributes.extend(metric.map(RouteAttribute::Priority));
     Ok(ns.netlink().request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)?)
 }
 
@@ -327,11 +340,7 @@ fn given_next_hop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (number, (to, gateway)) in (1..).zip(reachable()?) {
         UdpProbe::connect_marked(testbed.net.ns("w0"), SocketAddr::new(to, ctx.marker), None)?.send(b"behind")?;
         ctx.becomes(format!("{to}: packets to the second workload"), number, || Ok(own.stats()?.marked))?;
-        let words = steering.stats()?.last.fib_next_hop;
-        let next_hop = match gateway {
-            IpAddr::V4(_) => IpAddr::from(words[0].to_ne_bytes()),
-            IpAddr::V6(_) => IpAddr::from(std::array::from_fn::<u8, 16, _>(|at| words[at / 4].to_ne_bytes()[at % 4])),
-        };
+        let next_hop = address_of(steering.stats()?.last.fib_next_hop, Family::of(gateway));
         ctx.equal(format!("{to}: next hop of the lookup"), next_hop, gateway);
         if variant.device() != LinkKind::NetkitL3 {
             let mac = testbed.net.readback("w1", "eth0")?.mac.unwrap_or_default();
@@ -339,6 +348,14 @@ fn given_next_hop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         }
     }
     Ok(())
+}
+
+/// The address that a lookup returned.
+pub fn address_of(words: [u32; 4], family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::from(words[0].to_ne_bytes()),
+        Family::V6 => IpAddr::from(std::array::from_fn::<u8, 16, _>(|at| words[at / 4].to_ne_bytes()[at % 4])),
+    }
 }
 
 /// The addresses of [`BEHIND`] that this machine has protocols for.
@@ -351,15 +368,16 @@ fn reachable() -> Result<Vec<(IpAddr, IpAddr)>, Stop> {
     Ok(parsed.into_iter().filter(|(to, gateway)| available(*to) && available(*gateway)).collect())
 }
 
-const NEIGH_BY_MARK: Case = Case::new(
+const NEIGH_BY_RULES: Case = Case::new(
     "R25",
-    "neigh-by-mark",
-    "bpf_redirect_neigh without a next hop looks the route up by the mark that a program wrote, and drops what has no route.",
-    neigh_by_mark,
+    "neigh-by-rules",
+    "bpf_redirect_neigh without a next hop looks the route up by the packet's source and by the mark that a program wrote, and \
+     drops what has no route.",
+    neigh_by_rules,
 )
 .on(library::POLICY)
 .over(variants::usual_mechanisms);
-fn neigh_by_mark(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+fn neigh_by_rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let own = testbed.counter(ctx, P1)?;
     let _own = testbed.attach(ctx, P1, variant.attach(), Direction::ToWorkload, &own)?;
@@ -368,26 +386,31 @@ fn neigh_by_mark(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let writer = testbed.load(ctx, P0, ProgramKind::Stamp, Config::new(ctx.marker))?;
     // Without a route to an IPv4 address, it would be taken for one on the link (ip_route_output_key_hash_rcu()); broadcasts are
     // dropped.
-    let by_mark = library::POLICY_ADDRS[Family::V4 as usize][2].parse()?;
-    dead_end(testbed.net.ns("host"), by_mark, RouteType::Broadcast, Some(testbed.ifindex(P1)))?;
+    const BY_SOURCE: usize = 1;
+    const BY_MARK: usize = 2;
+    for rule in [BY_SOURCE, BY_MARK] {
+        let address = library::POLICY_ADDRS[Family::V4 as usize][rule].parse()?;
+        dead_end(testbed.net.ns("host"), address, RouteType::Broadcast, Some(testbed.ifindex(P1)))?;
+    }
     let mut sent = 0;
-    let mut send = |ctx: &mut Ctx, what: &str| {
+    let mut send = |ctx: &mut Ctx, what: &str, rule: usize| {
         for family in Family::available().iter().copied() {
-            let to = SocketAddr::new(library::POLICY_ADDRS[family as usize][2].parse()?, ctx.marker);
-            UdpProbe::connect_marked(testbed.net.ns("w0"), to, None)?.send(b"by mark")?;
+            let to = SocketAddr::new(library::POLICY_ADDRS[family as usize][rule].parse()?, ctx.marker);
+            UdpProbe::connect_marked(testbed.net.ns("w0"), to, None)?.send(b"by rule")?;
             sent += 1;
             ctx.becomes(format!("{family}, {what}: packets redirected"), sent, || Ok(steering.stats()?.marked))?;
         }
         Ok::<_, Stop>(())
     };
     let alone = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
-    send(ctx, "without a mark")?;
+    send(ctx, "without a mark", BY_MARK)?;
     alone.detach()?;
     let _writer = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &writer)?;
     let _steering = testbed.attach_behind(ctx, P0, variant.attach(), Direction::FromWorkload, &steering)?;
-    send(ctx, "with the mark of the rule")?;
+    send(ctx, "with the mark of the rule", BY_MARK)?;
+    send(ctx, "with the source of the rule", BY_SOURCE)?;
     // Those without a mark would come before these.
-    let marked = Family::available().len() as u64;
-    ctx.becomes("packets that leave for the second workload", marked, || Ok(own.stats()?.marked))?;
+    let by_rule = 2 * Family::available().len() as u64;
+    ctx.becomes("packets that leave for the second workload", by_rule, || Ok(own.stats()?.marked))?;
     Ok(())
 }

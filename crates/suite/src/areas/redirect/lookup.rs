@@ -1,6 +1,6 @@
 //! Flags of bpf_fib_lookup.
 
-use super::fib::{SHORT, code, packet, stranger, unresolved};
+use super::fib::{SHORT, add_route, address_of, code, packet, stranger, unresolved};
 use lab_bpf::{BPF_FIB_LOOKUP_TBID, Config, ProgramKind, raw};
 use lab_harness::{
     case::{Case, CaseResult, Variant},
@@ -8,15 +8,17 @@ use lab_harness::{
     testbed::{P0, P1},
     variants,
 };
+use lab_netlink::route::route::RouteType;
 use lab_protocol::{KernelVersion, LinkKind, capability::Since};
 use lab_topology::{Family, library};
 use nix::errno::Errno;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 /// Of include/uapi/linux/bpf.h.
 const BPF_FIB_LOOKUP_DIRECT: u32 = 1;
 const BPF_FIB_LOOKUP_OUTPUT: u32 = 1 << 1;
 const BPF_FIB_LOOKUP_SKIP_NEIGH: u32 = 1 << 2;
+const BPF_FIB_LOOKUP_SRC: u32 = 1 << 4;
 /// Not assigned.
 const UNKNOWN: u32 = 1 << 20;
 
@@ -33,8 +35,15 @@ const TABLE: Since = Since {
     source: "bpf: Add table ID to bpf_fib_lookup BPF helper",
 };
 
+/// The version since which a lookup returns the source that the host would take.
+const SOURCE: Since = Since {
+    mainline: KernelVersion::new(6, 7, 0),
+    backports: &[],
+    source: "bpf: Derive source IP addr via bpf_*_fib_lookup()",
+};
+
 /// In the order in which they run.
-pub const CASES: &[Case] = &[LOOKUP_FLAGS];
+pub const CASES: &[Case] = &[LOOKUP_FLAGS, METRIC_AND_SOURCE];
 
 const LOOKUP_FLAGS: Case = Case::new(
     "R22",
@@ -134,6 +143,55 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             let newer = since.is_some_and(|since| ctx.capabilities.has_change(since) != Some(true));
             let wanted = if newer && seen == refused(from) { seen } else { wanted };
             ctx.equal(format!("{family}, {what}: code and device"), seen, wanted);
+        }
+    }
+    Ok(())
+}
+
+const METRIC_AND_SOURCE: Case = Case::new(
+    "R29",
+    "metric-and-source",
+    "bpf_fib_lookup returns the metric of the route, and with BPF_FIB_LOOKUP_SRC the source that the host would take.",
+    metric_and_source,
+)
+.on(library::PODS)
+.over(variants::devices);
+fn metric_and_source(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    const METRIC: u32 = 77;
+    const FAR: [&str; 2] = ["203.0.113.77", "2001:db8:c::77"];
+    let testbed = ctx.testbed()?;
+    let ns = testbed.net.ns("host");
+    for family in Family::available().iter().copied() {
+        let to: IpAddr = FAR[family as usize].parse()?;
+        add_route(ns, to, RouteType::Unicast, Some(testbed.ifindex(P1)), Some(METRIC))?;
+        let workload = testbed.net.addr("w0", family);
+        // What the kernel takes for a socket of the host's.
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+        let hosts = ns.run(|| {
+            let socket = UdpSocket::bind((any, 0))?;
+            socket.connect((to, ctx.marker))?;
+            socket.local_addr()
+        })?;
+        for (what, flags, source) in [("no flag", 0, workload), ("SRC", BPF_FIB_LOOKUP_SRC, hosts.ip())] {
+            let config =
+                Config { target_ifindex: testbed.ifindex(P0), redirect_flags: flags.into(), ..Config::new(ctx.marker) };
+            let looking = testbed.load(ctx, P0, ProgramKind::Fib, config)?;
+            let packet = packet(workload, to, ctx.marker, SHORT)?;
+            ns.run(|| raw::test_run(&*looking, &packet))?;
+            let last = looking.stats()?.last;
+            if flags != 0
+                && ctx.capabilities.has_change(&SOURCE) != Some(true)
+                && last.fib_code == -(Errno::EINVAL as i32)
+            {
+                continue;
+            }
+            ctx.equal(
+                format!("{family}, {what}: device and metric"),
+                (last.fib_ifindex, last.fib_metric),
+                (testbed.ifindex(P1), METRIC),
+            );
+            ctx.equal(format!("{family}, {what}: source"), address_of(last.fib_source, family), source);
         }
     }
     Ok(())

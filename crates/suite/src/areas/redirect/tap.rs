@@ -124,14 +124,20 @@ const MIRRED: Case = Case::new(
     "R24",
     "mirred-and-tap",
     "Filters with mirred hand a pod's packets to a tap as they are, and what comes out of the tap to the pod; of a mirrored packet both \
-     the tap and the node have one. The pod's device can receive what comes out of the tap, and what is for a tap that is down is dropped.",
+     the tap and the node have one. The pod's device can receive what comes out of the tap, and what is for a tap that is down is dropped. \
+     netkit takes the time of arrival off what it passes on.",
     mirred,
 )
 .on(library::TAP)
 .over(devices)
 .needs(&[Capability::Mirred]);
-fn mirred(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+fn mirred(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
+    let program = testbed.counter(ctx, P0)?;
+    let attached = variant.device().is_netkit();
+    let attached = attached
+        .then(|| testbed.attach(ctx, P0, AttachRequest::Netkit, Direction::ToWorkload, &program))
+        .transpose()?;
     let net = &testbed.net;
     let (host, pod) = (net.ns("host"), net.ns("w0"));
     let (at_pod, at_tap) = (testbed.ifindex(P0), testbed.ifindex(TAP));
@@ -148,6 +154,11 @@ fn mirred(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         // The filter is for all packets: what else the pod sends (MLD, for example) counts too.
         let counted = host.run(|| to_tap.packets())? - before;
         ctx.check(format!("{far}: packets by the account of the action"), counted >= 1, counted);
+        if attached.is_some() {
+            // netkit_prep_forward(); mirred leaves it, and the agent keeps the kernel stamping what arrives.
+            let last = program.stats()?.last;
+            ctx.equal(format!("{far}: the time of the answer at the pod's device"), last.tstamp_ns, 0);
+        }
     }
     host.run(|| to_tap.remove())?;
     let mirror = add(at_pod, at_tap, Mirred::Mirror)?;

@@ -18,8 +18,16 @@ const HERE: Spot = Spot { node: "nodeA", dev: "p0" };
 const THERE: Spot = Spot { node: "nodeB", dev: "p0" };
 
 /// In the order in which they run.
-pub const CASES: &[Case] =
-    &[CROSS_NODE, VXLAN_OVER_IPV4, VXLAN_OVER_IPV6, IPIP, IP6TNL, TUNNEL_CHOSEN_BY_PROGRAM, HOST_TO_HOST];
+pub const CASES: &[Case] = &[
+    CROSS_NODE,
+    VXLAN_OVER_IPV4,
+    VXLAN_OVER_IPV6,
+    IPIP,
+    IP6TNL,
+    TUNNEL_CHOSEN_BY_PROGRAM,
+    REDIRECT_INTO_TUNNEL,
+    HOST_TO_HOST,
+];
 
 const CROSS_NODE: Case =
     Case::new("T09", "cross-node", "Pods of two nodes reach each other by plain routes.", |ctx, variant| {
@@ -154,6 +162,33 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let report = testbed.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);
         ctx.check(format!("over {family}: without the programs nothing arrives"), report.lost(), &report);
     }
+    Ok(())
+}
+
+const REDIRECT_INTO_TUNNEL: Case = Case::new(
+    "R28",
+    "redirect-into-tunnel",
+    "bpf_redirect to a device without link-layer addresses takes the link-layer header off: what it gives to an IPIP tunnel arrives.",
+    redirect_into_tunnel,
+)
+.on(library::TWO_NODE_IPIP)
+.over(variants::usual_mechanisms);
+fn redirect_into_tunnel(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    let testbed = ctx.testbed()?;
+    let target_ifindex = testbed.net.ifindex(HERE.node, Overlay::Ipip.dev());
+    let config = Config { target_ifindex, ..Config::new(ctx.marker) };
+    let program = testbed.load(ctx, HERE, ProgramKind::Redirect, config)?;
+    let _attachment = testbed.attach(ctx, HERE, variant.attach(), Direction::FromWorkload, &program)?;
+    let mut fabric = Capture::start(testbed.net.ns("nodeB"))?;
+    // Segments of TCP would be longer than the tunnel's MTU, which the workload does not hear of.
+    for proto in [lab_traffic::Proto::Udp, lab_traffic::Proto::Icmp] {
+        let before = program.stats()?.marked;
+        testbed.flow_passes(ctx, "w0", "w1", proto, Family::V4);
+        let redirected = program.stats()?.marked - before;
+        ctx.check(format!("{proto}: packets redirected"), redirected >= 3, redirected);
+    }
+    let wrapped = crossed(&testbed, &mut fabric)?.iter().filter(|headers| wraps(headers, Overlay::Ipip, 0)).count();
+    ctx.check("packets on the fabric are encapsulated", wrapped > 0, wrapped);
     Ok(())
 }
 

@@ -258,10 +258,21 @@ fn change_policy_live(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let sent = testbed.silence(ctx, "host", "pod", Proto::Udp, Family::V4);
     ctx.check("the node's packets are dropped", sent.lost(), &sent);
     link::change(testbed.net.ns("host"), "p0", &primary(Policy::Forward))?;
+    let both = |policy| NetkitOptions { policy: Some(policy), peer_policy: Some(policy), ..NetkitOptions::default() };
+    link::change(testbed.net.ns("host"), "p0", &both(Policy::Blackhole))?;
+    policies_told(ctx, &testbed, "after both were changed at once", Drop, Drop)?;
+    link::change(testbed.net.ns("host"), "p0", &both(Policy::Forward))?;
     policies_told(ctx, &testbed, "at last", Pass, Pass)?;
     let through_peer = link::change(testbed.net.ns("pod"), "eth0", &blackhole());
     ctx.refused("changing the policy through the peer", through_peer, Errno::EACCES);
-    testbed.passes(ctx, "pod", "host")
+    testbed.passes(ctx, "pod", "host")?;
+    // netkit_close() leaves the policies. It costs the routes, so that no flow follows.
+    link::change(testbed.net.ns("host"), "p0", &both(Policy::Blackhole))?;
+    for (node, dev) in [("host", "p0"), ("pod", "eth0")] {
+        link::set_down(testbed.net.ns(node), dev)?;
+        link::set_up(testbed.net.ns(node), dev)?;
+    }
+    policies_told(ctx, &testbed, "after both ends were down", Drop, Drop)
 }
 
 /// netkit_fill_info(): each end tells its own policy and that of the other end.

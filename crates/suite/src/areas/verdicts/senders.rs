@@ -7,11 +7,14 @@ use lab_harness::{
     testbed::P0,
     variants,
 };
-use lab_protocol::AttachType;
+use lab_protocol::{AttachRequest, AttachType};
 use lab_topology::{Family, library};
 use lab_traffic::{Proto, UdpProbe, UdpSink};
 use nix::errno::Errno;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+/// include/uapi/linux/bpf.h
+const BPF_F_INGRESS: u64 = 1;
 
 /// In the order in which they run.
 pub const CASES: &[Case] = &[SENDERS];
@@ -86,6 +89,20 @@ fn senders(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             }
         }
     }
+    // REDIRECT, which needs a device: whatever becomes of the packet, its sender hears nothing.
+    let to = SocketAddr::new(testbed.net.addr("pod", Family::V4), ctx.marker);
+    let own = match variant.attach() {
+        // The index is looked up where the packet's device is: for a PRIMARY program that is the pod.
+        AttachRequest::Netkit => testbed.net.readback("pod", "eth0")?.ifindex,
+        _ => testbed.ifindex(P0),
+    };
+    let config = Config { target_ifindex: own, redirect_flags: BPF_F_INGRESS, ..Config::new(ctx.marker) };
+    let program = testbed.load(ctx, P0, ProgramKind::Redirect, config)?;
+    let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::ToWorkload, &program)?;
+    let errno = UdpProbe::connect(host, to)?.send(b"redirected").err().map(|error| error.raw_os_error());
+    ctx.equal("REDIRECT: error with IP_RECVERR", errno, None);
+    ctx.equal("REDIRECT: packets at the program", program.stats()?.marked, 1);
+    attachment.detach()?;
     testbed.flow_passes(ctx, "host", "pod", Proto::Icmp, Family::V4);
     Ok(())
 }

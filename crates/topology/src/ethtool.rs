@@ -9,8 +9,6 @@ use std::{ffi::CStr, os::fd::AsRawFd};
 
 /// `ETHTOOL_GDRVINFO` (include/uapi/linux/ethtool.h).
 const ETHTOOL_GDRVINFO: u32 = 0x03;
-/// `ETHTOOL_GTXCSUM` (include/uapi/linux/ethtool.h).
-const ETHTOOL_GTXCSUM: u32 = 0x16;
 /// `ETHTOOL_STXCSUM` (include/uapi/linux/ethtool.h).
 const ETHTOOL_STXCSUM: u32 = 0x17;
 /// `SIOCETHTOOL` (include/uapi/linux/sockios.h).
@@ -73,16 +71,6 @@ fn ask(ns: &Netns, name: &str, what: &mut impl Request) -> Result<(), Errno> {
 /// The kernel's refusal: `ENODEV` if the device is not there, `EINVAL` for a name that is too long.
 pub fn send_checksummed(ns: &Netns, name: &str) -> Result<(), Errno> {
     ask(ns, name, &mut EthtoolValue { cmd: ETHTOOL_STXCSUM, data: 0 })
-}
-
-/// Whether a device sends packets whose checksums are still to be made (`CHECKSUM_PARTIAL`).
-///
-/// # Errors
-/// The kernel's refusal: `ENODEV` if the device is not there, `EINVAL` for a name that is too long.
-pub fn leaves_checksums(ns: &Netns, name: &str) -> Result<bool, Errno> {
-    let mut value = EthtoolValue { cmd: ETHTOOL_GTXCSUM, data: 0 };
-    ask(ns, name, &mut value)?;
-    Ok(value.data != 0)
 }
 
 /// The name that a device's driver gives itself (`ethtool -i`), which is one of the ways to tell veth from netkit.

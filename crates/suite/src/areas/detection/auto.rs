@@ -23,7 +23,6 @@ pub const CASES: &[Case] = &[
     NO_SILENT_FALLBACK,
     AUTO_IS_PER_INTERFACE,
     DRIVER_NAME,
-    CHECKSUM_OFFLOAD,
 ];
 
 const DUMMY: Spot = Spot { node: "host", dev: "dummy0" };
@@ -216,25 +215,6 @@ fn driver_name(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let wanted = if variant.device().is_netkit() { "netkit" } else { "veth" };
     for (node, dev) in [("host", P0.dev), ("pod", "eth0")] {
         ctx.equal(format!("driver of {dev} in {node}"), &*ethtool::driver(testbed.net.ns(node), dev)?, wanted);
-    }
-    Ok(())
-}
-
-const CHECKSUM_OFFLOAD: Case = Case::new(
-    "D16",
-    "checksum-offload",
-    "Both ends of a pair leave the checksums of what they send to be made later, and say so.",
-    checksum_offload,
-)
-.on(library::PAIR)
-.over(variants::devices);
-fn checksum_offload(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
-    let testbed = ctx.testbed()?;
-    for (node, dev) in [("host", P0.dev), ("pod", "eth0")] {
-        let ns = testbed.net.ns(node);
-        ctx.check(format!("{dev} sends without checksums"), ethtool::leaves_checksums(ns, dev)?, "ETHTOOL_GTXCSUM");
-        ethtool::send_checksummed(ns, dev)?;
-        ctx.check(format!("{dev} does not any more"), !ethtool::leaves_checksums(ns, dev)?, "ETHTOOL_GTXCSUM");
     }
     Ok(())
 }

@@ -202,7 +202,8 @@ pub struct Seen {
     pub mtu_code: i32,
     /// The MTU that it returned, bytes.
     pub mtu: u32,
-    /// `wire_len`: at egress the bytes of all segments with their headers, at tc ingress the length without the Ethernet header.
+    /// `wire_len`: the bytes of all segments with their headers; at tc ingress without the Ethernet header, and in older kernels the
+    /// length of the packet.
     pub wire_len: u32,
     /// `hash` of the flow; 0 where none is known.
     pub hash: u32,

@@ -263,12 +263,19 @@ fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let stats = program.stats()?;
         ctx.equal(format!("segment size ({family})"), stats.max_gso_size, MTU - headers);
         ctx.check(format!("packets longer than a frame ({family})"), stats.max_len > MTU + ETHERNET, stats.max_len);
-        // qdisc_pkt_len_init() counts the headers of every segment; sch_handle_ingress() takes the length behind the link-layer header.
+        // qdisc_pkt_len_init() counts the headers of every segment. sch_handle_ingress() takes the length behind the link-layer header,
+        // and newer kernels (7.2, not yet 6.18) count the headers there too.
         let at_ingress = variant.attach() != AttachRequest::Netkit && variant.direction() == Direction::FromWorkload;
         let more = (stats.max_len - ETHERNET - headers).div_ceil(MTU - headers) - 1;
-        let on_the_wire =
-            if at_ingress { stats.max_len - ETHERNET } else { stats.max_len + more * (ETHERNET + headers) };
-        ctx.equal(format!("wire_len of the longest ({family})"), stats.max_wire_len, on_the_wire.into());
+        let bare = stats.max_len - ETHERNET;
+        let possible = match at_ingress {
+            true => vec![bare, bare + more * headers],
+            false => vec![stats.max_len + more * (ETHERNET + headers)],
+        };
+        let seen = stats.max_wire_len;
+        let right = possible.iter().any(|length| u64::from(*length) == seen);
+        let name = format!("wire_len of the longest ({family})");
+        ctx.check(name, right, format!("{seen} of a packet of {} bytes, possible: {possible:?}", stats.max_len));
         attachment.detach()?;
     }
     Ok(())

@@ -266,8 +266,8 @@ fn segments_uncut(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         // qdisc_pkt_len_init() counts the headers of every segment. sch_handle_ingress() takes the length behind the link-layer header,
         // and newer kernels (7.2, not yet 6.18) count the headers there too.
         let at_ingress = variant.attach() != AttachRequest::Netkit && variant.direction() == Direction::FromWorkload;
-        let more = (stats.max_len - ETHERNET - headers).div_ceil(MTU - headers) - 1;
-        let bare = stats.max_len - ETHERNET;
+        let bare = stats.max_len.saturating_sub(ETHERNET);
+        let more = bare.saturating_sub(headers).div_ceil(MTU - headers).saturating_sub(1);
         let possible = match at_ingress {
             true => vec![bare, bare + more * headers],
             false => vec![stats.max_len + more * (ETHERNET + headers)],

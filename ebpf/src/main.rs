@@ -1,7 +1,8 @@
 //! Programs for every attach type: `BPF_PROG_TYPE_SCHED_CLS` serves clsact, tcx and netkit alike.
 //!
 //! Each program counts into its own `STATS` and acts on marked packets only (see `lab_abi::Config`), so that ARP,
-//! neighbour discovery and MLD neither disturb the counters nor get lost. They use nothing newer than kernel 6.1.
+//! neighbour discovery and MLD neither disturb the counters nor get lost. What is newer than
+//! kernel 6.1 is called only where a kernel is known to have it (`edit`).
 #![no_std]
 #![no_main]
 

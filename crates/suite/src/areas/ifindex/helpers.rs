@@ -286,7 +286,7 @@ fn refused(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (from, to) = variant.direction().ends("pod", "host");
     let own = match (variant.attach(), variant.direction()) {
         // The index is looked up where the packet's device is: for a PRIMARY program that is the pod.
-        (AttachRequest::Netkit, Direction::ToWorkload) => testbed.net.readback("pod", "eth0")?.ifindex,
+        (AttachRequest::Netkit, Direction::ToWorkload) => testbed.net.ifindex("pod", "eth0"),
         _ => testbed.ifindex(P0),
     };
     for (what, target_ifindex, flags) in [("unknown flags", own, UNKNOWN), ("no such device", NOBODY, 0)] {

@@ -340,8 +340,11 @@ fn given_next_hop(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     for (number, (to, gateway)) in (1..).zip(reachable()?) {
         UdpProbe::connect_marked(testbed.net.ns("w0"), SocketAddr::new(to, ctx.marker), None)?.send(b"behind")?;
         ctx.becomes(format!("{to}: packets to the second workload"), number, || Ok(own.stats()?.marked))?;
-        let next_hop = address_of(steering.stats()?.last.fib_next_hop, Family::of(gateway));
+        let last = steering.stats()?.last;
+        let next_hop = address_of(last.fib_next_hop, Family::of(gateway));
         ctx.equal(format!("{to}: next hop of the lookup"), next_hop, gateway);
+        let family = if gateway.is_ipv4() { nix::libc::AF_INET } else { nix::libc::AF_INET6 };
+        ctx.equal(format!("{to}: family of the next hop"), last.fib_family, family.cast_unsigned());
         if variant.device() != LinkKind::NetkitL3 {
             let mac = testbed.net.readback("w1", "eth0")?.mac.unwrap_or_default();
             ctx.equal(format!("{to}: destination of the frame"), own.stats()?.last.eth_dst, mac);

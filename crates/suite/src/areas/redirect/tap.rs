@@ -134,10 +134,10 @@ const MIRRED: Case = Case::new(
 fn mirred(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let program = testbed.counter(ctx, P0)?;
-    let attached = variant.device().is_netkit();
-    let attached = attached
-        .then(|| testbed.attach(ctx, P0, AttachRequest::Netkit, Direction::ToWorkload, &program))
-        .transpose()?;
+    let attached = match variant.device().is_netkit() {
+        true => Some(testbed.attach(ctx, P0, AttachRequest::Netkit, Direction::ToWorkload, &program)?),
+        false => None,
+    };
     let net = &testbed.net;
     let (host, pod) = (net.ns("host"), net.ns("w0"));
     let (at_pod, at_tap) = (testbed.ifindex(P0), testbed.ifindex(TAP));

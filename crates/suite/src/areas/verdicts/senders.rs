@@ -93,7 +93,7 @@ fn senders(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let to = SocketAddr::new(testbed.net.addr("pod", Family::V4), ctx.marker);
     let own = match variant.attach() {
         // The index is looked up where the packet's device is: for a PRIMARY program that is the pod.
-        AttachRequest::Netkit => testbed.net.readback("pod", "eth0")?.ifindex,
+        AttachRequest::Netkit => testbed.net.ifindex("pod", "eth0"),
         _ => testbed.ifindex(P0),
     };
     let config = Config { target_ifindex: own, redirect_flags: BPF_F_INGRESS, ..Config::new(ctx.marker) };

@@ -95,11 +95,12 @@ setup-builds: lab ## The same, and what building kernels needs: flex, bison and 
 doctor: lab ## Show what is there, what is missing, and the command that fixes it
 	@$(LAB) doctor $(ARGS)
 
-check: setup-tests ## Formatting, lints, and the dependencies' licences, sources and known weaknesses
+check: setup-tests ## Formatting, lints, lock files, and the dependencies' licences, sources and known weaknesses
 	@cargo fmt --all --check
 	@cargo fmt --manifest-path ebpf/Cargo.toml --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@scripts/clippy-loader
+	@scripts/locks
 	@scripts/deny
 
 dist: setup ## Build the packages: an archive, a .deb and an OCI image, in target/dist

@@ -179,6 +179,13 @@ pub fn run(suites: &[&'static dyn Suite], port: File, start: AgentStart) -> Resu
                 Some(shell) => shell.input(bytes),
                 None => programs.input(bytes),
             },
+            HostMessage::MapStreams => {
+                if programs.map_streams() {
+                    sender.send(&AgentMessage::StreamsMapped)?;
+                    programs.use_memory();
+                }
+            }
+            HostMessage::InputAt { at, length } => programs.input_at(at, length),
             HostMessage::Resize(size) => match &shell {
                 Some(shell) => shell.resize(size),
                 None => programs.resize(size),

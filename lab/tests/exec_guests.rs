@@ -115,6 +115,41 @@ const TYPED: [&[&str]; 50] = [
     &["bash", "-c", "echo x > >(cat); wait"],
 ];
 
+/// The device with memory for streams; its bytes go there and not through the port once there are many.
+#[test]
+fn many_bytes_of_all_streams_are_whole_and_go_through_the_memory_for_them() {
+    // No two pieces are equal, nor as long as the port's or the memory's.
+    let input: Vec<u8> = (0..3_000_017_u32).flat_map(u32::to_le_bytes).collect();
+    // Emulated guests have the device: under KVM the port is as fast.
+    let script = "tee /dev/stderr; ! grep -q 'QEMU TCG' /proc/cpuinfo || grep -lx 0x1110 /sys/bus/pci/devices/*/device >/tmp/found";
+    let ran = on(KERNEL, &["sh", "-c", script], &input);
+    let errors = &ran.stderr[ran.stderr.len().saturating_sub(input.len())..];
+    assert!(ran.stdout == input, "{} of {} bytes came out", ran.stdout.len(), input.len());
+    assert!(errors == input, "{} of {} bytes came out", errors.len(), input.len());
+    assert!(ran.status.success(), "the guest has no memory for streams");
+    // A reader who takes one page at a time, and a command that reads none of it.
+    let mut slow = exec(&["-k", KERNEL, "--", "cat"]);
+    let mut child = slow.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut got = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            input.chunks(60_001).for_each(|piece| stdin.write_all(piece).unwrap());
+            drop(stdin);
+        });
+        let mut page = [0; 4096];
+        while let Ok(count @ 1..) = stdout.read(&mut page) {
+            got.extend_from_slice(&page[..count]);
+            if got.len() % 97 == 0 {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    assert!(child.wait().unwrap().success());
+    assert!(got == input, "{} of {} bytes came out", got.len(), input.len());
+    assert_eq!(on(KERNEL, &["sh", "-c", "exit 7"], &input).status.code(), Some(7));
+}
+
 #[test]
 fn fifty_commands_print_and_return_the_same_with_and_without_the_prefix() {
     let input = b"one\ntwo\nthree\n";

@@ -7,7 +7,7 @@ use crate::private::kind;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -16,8 +16,24 @@ use std::{
 /// # Errors
 /// It is not a regular file (a symbolic link is refused too), or can't be opened.
 pub fn open(path: &Path) -> io::Result<File> {
+    opened(OpenOptions::new().read(true), path)
+}
+
+/// Opens a regular file for reading and writing, which has no other name: what is written must not get into a file of somebody else.
+///
+/// # Errors
+/// As [`open`], or the file has several names.
+pub fn open_for_writing(path: &Path) -> io::Result<File> {
+    let file = opened(OpenOptions::new().read(true).write(true), path)?;
+    match file.metadata()?.nlink() {
+        1 => Ok(file),
+        names => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a file with {names} names instead of one"))),
+    }
+}
+
+fn opened(how: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match how.custom_flags(flags).open(path) {
         Ok(file) => file,
         // The error names the kind of the file.
         Err(error) => {
@@ -81,6 +97,21 @@ fn refused(found: &fs::Metadata, wanted: &str) -> io::Error {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_a_file_without_another_name_is_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "words").unwrap();
+        assert!(open_for_writing(&at("file")).is_ok());
+        symlink(at("file"), at("link")).unwrap();
+        let refused = open_for_writing(&at("link")).unwrap_err().to_string();
+        assert_eq!(refused, "a symbolic link instead of a file");
+        fs::hard_link(at("file"), at("other")).unwrap();
+        let refused = open_for_writing(&at("file")).unwrap_err().to_string();
+        assert_eq!(refused, "a file with 2 names instead of one");
+        assert_eq!(open_for_writing(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn links_fifos_and_devices_are_refused_at_once() {

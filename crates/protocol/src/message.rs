@@ -5,7 +5,9 @@
 //! answers with `Hello` and `Probed` anew.
 //!
 //! A cell whose work is a program has `Output`, `Input`, `Resize` and `Signal` between its `CellStarted` and its
-//! `CellFinished`. Both directions have a window: what is sent is acknowledged by `InputTaken` and `OutputTaken`.
+//! `CellFinished`. Both directions have a window: what is sent is acknowledged by `InputTaken` and `OutputTaken`. Where the machine has
+//! memory for streams, the bytes of long ones are not sent: the host says `MapStreams` and hears `StreamsMapped`, and then both lay them
+//! into that memory and say where they are, by `InputAt` and `OutputAt`.
 //!
 //! `Object` replaces an eBPF object of the guest's image before the first `Run`. `AgentPiece`s and `StartAgent` replace the agent itself:
 //! the next one begins with a `Hello` of its own, and hears `Hello` as after a boot.
@@ -27,7 +29,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 
 /// Both sides refuse another version.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// Name of the virtio-serial port, in `/sys/class/virtio-ports/*/name` of the guest.
 pub const PORT_NAME: &str = "org.netkit-lab.agent.0";
@@ -97,6 +99,17 @@ pub enum AgentMessage {
         #[serde(skip)]
         bytes: Vec<u8>,
     },
+    /// Output of the program that is in the machine's memory for streams; after `StreamsMapped`.
+    OutputAt {
+        /// Where.
+        stream: Stream,
+        /// Where it begins in the stream's area, bytes.
+        at: u32,
+        /// Bytes, at least one.
+        length: u32,
+    },
+    /// The answer to `MapStreams`: the memory is mapped, and what the running program reads and writes may be in it.
+    StreamsMapped,
     /// The program has read input.
     InputTaken {
         /// Bytes since the last such message.
@@ -216,6 +229,15 @@ pub enum HostMessage {
         /// What; nothing is the end of all input.
         #[serde(skip)]
         bytes: Vec<u8>,
+    },
+    /// Map the machine's memory for the running program's streams, see [`crate::work::STREAM_MEMORY`]. An agent that can't does not answer.
+    MapStreams,
+    /// Input for the program that is in that memory; after `StreamsMapped`.
+    InputAt {
+        /// Where it begins in the area for input, bytes.
+        at: u32,
+        /// Bytes, at least one.
+        length: u32,
     },
     /// The host took what the program wrote.
     OutputTaken {

@@ -4,7 +4,7 @@ use crate::{
     capability::Capability,
     cell::CellId,
     raw::Raw,
-    shell::{ShellStage, Terminal},
+    shell::{ShellStage, Stream, Terminal},
     witness::AttachRules,
     world::WorldSpec,
 };
@@ -210,3 +210,34 @@ pub const TAKEN_SOCKET: &str = "/run/lab/taken";
 pub const OUTPUT_WINDOW: usize = 1 << 20;
 /// Bytes of input that may be on their way to a program.
 pub const PROGRAM_INPUT_WINDOW: usize = 1 << 20;
+/// Bytes of one piece of a program's stream, at most; also what a pipe holds (pipe(7)).
+pub const STREAM_PIECE: usize = 64 << 10;
+/// Bytes of the memory that an emulated machine has for a program's streams, beside its ports: a virtio-serial port takes 4 KiB of input
+/// at a time, each with an interrupt and a turn of QEMU's main loop, and its frames cost an emulated guest a checksum.
+///
+/// Each stream has [`STREAM_AREA`] of it. Who writes lays one piece behind the other, each whole, and begins at the area's start
+/// again where one does not fit. The messages say where each is.
+pub const STREAM_MEMORY: usize = 8 << 20;
+/// Bytes of one stream's area: input first, then the program's two streams.
+pub const STREAM_AREA: usize = 2 << 20;
+/// Where the area for input begins.
+pub const INPUT_AREA: usize = 0;
+
+/// Where the area of one of the program's own streams begins.
+pub const fn output_area(stream: Stream) -> usize {
+    match stream {
+        Stream::Output => STREAM_AREA,
+        Stream::Error => 2 * STREAM_AREA,
+    }
+}
+
+/// Where in an area the next piece begins: behind the last one, which ended at `next`, or at the start.
+pub const fn place(next: usize, length: usize) -> usize {
+    if next + length > STREAM_AREA { 0 } else { next }
+}
+
+// Nothing is overwritten that has yet to be taken: who writes waits at the window, and leaves less than a piece at the area's end unused.
+const _: () =
+    assert!(PROGRAM_INPUT_WINDOW + 2 * STREAM_PIECE <= STREAM_AREA && OUTPUT_WINDOW + 2 * STREAM_PIECE <= STREAM_AREA);
+// QEMU's device has a power of two.
+const _: () = assert!(3 * STREAM_AREA <= STREAM_MEMORY && STREAM_MEMORY.is_power_of_two());

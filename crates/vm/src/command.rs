@@ -95,6 +95,8 @@ pub struct Files {
     pub services: PathBuf,
     /// The network device, if there is one: passt connects to it.
     pub network: PathBuf,
+    /// The memory for a program's streams, if there is any.
+    pub streams: PathBuf,
     pub qmp: PathBuf,
     /// Error output of vng and QEMU.
     pub stderr: PathBuf,
@@ -111,6 +113,7 @@ impl Files {
             files: below("files"),
             services: below("services"),
             network: below("network"),
+            streams: below("streams"),
             qmp: below("qmp"),
             stderr: below("stderr"),
             words: below("words"),

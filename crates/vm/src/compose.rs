@@ -8,6 +8,7 @@ use super::{
     GuestSpec, VmError,
     command::{Files, NETWORK_DEVICE, arguments},
     process::{Group, POLL},
+    tools::answer,
 };
 use lab_base::programs;
 use std::{
@@ -38,9 +39,7 @@ const DEVICES: [&str; 5] = [
 /// Whether this QEMU was built with its sandbox.
 pub fn has_sandbox(qemu: &Path) -> bool {
     // QEMU handles options in their order: an unsupported one ends it before it prints its version.
-    let mut command = Command::new(qemu);
-    command.env("PATH", programs::search_path()).args(SANDBOX).arg("-version").stdin(Stdio::null());
-    command.output().is_ok_and(|output| output.status.success())
+    answer(qemu, &[SANDBOX[0], SANDBOX[1], "-version"]).is_some()
 }
 
 /// QEMU and its arguments for this guest.

@@ -294,6 +294,10 @@ impl Guest for FakeGuest {
         self.files()
     }
 
+    fn stream_memory(&self) -> Result<Option<fs::File>, VmError> {
+        Ok(None)
+    }
+
     fn exited(&mut self) -> Option<GuestExit> {
         self.exit.lock().expect("no panic while held").clone()
     }
@@ -369,6 +373,7 @@ pub fn specification(dir: PathBuf) -> GuestSpec {
         tools: "fake".to_owned(),
         cx16: true,
         network: false,
+        stream_memory: false,
         memory_file: None,
     }
 }

@@ -9,6 +9,7 @@ use super::{
     orphans,
     process::{Group, POLL},
     qmp::Monitor,
+    streams,
 };
 use lab_guard::private;
 use lab_record::guest_exit::GuestExit;
@@ -217,6 +218,10 @@ impl Guest for MachineGuest {
 
     fn network(&mut self) -> Result<UnixStream, VmError> {
         self.dial(|files| &files.network, Instant::now() + FURTHER_PORTS)
+    }
+
+    fn stream_memory(&self) -> Result<Option<File>, VmError> {
+        streams::open(&self.files)
     }
 
     fn exited(&mut self) -> Option<GuestExit> {

@@ -35,6 +35,7 @@ mod restore;
 mod seal;
 pub mod snapshot;
 pub mod stock;
+mod streams;
 mod threads;
 mod tools;
 mod vng;
@@ -47,13 +48,16 @@ pub use interrogation::Interrogation;
 pub use orphans::{hidden_scratch, scratch};
 pub use recipe::{Places, Recipe};
 pub use snapshot::Snapshot;
+pub use streams::has_stream_memory;
 pub use tools::{DEFAULT_QEMU, has_right_cmpxchg16b, qemu_version};
 pub use vng::VngLauncher;
 
 use lab_base::arch::Architecture;
 use lab_record::guest_exit::GuestExit;
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -133,6 +137,8 @@ pub struct GuestSpec {
     pub cx16: bool,
     /// Whether the machine has a network device, see [`Guest::network`].
     pub network: bool,
+    /// Whether a restored machine has memory for a program's streams, see [`Guest::stream_memory`].
+    pub stream_memory: bool,
     /// File for the guest's memory, required for snapshots; its size is the memory's.
     pub memory_file: Option<PathBuf>,
 }
@@ -188,6 +194,13 @@ pub trait Guest: Send {
     /// # Errors
     /// As [`Guest::files`].
     fn network(&mut self) -> Result<UnixStream, VmError>;
+
+    /// The memory for a program's streams, [`lab_protocol::work::STREAM_MEMORY`] bytes, where the machine has it. All of it is the guest's
+    /// to write to: what the host reads is as little to be believed as what comes from a port.
+    ///
+    /// # Errors
+    /// Its file can't be opened.
+    fn stream_memory(&self) -> Result<Option<File>, VmError>;
 
     /// How the guest ended; `None` while it runs. Does not block.
     fn exited(&mut self) -> Option<GuestExit>;

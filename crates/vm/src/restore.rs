@@ -9,7 +9,7 @@ use super::{
     guest::{LaunchStage, MachineGuest},
     orphans,
     qmp::Monitor,
-    threads,
+    streams, threads,
 };
 use std::{
     fs::{self, File},
@@ -43,6 +43,8 @@ pub fn finish(stage: LaunchStage, spec: &GuestSpec, snapshot: &Snapshot) -> Resu
         .env("PATH", lab_base::programs::search_path())
         .args(snapshot.recipe.replay(&places))
         .args(threads::options(spec))
+        // Behind the others, whose places on the bus are in the state.
+        .args(streams::make(spec, &stage.files)?)
         .args(["-incoming", "defer"]);
     let socket = stage.files.qmp.clone();
     let reach =

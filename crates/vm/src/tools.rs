@@ -73,6 +73,14 @@ fn version_of(program: &Path) -> Result<String, VmError> {
     })
 }
 
+/// What QEMU prints, where it succeeds.
+pub fn answer(qemu: &Path, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(qemu);
+    command.env("PATH", programs::search_path()).args(arguments).stdin(Stdio::null());
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Whether the translator of a QEMU with this version sets the flags of cmpxchg16b as a processor does. Up to 7.2 it computes the
 /// others from the state that an earlier instruction left (helper_cmpxchg16b_unlocked, target/i386/tcg/mem_helper.c; fixed in 8.0
 /// by "target/i386: Inline cmpxchg16b").

@@ -18,12 +18,38 @@ use std::{
 /// Between two looks at whether the program has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A piece of a program's input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum InputPiece {
+    /// Bytes; none is the end of all input.
+    Bytes(Vec<u8>),
+    /// Bytes that are in the machine's memory for streams.
+    Laid { at: u32, length: u32 },
+}
+
+impl InputPiece {
+    /// Whether it is the end of all input.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Bytes(bytes) if bytes.is_empty())
+    }
+
+    /// Bytes.
+    pub fn length(&self) -> u32 {
+        match self {
+            Self::Bytes(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            Self::Laid { length, .. } => *length,
+        }
+    }
+}
+
 /// The lines to one program. They exist before it starts: what comes early is kept for it.
 pub struct Lines {
-    input: Mutex<mpsc::Sender<Vec<u8>>>,
+    input: Mutex<mpsc::Sender<InputPiece>>,
     output: Window,
     errors: Window,
     seat: Mutex<Seat>,
+    /// Whether its output may be in the machine's memory for streams.
+    uses_memory: AtomicBool,
 }
 
 /// The program, as far as it has started.
@@ -39,21 +65,32 @@ struct Seat {
 
 impl Lines {
     /// New lines, and the end at which the program's input arrives.
-    pub fn new() -> (Self, mpsc::Receiver<Vec<u8>>) {
+    pub fn new() -> (Self, mpsc::Receiver<InputPiece>) {
         let (input, taken) = mpsc::channel();
         let lines = Self {
             input: Mutex::new(input),
             output: Window::default(),
             errors: Window::default(),
             seat: Mutex::default(),
+            uses_memory: AtomicBool::new(false),
         };
         (lines, taken)
     }
 
-    /// Input for the program; nothing is the end of all input.
-    pub fn input(&self, bytes: Vec<u8>) {
+    /// Input for the program.
+    pub fn input(&self, piece: InputPiece) {
         // A program that has ended takes no more.
-        let _ = lock(&self.input).send(bytes);
+        let _ = lock(&self.input).send(piece);
+    }
+
+    /// The host reads output from the machine's memory for streams from now on.
+    pub fn use_memory(&self) {
+        self.uses_memory.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it does.
+    pub fn uses_memory(&self) -> bool {
+        self.uses_memory.load(Ordering::SeqCst)
     }
 
     /// Which part of a stream the host has not taken yet.
@@ -210,12 +247,12 @@ mod tests {
     #[test]
     fn input_that_comes_before_the_program_waits_for_it() {
         let (lines, taken) = Lines::new();
-        lines.input(b"early".to_vec());
+        lines.input(InputPiece::Bytes(b"early".to_vec()));
         lines.signal(15);
         lines.resize(Size { rows: 1, columns: 2 });
-        assert_eq!(taken.recv().unwrap(), b"early");
+        assert_eq!(taken.recv().unwrap(), InputPiece::Bytes(b"early".to_vec()));
         assert_eq!(lock(&lines.seat).signals, [15]);
         drop(taken);
-        lines.input(b"late".to_vec());
+        lines.input(InputPiece::Laid { at: 0, length: 4 });
     }
 }

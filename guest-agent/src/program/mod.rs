@@ -7,6 +7,7 @@ mod asked;
 pub mod core;
 mod lines;
 pub mod mark;
+mod memory;
 mod processes;
 mod start;
 pub mod terminal;
@@ -19,9 +20,10 @@ use lab_protocol::{
     AgentMessage, CellId, CellProgram, CellReport, ErrorKind, FailureKind, HowEnded, Outcome, ProgramEnd,
     shell::{Size, Stream},
     witness::MARK_SOCKET,
-    work::{OUTPUT_WINDOW, TAKEN_SOCKET},
+    work::{INPUT_AREA, OUTPUT_WINDOW, STREAM_PIECE, TAKEN_SOCKET, output_area, place},
 };
-use lines::Lines;
+use lines::{InputPiece, Lines};
+use memory::MappedStreams;
 use nix::{
     sys::{
         signal::{Signal, killpg},
@@ -33,9 +35,9 @@ use processes::{Before, Immortal};
 use start::{CellInput, NotStarted, StartedProgram};
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{self, Read, Write},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
@@ -45,8 +47,6 @@ use std::{
 pub use witnessed::{WitnessSeat, are_expected};
 use witnessed::{Witnessed, WitnessedCase};
 
-/// Bytes of output in one message, at most; also what a pipe holds (pipe(7)).
-const PIECE: usize = 64 << 10;
 /// End of input in a terminal: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
 /// From SIGTERM at the timeout to SIGKILL.
@@ -60,6 +60,8 @@ pub struct ProgramSeat {
     ran: Arc<AtomicBool>,
     /// What watches them.
     witness: Arc<WitnessSeat>,
+    /// Where their streams' bytes are, once the host has asked for that; nothing where it can't be mapped.
+    memory: Arc<OnceLock<Option<MappedStreams>>>,
 }
 
 /// A program's end as the host hears it.
@@ -81,7 +83,27 @@ impl ProgramSeat {
 
     /// Input for it.
     pub fn input(&self, bytes: Vec<u8>) {
-        self.hand(|lines| lines.input(bytes));
+        self.hand(|lines| lines.input(InputPiece::Bytes(bytes)));
+    }
+
+    /// Input for it that is in the machine's memory for streams.
+    pub fn input_at(&self, at: u32, length: u32) {
+        self.hand(|lines| lines.input(InputPiece::Laid { at, length }));
+    }
+
+    /// Maps the memory for streams; false where it can't be, and they stay on the port.
+    pub fn map_streams(&self) -> bool {
+        let map = || MappedStreams::map().inspect_err(|error| kmsg::note(&format!("memory for streams: {error}"))).ok();
+        self.memory.get_or_init(map).is_some()
+    }
+
+    /// Lets the program that runs write to that memory. The host has heard before that it is mapped.
+    pub fn use_memory(&self) {
+        self.hand(Lines::use_memory);
+    }
+
+    fn memory(&self) -> Option<&MappedStreams> {
+        self.memory.get()?.as_ref()
     }
 
     /// The host took some of its output.
@@ -170,7 +192,7 @@ impl ProgramSeat {
 pub struct OpenedProgram<'a> {
     programs: &'a ProgramSeat,
     lines: Arc<Lines>,
-    input: mpsc::Receiver<Vec<u8>>,
+    input: mpsc::Receiver<InputPiece>,
 }
 
 impl OpenedProgram<'_> {
@@ -305,15 +327,16 @@ impl OpenedProgram<'_> {
         for (stream, source) in outputs {
             streams += 1;
             let (lines, sender, done) = (Arc::clone(&self.lines), sender.clone(), done.clone());
+            let programs = self.programs.clone();
             thread::spawn(move || {
-                let count = forward(stream, source, &lines, &sender);
+                let count = forward(stream, source, &lines, &programs, &sender);
                 let _ = done.send((stream, count));
             });
         }
-        let feeder = sender.clone();
+        let (feeder, programs) = (sender.clone(), self.programs.clone());
         let input_lines = self.input;
         // Ends when the lines are closed, which may be after the program's end: it is not waited for.
-        thread::spawn(move || feed(input, &input_lines, &feeder));
+        thread::spawn(move || feed(input, &input_lines, &programs, &feeder));
         let status = before.wait_for(pid);
         self.lines.over();
         let timed_out = timer.map(Timer::stop).unwrap_or_default();
@@ -370,22 +393,36 @@ fn node(staged: &Staged, name: Option<&str>) -> Result<Option<Netns>, AgentError
 }
 
 /// Forwards output until all that could write it have closed it; gives the number of bytes.
-fn forward(stream: Stream, mut source: File, lines: &Lines, sender: &Sender) -> u64 {
-    let mut buffer = vec![0; PIECE];
-    let mut total = 0;
+fn forward(stream: Stream, mut source: File, lines: &Lines, programs: &ProgramSeat, sender: &Sender) -> u64 {
+    let mut buffer = vec![0; STREAM_PIECE];
+    let (mut total, mut next) = (0, 0);
     loop {
-        match source.read(&mut buffer) {
+        let at = place(next, STREAM_PIECE);
+        let memory = programs.memory().filter(|_| lines.uses_memory());
+        let read = match memory {
+            Some(memory) => memory.read_from(&source, output_area(stream) + at, STREAM_PIECE),
+            None => source.read(&mut buffer),
+        };
+        match read {
             Ok(count @ 1..) => {
                 if !lines.window(stream).enter(count, OUTPUT_WINDOW) {
                     // Closing the pipe: the next write of the program is refused with EPIPE and SIGPIPE.
                     return total;
                 }
-                if sender.send(&AgentMessage::Output { stream, bytes: buffer[..count].to_vec() }).is_err() {
+                let message = match memory {
+                    Some(_) => {
+                        next = at + count;
+                        // Both are below the size of the area.
+                        AgentMessage::OutputAt { stream, at: at as u32, length: count as u32 }
+                    }
+                    None => AgentMessage::Output { stream, bytes: buffer[..count].to_vec() },
+                };
+                if sender.send(&message).is_err() {
                     return total;
                 }
                 total += count as u64;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // A terminal whose last program has ended reads as EIO.
             Ok(_) | Err(_) => return total,
         }
@@ -393,19 +430,27 @@ fn forward(stream: Stream, mut source: File, lines: &Lines, sender: &Sender) -> 
 }
 
 /// Writes input as the program takes it, and says so to the host. What comes after its end is taken and thrown away.
-fn feed(mut input: Option<CellInput>, taken: &mpsc::Receiver<Vec<u8>>, sender: &Sender) {
-    for bytes in taken {
-        let written = match &mut input {
-            Some(CellInput::Terminal(terminal)) if bytes.is_empty() => terminal.write_all(&[END_OF_INPUT]),
-            Some(CellInput::Terminal(file)) => file.write_all(&bytes),
-            Some(CellInput::Pipe(file)) if !bytes.is_empty() => file.write_all(&bytes),
-            Some(CellInput::Pipe(_)) | None => Err(std::io::ErrorKind::UnexpectedEof.into()),
+fn feed(mut input: Option<CellInput>, taken: &mpsc::Receiver<InputPiece>, programs: &ProgramSeat, sender: &Sender) {
+    let over = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    for piece in taken {
+        let written = match (&mut input, &piece) {
+            (Some(CellInput::Terminal(terminal)), piece) if piece.is_end() => terminal.write_all(&[END_OF_INPUT]),
+            (Some(CellInput::Pipe(_)), piece) if piece.is_end() => Err(over()),
+            (Some(input), InputPiece::Bytes(bytes)) => input.file().write_all(bytes),
+            (Some(input), InputPiece::Laid { at, length }) => {
+                let (at, length) = (*at as usize, *length as usize);
+                programs
+                    .memory()
+                    .ok_or_else(over)
+                    .and_then(|memory| memory.write_to(input.file(), INPUT_AREA + at, length))
+            }
+            (None, _) => Err(over()),
         };
         if written.is_err() {
             // Closing the pipe is the end of input.
             input = None;
         }
-        if sender.send(&AgentMessage::InputTaken { bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX) }).is_err() {
+        if sender.send(&AgentMessage::InputTaken { bytes: piece.length() }).is_err() {
             return;
         }
     }

@@ -58,6 +58,15 @@ pub enum CellInput {
     Pipe(File),
 }
 
+impl CellInput {
+    /// What is written to.
+    pub const fn file(&mut self) -> &mut File {
+        match self {
+            Self::Terminal(file) | Self::Pipe(file) => file,
+        }
+    }
+}
+
 /// Why a program was not started.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotStarted {

@@ -48,6 +48,8 @@ pub struct Shape {
     pub least_mib: u32,
     /// A network device, for guests that are connected to a network.
     pub network: bool,
+    /// Memory for programs' streams, where the machine can have it.
+    pub stream_memory: bool,
     /// Kernel parameters behind all others.
     pub cmdline: Vec<String>,
 }
@@ -56,7 +58,7 @@ impl Shape {
     /// The machine for programs that are not the lab's. Their tests start threads on a second processor, and fail in less than
     /// 1 GiB. A guest of another shape than the suite's has a snapshot of its own; restoring that takes no longer.
     pub fn of_programs() -> Self {
-        Self { cpus: Some(2), least_mib: 1024, ..Self::default() }
+        Self { cpus: Some(2), least_mib: 1024, stream_memory: true, ..Self::default() }
     }
 
     /// The suite's machine, whose cells the witness watches.
@@ -74,6 +76,7 @@ impl Shape {
         prepared.spec.cpus = self.cpus.unwrap_or(prepared.spec.cpus);
         prepared.spec.memory_mib = self.memory_mib.unwrap_or(prepared.spec.memory_mib.max(self.least_mib));
         prepared.spec.network = self.network;
+        prepared.spec.stream_memory &= self.stream_memory;
         prepared.spec.cmdline.extend(self.cmdline.iter().cloned());
         prepared
     }
@@ -85,6 +88,8 @@ pub struct Machine {
     vng: PathBuf,
     qemu: Option<PathBuf>,
     sandbox: bool,
+    /// Whether QEMU has the device with memory for streams.
+    stream_memory: bool,
     cache: PathBuf,
     artifacts: Artifacts,
     /// What guests of other architectures need instead.
@@ -100,6 +105,7 @@ struct ForeignMachine {
     /// QEMU's version.
     version: String,
     sandbox: bool,
+    stream_memory: bool,
     agent: HeldFile,
 }
 
@@ -115,7 +121,9 @@ impl Machine {
             .ok_or_else(|| Error::Host("virtme-ng is not installed; `lab setup` installs it".to_owned()))?;
         let facts = Facts::below(cache);
         let (qemu, full) = tools.known_qemu(&facts).map_or((None, None), |qemu| (Some(qemu.path), qemu.full));
-        let sandbox = tools.has_sandbox(qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU)), &facts);
+        let program = qemu.as_deref().unwrap_or(Path::new(DEFAULT_QEMU));
+        let sandbox = tools.has_sandbox(program, &facts);
+        let stream_memory = tools.has_stream_memory(program, &facts);
         // The answer of the search is used, and a missing one asked for again, for its error.
         let version = full.map_or_else(|| qemu_version(qemu.as_deref()), Ok);
         let versions = Versions {
@@ -124,7 +132,8 @@ impl Machine {
             virtme_ng: VIRTME_NG_VERSION.to_owned(),
             qemu: version?,
         };
-        Ok(Self { vng, qemu, sandbox, cache: cache.to_owned(), artifacts, foreign: BTreeMap::new(), versions })
+        let (cache, foreign) = (cache.to_owned(), BTreeMap::new());
+        Ok(Self { vng, qemu, sandbox, stream_memory, cache, artifacts, foreign, versions })
     }
 
     /// Finds what emulates guests of an architecture, for which there is this agent.
@@ -139,7 +148,8 @@ impl Machine {
         let known = tools.known_qemu_at(qemu.clone(), &facts).full;
         let version = known.map_or_else(|| qemu_version(Some(&qemu)), Ok)?;
         let sandbox = tools.has_sandbox(&qemu, &facts);
-        self.foreign.insert(architecture, ForeignMachine { qemu, version, sandbox, agent });
+        let stream_memory = tools.has_stream_memory(&qemu, &facts);
+        self.foreign.insert(architecture, ForeignMachine { qemu, version, sandbox, stream_memory, agent });
         Ok(())
     }
 
@@ -225,9 +235,9 @@ impl Machine {
         // A host runs the instructions of its own processor alone.
         let accel = if foreign.is_some() { Accel::Tcg } else { accel };
         let agent = foreign.map_or(&self.artifacts.agent, |it| &it.agent);
-        let (qemu, version, sandbox) = match foreign {
-            Some(it) => (Some(&it.qemu), &it.version, it.sandbox),
-            None => (self.qemu.as_ref(), &self.versions.qemu, self.sandbox),
+        let (qemu, version, sandbox, stream_memory) = match foreign {
+            Some(it) => (Some(&it.qemu), &it.version, it.sandbox, it.stream_memory),
+            None => (self.qemu.as_ref(), &self.versions.qemu, self.sandbox, self.stream_memory),
         };
         let objects = self.artifacts.objects.iter().map(|(name, built)| {
             let cause = |cause| ImageError::Io { what: "eBPF object", path: built.path().to_owned(), cause };
@@ -283,6 +293,8 @@ impl Machine {
             ),
             cx16: has_right_cmpxchg16b(version),
             network: false,
+            // A processor under KVM may read a device's memory without its cache, and a port is fast there.
+            stream_memory: stream_memory && accel == Accel::Tcg,
             memory_file: None,
         };
         Ok(Prepared {

@@ -12,7 +12,7 @@ use duct::{Expression, cmd};
 use lab_base::{facts::Facts, programs};
 use lab_guard::private as trusted;
 use lab_kernel_store::BpfCompiler;
-use lab_vm::has_sandbox;
+use lab_vm::{has_sandbox, has_stream_memory};
 
 use super::error::SetupError;
 use super::{
@@ -80,9 +80,18 @@ impl Tools {
 
     /// Whether this QEMU was built with its sandbox. Only that it was is kept: what failed once may not fail again.
     pub fn has_sandbox(&self, qemu: &Path, facts: &Facts) -> bool {
-        let ask = || if has_sandbox(qemu) { Ok("yes".to_owned()) } else { Err(()) };
+        self.has(qemu, facts, "QEMU's sandbox", has_sandbox)
+    }
+
+    /// Whether this QEMU has the device with memory for a program's streams, otherwise as [`Self::has_sandbox`].
+    pub fn has_stream_memory(&self, qemu: &Path, facts: &Facts) -> bool {
+        self.has(qemu, facts, "QEMU's ivshmem-plain", has_stream_memory)
+    }
+
+    fn has(&self, qemu: &Path, facts: &Facts, what: &str, has: fn(&Path) -> bool) -> bool {
+        let ask = || if has(qemu) { Ok("yes".to_owned()) } else { Err(()) };
         match program::files_of(qemu, &self.dir) {
-            Some(files) => facts.of_files("QEMU's sandbox", &program::paths(&files), ask).is_ok(),
+            Some(files) => facts.of_files(what, &program::paths(&files), ask).is_ok(),
             None => ask().is_ok(),
         }
     }

@@ -109,6 +109,8 @@ impl Script<'_> {
                     | HostMessage::AgentPiece { .. }
                     | HostMessage::StartAgent { .. }
                     | HostMessage::Resize(_)
+                    | HostMessage::MapStreams
+                    | HostMessage::InputAt { .. }
                     | HostMessage::OutputTaken { .. }
                     | HostMessage::OutputClosed { .. }
                     | HostMessage::Signal { .. }) => other(message),

@@ -20,6 +20,7 @@ use lab_vm::{Guest, GuestSpec};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -62,6 +63,8 @@ pub(in crate::run) struct Launch {
     files: Option<GuestFiles>,
     serving: RefCell<Option<Serving>>,
     network: RefCell<Option<Pasta>>,
+    /// The machine's memory for programs' streams, if it has it.
+    stream_memory: RefCell<Option<File>>,
     cores: RefCell<Option<CoreDirectory>>,
     /// Files of the host that the guest has read.
     pub read: RefCell<BTreeMap<PathBuf, FileStamp>>,
@@ -92,6 +95,7 @@ impl Launch {
             files: prepared.files.clone(),
             serving: RefCell::default(),
             network: RefCell::default(),
+            stream_memory: RefCell::default(),
             cores: RefCell::default(),
             read: RefCell::default(),
         }
@@ -102,11 +106,12 @@ impl Launch {
         self.files.is_some()
     }
 
-    /// Serves the guest's files, and connects it to services of the host.
+    /// Serves the guest's files, connects it to services of the host, and opens its memory for streams.
     ///
     /// # Errors
     /// The guest has ended, or what was to be served has vanished.
     pub fn serve(&self, kernel: &str, guest: &mut dyn Guest) -> Result<(), FilesError> {
+        self.stream_memory.replace(guest.stream_memory()?);
         let Some(GuestFiles { world, kernel: own }) = &self.files else { return Ok(()) };
         if world.core_bytes() > 0 && !self.becomes_snapshot() {
             let made = CoreDirectory::make(self.directory(), self.number);
@@ -123,6 +128,11 @@ impl Launch {
             self.network.replace(Some(network.connect(guest.network()?)?));
         }
         Ok(())
+    }
+
+    /// The machine's memory for programs' streams, if it has it.
+    pub(super) fn stream_memory(&self) -> Option<File> {
+        self.stream_memory.borrow().as_ref().and_then(|file| file.try_clone().ok())
     }
 
     /// Whether the guest is saved behind a set-up, for others to begin there.

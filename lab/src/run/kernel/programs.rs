@@ -29,6 +29,7 @@ impl ProgramHost for Of<'_, '_> {
             whose,
             info,
             self.launch.timing.scale,
+            self.launch.stream_memory(),
         ))
     }
 }

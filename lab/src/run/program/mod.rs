@@ -1,6 +1,7 @@
 //! Programs that run as cells: where their output goes, where their input comes from, and what they get of this process.
 
 mod keep;
+mod memory;
 mod open;
 mod sink;
 mod source;

@@ -2,6 +2,7 @@
 
 use super::{
     keep::{KEPT, Keep},
+    memory::StreamMemory,
     sink::{OutputSink, Prefix},
     source::Next,
     streams::Streams,
@@ -16,6 +17,7 @@ use lab_protocol::{
     work::{OUTPUT_WINDOW, PROGRAM_INPUT_WINDOW},
 };
 use std::{
+    fs::File,
     path::Path,
     sync::{
         Arc,
@@ -23,10 +25,16 @@ use std::{
     },
 };
 
-/// A guest ignored the window.
+/// A guest sent output that it may not send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the guest sent output that nobody had room for")]
-pub struct NoRoom;
+pub enum OutputRefusal {
+    /// It ignored the window.
+    #[error("the guest sent output that nobody had room for")]
+    NoRoom,
+    /// It named a place that is none.
+    #[error("the guest's output is not where it said that it is")]
+    Nowhere,
+}
 
 /// Names of the files of a program's streams.
 const FILES: [&str; 2] = ["stdout.txt", "stderr.txt"];
@@ -40,6 +48,7 @@ pub struct OpenStreams<'a> {
     /// Bytes of input that the program has not taken.
     under_way: usize,
     reads: bool,
+    memory: Option<StreamMemory>,
     relay: Relay,
     signalled: bool,
     /// Reads the results of a suite.
@@ -82,7 +91,7 @@ impl Line {
 
 impl<'a> OpenStreams<'a> {
     /// Opens the streams for a cell's program in a guest that is `scale` times slower than one under KVM. Its files are the owner's,
-    /// in `directory`, which is the kernel's.
+    /// in `directory`, which is the kernel's. `memory` is the machine's memory for streams.
     pub fn open(
         streams: &'a Streams,
         interrupt: &Interrupt,
@@ -90,6 +99,7 @@ impl<'a> OpenStreams<'a> {
         (kernel, owner): (&Id, &str),
         info: &CellInfo,
         scale: f32,
+        memory: Option<File>,
     ) -> Self {
         let home = evidence::home(owner);
         let line = |name| Line {
@@ -106,6 +116,7 @@ impl<'a> OpenStreams<'a> {
             lines: FILES.map(line),
             home: format!("{kernel}/{home}"),
             under_way: 0,
+            memory: memory.map(StreamMemory::new),
             reads: info.work.program().is_some_and(|program| program.input),
             relay: interrupt.relay(),
             signalled: false,
@@ -134,12 +145,16 @@ impl<'a> OpenStreams<'a> {
             said.push(HostMessage::Signal { signal });
         }
         said.extend(self.streams.resized().map(HostMessage::Resize));
+        said.extend(self.memory.as_mut().and_then(StreamMemory::ask));
         while self.reads && self.under_way < PROGRAM_INPUT_WINDOW {
             match self.streams.input() {
                 Next::Nothing => break,
                 Next::Bytes(bytes) => {
                     self.under_way += bytes.len();
-                    said.push(HostMessage::Input { bytes });
+                    said.push(match &mut self.memory {
+                        Some(memory) => memory.input(bytes),
+                        None => HostMessage::Input { bytes },
+                    });
                 }
                 Next::Over => {
                     self.reads = false;
@@ -159,19 +174,38 @@ impl<'a> OpenStreams<'a> {
     ///
     /// # Errors
     /// The guest sends more than it was allowed to.
-    pub fn output(&mut self, stream: Stream, bytes: Vec<u8>) -> Result<(), NoRoom> {
+    pub fn output(&mut self, stream: Stream, bytes: Vec<u8>) -> Result<(), OutputRefusal> {
         let line = &mut self.lines[usize::from(stream == Stream::Error)];
         if line.under_way() + bytes.len() > 2 * OUTPUT_WINDOW {
-            return Err(NoRoom);
+            return Err(OutputRefusal::NoRoom);
         }
         if stream == Stream::Output
             && let Some(suite) = &mut self.suite
         {
             suite.feed(&bytes);
         }
+        if let Some(memory) = &mut self.memory {
+            memory.passed(bytes.len());
+        }
         self.streams.shown(&bytes);
         line.receive(&self.streams.sink(stream), bytes);
         Ok(())
+    }
+
+    /// The program wrote, and it is in the memory for streams.
+    ///
+    /// # Errors
+    /// The guest sends more than it was allowed to, or it is not there.
+    pub fn output_at(&mut self, stream: Stream, at: u32, length: u32) -> Result<(), OutputRefusal> {
+        let bytes = self.memory.as_ref().and_then(|memory| memory.output(stream, at, length));
+        self.output(stream, bytes.ok_or(OutputRefusal::Nowhere)?)
+    }
+
+    /// The guest can use the memory for streams.
+    pub fn memory_is_mapped(&mut self) {
+        if let Some(memory) = &mut self.memory {
+            memory.mapped();
+        }
     }
 
     /// The program took input.

@@ -1,5 +1,6 @@
 //! Where input comes from: a thread that reads this process's standard input, not further ahead than programs take it.
 
+use lab_protocol::work::STREAM_PIECE;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::{
     io::{ErrorKind, Read},
@@ -8,8 +9,6 @@ use std::{
     thread,
 };
 
-/// Bytes in one message, at most.
-const PIECE: usize = 64 << 10;
 /// Pieces that are read ahead.
 const AHEAD: usize = 2;
 
@@ -31,7 +30,7 @@ impl InputSource {
     pub fn new(mut input: impl Read + AsFd + Send + 'static) -> Self {
         let (pieces, waiting) = mpsc::sync_channel(AHEAD);
         thread::spawn(move || {
-            let mut buffer = vec![0; PIECE];
+            let mut buffer = vec![0; STREAM_PIECE];
             loop {
                 match input.read(&mut buffer) {
                     Ok(0) => return,

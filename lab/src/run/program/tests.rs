@@ -332,6 +332,17 @@ fn a_guest_that_ignores_the_window_is_given_up() {
 }
 
 #[test]
+fn a_guest_that_names_a_place_which_was_not_given_to_it_is_given_up() {
+    let ran = run(&["6.12"], None, Duration::from_millis(500), Interrupt::default(), |script| {
+        let (mut program, _) = Program::start(script);
+        program.script.say(&AgentMessage::StreamsMapped);
+        program.script.say(&AgentMessage::OutputAt { stream: Stream::Output, at: 0, length: 1 });
+        program.script.hang();
+    });
+    assert_eq!(ran.outcomes(), ["errored over-budget: the guest's output is not where it said that it is"]);
+}
+
+#[test]
 fn a_signal_goes_to_the_program_and_its_end_is_the_end() {
     let interrupt = Interrupt::default();
     let raised = interrupt.clone();
@@ -353,7 +364,7 @@ fn a_reader_who_leaves_closes_the_stream() {
     let info = command().cells(false, None).remove(0);
     let dir = tempfile::tempdir().unwrap();
     let (interrupt, kernel) = (Interrupt::default(), lab_guard::Id::new("6.12").unwrap());
-    let mut attempt = super::OpenStreams::open(&streams, &interrupt, dir.path(), (&kernel, "cmd"), &info, 1.0);
+    let mut attempt = super::OpenStreams::open(&streams, &interrupt, dir.path(), (&kernel, "cmd"), &info, 1.0, None);
     attempt.output(Stream::Output, b"x".to_vec()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut said = Vec::new();

@@ -57,7 +57,10 @@ impl MessageKind {
             | AgentMessage::ShellAccount { .. }
             | AgentMessage::ShellExited { .. }
             | AgentMessage::Measured { .. } => Self::Visit,
-            AgentMessage::Output { .. } | AgentMessage::InputTaken { .. } => Self::Stream,
+            AgentMessage::Output { .. }
+            | AgentMessage::OutputAt { .. }
+            | AgentMessage::StreamsMapped
+            | AgentMessage::InputTaken { .. } => Self::Stream,
         }
     }
 

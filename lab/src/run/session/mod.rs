@@ -211,6 +211,8 @@ impl Session<'_> {
             AgentMessage::ShellReady { .. }
             | AgentMessage::Refused { .. }
             | AgentMessage::Output { .. }
+            | AgentMessage::OutputAt { .. }
+            | AgentMessage::StreamsMapped
             | AgentMessage::InputTaken { .. }
             | AgentMessage::ShellAccount { .. }
             | AgentMessage::ShellExited { .. }

@@ -25,6 +25,14 @@ impl Session<'_> {
                 Ok(()) => Ok(None),
                 Err(problem) => Err(self.lost(ErrorKind::OverBudget, problem.to_string())),
             },
+            AgentMessage::OutputAt { stream, at, length } => match program.output_at(stream, at, length) {
+                Ok(()) => Ok(None),
+                Err(problem) => Err(self.lost(ErrorKind::OverBudget, problem.to_string())),
+            },
+            AgentMessage::StreamsMapped => {
+                program.memory_is_mapped();
+                Ok(None)
+            }
             AgentMessage::InputTaken { bytes } => {
                 program.input_taken(bytes);
                 Ok(None)

@@ -118,7 +118,7 @@ const TYPED: [&[&str]; 50] = [
 /// The device with memory for streams; its bytes go there and not through the port once there are many.
 #[test]
 fn many_bytes_of_all_streams_are_whole_and_go_through_the_memory_for_them() {
-    // No two pieces are equal, nor as long as the port's or the memory's.
+    // Numbers: a piece that is lost, doubled or in another place changes the bytes.
     let input: Vec<u8> = (0..3_000_017_u32).flat_map(u32::to_le_bytes).collect();
     // Emulated guests have the device: under KVM the port is as fast.
     let script = "tee /dev/stderr; ! grep -q 'QEMU TCG' /proc/cpuinfo || grep -lx 0x1110 /sys/bus/pci/devices/*/device >/tmp/found";

@@ -99,7 +99,7 @@ pub enum AgentMessage {
         #[serde(skip)]
         bytes: Vec<u8>,
     },
-    /// Output of the program that is in the machine's memory for streams; after `StreamsMapped`.
+    /// Output of the program that is in the machine's memory for streams; after a `MapStreams`, which may have been for the program before.
     OutputAt {
         /// Where.
         stream: Stream,

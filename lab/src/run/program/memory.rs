@@ -21,7 +21,7 @@ pub struct StreamMemory {
     next: usize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum State {
     /// So many bytes went through the port.
     Unasked(usize),
@@ -36,11 +36,9 @@ impl StreamMemory {
         Self { file, state: State::Unasked(0), next: 0 }
     }
 
-    /// The guest has mapped it. One that was not asked is not believed.
+    /// The guest has mapped it.
     pub fn mapped(&mut self) {
-        if self.state == State::Asked {
-            self.state = State::Mapped;
-        }
+        self.state = State::Mapped;
     }
 
     /// So many bytes have passed.
@@ -76,12 +74,13 @@ impl StreamMemory {
         Some(HostMessage::InputAt { at: u32::try_from(at).ok()?, length: u32::try_from(bytes.len()).ok()? })
     }
 
-    /// A piece of output; `None` where the guest has no business to lay one, or names a place outside the stream's area.
+    /// A piece of output; `None` where the guest names a place outside the stream's area. The guest may have been asked for the program
+    /// before, which ended meanwhile.
     pub fn output(&self, stream: Stream, at: u32, length: u32) -> Option<Vec<u8>> {
         let (at, length) = (at as usize, length as usize);
         let fits = length <= STREAM_PIECE && at <= STREAM_AREA - length;
-        let mut bytes = vec![0; length.min(STREAM_PIECE)];
-        (self.state == State::Mapped && fits).then_some(())?;
+        fits.then_some(())?;
+        let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, (output_area(stream) + at) as u64).ok()?;
         Some(bytes)
     }
@@ -109,7 +108,6 @@ mod tests {
         let mut memory = StreamMemory::new(memory());
         let piece = || vec![1; STREAM_PIECE];
         let through_port = || HostMessage::Input { bytes: piece() };
-        memory.mapped();
         for _ in 0..MUCH / STREAM_PIECE {
             assert_eq!(memory.ask(), None);
             assert_eq!(memory.input(piece()), through_port());
@@ -131,12 +129,7 @@ mod tests {
         let file = memory();
         file.write_all_at(b"out", (STREAM_AREA + 7) as u64).unwrap();
         file.write_all_at(b"err", (2 * STREAM_AREA + 7) as u64).unwrap();
-        let mut memory = StreamMemory::new(file);
-        assert_eq!(memory.output(Stream::Output, 7, 3), None, "the guest was not asked");
-        memory.passed(MUCH);
-        memory.ask().unwrap();
-        assert_eq!(memory.output(Stream::Output, 7, 3), None, "nor has it answered");
-        memory.mapped();
+        let memory = StreamMemory::new(file);
         assert_eq!(memory.output(Stream::Output, 7, 3).unwrap(), b"out");
         assert_eq!(memory.output(Stream::Error, 7, 3).unwrap(), b"err");
         let (area, piece) = (STREAM_AREA as u32, STREAM_PIECE as u32);

@@ -241,6 +241,7 @@ fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
                 Ok::<_, Stop>((watch.outgoing.stats()?.packets, watch.incoming.stats()?.packets))
             };
             let before = all(&watch)?;
+            let readable = watch.counted()?;
             let path = Path::direct(testbed.net.ns("w0"), testbed.net.ns(to), at.ip(), ctx.marker);
             let options = UdpOptions { payload: FRAGMENTED, ..UdpOptions::default() };
             let report = lab_traffic::udp_exchange(path, COUNT, options, ctx.patience(3_000));
@@ -253,6 +254,8 @@ fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
                 fewest >= u64::from(COUNT) * 3,
                 fewest,
             );
+            // The first one has the ports, but not the packet.
+            ctx.equal(format!("{to}, {family}: fragments whose ports the programs read"), watch.counted()?, readable);
         }
     }
     ctx.equal("bytes per segment in the program", watch.outgoing.stats()?.max_gso_size, u32::from(SEGMENT));

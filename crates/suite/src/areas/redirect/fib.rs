@@ -171,7 +171,7 @@ pub fn unresolved(variant: &Variant) -> i32 {
 const LOOKUP_CODES: Case = Case::new(
     "R10",
     "lookup-codes",
-    "bpf_fib_lookup distinguishes blackhole, unreachable, prohibit, no route, no neighbour, too long and no forwarding.",
+    "bpf_fib_lookup distinguishes blackhole, unreachable, prohibit, no route, no neighbour, a byte too long and no forwarding.",
     lookup_codes,
 )
 .on(library::PODS)
@@ -182,9 +182,10 @@ fn lookup_codes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 }
 
 fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: Family) -> CaseResult {
-    const BEYOND_MTU: usize = 1600;
-    /// Of the workload's link, bytes.
+    /// Of the workload's link, bytes; it counts from the network header.
     const MTU: u32 = 1500;
+    /// A frame that just fits, bytes.
+    const LONGEST: usize = 14 + MTU as usize;
     let ns = testbed.net.ns("host");
     // Of the networks for documentation (RFC 5737, RFC 3849): nobody is there.
     let dead = |last: u8| match family {
@@ -214,7 +215,8 @@ fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family:
     let mut answers = Vec::new();
     for (name, to, length, wanted) in [
         ("a pod", there, SHORT, first),
-        ("a pod, too long for its link", there, BEYOND_MTU, code::FRAG_NEEDED),
+        ("a pod, a byte too long for its link", there, LONGEST + 1, code::FRAG_NEEDED),
+        ("a pod, the longest that fits its link", there, LONGEST, first),
         ("the node itself", testbed.net.addr("host", family), SHORT, code::NOT_FWDED),
         ("nowhere", dead(1), SHORT, code::NOT_FWDED),
         ("a blackhole", dead(11), SHORT, code::BLACKHOLE),
@@ -232,7 +234,7 @@ fn codes_of_lookups(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family:
     ctx.equal(format!("{family}: device towards the pod"), out, testbed.ifindex(P1));
     // "bpf: bpf_fib_lookup return MTU value as output when looked up" (5.12).
     if ctx.capabilities.has(Capability::CheckMtu) {
-        ctx.equal(format!("{family}: MTU for a pod, too long for its link"), answers[1].1.2, MTU);
+        ctx.equal(format!("{family}: MTU for a pod, a byte too long for its link"), answers[1].1.2, MTU);
     }
     for (name, (code, ..), wanted) in answers {
         ctx.equal(format!("{family}: the code for {name}"), code, wanted);

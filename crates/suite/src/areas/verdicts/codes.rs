@@ -10,11 +10,12 @@ use lab_harness::{
 use lab_netlink::route::link::NetkitPolicy;
 use lab_protocol::{AttachType, LinkKind};
 use lab_topology::{Family, NetkitOptions, Policy, Template, Topology, library, link};
-use lab_traffic::{Proto, SILENCE_WINDOW};
+use lab_traffic::{Proto, SILENCE_WINDOW, UdpProbe, UdpSink};
 use nix::errno::Errno;
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::Arc,
+    time::Duration,
 };
 
 /// `TC_ACT_SHOT`, `TCX_DROP`, `NETKIT_DROP`.
@@ -386,8 +387,20 @@ fn policy_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let mut program = ctx.programs.load(ProgramKind::Policy, &config, &UNTYPED)?;
     let denied = PolicyKey { protocol: UDP, port: ctx.marker };
     program.set_policy(denied, DROP)?;
+    // The map decides for every packet whose ports can be read, marked or not.
+    let unmarked = ctx.marker ^ 1;
+    program.set_policy(PolicyKey { protocol: UDP, port: unmarked }, DROP)?;
     let program = Arc::new(program);
     let (from, to) = variant.direction().ends("pod", "host");
+    let to_unmarked = |family: Family, patience: Duration| {
+        let at = SocketAddr::new(testbed.net.addr(to, family), unmarked);
+        let sink = UdpSink::bind(testbed.net.ns(to), at)?;
+        // netkit and egress hooks may report the drop.
+        match UdpProbe::connect(testbed.net.ns(from), at)?.send(b"unmarked") {
+            Err(error) if error.raw_os_error() != Some(Errno::ENOBUFS as i32) => Err(error),
+            _ => Ok(sink.receive(patience).map(|(bytes, _)| bytes.len())),
+        }
+    };
     let attachment = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &program)?;
     let denied = Family::ALL.map(|family| (from, to, Proto::Udp, family));
     let reports = testbed.silences(ctx, denied);
@@ -399,10 +412,17 @@ fn policy_map(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         for proto in [Proto::Icmp, Proto::Tcp] {
             testbed.flow_passes(ctx, from, to, proto, family);
         }
+        let seen = program.stats()?.packets;
+        let arrived = to_unmarked(family, SILENCE_WINDOW)?;
+        let reached = ctx.wait_until(1_000, || Ok(program.stats()?.packets > seen))?;
+        ctx.check(format!("the program saw the packet without the marker ({family})"), reached, seen);
+        ctx.equal(format!("bytes to a denied port without the marker ({family})"), arrived, None);
     }
     attachment.detach()?;
     for family in Family::available().iter().copied() {
         testbed.flow_passes(ctx, from, to, Proto::Udp, family);
+        let arrived = to_unmarked(family, ctx.patience(2_000))?;
+        ctx.equal(format!("bytes to the same port without the program ({family})"), arrived, Some(8));
     }
     Ok(())
 }

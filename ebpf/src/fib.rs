@@ -11,6 +11,8 @@ use lab_abi::{BPF_FIB_LOOKUP_MARK, FIB_MARK, VERDICT_DROP, VERDICT_NEXT};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+/// Traffic class and flow label (`IPV6_FLOWINFO_MASK`, include/net/ipv6.h).
+const IPV6_FLOWINFO: u32 = 0x0fff_ffff;
 const BPF_FIB_LKUP_RET_SUCCESS: i64 = 0;
 /// The device is known, its neighbour is not: redirecting with a next hop resolves it.
 const BPF_FIB_LKUP_RET_NO_NEIGH: i64 = 7;
@@ -56,7 +58,7 @@ fn steer(ctx: &TcContext, verdict: impl FnOnce(&bpf_fib_lookup, i64) -> i32) -> 
     verdict
 }
 
-/// The packet's addresses and length, from the configured device or else from the packet's own.
+/// The packet's addresses, type of service and length, from the configured device or else from the packet's own.
 #[inline(always)]
 fn question(ctx: &TcContext) -> Option<bpf_fib_lookup> {
     let skb: *const __sk_buff = ctx.skb.skb;
@@ -77,10 +79,13 @@ fn question(ctx: &TcContext) -> Option<bpf_fib_lookup> {
     }
     if parse::is_ipv6(ctx)? {
         params.family = AF_INET6;
+        let head = u32::from_be(ctx.load(parse::NETWORK).ok()?);
+        params.__bindgen_anon_2.flowinfo = (head & IPV6_FLOWINFO).to_be();
         params.__bindgen_anon_3.ipv6_src = ctx.load(parse::NETWORK + 8).ok()?;
         params.__bindgen_anon_4.ipv6_dst = ctx.load(parse::NETWORK + 24).ok()?;
     } else {
         params.family = AF_INET;
+        params.__bindgen_anon_2.tos = ctx.load(parse::NETWORK + 1).ok()?;
         params.__bindgen_anon_3.ipv4_src = ctx.load(parse::NETWORK + 12).ok()?;
         params.__bindgen_anon_4.ipv4_dst = ctx.load(parse::NETWORK + 16).ok()?;
     }

@@ -121,14 +121,15 @@ pub(crate) fn add_rule(netlink: &mut Netlink, rule: &Rule) -> Result<(), Netlink
     };
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![RuleAttribute::Table(rule.table), RuleAttribute::Priority(rule.priority)];
-    message.attributes.push(match &rule.selector {
-        Selector::Iif(dev) => RuleAttribute::Iifname(dev.clone()),
-        Selector::FwMark(mark) => RuleAttribute::FwMark(*mark),
+    match &rule.selector {
+        Selector::Iif(dev) => message.attributes.push(RuleAttribute::Iifname(dev.clone())),
+        Selector::FwMark(mark) => message.attributes.push(RuleAttribute::FwMark(*mark)),
+        Selector::Tos(tos) => message.header.tos = *tos,
         Selector::From(source) => {
             message.header.src_len = source.prefix;
-            RuleAttribute::Source(source.addr)
+            message.attributes.push(RuleAttribute::Source(source.addr));
         }
-    });
+    }
     netlink.request(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 

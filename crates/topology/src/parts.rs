@@ -110,6 +110,8 @@ pub enum Selector {
     From(Cidr),
     /// The packet's mark.
     FwMark(u32),
+    /// The DSCP, as the upper six bits of the type of service or of the traffic class (RFC 2474).
+    Tos(u8),
 }
 
 /// A rule of address translation, set in nf_tables.

@@ -160,12 +160,13 @@ impl UdpProbe {
         }
     }
 
-    /// Sets the type of service: DSCP, and the two bits of ECN (RFC 3168, 5). IPv4 only.
+    /// Sets the type of service or the traffic class: DSCP, and the two bits of ECN (RFC 3168, 5).
     ///
     /// # Errors
     /// The kernel's.
     pub fn set_tos(&self, tos: u8) -> io::Result<()> {
-        SockRef::from(&self.socket).set_tos_v4(tos.into())
+        let socket = SockRef::from(&self.socket);
+        if self.to.is_ipv4() { socket.set_tos_v4(tos.into()) } else { socket.set_tclass_v6(tos.into()) }
     }
 
     /// Sets the handling of large datagrams.

@@ -38,9 +38,9 @@ fn gateway_nat(kind: LinkKind) -> Topology {
 }
 
 /// [`PODS`](super::PODS), where the second workload has further addresses that only rules lead to: by the device that a
-/// packet came in by, by its source, by its mark.
+/// packet came in by, by its source, by its mark, by its DSCP.
 pub const POLICY: Template =
-    Template::new("policy", "Two workloads on a host that routes by device, source and mark.", policy);
+    Template::new("policy", "Two workloads on a host that routes by device, source, mark and DSCP.", policy);
 
 fn policy(kind: LinkKind) -> Topology {
     let mut topology = pods(kind);
@@ -49,13 +49,15 @@ fn policy(kind: LinkKind) -> Topology {
         (Family::V4, Selector::Iif("p0".to_owned())),
         (Family::V4, Selector::From(first("10.65.0.2/32"))),
         (Family::V4, Selector::FwMark(POLICY_MARK)),
+        (Family::V4, Selector::Tos(POLICY_TOS)),
         (Family::V6, Selector::Iif("p0".to_owned())),
         (Family::V6, Selector::From(first("fd65::2/128"))),
         (Family::V6, Selector::FwMark(POLICY_MARK)),
+        (Family::V6, Selector::Tos(POLICY_TOS)),
     ];
     let addresses = POLICY_ADDRS.as_flattened();
     for (((family, selector), address), number) in selectors.into_iter().zip(addresses).zip(0u32..) {
-        let table = 100 + number;
+        let table = POLICY_TABLES + number;
         let address = format!("{address}/{}", if family == Family::V4 { 32 } else { 128 });
         topology = topology.addr("w1", "eth0", &[&address]).route_in("host", table, &address, Hop::dev("p1")).rule(
             "host",
@@ -68,12 +70,25 @@ fn policy(kind: LinkKind) -> Topology {
     topology
 }
 
-/// The second workload's addresses in [`POLICY`] for each family: by device, by source, by mark.
-pub const POLICY_ADDRS: [[&str; 3]; 2] =
-    [["203.0.113.1", "203.0.113.2", "203.0.113.3"], ["2001:db8:c::1", "2001:db8:c::2", "2001:db8:c::3"]];
+/// The second workload's addresses in [`POLICY`] for each family: by device, by source, by mark, by DSCP.
+pub const POLICY_ADDRS: [[&str; 4]; 2] = [
+    ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4"],
+    ["2001:db8:c::1", "2001:db8:c::2", "2001:db8:c::3", "2001:db8:c::4"],
+];
+
+const POLICY_TABLES: u32 = 100;
+
+/// The table that the rule for an address of [`POLICY_ADDRS`] leads to.
+pub const fn policy_table(family: Family, rule: usize) -> u32 {
+    POLICY_TABLES + (POLICY_ADDRS[0].len() * family as usize + rule) as u32
+}
 
 /// The mark that [`POLICY`] has a rule for.
 pub const POLICY_MARK: u32 = 0x65;
+
+/// The type of service and traffic class that [`POLICY`] has a rule for, of the bits that routing by IPv4 has always looked at
+/// (`IPTOS_RT_MASK`, include/net/route.h).
+pub const POLICY_TOS: u8 = 0x10;
 
 /// A workload and a server with two paths between them: behind the first one's router links have an MTU of 1400 bytes,
 /// behind the other one's of 1500, and before both of 2000.

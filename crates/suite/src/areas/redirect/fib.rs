@@ -163,6 +163,17 @@ pub fn packet(source: IpAddr, destination: IpAddr, marker: u16, length: usize) -
     }
 }
 
+/// Sets the type of service or traffic class of a [`packet`], which has none.
+fn set_tos(frame: &mut [u8], family: Family, tos: u8) {
+    match family {
+        Family::V4 => frame[15] = tos,
+        Family::V6 => {
+            frame[14] |= tos >> 4;
+            frame[15] |= tos << 4;
+        }
+    }
+}
+
 /// The code for a workload to which nothing was sent yet: an L3 netkit has no permanent neighbour entries.
 pub fn unresolved(variant: &Variant) -> i32 {
     if variant.device() == LinkKind::NetkitL3 { code::NO_NEIGH } else { code::SUCCESS }
@@ -252,7 +263,7 @@ const LOOKUP_MARK: Since = Since {
 const LOOKUP_BY_RULE: Case = Case::new(
     "R17",
     "lookup-by-rule",
-    "bpf_fib_lookup follows rules for the incoming device, the source and the mark, and without a match finds no route.",
+    "bpf_fib_lookup follows rules for the incoming device, the source, the mark and the DSCP, and without a match finds no route.",
     lookup_by_rule,
 )
 .on(library::POLICY)
@@ -274,26 +285,30 @@ fn lookups_by_rule(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: 
     let ns = testbed.net.ns("host");
     let stranger = stranger(family);
     let addresses = library::POLICY_ADDRS[family as usize].map(|address| address.parse::<IpAddr>());
-    let [by_device, by_source, by_mark] = addresses;
-    let (by_device, by_source, by_mark) = (by_device?, by_source?, by_mark?);
+    let [by_device, by_source, by_mark, by_tos] = addresses;
+    let (by_device, by_source, by_mark, by_tos) = (by_device?, by_source?, by_mark?, by_tos?);
+    let tos = library::POLICY_TOS;
     let workload = testbed.net.addr("w0", family);
     let (found, none) = (Some(testbed.ifindex(P1)), None);
     let mut questions = vec![
-        ("the device of the rule", P0, stranger, by_device, 0, found),
-        ("another device", P1, stranger, by_device, 0, none),
-        ("the source of the rule", P0, workload, by_source, 0, found),
-        ("another source", P0, stranger, by_source, 0, none),
-        ("no mark", P0, workload, by_mark, 0, none),
+        ("the device of the rule", P0, stranger, by_device, 0, 0, found),
+        ("another device", P1, stranger, by_device, 0, 0, none),
+        ("the source of the rule", P0, workload, by_source, 0, 0, found),
+        ("another source", P0, stranger, by_source, 0, 0, none),
+        ("no mark", P0, workload, by_mark, 0, 0, none),
+        ("the DSCP of the rule", P0, workload, by_tos, tos, 0, found),
+        ("another DSCP", P0, workload, by_tos, tos / 2, 0, none),
     ];
     let marks = ctx.capabilities.has_change(&LOOKUP_MARK);
     if marks != Some(false) {
-        questions.push(("the mark of the rule", P0, workload, by_mark, BPF_FIB_LOOKUP_MARK, found));
+        questions.push(("the mark of the rule", P0, workload, by_mark, 0, BPF_FIB_LOOKUP_MARK, found));
     }
-    for (what, from, source, to, flags, wanted) in questions {
+    for (what, from, source, to, tos, flags, wanted) in questions {
         let config =
             Config { target_ifindex: testbed.ifindex(from), redirect_flags: flags.into(), ..Config::new(ctx.marker) };
         let looking = testbed.load(ctx, P0, ProgramKind::Fib, config)?;
-        let packet = packet(source, to, ctx.marker, SHORT)?;
+        let mut packet = packet(source, to, ctx.marker, SHORT)?;
+        set_tos(&mut packet, family, tos);
         ns.run(|| raw::test_run(&*looking, &packet))?;
         let last = looking.stats()?.last;
         if marks.is_none() && flags == BPF_FIB_LOOKUP_MARK && last.fib_code == -(Errno::EINVAL as i32) {

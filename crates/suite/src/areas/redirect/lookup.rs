@@ -64,8 +64,7 @@ fn lookup_flags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let nobody = stranger(family);
         let by_device: IpAddr = library::POLICY_ADDRS[family as usize][0].parse()?;
         let by_source: IpAddr = library::POLICY_ADDRS[family as usize][1].parse()?;
-        // The rules of each family lead to three tables, by device, source and mark.
-        let table = 100 + 3 * family as u32 + 1;
+        let table = library::policy_table(family, 1);
         let in_table = BPF_FIB_LOOKUP_DIRECT | BPF_FIB_LOOKUP_TBID;
         let found = (unresolved(variant), second);
         let none = |from| (code::NOT_FWDED, from);

@@ -40,7 +40,7 @@ fn arrives(
     testbed: &Testbed,
     from: &str,
     to: IpAddr,
-    mark: Option<u32>,
+    (mark, tos): (Option<u32>, u8),
     wanted: bool,
 ) -> Result<bool, Stop> {
     ctx.watch(&testbed.net, [from, "w1"]);
@@ -48,7 +48,10 @@ fn arrives(
     let sink = UdpSink::bind(testbed.net.ns("w1"), to)?;
     let patience = if wanted { ctx.patience(2_000) } else { SILENCE_WINDOW };
     // Without a route the kernel may return an error at once; this counts as not arrived.
-    let sent = UdpProbe::connect_marked(testbed.net.ns(from), to, mark).and_then(|probe| probe.send(b"by rule"));
+    let sent = UdpProbe::connect_marked(testbed.net.ns(from), to, mark).and_then(|probe| {
+        probe.set_tos(tos)?;
+        probe.send(b"by rule")
+    });
     Ok(match sent {
         Ok(()) => sink.receive(patience).is_some(),
         Err(_) if !wanted => false,
@@ -59,7 +62,7 @@ fn arrives(
 const RULES: Case = Case::new(
     "T14",
     "rules",
-    "Rules by incoming device, source and mark route a workload's packets; without a match there is no route.",
+    "Rules by incoming device, source, mark and DSCP route a workload's packets; without a match there is no route.",
     rules,
 )
 .on(library::POLICY)
@@ -68,25 +71,29 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let first = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let second = HookCounters::new(ctx, &testbed, P1, variant.attach())?;
-    let mark = Some(library::POLICY_MARK);
-    for [by_device, by_source, by_mark] in library::POLICY_ADDRS.map(|addrs| addrs.map(|addr| addr.parse::<IpAddr>())) {
-        let (by_device, by_source, by_mark) = (by_device?, by_source?, by_mark?);
+    let (plain, marked, tos) = ((None, 0), (Some(library::POLICY_MARK), 0), (None, library::POLICY_TOS));
+    for addresses in library::POLICY_ADDRS.map(|addrs| addrs.map(|addr| addr.parse::<IpAddr>())) {
+        let [by_device, by_source, by_mark, by_tos] = addresses;
+        let (by_device, by_source, by_mark, by_tos) = (by_device?, by_source?, by_mark?, by_tos?);
         let before = (first.counted()?.from, second.counted()?.to);
-        for (what, from, to, mark, wanted) in [
-            ("iif, from the first workload", "w0", by_device, None, true),
-            ("iif, from the node itself", "host", by_device, None, false),
-            ("source, from the first workload", "w0", by_source, None, true),
-            ("source, from the node itself", "host", by_source, None, false),
-            ("mark, from the node itself", "host", by_mark, mark, true),
-            ("mark, unmarked", "host", by_mark, None, false),
+        for (what, from, to, packet, wanted) in [
+            ("iif, from the first workload", "w0", by_device, plain, true),
+            ("iif, from the node itself", "host", by_device, plain, false),
+            ("source, from the first workload", "w0", by_source, plain, true),
+            ("source, from the node itself", "host", by_source, plain, false),
+            ("mark, from the node itself", "host", by_mark, marked, true),
+            ("mark, unmarked", "host", by_mark, plain, false),
             // The mark is set by the sender, and is not kept across namespaces.
-            ("mark, from the first workload", "w0", by_mark, mark, false),
+            ("mark, from the first workload", "w0", by_mark, marked, false),
+            // What the sender sets is in the header.
+            ("DSCP, from the first workload", "w0", by_tos, tos, true),
+            ("DSCP, another one", "w0", by_tos, plain, false),
         ] {
-            let arrived = arrives(ctx, &testbed, from, to, mark, wanted)?;
+            let arrived = arrives(ctx, &testbed, from, to, packet, wanted)?;
             ctx.equal(format!("{to} by {what}: arrives"), arrived, wanted);
         }
         let name = format!("packets that left the first workload and entered the second ({by_device})");
-        ctx.becomes(name, (3, 3), || Ok((first.counted()?.from - before.0, second.counted()?.to - before.1)))?;
+        ctx.becomes(name, (5, 4), || Ok((first.counted()?.from - before.0, second.counted()?.to - before.1)))?;
     }
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&first, &second])
 }

@@ -238,6 +238,16 @@ mod tests {
     }
 
     #[test]
+    fn pins_are_files_and_directories_at_every_depth() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        assert!(walk(root.path()).unwrap().is_empty());
+        fs::create_dir_all(at("empty/deeper")).unwrap();
+        fs::write(at("empty/pin"), "").unwrap();
+        assert_eq!(walk(root.path()).unwrap(), ["empty", "empty/deeper", "empty/pin"].map(at).into());
+    }
+
+    #[test]
     fn sees_a_namespace_that_a_descriptor_holds() {
         let own = namespaces();
         assert_eq!(own.len(), 1, "one namespace for all threads of the test: {own:?}");

@@ -365,9 +365,7 @@ impl Runner {
             Err(error) => {
                 let leaks = error.to_string();
                 report.log.push(format!("{LEFT}{leaks}"));
-                if matches!(report.outcome, Outcome::Passed | Outcome::Skipped { .. }) {
-                    report.outcome = Outcome::Failed { kind: FailureKind::Leak, message: leaks };
-                }
+                report.outcome = with_leaks(report.outcome, leaks);
             }
         }
         Finished { report, stuck: None }
@@ -384,6 +382,14 @@ pub fn write_object(name: &str, bytes: &[u8]) -> Result<&'static Path, HarnessEr
     let written = std::fs::write(place, bytes);
     written.map_err(|error| HarnessError::Object { path: place.to_owned(), error })?;
     Ok(place)
+}
+
+/// What a cell that left objects behind ends as: whatever else it found counts more.
+fn with_leaks(outcome: Outcome, leaks: String) -> Outcome {
+    match outcome {
+        Outcome::Passed | Outcome::Skipped { .. } => Outcome::Failed { kind: FailureKind::Leak, message: leaks },
+        found => found,
+    }
 }
 
 enum Death {
@@ -428,4 +434,25 @@ fn words(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::{Capability, KernelVersion, SkipReason};
+
+    #[test]
+    fn a_cell_that_leaves_objects_behind_fails_unless_it_found_more() {
+        let leak = Outcome::Failed { kind: FailureKind::Leak, message: "program 7".to_owned() };
+        let (capability, detail) = (Capability::Netkit, "unknown device kind".to_owned());
+        let reason = SkipReason { capability, detail, lifted_by: KernelVersion::new(6, 7, 0) };
+        for clean in [Outcome::Passed, Outcome::Skipped { reason }] {
+            assert_eq!(with_leaks(clean, "program 7".to_owned()), leak);
+        }
+        let failed = Outcome::Failed { kind: FailureKind::Check, message: "1, expected 2".to_owned() };
+        let errored = Outcome::Errored { kind: ErrorKind::Agent, message: "the case panicked".to_owned() };
+        for found in [failed, errored] {
+            assert_eq!(with_leaks(found.clone(), "program 7".to_owned()), found);
+        }
+    }
 }

@@ -187,9 +187,9 @@ impl Pump {
 
     /// The number of a datagram that is as it was sent.
     fn intact(&self, datagram: &[u8], report: &mut UdpReport) -> Option<u32> {
-        let sequence = sequence_of(datagram).filter(|sequence| {
-            datagram.len() == self.length && content::matches((*sequence).into(), 0, &datagram[SEQUENCE..])
-                || weak::has(Weakness::UdpDamageUnseen)
+        let sequence = as_sent(datagram, self.length).or_else(|| {
+            // What a weakened meter takes.
+            sequence_of(datagram).filter(|_| weak::has(Weakness::UdpDamageUnseen))
         });
         report.damaged += u32::from(sequence.is_none());
         sequence
@@ -251,9 +251,32 @@ pub(crate) fn sequence_of(datagram: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(datagram.get(..SEQUENCE)?.try_into().ok()?))
 }
 
+/// The number of a datagram of this length, if it has the content that goes with that number.
+fn as_sent(datagram: &[u8], length: usize) -> Option<u32> {
+    sequence_of(datagram)
+        .filter(|sequence| datagram.len() == length && content::matches((*sequence).into(), 0, &datagram[SEQUENCE..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_datagram_that_is_shorter_longer_or_changed_is_not_as_it_was_sent() {
+        const LENGTH: usize = 64;
+        let mut datagram = [0; LENGTH + 1];
+        datagram[..SEQUENCE].copy_from_slice(&7u32.to_be_bytes());
+        content::fill(7, 0, &mut datagram[SEQUENCE..]);
+        assert_eq!(as_sent(&datagram[..LENGTH], LENGTH), Some(7));
+        for cut in [0, SEQUENCE - 1, SEQUENCE, LENGTH - 1, LENGTH + 1] {
+            assert_eq!(as_sent(&datagram[..cut], LENGTH), None, "{cut} bytes");
+        }
+        for at in [SEQUENCE - 1, SEQUENCE, LENGTH - 1] {
+            let mut changed = datagram[..LENGTH].to_vec();
+            changed[at] ^= 1;
+            assert_eq!(as_sent(&changed, LENGTH), None, "byte {at}");
+        }
+    }
 
     #[test]
     fn answers_name_where_they_came_from_and_where_they_should() {

@@ -314,6 +314,21 @@ fn hooks_of_another_kind_are_told_and_have_no_attach_type() {
 }
 
 #[test]
+fn an_xdp_program_ends_by_the_next_and_by_its_removal_but_not_where_they_are_refused() {
+    const REMOVAL: u32 = u32::MAX;
+    let xdp = |prog| nk0(Written::new(kind::XDP, 0).program(prog, "pass"));
+    let removal = || nk0(Written::new(kind::XDP, REMOVAL));
+    let counts = |events: &[Written]| {
+        let told = account(events, &[]);
+        told.rows.iter().map(|row| (row.attached, row.refused.len(), row.detached)).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&[xdp(4), xdp(5).refused(16)]), [(1, 1, 0)]);
+    assert_eq!(counts(&[xdp(4), removal().refused(1)]), [(1, 0, 0)]);
+    assert_eq!(counts(&[xdp(4), xdp(5)]), [(2, 0, 1)]);
+    assert_eq!(counts(&[xdp(4), removal()]), [(1, 0, 1)]);
+}
+
+#[test]
 fn a_million_events_take_bounded_memory_and_gaps_are_counted() {
     let mut book = Book::new(HashMap::new(), 0);
     for number in 0..1_000_000u32 {

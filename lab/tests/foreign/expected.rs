@@ -68,33 +68,37 @@ impl Expected {
             .find(|it| it.test == test && (it.kernels.is_empty() || it.kernels.iter().any(|name| name == kernel)))
     }
 
-    /// Compares the verdicts of every kernel.
-    #[track_caller]
-    pub fn check(&self, run: &BTreeMap<String, Cell>, read: impl Fn(&Cell) -> Verdicts) {
-        for (kernel, cell) in run {
+    /// Compares the verdicts of every kernel; what does not fit, with the end of the output.
+    #[must_use]
+    pub fn check(&self, run: &BTreeMap<String, Cell>, read: impl Fn(&Cell) -> Verdicts) -> Vec<String> {
+        let of = |(kernel, cell): (&String, &Cell)| {
             let verdicts = read(cell);
             // A suite that stops early has a test that failed, or an exit code of its own.
             let failed = verdicts.values().any(|told| *told == Told::Failed);
             let skips = verdicts.values().all(|told| *told == Told::Skipped);
             let fits = if failed { cell.code != Some(0) } else { cell.code == Some(if skips { SKIP } else { 0 }) };
-            assert!(fits, "{kernel}: {}: the exit code is not that of the tests\n{}", self.about, cell.end());
-            self.check_one(kernel, &(verdicts, cell.end()));
-        }
+            let code = (!fits)
+                .then(|| format!("{kernel}: {}: the exit code is not that of the tests\n{}", self.about, cell.end()));
+            code.into_iter().chain(self.check_one(kernel, &(verdicts, cell.end()))).collect::<Vec<_>>()
+        };
+        run.iter().flat_map(of).collect()
     }
 
-    /// Compares the verdicts of one kernel. Tests that the run left out are not missed; a suite that stops early is, by a test
-    /// that failed.
-    #[track_caller]
-    pub fn check_one(&self, kernel: &str, (verdicts, end): &(Verdicts, String)) {
+    /// Compares the verdicts of one kernel; what does not fit, with the end of the output. Tests that the run left out are not
+    /// missed; a suite that stops early is, by a test that failed.
+    #[must_use]
+    pub fn check_one(&self, kernel: &str, (verdicts, end): &(Verdicts, String)) -> Option<String> {
         let wrong: Vec<String> =
             verdicts.iter().filter_map(|(test, told)| self.objection(kernel, test, *told)).collect();
-        assert!(!verdicts.is_empty(), "{kernel}: no test told its verdict\n{end}");
-        assert!(wrong.is_empty(), "{kernel}: {} of {}:\n{}\n{end}", self.about, FILE, wrong.join("\n"));
-        assert!(
-            verdicts.values().any(|told| *told == Told::Passed)
-                || self.differs.iter().any(|it| verdicts.contains_key(&it.test)),
-            "{kernel}: nothing passed\n{end}"
-        );
+        let passed = verdicts.values().any(|told| *told == Told::Passed)
+            || self.differs.iter().any(|it| verdicts.contains_key(&it.test));
+        let objection = match () {
+            () if verdicts.is_empty() => "no test told its verdict".to_owned(),
+            () if !wrong.is_empty() => format!("{} of {FILE}:\n{}", self.about, wrong.join("\n")),
+            () if !passed => format!("{}: nothing passed", self.about),
+            () => return None,
+        };
+        Some(format!("{kernel}: {objection}\n{end}"))
     }
 
     fn objection(&self, kernel: &str, test: &str, told: Told) -> Option<String> {
@@ -108,6 +112,13 @@ impl Expected {
         };
         (!fits).then(|| format!("  {test}: {told:?}, expected {wanted:?}"))
     }
+}
+
+/// Fails with all that did not fit, so that a night tells everything at once.
+#[track_caller]
+pub fn nothing_of(wrong: impl IntoIterator<Item = String>) {
+    let wrong: Vec<String> = wrong.into_iter().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 /// Every entry says why, and of kernels that there are.

@@ -206,6 +206,14 @@ const ENOMEM: i32 = 12;
 const EPERM: i32 = 1;
 const E2BIG: i32 = 7;
 
+/// The program that made a load fail, by what libbpf said: the last one that is named, since it stops there.
+pub fn failed_program(said: &[String]) -> Option<String> {
+    let named = |line: &String| {
+        line.split_once("prog '").map(|(_, rest)| rest.split('\'').next().unwrap_or_default().to_owned())
+    };
+    said.iter().rev().find_map(named).filter(|name| !name.is_empty())
+}
+
 /// Why the load failed.
 ///
 /// The first cause wins: what libbpf says before it asks the kernel comes before the verifier's log, and in both the particular

@@ -14,6 +14,17 @@ fn load(errno: i32, failed: Option<&str>, said: &[&str], verifier: &[&str]) -> L
 }
 
 #[test]
+fn the_program_that_failed_is_the_last_that_is_named() {
+    let failed = |said: &[&str]| failed_program(&said.iter().map(|&line| line.to_owned()).collect::<Vec<_>>());
+    let warned = "libbpf: prog 'first': BPF program is too large";
+    let refused = "libbpf: prog 'second': BPF program load failed: -EACCES";
+    let about_all = "libbpf: failed to load object 'x.o'";
+    assert_eq!(failed(&[warned, refused, about_all]).as_deref(), Some("second"));
+    assert_eq!(failed(&[about_all, "libbpf: map 'm': failed to create: -E2BIG"]), None);
+    assert_eq!(failed(&["libbpf: prog '': no name"]), None);
+}
+
+#[test]
 fn the_first_cause_wins_and_a_number_alone_decides_nothing_that_words_say() {
     use LoadClass as C;
     for (wanted, errno, said, verifier) in [

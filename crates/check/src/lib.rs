@@ -32,7 +32,7 @@ mod sections;
 
 pub use capture::{CaptureError, MAX_CAPTURE, MAX_PACKETS, captured};
 pub use changes::{CheckChange, changes};
-pub use class::{LOCKED, LoadClass, Named, classify, explain, failure};
+pub use class::{LOCKED, LoadClass, Named, classify, explain, failed_program, failure};
 pub use code::ObjectCode;
 pub use elf::{ElfError, ElfObject, ElfProgram, Kfunc, MAX_OBJECT, inspect};
 pub use expect::unmet;

@@ -5,7 +5,9 @@ use crate::{
     settings,
     tell::Teller,
 };
-use lab_check::{CheckOrder, FactLine, KernelTypes, LOCKED, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify};
+use lab_check::{
+    CheckOrder, FactLine, KernelTypes, LOCKED, LoadAttempt, LoadClass, LoadFact, ProgramFact, classify, failed_program,
+};
 use lab_protocol::KernelVersion;
 use std::{
     env, fs,
@@ -206,14 +208,6 @@ fn prepare(object: &Object<'_>, attempt: LoadAttempt, alone: Option<&str>) {
             program.set_wanted(program.name() == alone);
         }
     }
-}
-
-/// The program that a message is about: the last one that is named.
-fn failed_program(said: &[String]) -> Option<String> {
-    let named = |line: &String| {
-        line.split_once("prog '").map(|(_, rest)| rest.split('\'').next().unwrap_or_default().to_owned())
-    };
-    said.iter().rev().find_map(named).filter(|name| !name.is_empty())
 }
 
 /// Types of maps and programs that the kernel does not have: its error for them is the same as for any other fault.

@@ -366,6 +366,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_search_path_counts_and_its_first_directory_that_has_the_program() {
+        let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        dirs.iter().for_each(|dir| file(dir.path(), "tool", b"#!/bin/sh\n", 0o755));
+        let [inherited, first, second] = dirs.each_ref().map(|dir| dir.path());
+        let mut program = program(&["tool"], inherited);
+        assert_eq!(find(&program).ok(), Some(inherited.join("tool")));
+        let both = format!("{}:{}", first.display(), second.display());
+        program.env.push((Raw::from("PATH"), Raw::from(both.as_bytes())));
+        assert_eq!(find(&program).ok(), Some(first.join("tool")));
+    }
+
+    #[test]
     fn arguments_and_streams_are_those_of_the_request() {
         let script = "printf '%s|' \"$0\" \"$@\"; printf e >&2; exit 3";
         let mut program = program(&["sh", "-c", script, "zero", "a b", ""], Path::new("/nonexistent::/bin:/usr/bin"));

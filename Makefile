@@ -54,7 +54,7 @@ fuzz: setup-tests ## Fuzz each reader of foreign data with a million inputs or m
 canary: setup ## Run cells that must fail, hang, leak or panic on real guests, and check each exact outcome
 	@$(TEST) -p lab --test canaries $(ARGS)
 
-foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, a crate) on the default matrix, half an hour
+foreign: setup-tests ## Run suites of others (cilium/ebpf, kernel selftests, psutil, a crate) on the default matrix, a quarter of an hour
 	@$(TEST) -p lab --test foreign --test pasta -- --include-ignored --test-threads 1 $(ARGS)
 
 selftests: setup-tests ## Run selftests of the kernel's own from the sources of each kernel, ten minutes

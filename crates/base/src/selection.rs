@@ -100,5 +100,6 @@ mod tests {
     fn a_pattern_without_a_match_names_the_nearest() {
         assert_eq!(ids(&["A02-tcx-lnk"]).unwrap_err(), "no case matches `A02-tcx-lnk`; nearest: A02-tcx-link");
         assert_eq!(ids(&["zzzz"]).unwrap_err(), "no case matches `zzzz`");
+        assert_eq!(ids(&["A02*", "zzzz", "N01*"]).unwrap_err(), "no case matches `zzzz`", "whatever the others match");
     }
 }

@@ -111,6 +111,19 @@ fn the_page_lists_changed_and_slower_cells() {
 }
 
 #[test]
+fn a_cell_that_always_passes_by_one_attach_type_is_steady_and_by_two_it_is_not() {
+    let steady = |types: [AttachType; 2]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, used) in ["20261117T020000Z-aaaaaa", "20261118T020000Z-bbbbbb"].into_iter().zip(types) {
+            night(dir.path(), name, &[AUTO], vec![good(AUTO, used, 100)]);
+        }
+        read(dir.path()).0.series[0].is_steady()
+    };
+    assert!(steady([AttachType::Netkit, AttachType::Netkit]));
+    assert!(!steady([AttachType::Netkit, AttachType::Tcx]));
+}
+
+#[test]
 fn a_splat_of_several_runs_is_listed_once() {
     const WARN: (&str, &str) = ("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2");
     const OTHER: (&str, &str) = ("oops-231927afab", "BUG: kernel NULL pointer dereference, address: 0");

@@ -43,6 +43,8 @@ struct Fake<'a> {
     runs: u32,
     /// Number of runs after which a signal is received.
     patience: u32,
+    /// Every second run of a subject gives no result, if these are counted.
+    shaky: Option<BTreeMap<Subject, u32>>,
     lesson: Lesson,
 }
 
@@ -66,6 +68,7 @@ impl<'a> Fake<'a> {
             builds: Vec::new(),
             runs: 0,
             patience: u32::MAX,
+            shaky: None,
             lesson: Lesson::default(),
         }
     }
@@ -86,6 +89,10 @@ impl Trial for Fake<'_> {
             return Err(SearchStop::Interrupted(2));
         }
         self.runs += 1;
+        let nth = self.shaky.as_mut().map(|runs| runs.entry(subject).and_modify(|runs| *runs += 1).or_insert(1));
+        if nth.is_some_and(|nth| *nth % 2 == 0) {
+            return Ok(Answer::Untestable { reason: "it did not boot".to_owned() });
+        }
         let has = match subject {
             Subject::Point(point) => self.graph.contained(point).has(self.culprit),
             Subject::Without(point) => self.stubborn || point != self.culprit,
@@ -212,6 +219,15 @@ fn untestable_points_remain_suspects() {
     assert!(found.confidence > 0.95);
     let step = found.steps.iter().find(|step| step.point == 7 || step.point == 6).unwrap();
     assert_eq!((step.mark, step.note.as_deref()), (Mark::Skip, Some("error: expected `;`")));
+}
+
+#[test]
+fn points_that_give_a_result_now_and_then_are_tested_further() {
+    let graph = Graph::line(12);
+    let mut fake = Fake { shaky: Some(BTreeMap::new()), ..Fake::new(&graph, 8, (0.7, 0.0), 1) };
+    let found = ask(&graph, &mut fake, Wish { max_runs: 2_000, ..WISH }).unwrap();
+    assert!(found.suspects == [8] && found.sure, "{found:?}");
+    assert!(found.steps.iter().all(|step| step.mark != Mark::Skip), "{:?}", found.steps);
 }
 
 #[test]

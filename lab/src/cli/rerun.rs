@@ -39,7 +39,7 @@ pub(super) struct RerunArgs {
 pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Error> {
     args.how.hush();
     let record = log::read(&report::directory(named.clone(), &args.run)?)?;
-    let mut wanted: BTreeMap<String, BTreeSet<CellId>> = BTreeMap::new();
+    let mut wanted = Wanted::new();
     for (kernel, cell, verdict) in record.verdicts() {
         if args.failed && !verdict.standing().is_bad() {
             continue;
@@ -75,7 +75,7 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     rounds::rounds(&project, args.watch, || {
         let mut selected = build(&project, args.no_build, canary)?;
         selected.every_cell = false;
-        selected.cells.retain(|info| wanted.values().any(|cells| cells.contains(&info.id)));
+        selected.cells.retain(|info| is_wanted(&wanted, &info.id));
         if selected.cells.is_empty() {
             // All of them have been renamed.
             return Err(Error::NothingSelected);
@@ -90,12 +90,44 @@ pub(super) fn rerun(named: Option<PathBuf>, args: &RerunArgs) -> Result<Exit, Er
     })
 }
 
+/// Cells by the id of their kernel.
+type Wanted = BTreeMap<String, BTreeSet<CellId>>;
+
+/// Whether a cell is to run on any kernel.
+fn is_wanted(wanted: &Wanted, cell: &CellId) -> bool {
+    wanted.values().any(|cells| cells.contains(cell))
+}
+
 /// The part of a plan that holds these cells.
-fn narrowed(mut plan: Plan, wanted: &BTreeMap<String, BTreeSet<CellId>>) -> Plan {
+fn narrowed(mut plan: Plan, wanted: &Wanted) -> Plan {
     for kernel in &mut plan.kernels {
         let cells = wanted.get(&*kernel.facts.id);
         kernel.cells.retain(|cell| cells.is_some_and(|cells| cells.contains(&cell.id)));
     }
     plan.kernels.retain(|kernel| !kernel.cells.is_empty());
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_record::testing::{cell, facts};
+
+    #[test]
+    fn what_failed_on_one_kernel_runs_again_on_that_one() {
+        let [everywhere, on_one, nowhere] = ["A01-x", "A02-x", "A03-x"].map(cell);
+        let plan = Plan::new(
+            vec![facts("6.1", "6.1.170"), facts("6.12", "6.12.43"), facts("6.17", "6.17.13")],
+            [&everywhere, &on_one, &nowhere].map(Clone::clone).to_vec(),
+            false,
+        );
+        let both = BTreeSet::from([everywhere.id.clone(), on_one.id.clone()]);
+        let wanted =
+            Wanted::from([("6.1".to_owned(), BTreeSet::from([everywhere.id.clone()])), ("6.12".to_owned(), both)]);
+        assert!(is_wanted(&wanted, &everywhere.id) && is_wanted(&wanted, &on_one.id), "on any kernel");
+        assert!(!is_wanted(&wanted, &nowhere.id));
+        let plan = narrowed(plan, &wanted);
+        let told: Vec<_> = plan.kernels.iter().map(|kernel| (kernel.facts.id.as_str(), kernel.cells.len())).collect();
+        assert_eq!(told, [("6.1", 1), ("6.12", 2)]);
+    }
 }

@@ -196,6 +196,22 @@ fn a_missing_shard_is_an_error_in_every_report() {
 }
 
 #[test]
+fn a_missing_shard_is_excused_only_where_all_its_kernels_may_fail() {
+    let may_fail = |excused: &[&str]| {
+        let (_dir, all) = results();
+        let mut shards = Shards::open(&all[..1]).unwrap();
+        for share in &mut shards.whole.kernels {
+            share.facts.may_fail = excused.iter().any(|id| share.facts.id == *id);
+            share.shards = (1..=COUNT).collect();
+        }
+        shards.states().iter().map(|state| state.may_fail).collect::<Vec<_>>()
+    };
+    assert_eq!(may_fail(&[]), [false; 4]);
+    assert_eq!(may_fail(&["6.1"]), [false; 4], "6.12 counts");
+    assert_eq!(may_fail(&["6.1", "6.12"]), [true; 4]);
+}
+
+#[test]
 fn an_interrupted_shard_fails_its_remaining_cells_and_the_run() {
     let (_dir, all) = results();
     let path = all[2].join(FILE);

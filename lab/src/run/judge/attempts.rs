@@ -54,3 +54,34 @@ pub(super) fn combine(earlier: Attempts, mut last: Verdict, on_flaky: OnFlaky) -
     last.earlier = earlier.into_iter().map(|(guest, verdict)| Attempt::of(guest, verdict)).collect();
     last
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_record::testing::cell;
+
+    fn verdict(outcome: Outcome) -> Verdict {
+        Verdict::bare(cell("A01-x[tc,veth]").id, outcome)
+    }
+
+    #[test]
+    fn a_crash_a_hang_and_a_splat_decide_whatever_comes_after() {
+        let message = "still running after 30.0 s".to_owned();
+        let lasting = [
+            Outcome::Errored { kind: ErrorKind::Panic, message: message.clone() },
+            Outcome::Errored { kind: ErrorKind::Hang, message: message.clone() },
+            Outcome::Failed { kind: FailureKind::Splat, message: message.clone() },
+        ];
+        for first in lasting {
+            let combined = combine(vec![(1, verdict(first.clone()))], verdict(Outcome::Passed), OnFlaky::Pass);
+            assert_eq!(combined.outcome.word(), first.word());
+            let told = combined.outcome.message();
+            assert!(told.ends_with(&format!("{message} (attempt 1 of 2; the last one passed)")), "{told}");
+        }
+        let first = Outcome::Failed { kind: FailureKind::Check, message: "1, expected 2".to_owned() };
+        let earlier = vec![(1, verdict(first))];
+        assert_eq!(combine(earlier.clone(), verdict(Outcome::Passed), OnFlaky::Pass).outcome, Outcome::Passed);
+        let strict = combine(earlier, verdict(Outcome::Passed), OnFlaky::Fail).outcome;
+        assert!(matches!(strict, Outcome::Failed { kind: FailureKind::Flaky, .. }), "{strict:?}");
+    }
+}

@@ -17,7 +17,7 @@ use lab_protocol::{
     shell::Stream,
     work::{Inherit, OUTPUT_WINDOW},
 };
-use lab_record::{plan::Plan, rows, run::RunRecord, testing::facts};
+use lab_record::{exit::Exit, plan::Plan, rows, run::RunRecord, testing::facts};
 use lab_vm::{Accel, Recv, fake::FakeLauncher};
 use std::{
     fs::{self, File},
@@ -55,7 +55,8 @@ impl<'a> Program<'a> {
     }
 
     fn hear(&mut self) -> Option<HostMessage> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        // Several times what the slowest reader of a test waits.
+        let deadline = Instant::now() + timing().silence * 12;
         let mut buffer = [0; 4096];
         loop {
             if let Some(message) = self.decoder.next_message() {
@@ -303,6 +304,19 @@ fn a_guest_that_is_lost_keeps_what_was_written_and_has_no_exit_code() {
     let (exit, said) = crate::exec::end::of_one(&ran.record, false);
     assert_eq!(exit.code(), 125);
     assert!(said[0].contains("6.12: errored: panic"), "{said:?}");
+}
+
+#[test]
+fn who_interrupts_a_command_gets_the_signals_exit_code_whatever_the_command_had() {
+    let mut ran = on_one(|script| {
+        let (program, job) = Program::start(script);
+        program.end(&job, 3);
+    });
+    let told = |ran: &Ran| crate::exec::end::of_one(&ran.record, false).0;
+    assert_eq!(told(&ran).code(), 3);
+    let (exit, _) = ran.record.finished.as_mut().unwrap();
+    *exit = Exit::Interrupted(2);
+    assert_eq!(told(&ran).code(), 130);
 }
 
 #[test]

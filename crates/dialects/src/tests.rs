@@ -283,6 +283,13 @@ fn a_code_that_contradicts_the_tests_is_a_failure_in_both_directions() {
         assert!(said.starts_with("exit code 0, but ") && said.contains(" failed; the first: "), "{said}");
         assert_eq!(conclude(dialect, &account, ProgramExit::TimedOut), Conclusion::AsItEnded);
     }
+    // The code of a skip is none where a test failed.
+    let account = read(SuiteDialect::Kselftest, SHELL);
+    let skips = conclude(SuiteDialect::Kselftest, &account, ProgramExit::Exited(4));
+    assert!(matches!(skips, Conclusion::Failed(_)), "{skips:?}");
+    let account = read(SuiteDialect::Kselftest, "TEST: a  [ OK ]\n");
+    let skips = conclude(SuiteDialect::Kselftest, &account, ProgramExit::Exited(4));
+    assert!(matches!(skips, Conclusion::Skipped(_)), "{skips:?}");
     for (dialect, text) in [
         (SuiteDialect::Ktap, "TAP version 13\n1..1\nok 1 a\n"),
         (SuiteDialect::Kselftest, "TEST: a  [ OK ]\n"),

@@ -181,6 +181,7 @@ fn lost(wanted: &BTreeMap<String, String>, got: &BTreeMap<String, String>) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn an_option_that_kconfig_drops_is_named() {
@@ -188,6 +189,24 @@ mod tests {
         assert!(without_effect(wanted, "CONFIG_VETH=y\n# CONFIG_NETKIT is not set\n").is_empty());
         assert!(without_effect(wanted, "CONFIG_VETH=y\n").is_empty(), "an unknown option counts as off");
         assert_eq!(without_effect(wanted, "CONFIG_NETKIT=y\n"), ["CONFIG_NETKIT=n", "CONFIG_VETH=y"]);
+    }
+
+    #[test]
+    fn every_directory_of_modules_counts_for_the_key_of_a_build() {
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let write = |number: usize, text: &str| fs::write(dirs[number].path().join("Makefile"), text).unwrap();
+        write(0, "obj-m := a.o\n");
+        write(1, "obj-m := b.o\n");
+        let modules = dirs.iter().map(|dir| dir.path().to_owned()).collect();
+        let options = BuildOptions { modules, ..BuildOptions::default() };
+        let mut seen = vec![options.identity().unwrap()];
+        assert_eq!(seen[0], options.identity().unwrap());
+        for number in 0..dirs.len() {
+            write(number, "obj-m := c.o\n");
+            let now = options.identity().unwrap();
+            assert!(!seen.contains(&now), "directory {number}");
+            seen.push(now);
+        }
     }
 
     #[test]

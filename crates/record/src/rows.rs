@@ -219,3 +219,31 @@ fn teardown(kernel: &KernelRecord) -> Verdict {
     verdict.report.log = problems;
     verdict
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{excuse::Excuse, testing::splat as splat_of};
+
+    const BAD: &str = "BUG: kernel NULL pointer dereference, address: 0";
+
+    #[test]
+    fn the_row_of_splats_shows_the_first_that_no_list_allows() {
+        let allowed = Some(Excuse { reason: "harmless".to_owned(), link: None, expires: None });
+        let harmless =
+            Splat { allowed, ..splat_of("warn-ce77f79386", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2") };
+        let bad = splat_of("oops-231927afab", BAD);
+        let worse = splat_of("oops-331927afab", "BUG: unable to handle page fault for address: 1");
+        let of = |splats: &[&Splat]| {
+            let splats = splats.iter().map(|it| (2, Moment::Teardown, (*it).clone())).collect();
+            splat(&KernelRecord { splats, ..KernelRecord::default() })
+        };
+        let told = of(&[&harmless, &bad, &worse]);
+        assert_eq!(told.evidence.as_deref(), Some(BAD));
+        let message = format!("{BAD} (after the last cell, guest 2), and 1 more");
+        assert!(told.outcome.message().ends_with(&message), "{:?}", told.outcome);
+        assert_eq!(told.splats.len(), 3);
+        let told = of(&[&harmless]);
+        assert_eq!((told.outcome, told.evidence), (Outcome::Passed, None));
+    }
+}

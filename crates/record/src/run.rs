@@ -410,3 +410,37 @@ fn never_ran(kernel: Option<&KernelRecord>, cell: &PlannedCell) -> Verdict {
     };
     Verdict::bare(cell.id.clone(), Outcome::NotRun { message: message.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::Event,
+        plan::Plan,
+        synthetic,
+        testing::{cell, facts, id},
+    };
+    use lab_protocol::FailureKind;
+
+    #[test]
+    fn a_recorded_pass_is_not_believed_where_a_verdict_contradicts_it() {
+        let of = |outcome: Outcome, recorded: Option<Exit>| {
+            let mut record = RunRecord::default();
+            let plan = Plan::new(vec![facts("6.12", "6.12.43")], vec![cell("A01-x[tc,veth]")], true);
+            let cell = plan.kernels[0].cells[0].id.clone();
+            let mut events = vec![
+                Event::RunStarted { run: Box::new(synthetic::run_info("run", plan)) },
+                Event::CellFinished { kernel: id("6.12"), guest: 1, verdict: Box::new(Verdict::bare(cell, outcome)) },
+            ];
+            events.extend(recorded.map(|exit| Event::RunFinished { exit, wall_ms: 1 }));
+            for event in events {
+                record.apply(&Stamped { at_ms: 1, event });
+            }
+            record.outcome()
+        };
+        let failed = Outcome::Failed { kind: FailureKind::Check, message: "1, expected 2".to_owned() };
+        assert_eq!(of(failed.clone(), Some(Exit::Passed)), Exit::Failed);
+        assert_eq!(of(failed.clone(), None), Exit::Failed);
+        assert_eq!(of(failed, Some(Exit::Interrupted(2))), Exit::Interrupted(2));
+    }
+}

@@ -212,6 +212,26 @@ pub(super) fn record() -> RunRecord {
 }
 
 #[test]
+fn junit_counts_a_known_crash_as_what_its_element_is() {
+    let mut record = RunRecord::default();
+    for mut stamped in stream() {
+        if let Event::CellFinished { verdict, .. } = &mut stamped.event
+            && matches!(verdict.outcome, Outcome::Errored { .. })
+        {
+            verdict.known = Some(Excuse { reason: "crashes since 6.12".to_owned(), link: None, expires: None });
+        }
+        record.apply(&stamped);
+    }
+    let xml = junit::render(&record, None, Dialect::Common);
+    assert!(xml.contains("known crashes since 6.12: "), "{xml}");
+    let root = xml.split_once("<testsuites").unwrap().1.split_once('>').unwrap().0;
+    for (attribute, element) in [("errors", "<error "), ("failures", "<failure ")] {
+        let told = root.split_once(&format!("{attribute}=\"")).unwrap().1.split_once('"').unwrap().0;
+        assert_eq!(told, xml.matches(element).count().to_string(), "{attribute} of {root}");
+    }
+}
+
+#[test]
 fn the_end_of_a_run_on_the_terminal() {
     let text = terminal::summary(&record(), Path::new("results/latest"), false);
     assert!(!text.contains('\x1b'), "colours are off");

@@ -179,6 +179,21 @@ fn a_merged_run_can_be_read_from_its_events() {
 }
 
 #[test]
+fn a_verdict_without_a_guest_has_none_in_the_merged_run_either() {
+    let (_dir, all) = results();
+    let path = all[2].join(FILE);
+    let text = fs::read_to_string(&path).unwrap();
+    let line = text.lines().find(|line| line.contains("cell-finished")).unwrap();
+    let without = line.replacen("\"guest\":1,", "\"guest\":0,", 1);
+    fs::write(&path, text.replacen(line, &without, 1)).unwrap();
+    let into = tempfile::tempdir().unwrap();
+    let mut log = EventLog::create(into.path()).unwrap();
+    Shards::open(&all).unwrap().merge(id("m"), Some(into.path()), Some(&mut log)).unwrap();
+    let merged = fs::read_to_string(into.path().join(FILE)).unwrap();
+    assert_eq!(merged.matches(&without).count(), 1);
+}
+
+#[test]
 fn a_missing_shard_is_an_error_in_every_report() {
     let (_dir, all) = results();
     let record = merge(&[all[0].clone(), all[1].clone(), all[3].clone()]).unwrap();

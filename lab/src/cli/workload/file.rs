@@ -198,6 +198,10 @@ command = ["true"]
                       --known=/p/felix-known.toml --require-attach=netkit=netkit -- ./felix.test -x";
         assert_eq!(words(&all[0]), wanted);
         assert_eq!(words(&all[1]), "--name=plain --root=image -- true");
+        for (own, wanted) in [("sub/dir", "/p/sub/dir"), ("/else", "/else")] {
+            let text = format!("[workloads.a]\ncommand = [\"x\"]\ndirectory = \"{own}\"\n");
+            assert_eq!(words(&parse(&text).unwrap().0[0]), format!("--name=a --cwd={wanted} -- x"));
+        }
     }
 
     #[test]

@@ -242,6 +242,13 @@ mod tests {
             message("6.12.43", passed(ID, vec![other])),
             "attach-mismatch: none of the attachments that the kernel lists was requested as auto"
         );
+        // The cell's own request on another device, and another request on the cell's device.
+        let elsewhere = attached(AttachRequest::Auto, DeviceKind::Veth, AttachType::Tcx);
+        let beside = attached(AttachRequest::Netkit, DeviceKind::NetkitL3, AttachType::Netkit);
+        assert_eq!(
+            message("6.12.43", passed(ID, vec![elsewhere, beside])),
+            "attach-mismatch: none of the attachments that the kernel reports is on the nk-l3 device of the cell"
+        );
         let idle = AttachRecord { ran: Some(0), ..auto(AttachType::Netkit) };
         assert_eq!(
             message("6.12.43", passed(ID, vec![idle])),

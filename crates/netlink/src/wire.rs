@@ -160,6 +160,18 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_dump_has_a_verdict_too() {
+        let told = |flags: u16, body: &[u8]| verdict(&messages(&message(NLMSG_DONE, flags, 1, body)).unwrap()[0]);
+        assert_eq!(told(0, &[]), Some((0, None)));
+        assert_eq!(told(0, &0i32.to_ne_bytes()), Some((0, None)));
+        let interrupted = (-4i32).to_ne_bytes();
+        assert_eq!(told(0, &interrupted), Some((4, None)));
+        let why = [&interrupted[..], &attribute(NLMSGERR_ATTR_MSG, b"gone\0")].concat();
+        assert_eq!(told(NLM_F_ACK_TLVS, &why), Some((4, Some("gone".to_owned()))));
+        assert_eq!(told(0, &why), Some((4, None)), "the flag says whether there are attributes");
+    }
+
+    #[test]
     fn truncated_message_is_an_error() {
         let bytes = message(16, 0, 1, &[0; 16]);
         assert!(messages(&bytes[..20]).is_err());

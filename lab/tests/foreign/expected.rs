@@ -47,7 +47,7 @@ struct Differs {
 enum Wanted {
     Failed,
     Skipped,
-    /// It passes or fails, as time allows.
+    /// It passes or fails: the reason says what decides.
     Either,
 }
 
@@ -116,7 +116,7 @@ impl Expected {
 
 /// Fails with all that did not fit, so that a night tells everything at once.
 #[track_caller]
-pub fn nothing_of(wrong: impl IntoIterator<Item = String>) {
+pub fn assert_all_fit(wrong: impl IntoIterator<Item = String>) {
     let wrong: Vec<String> = wrong.into_iter().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }

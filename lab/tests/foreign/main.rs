@@ -98,7 +98,7 @@ fn the_suites_of_others_in_short() {
         python(&ONE, &["TestUnconnectedSockets or TestSystemNetIfAddrs"]),
         cargo_tests(ONE[0], &["--test", "tempfile", "test_basic"]).into_iter().collect(),
     ];
-    expected::nothing_of(wrong.concat());
+    expected::assert_all_fit(wrong.concat());
 }
 
 #[test]
@@ -110,26 +110,26 @@ fn cilium_ebpf_on_the_matrix() {
     let query = Expected::of("ebpf-query").check(&query, runs::go);
     let program = suites::go_test("");
     let run = Run::new("ebpf-prog").within(&suites::go_package("")).on(&KERNELS, &[&program, "-test.v"]);
-    expected::nothing_of([links, query, Expected::of("ebpf-prog").check(&run, runs::go)].concat());
+    expected::assert_all_fit([links, query, Expected::of("ebpf-prog").check(&run, runs::go)].concat());
 }
 
 #[test]
 #[ignore = "takes 10 minutes: make foreign"]
 fn selftests_of_the_kernel_on_the_matrix() {
-    expected::nothing_of(selftests(&KERNELS, |_| true));
+    expected::assert_all_fit(selftests(&KERNELS, |_| true));
 }
 
 #[test]
 #[ignore = "takes 5 minutes: make foreign"]
 fn pytest_on_the_matrix() {
-    expected::nothing_of(python(&KERNELS, &[""]));
+    expected::assert_all_fit(python(&KERNELS, &[""]));
 }
 
 #[test]
 #[ignore = "takes 10 minutes: make foreign"]
 fn a_crate_s_tests_on_the_matrix() {
     let only = ["--test", "env", "--test", "namedtempfile", "--test", "tempdir", "--test", "tempfile"];
-    expected::nothing_of(KERNELS.into_iter().filter_map(|kernel| cargo_tests(kernel, &only)));
+    expected::assert_all_fit(KERNELS.into_iter().filter_map(|kernel| cargo_tests(kernel, &only)));
 }
 
 #[test]

@@ -347,4 +347,11 @@ mod tests {
         let rule = WorkloadRule { host_ifindex: 1, direction: FROM_WORKLOAD, service: None, remote, prefix: 24 };
         assert_eq!(rule.key().prefix_len(), RuleKey::FIXED_BITS + 96 + 24);
     }
+
+    #[test]
+    fn programs_of_two_mechanisms_are_of_two_types() {
+        // What a jump map compares, where a kernel compares anything (enum bpf_attach_type).
+        let types = [AttachType::Tc, AttachType::Tcx, AttachType::Netkit].map(expected_by);
+        assert_eq!(types, [0, 46, 54]);
+    }
 }

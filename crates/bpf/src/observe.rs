@@ -54,3 +54,14 @@ pub fn find(ifindex: u32, prog_id: u32) -> Result<Option<Observed>, BpfError> {
 const fn is_absence(errno: Errno) -> bool {
     matches!(errno, Errno::EINVAL | Errno::ENXIO | Errno::EACCES | Errno::EOPNOTSUPP)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_gone_is_no_device_without_programs() {
+        assert!([Errno::EINVAL, Errno::ENXIO, Errno::EACCES, Errno::EOPNOTSUPP].into_iter().all(is_absence));
+        assert!(![Errno::ENODEV, Errno::EPERM, Errno::ENOSPC].into_iter().any(is_absence));
+    }
+}

@@ -415,3 +415,29 @@ fn set_flags(ns: &Netns, name: &str, flags: LinkFlags) -> Done {
     message.header.change_mask = LinkFlags::Up;
     ns.netlink().request(RouteNetlinkMessage::SetLink(message), 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::End;
+    use std::fs::File;
+
+    #[test]
+    fn each_end_of_a_link_is_asked_for_with_what_is_declared_for_it() {
+        let netns = Netns::of("own", File::open("/proc/thread-self/ns/net").unwrap().into()).unwrap();
+        let end = |number: u8| End {
+            node: format!("node{number}"),
+            name: format!("dev{number}"),
+            ifindex: Some(100 + u32::from(number)),
+            mtu: Some(1400 + u32::from(number)),
+            mac: Some([2, 0, 0, 0, 0, number]),
+        };
+        let link = Link { kind: LinkKind::Veth, primary: end(1), peer: end(2), netkit: NetkitOptions::default() };
+        let asked = PairRequest::of(&link, &netns);
+        let primary = (asked.name, asked.ifindex, asked.mtu, asked.mac);
+        let peer = (asked.peer_name.unwrap(), asked.peer_ifindex, asked.peer_mtu, asked.peer_mac);
+        for (seen, wanted) in [(primary, end(1)), (peer, end(2))] {
+            assert_eq!(seen, (wanted.name, wanted.ifindex, wanted.mtu, wanted.mac));
+        }
+    }
+}

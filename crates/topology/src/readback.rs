@@ -141,3 +141,19 @@ impl NetkitInfo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_number_that_a_namespace_gets_is_one_too() {
+        let netnsid = |attributes: Vec<LinkAttribute>| {
+            let mut message = LinkMessage::default();
+            message.attributes = attributes;
+            DeviceInfo::of(&message).peer_netnsid
+        };
+        assert_eq!(netnsid(vec![LinkAttribute::LinkNetNsId(0)]), Some(0));
+        assert_eq!(netnsid(vec![LinkAttribute::Link(7)]), None, "both ends are in one namespace");
+    }
+}

@@ -363,4 +363,23 @@ mod tests {
         assert!(error.to_string().starts_with("RTM_GETLINK ifindex 2147483647: ENODEV"), "{error}");
         netlink.get(by_index(1)).unwrap();
     }
+
+    #[test]
+    fn a_dump_that_was_interrupted_at_any_message_is_asked_for_again() {
+        /// Programs of one user may talk to each other (linux/netlink.h).
+        const NETLINK_USERSOCK: isize = 2;
+        const DONE: u16 = 3;
+        let mut answering = Socket::new(NETLINK_USERSOCK).unwrap();
+        let mut netlink = Netlink::open_protocol(NETLINK_USERSOCK).unwrap();
+        netlink.socket.connect(&answering.bind_auto().unwrap()).unwrap();
+        let mut asking = SocketAddr::new(0, 0);
+        netlink.socket.get_address(&mut asking).unwrap();
+        // A change shows at one message; those behind it are from after the change, and not flagged.
+        for (sequence, flags, value) in [(1, [DUMP_INTERRUPTED, 0], 1), (2, [0, 0], 2)] {
+            let objects = flags.map(|flags| message(16, flags, sequence, &[value; 4])).concat();
+            let end = message(DONE, 0, sequence, &[0; 4]);
+            answering.send_to(&[objects, end].concat(), &asking, 0).unwrap();
+        }
+        assert_eq!(netlink.dump_raw(18, &[], "all").unwrap(), [[2; 4], [2; 4]]);
+    }
 }

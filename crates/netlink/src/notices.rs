@@ -44,10 +44,27 @@ impl Notices {
     /// # Errors
     /// [`NetlinkError::Socket`]: `ENOBUFS` where the kernel had no room for some.
     pub fn read(&self) -> Result<Option<Vec<u8>>, NetlinkError> {
-        match self.0.recv_from_full() {
-            Ok((bytes, _)) => Ok(Some(bytes)),
-            Err(error) if error.raw_os_error() == Some(Errno::EAGAIN as i32) => Ok(None),
-            Err(error) => Err(socket_error("listen", &error)),
-        }
+        next(self.0.recv_from_full().map(|(bytes, _)| bytes))
+    }
+}
+
+fn next(received: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, NetlinkError> {
+    match received {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.raw_os_error() == Some(Errno::EAGAIN as i32) => Ok(None),
+        Err(error) => Err(socket_error("listen", &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_that_were_lost_are_an_error_and_no_more_notices_are_none() {
+        let after = |errno: Errno| next(Err(io::Error::from_raw_os_error(errno as i32)));
+        assert_eq!(next(Ok(vec![1])).unwrap(), Some(vec![1]));
+        assert_eq!(after(Errno::EAGAIN).unwrap(), None);
+        assert_eq!(after(Errno::ENOBUFS).unwrap_err().errno(), Some(libc::ENOBUFS));
     }
 }

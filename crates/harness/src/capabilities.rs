@@ -106,4 +106,19 @@ mod tests {
         assert_eq!(with(CapabilityState::ModuleMissing).behind("RTM_NEWLINK x: Unknown device type"), None);
         assert_eq!(with(CapabilityState::ModuleMissing).behind("BPF_LINK_CREATE: EINVAL"), None);
     }
+
+    #[test]
+    fn what_is_stated_of_a_kernel_precedes_its_version() {
+        let on = |version: &str, stated: Stated| {
+            let tcx = |state| CapabilityReport { capability: Capability::Tcx, state, detail: String::new() };
+            let capabilities = Capabilities::new(version.parse().unwrap(), vec![tcx(CapabilityState::Supported)]);
+            capabilities.stated(stated).is_known_for(Capability::Tcx)
+        };
+        let (none, tcx) = (Stated::default, || vec![Capability::Tcx]);
+        // tcx came with 6.6.
+        assert_eq!((on("6.6.0", none()), on("6.5.0", none())), (true, false));
+        assert!(on("6.5.0", Stated { has: tcx(), ..none() }), "one that was brought to an older kernel");
+        assert!(!on("6.6.0", Stated { lacks: tcx(), ..none() }), "one that a newer kernel was built without");
+        assert!(on("6.5.0", Stated { believe_probes: true, ..none() }), "the probe found it");
+    }
 }

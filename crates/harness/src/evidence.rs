@@ -84,3 +84,21 @@ fn dump(net: &Net) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_programs_are_those_at_the_first_failure() {
+        let state = |evidence: Evidence| {
+            let attachments = evidence.attachments();
+            attachments.iter().map(|file| String::from_utf8_lossy(&file.bytes).into_owned()).collect::<Vec<_>>()
+        };
+        let mut evidence = Evidence { dump: Some("p0: program 7\n".to_owned()), ..Evidence::default() };
+        // A second failure, and the end of the case, when the program has gone.
+        evidence.dump();
+        assert_eq!(state(evidence), ["p0: program 7\n"]);
+        assert_eq!(state(Evidence::default()), [""; 0], "nothing was watched");
+    }
+}

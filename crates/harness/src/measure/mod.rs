@@ -32,19 +32,30 @@ impl Runner {
     /// The first setup that can't be measured, or the error of `tell`.
     pub fn measure<E: From<HarnessError>>(&self, request: &MeasureRequest, tell: &mut Tell<'_, E>) -> Result<(), E> {
         let window = Duration::from_millis(request.window_ms.into());
-        let count = request.setups.len();
-        for round in 0..request.rounds {
-            for step in 0..count {
-                let at = (step + round as usize) % count;
-                let setup = request.setups[at];
-                let mut ctx = self.context(request.time_scale);
-                let sample = sample(&mut ctx, setup, window)
-                    .map_err(|stop| HarnessError::Measure { setup: setup.to_string(), reason: words(&stop) })?;
-                tell(round, at as u32, sample)?;
-            }
-        }
-        Ok(())
+        let measure = |setup: Setup| {
+            let mut ctx = self.context(request.time_scale);
+            sample(&mut ctx, setup, window)
+                .map_err(|stop| HarnessError::Measure { setup: setup.to_string(), reason: words(&stop) })
+        };
+        in_rounds(&request.setups, request.rounds, measure, tell)
     }
+}
+
+fn in_rounds<E: From<HarnessError>>(
+    setups: &[Setup],
+    rounds: u32,
+    mut measure: impl FnMut(Setup) -> Result<Sample, HarnessError>,
+    tell: &mut Tell<'_, E>,
+) -> Result<(), E> {
+    let count = setups.len();
+    for round in 0..rounds {
+        for step in 0..count {
+            let at = (step + round as usize) % count;
+            let sample = measure(setups[at])?;
+            tell(round, at as u32, sample)?;
+        }
+    }
+    Ok(())
 }
 
 fn words(stop: &Stop) -> String {
@@ -122,5 +133,30 @@ fn confirm(testbed: &Testbed, at: Spot, attach: AttachType, program: &Program) -
         Ok(())
     } else {
         Err(Stop::check(format!("requested {attach}, but the kernel lists {used:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab_protocol::LinkKind;
+
+    #[test]
+    fn each_round_begins_with_the_next_setup_and_tells_figures_of_the_setup_that_was_measured() {
+        let kinds = [LinkKind::Veth, LinkKind::NetkitL2, LinkKind::NetkitL3];
+        let setups = kinds.map(|device| Setup { way: Way::Routed, device, attach: None });
+        let own = |setup: Setup| setups.iter().position(|it| *it == setup).unwrap() as f64;
+        let measure = |setup| {
+            let figure = own(setup);
+            Ok(Sample { round_trip_ns: figure, bytes_per_second: figure, cpu_ns_per_packet: figure })
+        };
+        let mut told = Vec::new();
+        let mut tell = |round, at: u32, sample: Sample| -> Result<(), HarnessError> {
+            assert_eq!(sample.round_trip_ns, f64::from(at), "round {round}");
+            told.push((round, at));
+            Ok(())
+        };
+        in_rounds(&setups, 2, measure, &mut tell).unwrap();
+        assert_eq!(told, [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 0)]);
     }
 }

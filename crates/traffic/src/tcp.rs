@@ -242,4 +242,27 @@ mod tests {
         _ = talk(client, listener.local_addr().unwrap(), 0, 1, Duration::from_nanos(1), &mut report);
         listener.accept().expect("the handshake was made");
     }
+
+    #[test]
+    fn an_echo_that_ends_half_way_is_not_intact_however_long_the_content_is() {
+        for (bytes, returned, intact) in [
+            (CHUNK as u64, CHUNK as u64, true),
+            (CHUNK as u64, CHUNK as u64 / 2, false),
+            (3 * CHUNK as u64, 3 * CHUNK as u64, true),
+            (3 * CHUNK as u64, CHUNK as u64, false),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (dial, mut report) = (listener.local_addr().unwrap(), TcpReport::default());
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (mut stream, mut content) = (listener.accept().unwrap().0, Vec::new());
+                    stream.read_to_end(&mut content).unwrap();
+                    stream.write_all(&content[..returned as usize]).unwrap();
+                });
+                let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+                talk(client, dial, 7, bytes, Duration::from_secs(10), &mut report).unwrap();
+            });
+            assert_eq!((report.bytes_echoed, report.content_ok), (returned, intact), "{returned} of {bytes}");
+        }
+    }
 }

@@ -255,6 +255,11 @@ fn no_such_device(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let result = testbed.run(spot, || lab_bpf::attach_link(hook, NOWHERE, &program, &Mprog::default()));
         ctx.refused(format!("{hook} on index {NOWHERE}"), result, wanted);
     }
+    if ctx.capabilities.has(Capability::Tcx) {
+        // The dump of filters is empty then.
+        let listed = testbed.run(spot, || lab_bpf::observe(NOWHERE));
+        ctx.refused(format!("what is attached to index {NOWHERE}"), listed, Errno::ENODEV);
+    }
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use lab_harness::{
 };
 use lab_protocol::{AttachRequest, AttachType, Check, LinkKind};
 use lab_topology::{Family, library, link};
-use lab_traffic::{Path, Proto, UdpOptions, UdpProbe, udp_exchange};
+use lab_traffic::{Path, Proto, UdpOptions, UdpProbe, UdpSink, udp_exchange};
 use nix::errno::Errno;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -188,6 +188,8 @@ fn blocked(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let flows = [("pod", "host", Proto::Icmp, Family::V4), ("pod", "host", Proto::Udp, Family::V4)];
     recorded(ctx, "flows that pass", &[false, false], |scratch| testbed.none_pass(scratch, flows))?;
+    let every = vec![false; 2 * Family::available().len()];
+    recorded(ctx, "flows of every family that pass", &every, |scratch| testbed.blocked(scratch, "pod", "host"))?;
     let filter = dropping(ctx, &testbed, Direction::FromWorkload)?;
     recorded(ctx, "flows that are dropped", &[true, true], |scratch| testbed.none_pass(scratch, flows))?;
     filter.detach()?;
@@ -290,5 +292,15 @@ fn late_packets(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
     let late = lab_traffic::late_arrivals();
     ctx.check("the late datagram before another flow", late.len() == 1, late.join("; "));
+
+    let filter = dropping(ctx, &testbed, Direction::FromWorkload)?;
+    testbed.none_pass(ctx, flows);
+    filter.detach()?;
+    late_datagram(ctx, &testbed, "pod", "host", to)?;
+    // The sockets that are kept have this port.
+    let sink = UdpSink::bind(testbed.net.ns("host"), to);
+    ctx.check("another socket where a flow was silent", sink.is_ok(), format!("{sink:?}"));
+    let late = lab_traffic::late_arrivals();
+    ctx.check("the late datagram before another socket", late.len() == 1, late.join("; "));
     Ok(())
 }

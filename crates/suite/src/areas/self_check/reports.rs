@@ -17,6 +17,7 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::Path,
+    sync::mpsc,
 };
 
 /// In the order in which they run.
@@ -72,6 +73,14 @@ fn outcomes(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
     let mut dirty = checked(ctx.scratch(), true);
     dirty.defer("made up", || Err::<(), _>("not cleaned"));
     ends(ctx, "clean-up that fails", dirty, Ok(()), "failed");
+    let (ran, order) = mpsc::channel();
+    let mut clean = checked(ctx.scratch(), true);
+    for what in ["made first", "made from the first"] {
+        let ran = ran.clone();
+        clean.defer(what, move || ran.send(what));
+    }
+    ends(ctx, "clean-up", clean, Ok(()), "passed");
+    ctx.equal("order of the clean-up", order.try_iter().collect(), vec!["made from the first", "made first"]);
 
     let mut idle = checked(ctx.scratch(), true);
     let program = testbed.counter(&idle, P0)?;

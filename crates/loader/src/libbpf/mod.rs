@@ -257,9 +257,7 @@ impl<'a> Object<'a> {
     /// There is no such variable, or it has another size: `Err(Some(size))`.
     pub fn set_global(&self, name: &str, value: &[u8]) -> Result<(), Option<usize>> {
         for map in self.maps() {
-            let section = map.name();
-            let Some(dot) = section.find('.') else { continue };
-            let Some((offset, size)) = self.variable(&section[dot..], name) else { continue };
+            let Some((offset, size)) = self.variable(map, name) else { continue };
             let mut length = 0u64;
             // SAFETY: the map is the open object's; the result is memory of `length` bytes, or null.
             let memory = unsafe { sys::bpf_map__initial_value(map.as_ptr(), &raw mut length) };
@@ -278,18 +276,17 @@ impl<'a> Object<'a> {
         Err(None)
     }
 
-    /// Offset and size of a variable in a section, from the object's type information.
-    fn variable(&self, section: &str, name: &str) -> Option<(usize, usize)> {
-        let section = CString::new(section).ok()?;
+    /// Offset and size of a variable in the section that the map is made from, by the object's type information. The map's name does
+    /// not tell the section: it begins with characters of the object's name, which may have dots (`internal_map_name`, libbpf.c).
+    fn variable(&self, map: ObjectMap<'_>, name: &str) -> Option<(usize, usize)> {
         // SAFETY: the object is open; its type information lives as long as it, and every id that is asked for comes from there.
         unsafe {
             let btf = sys::bpf_object__btf(self.object.as_ptr());
             if btf.is_null() {
                 return None;
             }
-            let id = sys::btf__find_by_name_kind(btf, section.as_ptr(), BTF_KIND_DATASEC);
-            let found = sys::btf__type_by_id(btf, u32::try_from(id).ok()?);
-            if found.is_null() {
+            let found = sys::btf__type_by_id(btf, sys::bpf_map__btf_value_type_id(map.as_ptr()));
+            if found.is_null() || (*found).info >> 24 & 0x1f != BTF_KIND_DATASEC {
                 return None;
             }
             let count = (*found).info & 0xffff;

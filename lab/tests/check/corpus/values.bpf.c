@@ -1,9 +1,11 @@
-// What check.toml sets: a variable, a map's contents, a slot.
+// What check.toml sets: variables, a map's contents, a slot. Variables are found whatever dots the names of the object and of its
+// sections have.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
 const volatile int verdict = 0;
 int limit = 0;
+int least SEC(".data.own") = 1;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -22,6 +24,8 @@ struct {
 SEC("tc") int by_variable(struct __sk_buff *skb) { return verdict; }
 
 SEC("tc") int by_data(struct __sk_buff *skb) { return skb->len > limit ? 0 : 2; }
+
+SEC("tc") int by_own_section(struct __sk_buff *skb) { return skb->len < least ? 2 : 0; }
 
 SEC("tc") int by_map(struct __sk_buff *skb)
 {

@@ -200,7 +200,7 @@ fn a_crash_of_the_kernel_costs_the_object_that_causes_it_and_no_other() {
     assert!(unmet.starts_with("crashed the kernel: BUG: unable to handle page fault"), "{unmet}");
     assert!(unmet.ends_with("it was at: BPF_PROG_TEST_RUN of program crashes with the packet udp"), "{unmet}");
     assert_eq!((crash["standing"].as_str(), after["standing"].as_str()), (Some("errored"), Some("passed")));
-    assert_eq!(after["facts"]["hooks"].as_array().unwrap().len(), 6);
+    assert_eq!(after["facts"]["hooks"].as_array().unwrap().len(), 2 * 6, "both programs at every hook");
 }
 
 /// Runs a check, and returns its exit code and what it told.
@@ -349,7 +349,11 @@ fn other_loaders_are_told_beside_libbpf_and_the_kernel_says_where_they_attach() 
     let plainest = directory.path().join("loaders.o");
     compile(Path::new(&format!("{SOURCES}/loaders.c")), &plainest);
     objects.push(plainest.display().to_string());
-    let loaders = ["tc", "bpftool", "aya", "cmd:/bin/false", "cmd:/bin/echo loads {} never"];
+    // One that goes on after it has attached, as daemons do: a shell that has the guest's tc attach, and stops itself.
+    let stays = "cmd:/bin/bash -c 'in=/check/programs/tc; tc() { $in/ld-linux*.so.* --library-path $in $in/tc \"$@\"; }; \
+                 tc qdisc add dev $LAB_DEVICE clsact && tc filter add dev $LAB_DEVICE ingress bpf da obj {} sec classifier && \
+                 kill -STOP $$'";
+    let loaders = ["tc", "bpftool", "aya", "cmd:/bin/false", "cmd:/bin/echo loads {} never", stays];
     let mut arguments = vec!["-k", "6.12"];
     loaders.iter().for_each(|loader| arguments.extend(["--loader", loader]));
     arguments.extend(objects.iter().map(String::as_str));
@@ -382,6 +386,9 @@ fn other_loaders_are_told_beside_libbpf_and_the_kernel_says_where_they_attach() 
     let notes = texts(&echo["facts"]["notes"]).join("\n");
     assert!(notes.contains("attached nothing"), "{notes}");
     assert!(texts(&echo["facts"]["loads"][0]["said"])[0].ends_with("loaders.o never"), "{echo}");
+    let stays = by(&told, "loaders", "bash");
+    assert_eq!(fates(stays, "drops"), at(clsact, "dropped")[..1], "{stays}");
+    assert_eq!((stays["standing"].as_str(), texts(&stays["unmet"]).len()), (Some("passed"), 0), "{stays}");
 }
 
 /// `make objects`.

@@ -72,6 +72,13 @@ fn a_case_is_stopped_with_its_programs_attached_and_continues_afterwards() {
     assert!(told.contains("name redirect ") && told.contains("name count "), "{told}");
     assert!(errors.contains(&format!("{cell}: passed\n")), "{errors}");
     assert!(errors.contains("ok     udp over ipv4 passes from w0 to w1"), "{errors}");
+    // Where no packet is sent, it is stopped once it has attached what it attaches.
+    let cell = "M05-bad-requests[tcx,veth,from-workload]";
+    let output = run(&["shell", KERNEL, "--case", cell, "--", "sh", "-c", "enter host bpftool net show"], b"");
+    let (told, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{told}\n{errors}");
+    assert!(told.contains("p0(100) tcx/ingress"), "{told}");
+    assert!(errors.contains(&format!("{cell}: passed\n")), "{errors}");
 }
 
 #[test]

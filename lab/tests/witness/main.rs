@@ -217,6 +217,18 @@ fn kernels_that_treat_a_program_differently_come_first() {
     has(&told, &[line, "6.12, 6.17: tcx/ingress by link"]);
 }
 
+/// What a guest reads before it is saved is of its own namespace, and not of the topology of the first program.
+#[test]
+fn the_first_program_in_a_topology_has_its_nodes_by_name_and_their_devices_are_not_its_doing() {
+    let options = ["--topology", "pair", "--kind", "veth", "--node", "pod"];
+    let ran = watched("6.17", &options, "attach filter clsact/ingress eth0; \"$LAB_MARK\" attached");
+    let told = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{told}");
+    has(&told, &["clsact/ingress of eth0 (veth) in pod by filter", "attached 1 ×"]);
+    has(&told, &["mark attached (+", "+ device v0 (veth, up) in pod"]);
+    assert_eq!(with(&told, &["+ device eth0"]), [""; 0], "{told}");
+}
+
 /// What changes the kernel between marks is told at the mark, by the kernel's own words.
 #[test]
 fn marks_tell_what_changed_and_an_account_what_it_cost() {

@@ -160,6 +160,8 @@ mod tests {
         assert_eq!(left(), Some(3072));
         set(&group, "2147483648\n", "1073741824\n");
         assert_eq!(left(), Some(1024));
+        set(&root.path().join("user.slice"), "4294967296\n", "3758096384\n");
+        assert_eq!(left(), Some(512), "the slice has less left than the group");
         assert_eq!(least_left(root.path(), "/"), None);
     }
 

@@ -60,6 +60,30 @@ fn different_wordings_of_kernels_give_the_same_fingerprint() {
     assert_eq!(scan(&fixtures()["netns-leak-7.2"])[0].fingerprint, only("netns-leak-6.1").fingerprint);
 }
 
+/// Since 6.7 the entry of a kernel thread has a second function, in assembly.
+#[test]
+fn a_short_backtrace_of_a_kernel_thread_has_the_same_fingerprint_whatever_its_entry() {
+    let print = |entry: &str| {
+        let text = format!(
+            "[    3.1] WARNING: CPU: 0 PID: 7 at net/core/dev.c:1 f+0x1/0x2\n\
+             [    3.1] Call Trace:\n\
+             [    3.1]  <TASK>\n\
+             [    3.1]  flush_backlog+0x1/0x2\n\
+             [    3.1]  worker_thread+0x1/0x2\n\
+             [    3.1]  kthread+0x1/0x2\n\
+             [    3.1]  ret_from_fork+0x1/0x2\n{entry}\
+             [    3.1]  </TASK>\n\
+             [    3.1] ---[ end trace 0000000000000000 ]---\n"
+        );
+        let found = scan(&text);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        (found[0].fingerprint.clone(), found[0].frames.clone())
+    };
+    let old = print("");
+    assert_eq!(old.1, ["flush_backlog"]);
+    assert_eq!(print("[    3.1]  ret_from_fork_asm+0x1/0x2\n"), old);
+}
+
 #[test]
 fn different_splats_have_different_fingerprints() {
     let prints: BTreeMap<String, Vec<String>> = fixtures().iter().fold(BTreeMap::new(), |mut prints, (name, text)| {

@@ -100,6 +100,19 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_do_not_move_the_splats_after_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        // Firmware and serial lines write such bytes; each is one byte of the file.
+        let noise = [0xff; 200];
+        std::fs::write(&path, [&noise[..], b"\n", WARN.as_bytes()].concat()).unwrap();
+        let mut watch = ConsoleWatch::new(&path);
+        assert_eq!(watch.look_before("begin A01-x[tc]"), []);
+        assert_eq!(watch.look_before("end A01-x[tc]").len(), 1);
+        assert!(watch.look().is_empty());
+    }
+
+    #[test]
     fn all_text_of_a_flooded_console_is_examined_if_the_mark_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");

@@ -183,4 +183,6 @@ fn a_cell_that_its_agent_gives_up_has_the_same_evidence() {
     assert_eq!(outcomes.lines(), [hang, "B02 passed", "C03 passed"]);
     let verdict = outcomes.verdict(A);
     assert_eq!(verdict.files.len(), 2, "{:?}", verdict.files);
+    assert_eq!(outcomes.rows()[2], "teardown passed", "the guest was lost in a cell, not between two");
+    assert_eq!(outcomes.exit(), 1, "a hang is a verdict");
 }

@@ -62,6 +62,26 @@ fn a_case_that_depends_on_leftovers_of_another_is_found() {
     assert_eq!((outcomes.exit(), cells), (1, vec![3, 1, 1, 1]));
 }
 
+#[test]
+fn a_case_without_a_verdict_in_the_shared_guest_does_not_pass_by_the_fresh_one_alone() {
+    let (outcomes, cells) = isolated(Isolate::Both, |mut script| {
+        let cells = script.boot();
+        for cell in &cells {
+            if cell.as_str() == B && cells.len() > 1 {
+                script.start(cell);
+                return;
+            }
+            script.pass(cell);
+        }
+        script.end(cells.len());
+    });
+    assert_eq!(
+        outcomes.lines(),
+        ["A01 passed", "B02 errored: guest-lost: the guest ended unexpectedly (exit code 0)", "C03 passed"]
+    );
+    assert_eq!((outcomes.exit(), cells[0]), (3, 2));
+}
+
 /// Runs cells of one kernel with two threads; returns the guests that ran cells, their maximum number at a time, and how many were
 /// started.
 fn shared(room: Room, isolate: Isolate, count: usize) -> (BTreeSet<u32>, u32, usize) {

@@ -95,11 +95,13 @@ fn once(spoil: impl Fn(&mut Script<'_>) -> bool + Send + Sync + 'static) -> Fake
 
 #[test]
 fn a_later_pass_does_not_cancel_a_panic() {
-    let launcher = once(|script| {
-        script.agent.console("[    3.2] Kernel panic - not syncing: x\n");
-        true
-    });
-    let outcomes = on(&launcher, again(1));
+    let launcher = || {
+        once(|script| {
+            script.agent.console("[    3.2] Kernel panic - not syncing: x\n");
+            true
+        })
+    };
+    let outcomes = on(&launcher(), again(1));
     assert_eq!(
         outcomes.lines()[1],
         "B02 errored: panic: Kernel panic - not syncing: x (the guest ended unexpectedly (exit code 0)) (attempt 1 of \
@@ -107,6 +109,13 @@ fn a_later_pass_does_not_cancel_a_panic() {
     );
     assert_eq!((outcomes.lines()[2].as_str(), outcomes.exit()), ("C03 passed", 1));
     assert!(outcomes.verdict(B).evidence.as_deref().unwrap().contains("Kernel panic"));
+    let listed = on(&launcher(), Choice { lists: knowing(""), ..again(1) });
+    assert_eq!(
+        listed.lines()[1],
+        outcomes.lines()[1],
+        "the entry is about the pass, and not about the panic before it"
+    );
+    assert_eq!(listed.exit(), 1);
 }
 
 #[test]

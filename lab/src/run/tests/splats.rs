@@ -147,6 +147,18 @@ fn an_allowed_splat_is_reported_and_fails_nothing() {
     assert_eq!((told.len(), told[0].allowed.as_ref().unwrap().reason.as_str()), (1, "being fixed"));
     let both = run_saying(allowing("title = \"WARNING at net/core/dev.c f\"", "2026-11-20"), warn, leak);
     assert_eq!((both.lines()[1].as_str(), both.exit()), ("B02 passed", 1), "the other one is not allowed");
+    let one_after_another = move |script: &mut Script<'_>| {
+        warn(script);
+        leak(script);
+    };
+    let same_cell =
+        run_saying(allowing("title = \"WARNING at net/core/dev.c f\"", "2026-11-20"), one_after_another, nothing);
+    assert_eq!(
+        same_cell.lines()[1],
+        "B02 failed: splat: unregister_netdevice: waiting for p0 to become free. Usage count = 2",
+        "an allowed splat allows none after it"
+    );
+    assert_eq!(same_cell.exit(), 1);
 }
 
 #[test]

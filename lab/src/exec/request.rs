@@ -130,17 +130,11 @@ impl ExecRequest {
     }
 }
 
-/// A command as somebody would type it.
-pub fn shown(argv: &[Raw]) -> String {
-    argv.iter().map(|word| text::shell_quote(&word.shown())).collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(argv: &[&str]) -> ExecRequest {
-        ExecRequest {
+impl ExecRequest {
+    /// A command without any option.
+    pub(crate) fn of_words(argv: &[&str]) -> Self {
+        Self {
             argv: argv.iter().map(Raw::from).collect(),
             name: None,
             stages: Vec::new(),
@@ -157,16 +151,26 @@ mod tests {
             requires: Vec::new(),
         }
     }
+}
+
+/// A command as somebody would type it.
+pub fn shown(argv: &[Raw]) -> String {
+    argv.iter().map(|word| text::shell_quote(&word.shown())).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_command_has_one_cell_for_each_stage_and_keeps_its_name() {
-        let mut command = request(&["/usr/bin/uname", "-r"]);
+        let mut command = ExecRequest::of_words(&["/usr/bin/uname", "-r"]);
         let cells = command.cells(true, None);
         let id = cells[0].id.0.clone();
         assert!(id.starts_with("uname-") && id.len() == "uname-".len() + 6, "{id}");
         assert_eq!((cells.len(), &*cells[0].title, &*cells[0].topology), (1, "/usr/bin/uname -r", "none"));
-        assert_ne!(request(&["/usr/bin/uname", "-a"]).cells(true, None)[0].id.0, id);
-        assert_ne!(request(&["a", "b c"]).name(), request(&["a", "b", "c"]).name());
+        assert_ne!(ExecRequest::of_words(&["/usr/bin/uname", "-a"]).cells(true, None)[0].id.0, id);
+        assert_ne!(ExecRequest::of_words(&["a", "b c"]).name(), ExecRequest::of_words(&["a", "b", "c"]).name());
         command.stages = vec![("pods".into(), Some(LinkKind::Veth)), ("pods".into(), Some(LinkKind::NetkitL3))];
         command.node = Some("w0".into());
         command.name = Some("release".into());

@@ -153,6 +153,8 @@ mod tests {
         };
         assert_eq!(words(SuiteKind::Go, &["./a.test"], "TestA"), "./a.test -test.v -test.run ^TestA$");
         assert_eq!(words(SuiteKind::Ctest, &["ctest"], "a+b"), r"ctest -R ^a\+b$ --output-on-failure");
+        let exact = "./tests-0a1b --exact a::parse --test-threads=1";
+        assert_eq!(words(SuiteKind::Libtest, &["./tests-0a1b"], "a::parse"), exact);
         // The directory is replaced by the test, the options stay.
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().to_str().unwrap();

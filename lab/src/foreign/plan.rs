@@ -125,7 +125,7 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
             let variant = info.id.0.strip_prefix(&*name).unwrap_or_default().to_owned();
             info.area.clone_from(&unit.area);
             info.file.clone_from(&unit.file);
-            let mut scaled = None;
+            let (mut is_limited, mut scaled) = (false, None);
             if let Work::Program(program) = &mut info.work {
                 if let Some(cwd) = &unit.cwd {
                     program.cwd = Raw::from(cwd.as_os_str().as_encoded_bytes());
@@ -136,7 +136,8 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
                 let stated = request.timeouts.iter().find(|it| it.pattern.matches(&name));
                 let stated = stated.map(|it| u64::try_from(it.limit.as_millis()).unwrap_or(u64::MAX));
                 program.timeout_ms = stated.or(program.timeout_ms);
-                scaled = program.timeout_ms.is_none().then_some(unit.timeout_s).flatten();
+                is_limited = program.timeout_ms.is_some();
+                scaled = unit.timeout_s.filter(|_| !is_limited);
                 program.timeout_ms = program.timeout_ms.or(scaled.map(|seconds| seconds.saturating_mul(1000)));
             }
             let cell = SuiteCell {
@@ -145,6 +146,7 @@ pub fn plan(request: &SuiteRequest<'_>, cells: &dyn Fn(&str, &[Raw]) -> Vec<Cell
                 expected: unit.expected.clone(),
                 base: unit.base.clone(),
                 variant,
+                is_limited,
                 settings_s: scaled,
                 on: unit.on.clone(),
             };
@@ -308,3 +310,7 @@ fn suite_name(request: &SuiteRequest<'_>) -> String {
     let name: String = base.chars().take(60).map(plain).collect();
     if name.is_empty() { request.kind.name().to_owned() } else { name }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -33,6 +33,8 @@ pub struct SuiteCell {
     pub base: String,
     /// Variants of the cell, with brackets; may be empty.
     pub variant: String,
+    /// Whether the command line gave its timeout, which then holds on every kernel, whatever the settings are.
+    pub is_limited: bool,
     /// Its timeout for a fast guest, seconds, as its suite's settings have it: it grows with the accelerator's factor.
     pub settings_s: Option<u64>,
     /// Kernels that run another program for it: their own version of the test.
@@ -71,7 +73,7 @@ impl SuiteCells {
 
 impl SuiteCell {
     /// Adapts the work of the cell to a kernel, in a guest that is `scale` times slower than one under KVM.
-    pub(super) fn prepare(&self, work: &mut Work, kernel: &str, scale: f32) {
+    pub fn prepare(&self, work: &mut Work, kernel: &str, scale: f32) {
         let Work::Program(program) = work else { return };
         let own = self.on.get(kernel);
         if let Some(own) = own {
@@ -81,7 +83,7 @@ impl SuiteCell {
                 world.cwd = own.cwd.as_os_str().as_encoded_bytes().to_vec();
             }
         }
-        if self.settings_s.is_some() {
+        if !self.is_limited {
             program.timeout_ms = self.limit(kernel).map(|seconds| scaled_ms(seconds, scale));
         }
         let is_stated = |name: &[u8]| program.env.iter().any(|(stated, _)| stated.as_bytes() == name);
@@ -92,8 +94,10 @@ impl SuiteCell {
 
     /// The timeout of the suite's settings on a kernel, seconds; `None` if they have none, or if the caller gave another.
     fn limit(&self, kernel: &str) -> Option<u64> {
-        let own = self.on.get(kernel).map(|own| own.settings_s);
-        self.settings_s.and_then(|seconds| own.unwrap_or(Some(seconds)))
+        if self.is_limited {
+            return None;
+        }
+        self.on.get(kernel).map_or(self.settings_s, |own| own.settings_s)
     }
 
     /// The timeout of the suite's settings as a person reads it: `3600 s of its settings × 6.0`.

@@ -13,9 +13,7 @@ use crate::{
 use lab_base::interrupt::Interrupt;
 use lab_protocol::{
     AgentMessage, CellJob, CellReport, FailureKind, HostMessage, HowEnded, Outcome, PROTOCOL_VERSION, ProgramEnd, Raw,
-    frame::Decoder,
-    shell::Stream,
-    work::{Inherit, OUTPUT_WINDOW},
+    frame::Decoder, shell::Stream, work::OUTPUT_WINDOW,
 };
 use lab_record::{exit::Exit, plan::Plan, rows, run::RunRecord, testing::facts};
 use lab_vm::{Accel, Recv, fake::FakeLauncher};
@@ -127,20 +125,9 @@ impl Ran {
 
 fn command() -> ExecRequest {
     ExecRequest {
-        argv: ["cmd", "x"].map(Raw::from).to_vec(),
         name: Some("cmd".to_owned()),
-        stages: Vec::new(),
-        node: None,
         env: vec![(Raw::from("STATED"), Raw::from("1"))],
-        inherit: Inherit::All,
-        cwd: Raw::default(),
-        world: None,
-        user: None,
-        timeout_ms: None,
-        core_bytes: 0,
-        sysctl: Vec::new(),
-        witness: None,
-        requires: Vec::new(),
+        ..ExecRequest::of_words(&["cmd", "x"])
     }
 }
 

@@ -160,3 +160,26 @@ fn both_directions_are_detected_and_invalid_ends_refused() {
     assert!(error.ends_with("has uncommitted changes (state): commit or stash them, because no step would test them"));
     assert!(clean(dir.path()).is_err(), "no git tree");
 }
+
+#[test]
+fn a_merge_contains_the_commits_of_both_branches() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, hashes) = repository(dir.path());
+    git(&tree, ["checkout", "--quiet", "-b", "side", &hashes[3]]).unwrap();
+    let side = [commit(&tree, "side", "1"), commit(&tree, "side", "2")];
+    git(&tree, ["checkout", "--quiet", "main"]).unwrap();
+    git(&tree, WHO.into_iter().chain(["merge", "--quiet", "--no-ff", "-m", "merge", "side"])).unwrap();
+    let commits = Commits::between(&tree, &hashes[0], "main").unwrap();
+    let at = |hash: &str| commits.commits.iter().position(|commit| commit.hash == hash).unwrap();
+    let merge = commits.graph.new_end();
+    assert_eq!(commits.commits[merge].title, "merge");
+    let mut parents = commits.graph.parents(merge).to_vec();
+    parents.sort_unstable();
+    let mut wanted = [at(&hashes[10]), at(&side[1])];
+    wanted.sort_unstable();
+    assert_eq!(parents, wanted);
+    for hash in hashes[1..].iter().chain(&side) {
+        assert!(commits.graph.contained(merge).has(at(hash)), "{hash}");
+    }
+    assert!(!commits.graph.contained(at(&side[1])).has(at(&hashes[10])), "a branch has nothing of the other");
+}

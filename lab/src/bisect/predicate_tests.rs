@@ -3,19 +3,24 @@ use lab_protocol::SkipReason;
 use lab_record::{
     event::{Accelerator, Event, RunInfo, Stamped, Versions},
     plan::Plan,
-    testing::{cell, facts, id},
+    splat::Splat,
+    testing::{cell, facts, id, splat},
     verdict::Verdict,
 };
 
 const ID: &str = "A01-first[netkit,nk-l3]";
 
 fn record(outcome: Option<Outcome>) -> RunRecord {
+    record_of(outcome.map(|outcome| Verdict::bare(CellId(ID.into()), outcome)))
+}
+
+fn record_of(verdict: Option<Verdict>) -> RunRecord {
     let plan = Plan::new(vec![facts("k", "6.12.43")], vec![cell(ID)], false);
     let accelerator = Accelerator { name: "tcg".to_owned(), reason: String::new(), time_scale: 1.0 };
     let run = RunInfo::new(id("r"), Versions::default(), accelerator, plan);
     let mut events = vec![Event::RunStarted { run: Box::new(run) }];
     let kernel = || id("k");
-    if let Some(outcome) = outcome {
+    if let Some(verdict) = verdict {
         events.push(Event::Booted {
             kernel: kernel(),
             guest: 1,
@@ -24,7 +29,7 @@ fn record(outcome: Option<Outcome>) -> RunRecord {
             kernel_version: "6.12.43".parse().unwrap(),
             boot_ms: 1,
         });
-        let verdict = Box::new(Verdict::bare(CellId(ID.into()), outcome));
+        let verdict = Box::new(verdict);
         events.push(Event::CellFinished { kernel: kernel(), guest: 1, verdict });
     }
     let mut record = RunRecord::default();
@@ -111,4 +116,25 @@ fn a_subtest_that_was_not_reported_is_no_answer() {
     assert_eq!(read(lost), format!("trouble: {ID}: the guest ended"));
     assert!(is_subtest(&CellId("net/a.sh::x".into()), &CellId("net/a.sh".into())));
     assert!(!is_subtest(&CellId("net/a.sh2::x".into()), &CellId("net/a.sh".into())));
+}
+
+#[test]
+fn a_failed_check_is_the_same_whether_the_kernel_reports_a_splat_beside_it_or_not() {
+    let stall = splat("stall-0a", "INFO: rcu_sched detected stalls on CPUs/tasks:");
+    let predicate = Predicate::Cells { cells: vec![CellId(ID.into())], rule: Match::Exact };
+    let of = |outcome: Outcome, splats: Vec<Splat>, known: &[Signature]| {
+        let verdict = Verdict { splats, ..Verdict::bare(CellId(ID.into()), outcome) };
+        match predicate.read(&record_of(Some(verdict)), &[], known).unwrap() {
+            Reading::Answer { signatures, .. } => signatures,
+            Reading::Trouble(why) => panic!("{why}"),
+        }
+    };
+    let alone = of(check("0 of 5 arrived"), Vec::new(), &[]);
+    assert_eq!(alone.len(), 1);
+    assert_eq!(of(check("1 of 5 arrived"), vec![stall.clone()], &alone), alone);
+    // A crash is its splat, whatever the message says.
+    let crashed = of(panic(), vec![stall.clone()], &[]);
+    assert_eq!(crashed[0].words, "stall-#");
+    let worded = Outcome::Errored { kind: ErrorKind::Panic, message: "Fatal exception".to_owned() };
+    assert_eq!(of(worded, vec![stall], &crashed), crashed);
 }

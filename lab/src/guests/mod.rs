@@ -26,7 +26,7 @@ use crate::{
         held::GuestHolder,
         program::Streams,
         queue::Isolate,
-        reuse::EarlierRun,
+        reuse::{EarlierRun, content_of},
         room::Room,
         timing::Timing,
     },
@@ -39,7 +39,6 @@ use lab_base::{
     arch::Architecture,
     facts::Facts,
     held::HeldFile,
-    hex::hex,
     interrupt::Interrupt,
     say::{self, note, say},
 };
@@ -61,7 +60,6 @@ use lab_report::{
     results::directory,
 };
 use lab_vm::{Accel, Acceleration, VngLauncher, accel, snapshot::SnapshotStore, stock::Stock};
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeSet,
     num::NonZeroUsize,
@@ -409,14 +407,7 @@ impl Guests {
         let program = home::program().filter(|_| ordinary)?;
         let facts = Facts::below(self.machine.cache());
         let own = HeldFile::open(program).and_then(|program| program.sha256(&facts));
-        let accelerator = self.accelerator();
-        let isolate = format!("{:?}", how.isolate);
-        let mut hash = Sha256::new();
-        for part in [&own.ok()?, &accelerator, &isolate, &how.lists.entries()] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        Some(hex(&hash.finalize()))
+        Some(content_of(&own.ok()?, &self.accelerator(), how.isolate, &how.lists))
     }
 
     /// If guests under KVM never booted, KVM may be the cause: the next command tries KVM again.

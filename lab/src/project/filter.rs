@@ -41,3 +41,28 @@ pub struct CellFilter {
     /// Selects the canaries instead of the suite.
     pub canary: bool,
 }
+
+impl CellFilter {
+    /// Whether no filter leaves out cells.
+    pub const fn is_every_cell(&self) -> bool {
+        self.case.is_empty() && self.exclude.is_empty() && self.attach.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_of_every_cell_only_if_nothing_leaves_one_out() {
+        assert!(CellFilter { no_build: true, ..CellFilter::default() }.is_every_cell());
+        let patterns = || vec!["A01*".to_owned()];
+        for filter in [
+            CellFilter { case: patterns(), ..CellFilter::default() },
+            CellFilter { exclude: patterns(), ..CellFilter::default() },
+            CellFilter { attach: vec![AttachRequest::Tc], ..CellFilter::default() },
+        ] {
+            assert!(!filter.is_every_cell(), "{filter:?}");
+        }
+    }
+}

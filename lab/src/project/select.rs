@@ -46,7 +46,7 @@ impl Selected {
 /// Builds the artifacts unless the filter excludes it, and selects cells.
 pub fn select(project: &Project, filter: &CellFilter) -> Result<Selected, Error> {
     let all = build(project, filter.no_build, filter.canary)?;
-    let every_cell = all.every_cell && filter.case.is_empty() && filter.exclude.is_empty() && filter.attach.is_empty();
+    let every_cell = all.every_cell && filter.is_every_cell();
     Ok(Selected { cells: select_cells(&all.cells, filter)?, every_cell, ..all })
 }
 

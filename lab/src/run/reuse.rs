@@ -4,7 +4,9 @@
 //! (agent, objects, modules), QEMU and its command line, what `kernels.toml` says of the kernel, both lists, the lab itself, and
 //! the cell's own entry in the plan. Only passes and skips without remarks are taken over.
 
-use crate::error::Error;
+use super::queue::Isolate;
+use crate::{error::Error, lists::Lists};
+use lab_base::hex::hex;
 use lab_guard::Id;
 use lab_protocol::{CellId, CellInfo};
 use lab_record::{
@@ -49,6 +51,16 @@ struct EarlierCell {
 pub struct NotReusable {
     run: String,
     why: &'static str,
+}
+
+/// What verdicts depend on beside each kernel's own inputs, as a hash; `program` is the checksum of the lab itself.
+pub fn content_of(program: &str, accelerator: &str, isolate: Isolate, lists: &Lists) -> String {
+    let mut hash = Sha256::new();
+    for part in [program, accelerator, &format!("{isolate:?}"), &lists.entries()] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize())
 }
 
 /// How the cells of a kernel are divided.
@@ -160,6 +172,28 @@ fn is_checked(run: &Id, kernel: &Id, cell: &CellId) -> bool {
 mod tests {
     use super::*;
     use lab_record::testing::id;
+
+    #[test]
+    fn nothing_is_taken_over_after_the_lab_the_guests_or_a_list_changed() {
+        let lists = |splat: &str, case: &str, day: &str| {
+            let end = "reason = \"being fixed\"\nexpires = \"2026-12-31\"\n";
+            let splats = format!("[[splat]]\ntitle = \"{splat}\"\n{end}");
+            Lists::parse(&splats, &format!("[[known]]\ncase = \"{case}\"\n{end}"), day.parse().unwrap()).unwrap()
+        };
+        let usual = lists("WARNING at a", "B02-*", "2026-11-20");
+        let key = content_of("0a", "kvm", Isolate::Kernel, &usual);
+        assert_eq!(content_of("0a", "kvm", Isolate::Kernel, &lists("WARNING at a", "B02-*", "2026-11-21")), key);
+        for other in [
+            content_of("0b", "kvm", Isolate::Kernel, &usual),
+            content_of("0a", "tcg", Isolate::Kernel, &usual),
+            content_of("0a", "kvm", Isolate::Case, &usual),
+            content_of("0a", "kvm", Isolate::Kernel, &lists("WARNING at b", "B02-*", "2026-11-20")),
+            content_of("0a", "kvm", Isolate::Kernel, &lists("WARNING at a", "B03-*", "2026-11-20")),
+            content_of("0a", "kvm", Isolate::Kernel, &Lists::default()),
+        ] {
+            assert_ne!(other, key);
+        }
+    }
 
     #[test]
     fn about_one_cell_in_fifty_is_checked_and_other_ones_in_each_run() {

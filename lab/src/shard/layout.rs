@@ -194,6 +194,19 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_may_fail_only_if_all_its_kernels_may() {
+        let mut newest = facts("newest", "7.3");
+        newest.may_fail = true;
+        let plan = Plan::new(vec![facts("6.12", "6.12.117"), newest], vec![cell("A01-x[tc,veth]")], true);
+        let of = |count| {
+            let layout = Layout::new(&plan, &split(&plan, count, &|_, _| 100).unwrap(), BTreeMap::new(), &[]);
+            layout.shards.into_iter().map(|shard| (shard.kernel, shard.may_fail)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(1), [("6.12 newest".to_owned(), false)]);
+        assert_eq!(of(2), [("6.12".to_owned(), false), ("newest".to_owned(), true)]);
+    }
+
+    #[test]
     fn text_format() {
         insta::assert_snapshot!(layout().render(LayoutFormat::Text, "").unwrap());
     }

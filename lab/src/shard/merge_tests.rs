@@ -347,3 +347,29 @@ fn a_damaged_foreign_or_old_file_is_named() {
     let twice = format!("{text}{text}");
     assert!(refused(twice.as_bytes()).contains("a second run starts"));
 }
+
+#[test]
+fn a_kernel_that_one_shard_gave_up_on_is_given_up_on_in_the_merge() {
+    let with = |events: &mut Vec<Stamped>| {
+        for stamped in events {
+            if let Event::KernelFinished { gave_up, .. } = &mut stamped.event {
+                *gave_up = true;
+            }
+        }
+    };
+    for number in 1..=COUNT {
+        let (_dir, all) = results();
+        let mut told = events(Part { number, count: COUNT }, "same");
+        with(&mut told);
+        fs::remove_file(all[number as usize - 1].join(FILE)).unwrap();
+        write(&all[number as usize - 1], &told);
+        let own: Vec<&str> = told
+            .iter()
+            .filter_map(|it| if let Event::KernelFinished { kernel, .. } = &it.event { Some(&**kernel) } else { None })
+            .collect();
+        let record = merge(&all).unwrap();
+        for (id, kernel) in &record.kernels {
+            assert_eq!(kernel.gave_up, own.contains(&&**id), "shard {number}, kernel {id}");
+        }
+    }
+}

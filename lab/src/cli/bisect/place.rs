@@ -2,7 +2,7 @@
 
 use super::{
     Question,
-    args::{BisectArgs, BisectFormat},
+    args::{BisectArgs, BisectFormat, BuildArgs},
     selftest::AskedSelftest,
 };
 use crate::{
@@ -66,11 +66,7 @@ impl SearchDirectory {
         for file in judges(project)? {
             hasher.update(fs::read(&file).map_err(Error::file("read", &file))?);
         }
-        let build = &args.build;
-        hasher.update(format!("{:?}", (&build.config, &build.fragment, &build.build_command)));
-        for file in build.config.iter().chain(&build.fragment) {
-            hasher.update(fs::read(file).map_err(Error::file("read", file))?);
-        }
+        add_build(&mut hasher, &args.build)?;
         let key = hex(&hasher.finalize()[..6]);
         let results = args.out.clone().unwrap_or_else(|| project.root.join("results"));
         let directory = results.join("bisect").join(key);
@@ -109,9 +105,54 @@ impl SearchDirectory {
     }
 }
 
+/// How commits are built, with the content of the files that say it.
+fn add_build(hasher: &mut Sha256, build: &BuildArgs) -> Result<(), Error> {
+    hasher.update(format!("{:?}", (&build.config, &build.fragment, &build.build_command)));
+    for file in build.config.iter().chain(&build.fragment) {
+        hasher.update(fs::read(file).map_err(Error::file("read", file))?);
+    }
+    Ok(())
+}
+
 /// The files that the verdicts depend on: this program, which also makes the image, and the lists.
 fn judges(project: &Project) -> Result<Vec<PathBuf>, Error> {
     let lab = std::env::current_exe().map_err(Error::file("find", "this program"))?;
     let lists = ["splats.toml", "known.toml"].map(|name| project.root.join(name)).into_iter().filter(|it| it.is_file());
     Ok([lab].into_iter().chain(lists).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_are_built_in_another_way_are_another_search() {
+        let dir = tempfile::tempdir().unwrap();
+        let [config, one, other] = ["config", "one", "other"].map(|name| dir.path().join(name));
+        for file in [&config, &one, &other] {
+            fs::write(file, "CONFIG_X=y\n").unwrap();
+        }
+        let of = |config: Option<&PathBuf>, fragment: &[&PathBuf], command: Option<&str>| {
+            let build = BuildArgs {
+                config: config.cloned(),
+                fragment: fragment.iter().map(|&file| file.clone()).collect(),
+                build_command: command.map(str::to_owned),
+                jobs: None,
+            };
+            let mut hasher = Sha256::new();
+            add_build(&mut hasher, &build).unwrap();
+            hex(&hasher.finalize())
+        };
+        let all = || of(Some(&config), &[&one, &other], None);
+        let mut keys = vec![of(None, &[], None), of(None, &[], Some("make")), of(None, &[&one], None), all()];
+        for file in [&config, &one, &other] {
+            fs::write(file, "CONFIG_X=m\n").unwrap();
+            keys.push(all());
+        }
+        assert_eq!(all(), keys[keys.len() - 1], "the same build is the same search");
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+    }
 }

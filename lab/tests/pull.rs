@@ -196,12 +196,14 @@ fn a_kernel_with_another_hash_is_refused_once() {
     let home = refused(&server, "job n1: URL/bzImage has the SHA-256 ");
     let again = pull(&format!("{}/latest", server.address), home.path(), &[]);
     assert_eq!(again, (Some(0), String::new()), "it is not tried again");
+    assert!(home.path().join("since").exists(), "and its event is behind");
 }
 
 #[test]
 fn a_kernel_that_is_not_there_or_has_no_hash_is_refused() {
     let gone = Server::with(|address| job(address, IMAGE, None, &[]), Answer::Status("404 Not Found"), vec![]);
-    refused(&gone, "job n1: can't fetch URL/bzImage: The requested URL returned error: 404");
+    let home = refused(&gone, "job n1: can't fetch URL/bzImage: The requested URL returned error: 404");
+    assert!(!home.path().join("since").exists(), "it may be there later: its event is asked for again");
     let without = |address: &str| {
         let mut job = job(address, IMAGE, None, &[]);
         job["integrity"] = Value::Null;

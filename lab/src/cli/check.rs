@@ -271,3 +271,21 @@ fn predicted(
     output.show("predicted", &found, || predict::table(&found))?;
     Ok(Exit::Passed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_recorded_with_paths_that_hold_from_every_directory() {
+        let line = ["lab", "check", "--config", "Cargo.toml", "src/lib.rs", "/dev/null", "--timeout", "90"];
+        let super::super::Command::Check(args) = super::super::Cli::try_parse_from(line).unwrap().command else {
+            panic!("no check");
+        };
+        // Tests run in the directory of their package.
+        let at = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string();
+        let told: Vec<String> = words(&args).unwrap().iter().map(Raw::shown).collect();
+        let wanted = [WORD, "--config", &at("Cargo.toml"), "--timeout", "90", &at("src/lib.rs"), "/dev/null"];
+        assert_eq!(told, wanted);
+    }
+}

@@ -127,13 +127,7 @@ impl Project {
 
     /// Writes `kernels.lock`, and beside it the locked kernels that `kernels.local.toml` has.
     pub fn save(&self, lock: KernelsLock) -> Result<(), KernelsError> {
-        let (local, shared) = lock.split(|id| self.config.local.contains(id));
-        shared.save(&self.root.join(KERNELS_LOCK))?;
-        let path = self.root.join(LOCAL_LOCK);
-        if !local.kernels.is_empty() || path.exists() {
-            local.save(&path)?;
-        }
-        Ok(())
+        save(&self.root, lock, |id| self.config.local.contains(id))
     }
 
     /// A kernel's data for a plan.
@@ -239,10 +233,42 @@ pub fn project_root(from: &Path) -> Result<PathBuf, Error> {
     found.map(Path::to_owned).ok_or_else(|| Error::NoProject { from: from.to_owned() })
 }
 
+/// Writes both locks of a project.
+fn save(root: &Path, lock: KernelsLock, is_local: impl Fn(&str) -> bool) -> Result<(), KernelsError> {
+    let (local, shared) = lock.split(is_local);
+    shared.save(&root.join(KERNELS_LOCK))?;
+    let path = root.join(LOCAL_LOCK);
+    if !local.kernels.is_empty() || path.exists() {
+        local.save(&path)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_kernel_that_is_no_longer_local_leaves_its_lock() {
+        const ENTRY: &str = "source = \"git\"\nref = \"v6.7\"\ncommit = \"0dd3ee3112\"\nkernel = \"6.7\"\n";
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let text = format!("[kernels.mine]\n{ENTRY}\n[kernels.shared]\n{ENTRY}");
+        fs::write(root.join("both"), text).unwrap();
+        let lock = || KernelsLock::load(&root.join("both")).unwrap();
+        let ids = |name: &str| {
+            let lock = KernelsLock::load(&root.join(name)).unwrap();
+            lock.kernels.into_keys().collect::<Vec<_>>()
+        };
+        save(root, lock(), |_| false).unwrap();
+        assert!(!root.join(LOCAL_LOCK).exists(), "a project without local kernels gets no file for them");
+        save(root, lock(), |id| id == "mine").unwrap();
+        assert_eq!((ids(KERNELS_LOCK), ids(LOCAL_LOCK)), (vec!["shared".to_owned()], vec!["mine".to_owned()]));
+        let (_, shared) = lock().split(|id| id == "mine");
+        save(root, shared, |_| false).unwrap();
+        assert_eq!((ids(KERNELS_LOCK), ids(LOCAL_LOCK)), (vec!["shared".to_owned()], Vec::new()));
+    }
 
     #[test]
     fn the_nearest_project_is_used() {

@@ -115,6 +115,12 @@ impl JobDefinition {
     }
 }
 
+/// Patterns of the cells of these tests, none where all are wanted: a test without a subset is the whole suite.
+fn cases(tests: &[&JobTest]) -> Vec<String> {
+    let all = tests.iter().any(|test| test.subset.is_empty());
+    if all { Vec::new() } else { tests.iter().flat_map(|test| test.subset.clone()).collect() }
+}
+
 impl PullJob {
     /// Fetches what the job needs into a directory of its own, which is emptied first.
     ///
@@ -138,9 +144,7 @@ impl PullJob {
         } else {
             None
         };
-        // A test without a subset is the whole suite.
-        let all = tests.iter().any(|test| test.subset.is_empty());
-        let cases = if all { Vec::new() } else { tests.iter().flat_map(|test| test.subset.clone()).collect() };
+        let cases = cases(&tests);
         let times: Option<Vec<u64>> = tests.iter().map(|test| test.timeout_s).collect();
         let timeout_s = times.map(|times| times.into_iter().fold(0, u64::saturating_add)).filter(|sum| *sum > 0);
         Ok(PreparedJob { image, modules, cases, timeout_s })
@@ -197,6 +201,17 @@ mod tests {
             why(&|job| job["tests"][1]["type"] = json!("ltp")),
             "the job can't be run here: it has no test of the type netkit-lab (types: boot, ltp)"
         );
+    }
+
+    #[test]
+    fn a_test_without_a_subset_is_the_whole_suite_beside_any_other() {
+        let of = |second: Value| {
+            let job = definition(|job| job["tests"].as_array_mut().unwrap().push(second.clone()));
+            cases(&job.tests().unwrap())
+        };
+        assert_eq!(of(json!({ "type": "ltp" })), ["A01*"]);
+        assert_eq!(of(json!({ "type": "netkit-lab", "subset": ["B*", "C*"] })), ["A01*", "B*", "C*"]);
+        assert_eq!(of(json!({ "type": "netkit-lab" })), [""; 0]);
     }
 
     #[test]

@@ -48,3 +48,19 @@ impl GuestHolder for Client {
         let _ = self.connect().and_then(|line| send(&line, &HoldAsk::Hold(Box::new(order))).ok());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_of_this_version_is_asked() {
+        let cache = tempfile::tempdir().unwrap();
+        assert!(Client::of(cache.path()).is_none(), "there is none");
+        for (lab, is_asked) in [(crate::VERSION, true), ("0.0.1", false)] {
+            let place = ServerPlace { socket: cache.path().join("socket"), pid: 1, lab: lab.to_owned() };
+            std::fs::write(ServerPlace::file(cache.path()), serde_json::to_vec(&place).unwrap()).unwrap();
+            assert_eq!(Client::of(cache.path()).is_some(), is_asked, "{lab}");
+        }
+    }
+}

@@ -190,6 +190,7 @@ mod tests {
         let mut shown = Shown::default();
         shown.write(b"\x1b[?10");
         shown.write(b"49h an editor");
+        assert!(shown.other_screen, "the sequence came in two pieces");
         raw.end(&shown);
         assert!(echoes(&pty.slave));
         // A terminal may deliver in pieces what was written at once.

@@ -239,6 +239,7 @@ mod tests {
             add(tar, "usr/lib/hard", EntryType::Link, "usr/lib/a", "");
             add(tar, "opt/x/y", EntryType::Regular, "", "y");
             add(tar, "etc/gone", EntryType::Regular, "", "gone");
+            add(tar, "var/run", EntryType::Symlink, "/run", "");
         })
         .unwrap();
         let second = layer(|tar| {
@@ -246,6 +247,7 @@ mod tests {
             add(tar, "opt/x/.wh..wh..opq", EntryType::Regular, "", "");
             add(tar, "opt/x/z", EntryType::Regular, "", "z");
             add(tar, "etc/.wh.gone", EntryType::Regular, "", "");
+            add(tar, "var/run/lock", EntryType::Regular, "", "lock");
         })
         .unwrap();
         let mut tree = Tree::new();
@@ -255,6 +257,7 @@ mod tests {
         assert!(there("usr/lib/b").is_some() && there("opt/x/z").is_some());
         assert!(there("opt/x/y").is_none() && there("etc/gone").is_none() && there("etc").is_some());
         assert_eq!(there("usr/lib/hard"), there("usr/lib/a"));
+        assert!(there("run/lock").is_some() && there("var/run/run").is_none(), "an absolute link begins at the root");
         assert_eq!(tree.target(there("lib").unwrap()), Some(OsStr::new("usr/lib")));
     }
 

@@ -40,6 +40,11 @@ use std::{
 
 /// Core dumps of one guest that are kept.
 const CORES_AT_MOST: u64 = 8;
+/// What a guest may write of core dumps, each of which may have so many bytes.
+const fn core_budget(of_one: u64) -> WriteBudget {
+    WriteBudget { bytes: of_one.saturating_mul(CORES_AT_MOST), files: CORES_AT_MOST }
+}
+
 /// Directories of the host that are the guest's own in every root.
 const OWN: [&str; 4] = ["/dev", "/proc", "/run", "/sys"];
 
@@ -238,8 +243,7 @@ impl World {
             tree.host(Tree::ROOT, Path::new(ARTIFACTS), dir, Some(WriteBudget::USUAL))?;
         }
         if let Some(dir) = cores {
-            let budget = WriteBudget { bytes: self.core_bytes.saturating_mul(CORES_AT_MOST), files: CORES_AT_MOST };
-            tree.host(Tree::ROOT, Path::new(CORES), dir, Some(budget))?;
+            tree.host(Tree::ROOT, Path::new(CORES), dir, Some(core_budget(self.core_bytes)))?;
         }
         let extra = Path::new(EXTRA);
         if let Some(config) = &kernel.config {
@@ -336,5 +340,19 @@ impl Serving {
 impl From<TreeError> for WorldError {
     fn from(error: TreeError) -> Self {
         Self::Tree(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_core_dump_of_a_guest_may_have_the_whole_size() {
+        for size in [1, 64 << 20, 16 << 30] {
+            let WriteBudget { bytes, files } = core_budget(size);
+            assert!(files > 1 && bytes / files == size, "{size}: {bytes} for {files}");
+        }
+        assert_eq!(core_budget(0).bytes, 0);
     }
 }

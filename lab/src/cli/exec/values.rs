@@ -105,3 +105,17 @@ pub(super) fn sysctl(text: &str) -> Result<(String, String), WrongWord> {
     let (key, value) = found.ok_or_else(|| format!("`{text}` is not KEY=VALUE, for example net.ipv4.ip_forward=1"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_without_a_group_has_the_group_of_its_number() {
+        assert_eq!(user("1000").unwrap(), (1000, 1000));
+        assert_eq!(user("1000:0").unwrap(), (1000, 0));
+        for wrong in ["", "nobody", "1000:", ":7", "1:2:3", "-1"] {
+            assert!(user(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -100,6 +100,12 @@ fn what_a_repository_must_not_do_is_one_error() {
     let error = project.refused(&LOCK);
     assert!(error.contains("repomd.xml.asc") && error.contains("failed"), "{error}");
     publish(&place, &signed, &signer);
+    // A signed index does not stand for the packages where both are to be signed.
+    kernel(&project, &repository(&project, "signed = \"both\""));
+    project.fine(&LOCK);
+    let error = project.refused(&FETCH);
+    assert!(error.contains("has no signature of its header"), "{error}");
+    kernel(&project, &repository(&project, "signed = \"index\""));
     project.fine(&LOCK);
     project.fine(&FETCH);
     kernel(&project, &repository(&project, ""));

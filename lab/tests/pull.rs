@@ -203,7 +203,13 @@ fn a_kernel_with_another_hash_is_refused_once() {
 fn a_kernel_that_is_not_there_or_has_no_hash_is_refused() {
     let gone = Server::with(|address| job(address, IMAGE, None, &[]), Answer::Status("404 Not Found"), vec![]);
     let home = refused(&gone, "job n1: can't fetch URL/bzImage: The requested URL returned error: 404");
+    assert!(home.path().join("since").exists());
+    let away =
+        Server::with(|address| job(address, IMAGE, None, &[]), Answer::Status("503 Service Unavailable"), vec![]);
+    let home = refused(&away, "job n1: can't fetch URL/bzImage: The requested URL returned error: 503");
     assert!(!home.path().join("since").exists(), "it may be there later: its event is asked for again");
+    let (code, said) = pull(&format!("{}/latest", away.address), home.path(), &[]);
+    assert!(code == Some(3) && said.contains("error: 503"), "it is tried again: {said}");
     let without = |address: &str| {
         let mut job = job(address, IMAGE, None, &[]);
         job["integrity"] = Value::Null;

@@ -143,3 +143,20 @@ fn the_long_explanations_of_newer_verifiers_do_not_hide_the_reason() {
         "the line in front of the statistics"
     );
 }
+
+#[test]
+fn an_object_fails_as_its_last_attempt_as_a_whole_does() {
+    let attempt = |attempt, load: LoadFact| LoadFact { attempt, ..load };
+    let section = "libbpf: prog 'x': missing BPF prog type, check ELF section name 'x'";
+    let first = load(-22, None, &[section], &[]);
+    let told = attempt(LoadAttempt::AsTold, load(-22, None, &["libbpf: map 'flows': failed to create: -EINVAL"], &[]));
+    let alone = attempt(LoadAttempt::Alone, load(-13, Some("x"), &[], &["R1 invalid mem access 'scalar'"]));
+    let of = |loads: &[&LoadFact]| {
+        failure(&CheckFacts { loads: loads.iter().map(|&load| load.clone()).collect(), ..CheckFacts::default() })
+    };
+    assert_eq!(of(&[&first]), Some(LoadClass::Section));
+    assert_eq!(of(&[&first, &told, &alone]), Some(LoadClass::Map));
+    let loads = LoadFact { errno: None, ..told };
+    assert_eq!(of(&[&first, &loads]), None, "it loads with what check.toml says");
+    assert_eq!(of(&[&alone]), None, "a program alone is not the object");
+}

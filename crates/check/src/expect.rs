@@ -267,6 +267,13 @@ mod tests {
         let at = |hook| CheckExpectation { hook: Some(hook), ..expects(Expected::Fate("dropped".into())) };
         assert!(unmet(&facts, &[at(Hook::NetkitPeer), at(Hook::TcxIngress)]).is_empty());
         assert_eq!(unmet(&facts, &[at(Hook::TcxEgress)]), ["no program met the packet at that hook (check.toml:3)"]);
+        let of_packet = CheckExpectation { packet: Some("q".into()), ..at(Hook::NetkitPeer) };
+        assert_eq!(unmet(&facts, &[of_packet]), ["no program met the packet at that hook (check.toml:3)"]);
+        let of_program = CheckExpectation { program: Some("other".into()), ..at(Hook::ClsactIngress) };
+        assert_eq!(
+            unmet(&facts, &[of_program]),
+            ["the program other met the packet at that hook not at all (check.toml:3)"]
+        );
         assert!(unmet(&facts, &[expects(Expected::Verdict(3))]).is_empty());
         assert_eq!(
             unmet(&facts, &[expects(Expected::Verdict(0))]),

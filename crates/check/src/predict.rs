@@ -480,3 +480,7 @@ impl Search<'_> {
 fn kfunc_class(name: &str) -> LoadClass {
     if module_of(name).is_some() { LoadClass::KfuncModule } else { LoadClass::Kfunc }
 }
+
+#[cfg(test)]
+#[path = "predict_tests.rs"]
+mod tests;

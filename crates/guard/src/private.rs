@@ -305,6 +305,26 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_another_user_has_made_in_a_shared_one_is_refused() {
+        // Only root can give a directory away.
+        if !geteuid().is_root() {
+            return;
+        }
+        let place = public();
+        let (shared, theirs) = (place.path().join("shared"), place.path().join("shared/theirs"));
+        with_mode(&shared, 0o1777);
+        with_mode(&theirs, 0o755);
+        keep(&theirs.join("before")).unwrap();
+        std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
+        let error = keep(&theirs.join("cache")).unwrap_err();
+        assert!(matches!(&error, Untrusted::Owner { path, owner: 65534 } if path.ends_with("theirs")), "{error}");
+        assert!(temporary("x", &theirs.join("before")).is_err());
+        // The owners of directories that nobody else can write to are not looked at: a container may not know them.
+        with_mode(&shared, 0o755);
+        keep(&theirs.join("cache")).unwrap();
+    }
+
+    #[test]
     fn only_the_users_own_socket_in_a_private_directory_is_connected_to() {
         let dir = temporary("guard-", &std::env::temp_dir()).unwrap();
         let socket = dir.path().join("socket");

@@ -26,7 +26,12 @@ fn a_kernel_of_this_host_is_copied_once_and_again_when_it_changes() {
     assert_eq!((first.version.to_string(), &*first.release), ("6.9.1".to_owned(), "6.9.1-mine"));
     assert!(first.modules.join("modules.dep").is_file() && first.modules.join("modules.builtin").is_file());
     assert!(!first.modules.join("build").exists());
+    // Kernels that are not used for some weeks are removed, by the time of their directory.
+    let used = |dir: &Path| fs::metadata(dir).unwrap().modified().unwrap();
+    let (directory, long_ago) = (first.vmlinuz.parent().unwrap(), std::time::SystemTime::UNIX_EPOCH);
+    fs::File::open(directory).unwrap().set_modified(long_ago).unwrap();
     assert_eq!(fetch().unwrap().vmlinuz, first.vmlinuz);
+    assert_ne!(used(directory), long_ago, "it is in use");
     assert_eq!(*said.borrow(), ["mine: copying into the cache"]);
     assert!(store.rows(&KernelsLock::default())[0].cached);
     fs::write(at.join("m/kernel/extra"), "x").unwrap();

@@ -379,6 +379,20 @@ mod tests {
     use super::*;
     use crate::{AgentMessage, CellId, CellReport, Outcome};
 
+    #[test]
+    fn an_account_is_whole_only_if_nothing_of_it_is_missing() {
+        let whole = Account { events: 5, unexplained: 1, ..Account::default() };
+        assert!(whole.is_whole());
+        for part in [
+            Account::absent("no BTF"),
+            Account { partial: Some("system calls only".to_owned()), ..whole.clone() },
+            Account { lost: 1, ..whole.clone() },
+            Account { omitted: 1, ..whole.clone() },
+        ] {
+            assert!(!part.is_whole(), "{part:?}");
+        }
+    }
+
     /// Messages are told apart by a field within: what is read of them is not what was written for every type.
     #[test]
     fn an_account_comes_through_the_port() {

@@ -241,3 +241,16 @@ const _: () =
     assert!(PROGRAM_INPUT_WINDOW + 2 * STREAM_PIECE <= STREAM_AREA && OUTPUT_WINDOW + 2 * STREAM_PIECE <= STREAM_AREA);
 // QEMU's device has a power of two.
 const _: () = assert!(3 * STREAM_AREA <= STREAM_MEMORY && STREAM_MEMORY.is_power_of_two());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_areas_of_the_streams_do_not_overlap_and_are_within_the_memory() {
+        let mut begins = [INPUT_AREA, output_area(Stream::Output), output_area(Stream::Error)];
+        begins.sort_unstable();
+        assert!(begins.windows(2).all(|pair| pair[1] - pair[0] >= STREAM_AREA), "{begins:?}");
+        assert!(begins[2] + STREAM_AREA <= STREAM_MEMORY, "{begins:?}");
+    }
+}

@@ -198,6 +198,8 @@ fn what_is_written_has_a_limit_and_what_is_cut_off_is_told() {
     let file = guest.create(out, "log", 0o100_644).unwrap();
     guest.write(file, 0, b"12345678").unwrap();
     guest.write(file, 0, b"12345678").unwrap();
+    // The file stays as long as it was.
+    guest.write(file, 0, b"12").unwrap();
     assert_eq!(guest.write(file, 8, b"abc"), Err(Errno::ENOSPC));
     assert_eq!(guest.setattr(file, wire::FATTR_SIZE, 1 << 40, 0, 0), Err(Errno::ENOSPC));
     guest.create(out, "second", 0o100_644).unwrap();

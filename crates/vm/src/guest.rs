@@ -301,3 +301,28 @@ impl Drop for MachineGuest {
         self.kill();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::specification;
+
+    #[test]
+    fn a_wrapper_that_ends_leaves_no_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = specification(dir.path().to_owned());
+        let mut wrapper = Command::new("sh");
+        wrapper.args(["-c", "sleep 1000 & exit 3"]);
+        let program = PathBuf::from("/bin/sh");
+        let mut guest = LaunchStage::set(&spec).unwrap().start(wrapper, &spec, &Reach::of_program(&program)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let exit = loop {
+            match guest.exited() {
+                Some(exit) => break exit,
+                None => assert!(Instant::now() < deadline, "the wrapper did not end"),
+            }
+            thread::sleep(POLL);
+        };
+        assert_eq!((exit.code, guest.survivors()), (Some(3), 0));
+    }
+}

@@ -1,5 +1,6 @@
 use super::*;
-use crate::fake::specification;
+use crate::{Places, fake::specification};
+use std::os::unix::fs::FileExt;
 
 #[test]
 fn the_key_depends_on_qemu_kernel_image_command_line_and_accelerator() {
@@ -104,4 +105,25 @@ fn the_oldest_snapshots_are_removed_first_and_young_ones_stay() {
     assert!(store.make_room(0).unwrap() > 0 && many[0].exists(), "nothing is removed if there is space");
     store.make_room(u64::MAX).unwrap();
     assert!(young.exists() && many.iter().all(|dir| !dir.exists()));
+}
+
+#[test]
+fn memory_that_was_changed_with_its_size_kept_is_not_restored() {
+    let cache = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::below(cache.path());
+    let console = cache.path().join("console.log");
+    fs::write(&console, "booted\n").unwrap();
+    let draft = store.claim("key").unwrap().unwrap().begin(1).unwrap();
+    fs::write(draft.state(), "devices").unwrap();
+    let places = Places { dir: cache.path(), name: "guest", memory: &draft.memory() };
+    let recipe = Recipe::record("qemu".into(), &[], &places);
+    let snapshot = draft.publish(recipe, &console, None).unwrap();
+    assert!(matches!(store.find("key"), Found::Whole(_)));
+    let memory = File::options().write(true).open(snapshot.memory()).unwrap();
+    // The clock of the file system need not have ticked since the snapshot was sealed.
+    memory.write_all_at(b"x", 1 << 19).unwrap();
+    memory.set_modified(SystemTime::now() + Duration::from_secs(2)).unwrap();
+    let found = store.find("key");
+    assert!(matches!(&found, Found::Damaged(why) if why == "the checksum of memory is wrong"), "{found:?}");
+    assert!(matches!(store.find("key"), Found::Absent));
 }

@@ -137,6 +137,7 @@ mod tests {
     fn time_stamps_are_removed_and_the_record_is_kept() {
         assert_eq!(record("[   12.345678] WARNING: CPU: 0"), "WARNING: CPU: 0");
         assert_eq!(record("[   12.345678][  T123] x"), "x");
+        assert_eq!(record("[   12.345678][    C0] WARNING: CPU: 0"), "WARNING: CPU: 0", "from an interrupt");
         assert_eq!(record("[   12.345678] [ BUG: Invalid wait context ]\r"), "[ BUG: Invalid wait context ]");
         assert_eq!(record("[    1.000000]  f+0x1/0x2"), " f+0x1/0x2");
         assert_eq!(record("[<ffff>] f"), "[<ffff>] f");

@@ -225,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_room_goes_on_when_the_reader_leaves() {
+        let window = Arc::new(Window::default());
+        assert!(window.enter(60, 100));
+        let (said, heard) = mpsc::channel();
+        let other = Arc::clone(&window);
+        let thread = thread::spawn(move || {
+            said.send(other.enter(50, 100)).unwrap();
+        });
+        assert!(heard.recv_timeout(LOOK).is_err(), "110 bytes do not fit in 100");
+        window.close();
+        assert!(!heard.recv_timeout(Duration::from_secs(5)).unwrap(), "nobody wants them");
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn who_waits_for_the_host_goes_on_when_it_has_taken_everything() {
         let window = Arc::new(Window::default());
         let (said, heard) = mpsc::channel();

@@ -96,9 +96,7 @@ impl Environment {
 
     /// The terminal's name if this root has its terminfo entry, otherwise `xterm`.
     pub fn terminal<'t>(&self, kind: &'t str) -> &'t str {
-        let entry = |at: &str| Some(self.path(at).join(kind.get(..1)?).join(kind));
-        let known = !kind.contains('/') && TERMINALS.iter().filter_map(|at| entry(at)).any(|path| path.exists());
-        if known { kind } else { USUAL_TERMINAL }
+        if knows_terminal(&self.path(""), kind) { kind } else { USUAL_TERMINAL }
     }
 
     /// The program's environment; it inherits nothing from the agent.
@@ -111,5 +109,36 @@ impl Environment {
             ("ENV", format!("{OWN}/prompt")),
             ("PERSONAL", self.shell().join(" ")),
         ]
+    }
+}
+
+/// Whether a root has a terminal's terminfo entry.
+fn knows_terminal(root: &Path, kind: &str) -> bool {
+    let entry = |at: &str| Some(root.join(at).join(kind.get(..1)?).join(kind));
+    !kind.contains('/') && TERMINALS.iter().filter_map(|at| entry(at)).any(|path| path.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_persons_terminal_is_known_wherever_a_distribution_keeps_its_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        // Debian has the usual ones in /lib, the others in /usr/share, and the administrator's own in /etc.
+        for (place, kind) in
+            [("lib/terminfo", "linux"), ("usr/share/terminfo", "xterm-kitty"), ("etc/terminfo", "mine")]
+        {
+            assert!(!knows_terminal(root, kind), "{kind}");
+            let letter = root.join(place).join(&kind[..1]);
+            fs::create_dir_all(&letter).unwrap();
+            fs::write(letter.join(kind), "").unwrap();
+            assert!(knows_terminal(root, kind), "{kind}");
+        }
+        fs::write(root.join("outside"), "").unwrap();
+        for wrong in ["", "linux2", "../../../outside", "l/linux"] {
+            assert!(!knows_terminal(root, wrong), "{wrong}");
+        }
     }
 }

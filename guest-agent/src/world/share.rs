@@ -117,7 +117,7 @@ fn carry_requests(mut device: File, mut port: File, connected: &mpsc::Sender<()>
 }
 
 /// Every write to the device is one answer.
-fn carry_answers(port: File, mut device: File) -> io::Result<()> {
+fn carry_answers(port: impl Read, mut device: impl Write) -> io::Result<()> {
     let mut port = BufReader::with_capacity(64 << 10, port);
     let mut buffer = vec![0; LONGEST];
     loop {
@@ -130,6 +130,51 @@ fn carry_answers(port: File, mut device: File) -> io::Result<()> {
             // Who asked has been killed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device at which nobody waits for the first answer any more.
+    #[derive(Default)]
+    struct Device(Vec<Vec<u8>>);
+
+    impl Write for &mut Device {
+        fn write(&mut self, answer: &[u8]) -> io::Result<usize> {
+            self.0.push(answer.to_vec());
+            // As fuse_dev_write() has it (fs/fuse/dev.c).
+            if self.0.len() == 1 { Err(io::Error::from_raw_os_error(nix::libc::ENOENT)) } else { Ok(answer.len()) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn answer(unique: u64, data: &[u8]) -> Vec<u8> {
+        let length = (HEADER + data.len()) as u32;
+        [&length.to_le_bytes()[..], &[0; 4], &unique.to_le_bytes(), data].concat()
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_holds_up_no_other() {
+        let answers = [answer(1, b"late"), answer(2, b""), answer(3, b"content")];
+        let mut device = Device::default();
+        let end = carry_answers(&*answers.concat(), &mut device).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof, "the host has left");
+        assert_eq!(device.0, answers);
+    }
+
+    #[test]
+    fn an_answer_of_a_wrong_length_is_an_error() {
+        for length in [0, HEADER as u32 - 1, LONGEST as u32 + 1] {
+            let text = [&length.to_le_bytes()[..], &[0; 12]].concat();
+            let mut device = Device::default();
+            let end = carry_answers(&*text, &mut device).unwrap_err().to_string();
+            assert_eq!((end, device.0.len()), (format!("an answer of {length} bytes"), 0));
         }
     }
 }

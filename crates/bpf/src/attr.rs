@@ -11,9 +11,11 @@ pub struct MapCreate {
     pub key_size: u32,
     pub value_size: u32,
     pub max_entries: u32,
+    pub map_flags: u32,
 }
 
-/// `BPF_MAP_UPDATE_ELEM`, `BPF_MAP_DELETE_ELEM`, `BPF_MAP_FREEZE`.
+/// `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_UPDATE_ELEM`, `BPF_MAP_DELETE_ELEM`, `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, `BPF_MAP_FREEZE`, and
+/// `BPF_MAP_GET_NEXT_KEY`, whose next key is in the place of the value.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct MapElem {
@@ -22,6 +24,32 @@ pub struct MapElem {
     pub key: u64,
     pub value: u64,
     pub flags: u64,
+}
+
+/// `BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_LOOKUP_AND_DELETE_BATCH`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct MapBatch {
+    pub in_batch: u64,
+    pub out_batch: u64,
+    pub keys: u64,
+    pub values: u64,
+    pub count: u32,
+    pub map_fd: u32,
+    pub elem_flags: u64,
+    pub flags: u64,
+}
+
+/// Head of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct RawMapInfo {
+    pub map_type: u32,
+    pub id: u32,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub map_flags: u32,
 }
 
 /// `BPF_PROG_LOAD` up to the expected attach type.
@@ -267,6 +295,11 @@ mod tests {
         assert_eq!(offset_of!(TestRun, repeat), offset_of!(uapi::bpf_attr__bindgen_ty_7, repeat));
         assert_eq!(offset_of!(MapElem, value), 16);
         assert_eq!(offset_of!(MapElem, flags), offset_of!(uapi::bpf_attr__bindgen_ty_2, flags));
+        assert_eq!(offset_of!(MapCreate, map_flags), offset_of!(uapi::bpf_attr__bindgen_ty_1, map_flags));
+        assert_eq!(offset_of!(MapBatch, map_fd), offset_of!(uapi::bpf_attr__bindgen_ty_3, map_fd));
+        assert_eq!(offset_of!(MapBatch, flags), offset_of!(uapi::bpf_attr__bindgen_ty_3, flags));
+        assert_eq!(offset_of!(RawMapInfo, map_flags), offset_of!(uapi::bpf_map_info, map_flags));
+        assert_eq!(offset_of!(ProgRunInfo, map_ids), offset_of!(uapi::bpf_prog_info, map_ids));
         assert_eq!(offset_of!(RawLinkInfo, ifindex), offset_of!(uapi::bpf_link_info, __bindgen_anon_1));
         assert_eq!(offset_of!(ProgInfo, id), offset_of!(uapi::bpf_prog_info, id));
         let load = |at| at - offset_of!(ProgLoadTracing, head);

@@ -39,6 +39,14 @@ pub fn prog_fd(id: u32) -> Result<OwnedFd, BpfError> {
     by_id(Command::ProgGetFdById, "BPF_PROG_GET_FD_BY_ID", id)
 }
 
+/// `BPF_MAP_GET_FD_BY_ID`.
+///
+/// # Errors
+/// As [`prog_ids`]; `ENOENT` where there is no such map.
+pub fn map_fd(id: u32) -> Result<OwnedFd, BpfError> {
+    by_id(Command::MapGetFdById, "BPF_MAP_GET_FD_BY_ID", id)
+}
+
 /// `BPF_LINK_GET_FD_BY_ID`.
 ///
 /// # Errors

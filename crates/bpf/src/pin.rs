@@ -13,7 +13,10 @@ pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
 
 /// `BPF_OBJ_GET`, as whatever the caller knows to be pinned there.
 pub(crate) fn open<T: From<OwnedFd>>(path: &Path) -> Result<T, BpfError> {
-    sys::open_pinned(path)
-        .map(T::from)
-        .map_err(|errno| BpfError::call(format!("BPF_OBJ_GET {}", path.display()), errno))
+    open_as(path, 0).map(T::from)
+}
+
+/// As [`open`], with flags of the file.
+pub(crate) fn open_as(path: &Path, file_flags: u32) -> Result<OwnedFd, BpfError> {
+    sys::open_pinned(path, file_flags).map_err(|errno| BpfError::call(format!("BPF_OBJ_GET {}", path.display()), errno))
 }

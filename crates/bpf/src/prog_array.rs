@@ -1,9 +1,6 @@
 //! Jump maps.
 
-use crate::{
-    BpfError, attr, pin,
-    sys::{self, Command},
-};
+use crate::{BpfError, attr, pin, sys};
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
@@ -23,11 +20,14 @@ impl ProgArray {
     /// # Errors
     /// [`BpfError::Call`].
     pub fn create(slots: u32) -> Result<Self, BpfError> {
-        let mut attr =
-            attr::MapCreate { map_type: BPF_MAP_TYPE_PROG_ARRAY, key_size: 4, value_size: 4, max_entries: slots };
-        sys::bpf_fd(Command::MapCreate, &mut attr)
-            .map(Self::from)
-            .map_err(|errno| BpfError::call("BPF_MAP_CREATE prog_array", errno))
+        let mut attr = attr::MapCreate {
+            map_type: BPF_MAP_TYPE_PROG_ARRAY,
+            key_size: 4,
+            value_size: 4,
+            max_entries: slots,
+            ..attr::MapCreate::default()
+        };
+        sys::map_create(&mut attr).map(Self::from).map_err(|errno| BpfError::call("BPF_MAP_CREATE prog_array", errno))
     }
 
     /// Puts a program into a slot and replaces what was in it.

@@ -122,6 +122,24 @@ pub fn program_info(program: &impl AsFd) -> Result<ProgramInfo, BpfError> {
     })
 }
 
+/// How many maps a program uses, and the ids of as many of them as there is room for (`bpf_prog_get_info_by_fd()`).
+///
+/// # Errors
+/// [`BpfError::Call`].
+pub fn maps_of(program: &impl AsFd, room: usize) -> Result<(usize, Vec<u32>), BpfError> {
+    let mut ids = vec![0; room];
+    let asking = attr::ProgRunInfo {
+        nr_map_ids: room as u32,
+        map_ids: sys::address_mut(&mut ids),
+        ..attr::ProgRunInfo::default()
+    };
+    let info = sys::info_into(program.as_fd(), asking)
+        .map_err(|errno| BpfError::call("BPF_OBJ_GET_INFO_BY_FD of a program's maps", errno))?;
+    let count = info.nr_map_ids as usize;
+    ids.truncate(count);
+    Ok((count, ids))
+}
+
 /// How often it was to run and did not, since it was running on the same processor already.
 pub(crate) fn missed(program: &impl AsFd) -> Result<u64, BpfError> {
     run_info(program).map(|info| info.recursion_misses)

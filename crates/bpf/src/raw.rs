@@ -1,5 +1,11 @@
 //! Programs of a few instructions, for tests of the API without packets.
 
+mod map_users;
+
+pub use map_users::{
+    RingQuery, RingWrite, copying_to_ring, finding, pushing, querying_ring, referring_to, writing_to_ring,
+};
+
 use crate::{
     BpfError, ProgArray, attr,
     load::last_words,
@@ -22,7 +28,7 @@ const GPL: &CStr = c"Dual MIT/GPL";
 const LOG_SIZE: usize = 64 * 1024;
 const INTERRUPTIONS: u32 = 10;
 
-/// A program without maps.
+/// A program without maps of its own.
 #[derive(Debug)]
 pub struct RawProgram {
     fd: OwnedFd,

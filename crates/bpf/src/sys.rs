@@ -1,7 +1,10 @@
 //! bpf(2) itself. Every unsafe call of the crate is here.
 
 use crate::attr;
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
+};
 use std::{
     ffi::CString,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -16,6 +19,7 @@ pub enum Command {
     MapLookupElem = 1,
     MapUpdateElem = 2,
     MapDeleteElem = 3,
+    MapGetNextKey = 4,
     ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
@@ -25,12 +29,16 @@ pub enum Command {
     ProgGetNextId = 11,
     MapGetNextId = 12,
     ProgGetFdById = 13,
+    MapGetFdById = 14,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
     RawTracepointOpen = 17,
     BtfGetFdById = 19,
+    MapLookupAndDeleteElem = 21,
     MapFreeze = 22,
     BtfGetNextId = 23,
+    MapLookupBatch = 24,
+    MapLookupAndDeleteBatch = 25,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkGetFdById = 30,
@@ -107,7 +115,12 @@ pub fn address_mut<T>(data: &mut [T]) -> u64 {
 
 /// `BPF_OBJ_GET_INFO_BY_FD` into one of `crate::attr`'s info structs.
 pub fn info<T: Default>(fd: BorrowedFd<'_>) -> Result<T, Errno> {
-    let mut info = [T::default()];
+    info_into(fd, T::default())
+}
+
+/// As [`info`], into a struct that tells the kernel what else it shall fill. Addresses in it are covered by the contract of [`bpf`].
+pub fn info_into<T>(fd: BorrowedFd<'_>, asking: T) -> Result<T, Errno> {
+    let mut info = [asking];
     let mut attr = attr::ObjInfo { bpf_fd: number(fd), info_len: size_of::<T>() as u32, info: address_mut(&mut info) };
     bpf(Command::ObjGetInfoByFd, &mut attr)?;
     let [info] = info;
@@ -132,15 +145,27 @@ pub fn pin(fd: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
     bpf(Command::ObjPin, &mut attr).map(drop)
 }
 
-/// `BPF_OBJ_GET`.
-pub fn open_pinned(path: &Path) -> Result<OwnedFd, Errno> {
+/// `BPF_OBJ_GET` with any flags of the file, 0 for none.
+pub fn open_pinned(path: &Path, file_flags: u32) -> Result<OwnedFd, Errno> {
     let path = c_path(path)?;
-    let mut attr = attr::Obj { pathname: address(path.as_bytes_with_nul()), ..attr::Obj::default() };
+    let mut attr = attr::Obj { pathname: address(path.as_bytes_with_nul()), file_flags, ..attr::Obj::default() };
     bpf_fd(Command::ObjGet, &mut attr)
 }
 
 fn c_path(path: &Path) -> Result<CString, Errno> {
     CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+/// `BPF_MAP_CREATE`. Before 5.11 a map is locked memory (`bpf_map_charge_init()`), of which the first process has 64 KiB: the limit
+/// is raised where a map does not fit, as aya raises it for the maps that it makes.
+pub fn map_create(attr: &mut attr::MapCreate) -> Result<OwnedFd, Errno> {
+    bpf_fd(Command::MapCreate, attr).or_else(|errno| match errno {
+        Errno::EPERM => {
+            setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+            bpf_fd(Command::MapCreate, attr)
+        }
+        other => Err(other),
+    })
 }
 
 /// `BPF_MAP_UPDATE_ELEM` with any flags of 0.

@@ -8,6 +8,7 @@ mod datapath;
 mod detection;
 mod ifindex;
 mod links;
+mod maps;
 mod mprog;
 mod mtu;
 mod prog_array;
@@ -27,6 +28,7 @@ pub static ALL: &[&Area] = &[
     &ifindex::AREA,
     &verdicts::AREA,
     &prog_array::AREA,
+    &maps::AREA,
     &mprog::AREA,
     &links::AREA,
     &redirect::AREA,

@@ -1,6 +1,6 @@
 //! Links and pins, and the effect of updates and deletion on them.
 
-use lab_bpf::{BpfLink, Mprog};
+use lab_bpf::{BpfLink, Mprog, raw};
 use lab_harness::{
     PINS,
     case::{Case, CaseResult, Direction, Variant},
@@ -108,6 +108,17 @@ fn update(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let link = attachment.link()?;
     let id = link.info()?.id;
     ctx.refused("the wrong old program", link.update(&*second, Some(other.as_fd())), Errno::EPERM);
+    for (what, prog_type, old, errno) in [
+        ("the wrong old one", raw::BPF_PROG_TYPE_SCHED_CLS, Some(other.as_fd()), Errno::EPERM),
+        ("another type", raw::BPF_PROG_TYPE_XDP, None, Errno::EINVAL),
+    ] {
+        let refused = raw::minimal(prog_type, 0, 0)?;
+        let refused_id = refused.id();
+        ctx.refused(format!("a new program with {what}"), link.update(&refused, old), errno);
+        drop(refused);
+        let gone = ctx.wait_until(2_000, || Ok(!lab_bpf::prog_ids()?.contains(&refused_id)))?;
+        ctx.check(format!("the program with {what} is freed with its descriptor"), gone, refused_id);
+    }
     link.update(&*second, Some(first.as_fd()))?;
     ctx.equal("the same link, the new program", (link.info()?.id, link.info()?.prog_id), (id, second.id()));
     let counted = first.stats()?.packets;

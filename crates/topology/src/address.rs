@@ -124,6 +124,9 @@ pub(crate) fn add_rule(netlink: &mut Netlink, rule: &Rule) -> Result<(), Netlink
     match &rule.selector {
         Selector::Iif(dev) => message.attributes.push(RuleAttribute::Iifname(dev.clone())),
         Selector::FwMark(mark) => message.attributes.push(RuleAttribute::FwMark(*mark)),
+        Selector::FwMarkPart { mark, mask } => {
+            message.attributes.extend([RuleAttribute::FwMark(*mark), RuleAttribute::FwMask(*mask)]);
+        }
         Selector::Tos(tos) => message.header.tos = *tos,
         Selector::From(source) => {
             message.header.src_len = source.prefix;

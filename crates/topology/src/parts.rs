@@ -110,6 +110,13 @@ pub enum Selector {
     From(Cidr),
     /// The packet's mark.
     FwMark(u32),
+    /// A value of those bits of the packet's mark that a mask has (`FRA_FWMASK`); without one the kernel takes all.
+    FwMarkPart {
+        /// The value of these bits.
+        mark: u32,
+        /// Which bits.
+        mask: u32,
+    },
     /// The DSCP, as the upper six bits of the type of service or of the traffic class (RFC 2474).
     Tos(u8),
 }

@@ -128,6 +128,7 @@ pub(crate) fn rule_words(rule: &Rule) -> String {
         Selector::Iif(dev) => format!("iif {dev}"),
         Selector::From(source) => format!("from {source}"),
         Selector::FwMark(mark) => format!("{} fwmark {mark:#x}", rule.family),
+        Selector::FwMarkPart { mark, mask } => format!("{} fwmark {mark:#x}/{mask:#x}", rule.family),
         Selector::Tos(tos) => format!("{} tos {tos:#x}", rule.family),
     };
     format!("rule {} {selector} table {}", rule.priority, rule.table)

@@ -38,7 +38,7 @@ fn gateway_nat(kind: LinkKind) -> Topology {
 }
 
 /// [`PODS`](super::PODS), where the second workload has further addresses that only rules lead to: by the device that a
-/// packet came in by, by its source, by its mark, by its DSCP.
+/// packet came in by, by its source, by its mark, by its DSCP, by a part of its mark.
 pub const POLICY: Template =
     Template::new("policy", "Two workloads on a host that routes by device, source, mark and DSCP.", policy);
 
@@ -50,10 +50,12 @@ fn policy(kind: LinkKind) -> Topology {
         (Family::V4, Selector::From(first("10.65.0.2/32"))),
         (Family::V4, Selector::FwMark(POLICY_MARK)),
         (Family::V4, Selector::Tos(POLICY_TOS)),
+        (Family::V4, POLICY_MARK_PART),
         (Family::V6, Selector::Iif("p0".to_owned())),
         (Family::V6, Selector::From(first("fd65::2/128"))),
         (Family::V6, Selector::FwMark(POLICY_MARK)),
         (Family::V6, Selector::Tos(POLICY_TOS)),
+        (Family::V6, POLICY_MARK_PART),
     ];
     let addresses = POLICY_ADDRS.as_flattened();
     for (((family, selector), address), number) in selectors.into_iter().zip(addresses).zip(0u32..) {
@@ -70,10 +72,11 @@ fn policy(kind: LinkKind) -> Topology {
     topology
 }
 
-/// The second workload's addresses in [`POLICY`] for each family: by device, by source, by mark, by DSCP.
-pub const POLICY_ADDRS: [[&str; 4]; 2] = [
-    ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4"],
-    ["2001:db8:c::1", "2001:db8:c::2", "2001:db8:c::3", "2001:db8:c::4"],
+/// The second workload's addresses in [`POLICY`] for each family: by device, by source, by mark, by DSCP, by a part of
+/// the mark.
+pub const POLICY_ADDRS: [[&str; 5]; 2] = [
+    ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.5"],
+    ["2001:db8:c::1", "2001:db8:c::2", "2001:db8:c::3", "2001:db8:c::4", "2001:db8:c::5"],
 ];
 
 const POLICY_TABLES: u32 = 100;
@@ -85,6 +88,9 @@ pub const fn policy_table(family: Family, rule: usize) -> u32 {
 
 /// The mark that [`POLICY`] has a rule for.
 pub const POLICY_MARK: u32 = 0x65;
+
+/// The part of a mark that [`POLICY`] has another rule for: [`POLICY_MARK`] has it, and so have other marks.
+pub const POLICY_MARK_PART: Selector = Selector::FwMarkPart { mark: 0x60, mask: 0xf0 };
 
 /// The type of service and traffic class that [`POLICY`] has a rule for, of the bits that routing by IPv4 has always looked at
 /// (`IPTOS_RT_MASK`, include/net/route.h).

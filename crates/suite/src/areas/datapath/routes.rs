@@ -41,7 +41,7 @@ fn source_dependent_routes(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let node = DatapathNode::pods(ctx)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
     for family in Family::available().iter().copied() {
-        let [by_device, by_source, by_mark, _] = library::POLICY_ADDRS[family as usize].map(str::parse::<IpAddr>);
+        let [by_device, by_source, by_mark, ..] = library::POLICY_ADDRS[family as usize].map(str::parse::<IpAddr>);
         for (what, to, forwarded) in [("device", by_device?, 1), ("source", by_source?, 1), ("mark", by_mark?, 0)] {
             let to = SocketAddr::new(to, ctx.marker);
             let sink = UdpSink::bind(node.testbed.net.ns("w1"), to)?;

@@ -263,7 +263,8 @@ const LOOKUP_MARK: Since = Since {
 const LOOKUP_BY_RULE: Case = Case::new(
     "R17",
     "lookup-by-rule",
-    "bpf_fib_lookup follows rules for the incoming device, the source, the mark and the DSCP, and without a match finds no route.",
+    "bpf_fib_lookup follows rules for the incoming device, the source, the mark or a part of it and the DSCP, and without a match \
+     finds no route.",
     lookup_by_rule,
 )
 .on(library::POLICY)
@@ -285,8 +286,8 @@ fn lookups_by_rule(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: 
     let ns = testbed.net.ns("host");
     let stranger = stranger(family);
     let addresses = library::POLICY_ADDRS[family as usize].map(|address| address.parse::<IpAddr>());
-    let [by_device, by_source, by_mark, by_tos] = addresses;
-    let (by_device, by_source, by_mark, by_tos) = (by_device?, by_source?, by_mark?, by_tos?);
+    let [by_device, by_source, by_mark, by_tos, by_part] = addresses;
+    let (by_device, by_source, by_mark, by_tos, by_part) = (by_device?, by_source?, by_mark?, by_tos?, by_part?);
     let tos = library::POLICY_TOS;
     let workload = testbed.net.addr("w0", family);
     let (found, none) = (Some(testbed.ifindex(P1)), None);
@@ -296,12 +297,14 @@ fn lookups_by_rule(ctx: &mut Ctx, variant: &Variant, testbed: &Testbed, family: 
         ("the source of the rule", P0, workload, by_source, 0, 0, found),
         ("another source", P0, stranger, by_source, 0, 0, none),
         ("no mark", P0, workload, by_mark, 0, 0, none),
+        ("no part of a mark", P0, workload, by_part, 0, 0, none),
         ("the DSCP of the rule", P0, workload, by_tos, tos, 0, found),
         ("another DSCP", P0, workload, by_tos, tos / 2, 0, none),
     ];
     let marks = ctx.capabilities.has_change(&LOOKUP_MARK);
     if marks != Some(false) {
         questions.push(("the mark of the rule", P0, workload, by_mark, 0, BPF_FIB_LOOKUP_MARK, found));
+        questions.push(("a mark with the part of the rule", P0, workload, by_part, 0, BPF_FIB_LOOKUP_MARK, found));
     }
     for (what, from, source, to, tos, flags, wanted) in questions {
         let config =

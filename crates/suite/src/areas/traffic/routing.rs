@@ -62,7 +62,7 @@ fn arrives(
 const RULES: Case = Case::new(
     "T14",
     "rules",
-    "Rules by incoming device, source, mark and DSCP route a workload's packets; without a match there is no route.",
+    "Rules by incoming device, source, mark or a part of it and DSCP route a workload's packets; without a match there is no route.",
     rules,
 )
 .on(library::POLICY)
@@ -71,10 +71,14 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let first = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let second = HookCounters::new(ctx, &testbed, P1, variant.attach())?;
-    let (plain, marked, tos) = ((None, 0), (Some(library::POLICY_MARK), 0), (None, library::POLICY_TOS));
+    let (plain, tos, marked) = ((None, 0), (None, library::POLICY_TOS), |mark| (Some(mark), 0));
+    let mark = library::POLICY_MARK;
+    // Both differ from the mark in one bit: outside of the rule's mask, and within.
+    let (also, other) = (marked(mark ^ 0x100), marked(mark ^ 0x10));
+    let marked = marked(mark);
     for addresses in library::POLICY_ADDRS.map(|addrs| addrs.map(|addr| addr.parse::<IpAddr>())) {
-        let [by_device, by_source, by_mark, by_tos] = addresses;
-        let (by_device, by_source, by_mark, by_tos) = (by_device?, by_source?, by_mark?, by_tos?);
+        let [by_device, by_source, by_mark, by_tos, by_part] = addresses;
+        let (by_device, by_source, by_mark, by_tos, by_part) = (by_device?, by_source?, by_mark?, by_tos?, by_part?);
         let before = (first.counted()?.from, second.counted()?.to);
         for (what, from, to, packet, wanted) in [
             ("iif, from the first workload", "w0", by_device, plain, true),
@@ -83,6 +87,9 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ("source, from the node itself", "host", by_source, plain, false),
             ("mark, from the node itself", "host", by_mark, marked, true),
             ("mark, unmarked", "host", by_mark, plain, false),
+            ("mark, another bit set", "host", by_mark, also, false),
+            ("part of a mark, a bit set outside of the part", "host", by_part, also, true),
+            ("part of a mark, another bit in the part", "host", by_part, other, false),
             // The mark is set by the sender, and is not kept across namespaces.
             ("mark, from the first workload", "w0", by_mark, marked, false),
             // What the sender sets is in the header.
@@ -93,7 +100,7 @@ fn rules(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             ctx.equal(format!("{to} by {what}: arrives"), arrived, wanted);
         }
         let name = format!("packets that left the first workload and entered the second ({by_device})");
-        ctx.becomes(name, (5, 4), || Ok((first.counted()?.from - before.0, second.counted()?.to - before.1)))?;
+        ctx.becomes(name, (5, 5), || Ok((first.counted()?.from - before.0, second.counted()?.to - before.1)))?;
     }
     Trip::control(ctx, "w0", "w1").passes(ctx, &testbed, &[&first, &second])
 }

@@ -3,7 +3,10 @@
 use crate::{
     NetlinkError,
     client::{descriptor, socket_error},
+    wire::messages,
 };
+use netlink_packet_core::ParseableParametrized;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
@@ -19,6 +22,8 @@ const ROOM: usize = 4 << 20;
 pub struct Notices(Socket);
 
 impl Notices {
+    /// `RTNLGRP_LINK` of linux/rtnetlink.h: devices that appear, change and go.
+    pub const LINK: u32 = 1;
     /// `RTNLGRP_TC` of linux/rtnetlink.h: queueing disciplines, classes and filters.
     pub const TRAFFIC_CONTROL: u32 = 4;
 
@@ -45,6 +50,22 @@ impl Notices {
     /// [`NetlinkError::Socket`]: `ENOBUFS` where the kernel had no room for some.
     pub fn read(&self) -> Result<Option<Vec<u8>>, NetlinkError> {
         next(self.0.recv_from_full().map(|(bytes, _)| bytes))
+    }
+
+    /// Everything that was told since the last call, oldest first.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; [`NetlinkError::Answer`] for what can't be decoded.
+    pub fn messages(&self) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        let unreadable = |detail: String| NetlinkError::Answer { asked: "listen".to_owned(), detail };
+        let mut told = Vec::new();
+        while let Some(datagram) = self.read()? {
+            for message in messages(&datagram).map_err(|cut| unreadable(cut.to_string()))? {
+                let decoded = RouteNetlinkMessage::parse_with_param(message.body, message.kind);
+                told.push(decoded.map_err(|error| unreadable(error.to_string()))?);
+            }
+        }
+        Ok(told)
     }
 }
 

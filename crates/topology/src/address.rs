@@ -5,11 +5,10 @@ use crate::{
     netns::Netns,
 };
 use lab_netlink::{
-    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, NetlinkError,
+    NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError,
     route::{
         AddressFamily, RouteNetlinkMessage as Message,
         address::{AddressAttribute, AddressFlags, AddressMessage},
-        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
         route::{
             RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
         },
@@ -136,27 +135,6 @@ pub(crate) fn add_rule(netlink: &mut Netlink, rule: &Rule) -> Result<(), Netlink
     netlink.request(Message::NewRule(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
-/// Adds or replaces a permanent neighbour.
-pub(crate) fn add_neighbour(
-    netlink: &mut Netlink,
-    ifindex: u32,
-    addr: IpAddr,
-    mac: [u8; 6],
-) -> Result<(), NetlinkError> {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(addr);
-    message.header.ifindex = ifindex;
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unicast;
-    let destination = match addr {
-        IpAddr::V4(addr) => NeighbourAddress::Inet(addr),
-        IpAddr::V6(addr) => NeighbourAddress::Inet6(addr),
-    };
-    message.attributes =
-        vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
-    netlink.request(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
-}
-
-fn family(addr: IpAddr) -> AddressFamily {
+pub(crate) fn family(addr: IpAddr) -> AddressFamily {
     if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }

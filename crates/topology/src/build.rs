@@ -4,7 +4,7 @@ use crate::{
     TopologyError, address, ahead, link,
     link::PairRequest,
     model::{DeviceSpec, End, Family, Node, Topology},
-    nat,
+    nat, neighbour,
     netns::Netns,
     quiet,
     readback::DeviceInfo,
@@ -215,7 +215,7 @@ impl Net {
             let DeviceSpec::Tap { far } = &device.spec else { continue };
             let ifindex = self.ifindex(&device.node, &device.name);
             for addr in far.iter().filter(|addr| Family::of(**addr).is_available()) {
-                self.ask(&device.node, |ns| address::add_neighbour(&mut ns.netlink(), ifindex, *addr, Tap::FAR_MAC))?;
+                self.ask(&device.node, |ns| neighbour::add(&mut ns.netlink(), ifindex, *addr, Tap::FAR_MAC))?;
             }
         }
         if self.topology.static_neighbours {
@@ -233,7 +233,7 @@ impl Net {
         let ifindex = self.ifindex(&to.node, &to.name);
         let theirs = self.topology.addresses.iter().filter(|address| address.node == of.node && address.dev == of.name);
         for address in theirs.filter(|address| Family::of(address.cidr.addr).is_available()) {
-            self.ask(&to.node, |ns| address::add_neighbour(&mut ns.netlink(), ifindex, address.cidr.addr, mac))?;
+            self.ask(&to.node, |ns| neighbour::add(&mut ns.netlink(), ifindex, address.cidr.addr, mac))?;
         }
         Ok(())
     }

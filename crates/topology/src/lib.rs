@@ -10,6 +10,7 @@
 
 mod address;
 pub mod ahead;
+mod announced;
 mod build;
 mod error;
 pub mod ethtool;
@@ -20,6 +21,7 @@ mod lock;
 mod message;
 pub mod model;
 mod nat;
+pub mod neighbour;
 pub mod netdevsim;
 mod netns;
 mod parts;
@@ -34,6 +36,7 @@ mod terms;
 pub mod uplink;
 
 pub use address::addresses;
+pub use announced::{Announced, DeviceNews};
 pub use build::Net;
 pub use error::TopologyError;
 pub use link::{LinkStats, PairRequest, detect_kind};

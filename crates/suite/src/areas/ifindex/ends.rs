@@ -1,5 +1,6 @@
 //! The two ends of a pair: what each tells of the other, and packets that stay in one namespace.
 
+use crate::topologies::SHARED_IFINDEX;
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -7,7 +8,7 @@ use lab_harness::{
     variants,
 };
 use lab_protocol::{AttachRequest, LinkKind};
-use lab_topology::{Netns, Template, Topology, library, link};
+use lab_topology::{Netns, PairRequest, Template, Topology, library, link};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::{
     ffi::OsString,
@@ -33,7 +34,8 @@ fn tells(ctx: &mut Ctx, when: &str, (ns, dev): (&Netns, &str), (there, other): (
 const OTHER_END: Case = Case::new(
     "G11",
     "other-end",
-    "Each end tells index and namespace of the other (IFLA_LINK, IFLA_LINK_NETNSID), also after a rename, moves and a return.",
+    "Each end tells index and namespace of the other (IFLA_LINK, IFLA_LINK_NETNSID), also after a rename, moves and a return, and \
+     where both have one index.",
     other_end,
 )
 .on(library::PAIR)
@@ -65,7 +67,14 @@ fn other_end(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     both("in one namespace", host, "uplink0")?;
     link::move_to(host, "uplink0", pod)?;
     both("moved back", pod, "uplink0")?;
-    Ok(())
+    // The index is told even where it equals the device's own, which within one namespace would mean that there is no other end
+    // (rtnl_fill_link_netnsid()).
+    let index = Some(SHARED_IFINDEX);
+    let request = PairRequest::new(variant.device(), "same0", "same1");
+    let twins = PairRequest { ifindex: index, peer_ifindex: index, peer_netns: Some(pod.fd()), ..request };
+    link::create_pair(host, &twins)?;
+    tells(ctx, "with one index", (host, "same0"), (pod, "same1"))?;
+    tells(ctx, "with one index", (pod, "same1"), (host, "same0"))
 }
 
 /// Both ends in one namespace.

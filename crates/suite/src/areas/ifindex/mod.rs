@@ -1,5 +1,6 @@
 //! Interface indexes and other packet metadata.
 
+mod announced;
 pub mod crossing;
 mod ends;
 mod helpers;
@@ -8,5 +9,7 @@ mod metadata;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area =
-    Area::new("ifindex", &[index::CASES, metadata::CASES, ends::CASES, crossing::CASES, helpers::CASES]);
+pub static AREA: Area = Area::new(
+    "ifindex",
+    &[index::CASES, metadata::CASES, ends::CASES, announced::CASES, crossing::CASES, helpers::CASES],
+);

@@ -2,14 +2,17 @@
 
 use lab_harness::{
     case::{Case, CaseResult, Variant},
-    ctx::Ctx,
+    ctx::{Ctx, Stop},
     flows::EXCHANGES,
-    testbed::{P0, P1},
+    testbed::{P0, P1, Testbed},
     trip::{HookCounters, Trip},
     variants,
 };
 use lab_protocol::LinkKind;
-use lab_topology::{Family, Hop, Template, Topology, library, link};
+use lab_topology::{
+    Family, Hop, Template, Topology, library, link,
+    neighbour::{self, NeighbourState},
+};
 use lab_traffic::{Capture, Headers, Path, Proto, UdpProbe};
 use nix::errno::Errno;
 use std::{
@@ -94,7 +97,8 @@ fn tcp_ends(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const NEIGHBOURS_RESOLVE: Case = Case::new(
     "T16",
     "neighbours-resolve",
-    "ARP, neighbour discovery, broadcast and multicast pass the programs; an L3 netkit resolves no neighbours.",
+    "ARP, neighbour discovery, broadcast and multicast pass the programs; who is answered is reachable; an L3 netkit resolves no \
+     neighbours.",
     neighbours_resolve,
 )
 .on(library::PAIR_RESOLVING)
@@ -105,6 +109,9 @@ fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let testbed = ctx.testbed()?;
     let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
     let mut capture = Capture::start(testbed.net.ns("host"))?;
+    if kind.has_macs() {
+        answered(ctx, &testbed, "pod", ("host", P0.dev))?;
+    }
     Trip::new(ctx, "pod", "host").passes(ctx, &testbed, &[&watch])?;
     let resolving = |packets: &[lab_traffic::Packet]| {
         let arp = packets.iter().filter(|packet| packet.protocol == ETH_P_ARP).count();
@@ -140,6 +147,21 @@ fn neighbours_resolve(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.check("the node receives the pod's multicast in both families", heard, heard);
     // A capture has a packet before the programs at ingress (`ptype_all`, `__netif_receive_skb_core()`).
     ctx.becomes("packets to the groups that the program saw", 2, || Ok(watch.outgoing.stats()?.marked - before))?;
+    Ok(())
+}
+
+/// An answer to a solicitation proves that the neighbour is reachable (`NUD_REACHABLE`: ndisc_recv_na(), arp_process()); one without
+/// the solicited flag, or to all, does not (RFC 4861, 7.2.5). Asked before there is a connection, whose progress proves it too.
+fn answered(ctx: &mut Ctx, testbed: &Testbed, from: &str, (to, dev): (&str, &str)) -> Result<(), Stop> {
+    let (ns, mac) = (testbed.net.ns(from), testbed.net.readback(to, dev)?.mac);
+    for family in Family::available().iter().copied() {
+        let addr = testbed.net.addr(to, family);
+        UdpProbe::connect(ns, SocketAddr::new(addr, ctx.marker))?.send(b"who has it")?;
+        ctx.becomes(format!("what {from} knows of {to} ({family})"), Some((NeighbourState::Reachable, mac)), || {
+            let known = neighbour::list(ns)?.into_iter().find(|entry| entry.addr == addr);
+            Ok(known.map(|entry| (entry.state, entry.mac)))
+        })?;
+    }
     Ok(())
 }
 

@@ -2,12 +2,15 @@
 
 pub mod errors;
 mod local;
+mod neighbours;
 mod overlay;
 mod routed;
 mod routing;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area =
-    Area::new("traffic", &[local::CASES, routed::CASES, overlay::CASES, routing::CASES, errors::CASES])
-        .keeping_evidence();
+pub static AREA: Area = Area::new(
+    "traffic",
+    &[local::CASES, neighbours::CASES, routed::CASES, overlay::CASES, routing::CASES, errors::CASES],
+)
+.keeping_evidence();

@@ -42,11 +42,11 @@ fn fib_redirect(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn steer(ctx: &TcContext, verdict: impl FnOnce(&bpf_fib_lookup, i64) -> i32) -> i32 {
-    if !Flow::of(ctx).is_some_and(|flow| flow.is_marked()) {
+    let Some(flow) = Flow::of(ctx).filter(Flow::is_marked) else {
         stats::record(ctx, false, VERDICT_NEXT);
         return VERDICT_NEXT;
-    }
-    let Some(mut params) = question(ctx) else { return VERDICT_NEXT };
+    };
+    let Some(mut params) = question(ctx, &flow) else { return VERDICT_NEXT };
     let skb = ctx.skb.skb;
     // SAFETY: the struct outlives the call, and its size is told.
     let code = unsafe {
@@ -58,9 +58,9 @@ fn steer(ctx: &TcContext, verdict: impl FnOnce(&bpf_fib_lookup, i64) -> i32) -> 
     verdict
 }
 
-/// The packet's addresses, type of service and length, from the configured device or else from the packet's own.
+/// The packet's addresses, protocol and ports, type of service and length, from the configured device or else from the packet's own.
 #[inline(always)]
-fn question(ctx: &TcContext) -> Option<bpf_fib_lookup> {
+fn question(ctx: &TcContext, flow: &Flow) -> Option<bpf_fib_lookup> {
     let skb: *const __sk_buff = ctx.skb.skb;
     // SAFETY: plain integers, for which zeros are valid; the context is valid while the program runs.
     let (mut params, own, len, segments): (bpf_fib_lookup, u32, u32, u32) =
@@ -70,6 +70,12 @@ fn question(ctx: &TcContext) -> Option<bpf_fib_lookup> {
     // A packet of several segments is not held against the MTU as a whole.
     if segments == 0 {
         params.__bindgen_anon_1.tot_len = (len - parse::NETWORK as u32) as u16;
+    }
+    // Rules may ask for the ports, and they choose among several next hops.
+    params.l4_protocol = flow.protocol;
+    if matches!(flow.protocol, parse::TCP | parse::UDP) {
+        params.sport = flow.source.to_be();
+        params.dport = flow.destination.to_be();
     }
     // Without BPF_FIB_LOOKUP_TBID it is no table, and the place of a VLAN that a lookup returns.
     params.__bindgen_anon_5.tbid = config::number();

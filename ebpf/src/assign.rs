@@ -11,16 +11,13 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use lab_abi::VERDICT_NEXT;
+use lab_abi::{NO_SOCKET, VERDICT_NEXT};
 
-/// `BPF_F_CURRENT_NETNS`: the namespace of the packet's device.
-const CURRENT_NETNS: u64 = u64::MAX;
-/// What is recorded where there is no such socket.
-const NO_SOCKET: i32 = 1;
 /// Offset of the addresses in an IPv4 header.
 const ADDRESSES: usize = 12;
 
-/// `bpf_sk_assign` of the UDP socket at the packet's IPv4 destination with the configured port. The packet goes on in any case.
+/// `bpf_sk_assign` of the UDP socket at the packet's IPv4 destination with the configured port, in the namespace that
+/// [`config::redirect_flags`] names. The packet goes on in any case.
 #[classifier]
 fn assign(ctx: TcContext) -> i32 {
     let Some(flow) = Flow::of(&ctx).filter(Flow::is_marked) else { return VERDICT_NEXT };
@@ -41,7 +38,7 @@ fn assigned(ctx: &TcContext, flow: &Flow) -> Option<i32> {
     let length = size_of_val(ipv4) as u32;
     // SAFETY: the context is valid while the program runs, the tuple is readable for its length, and the socket is released.
     unsafe {
-        let socket = bpf_sk_lookup_udp(ctx.skb.skb.cast(), &raw mut tuple, length, CURRENT_NETNS, 0);
+        let socket = bpf_sk_lookup_udp(ctx.skb.skb.cast(), &raw mut tuple, length, config::redirect_flags(), 0);
         if socket.is_null() {
             return None;
         }

@@ -81,6 +81,7 @@ fn call(ctx: &TcContext, argument: u64) -> (i64, u32) {
             }
             edit::WRAP => return wrap(ctx),
             edit::SUM => return sum(ctx, argument),
+            edit::TWO_TAGS => return two_tags(ctx, small),
             _ => {
                 count_pieces(ctx);
                 0
@@ -141,4 +142,21 @@ fn sum(ctx: &TcContext, added: u64) -> (i64, u32) {
     // SAFETY: as above.
     let restored = unsafe { bpf_l4_csum_replace(skb, CHECKSUM as u32, added, 0, how) };
     (changed | restored, before << 16 | between)
+}
+
+/// Pushes a tag behind another one and takes both off: all results, and the tags that were beside the packet in between.
+#[inline(always)]
+fn two_tags(ctx: &TcContext, tags: u32) -> (i64, u32) {
+    const ETH_P_8021Q: u16 = 0x8100;
+    const ETH_P_8021AD: u16 = 0x88a8;
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is valid while the program runs and nothing points into the packet.
+    unsafe {
+        let inner = bpf_skb_vlan_push(skb, ETH_P_8021Q.to_be(), (tags >> 16) as u16);
+        let outer = bpf_skb_vlan_push(skb, ETH_P_8021AD.to_be(), tags as u16);
+        let pushed = read_volatile(&raw const (*skb).vlan_tci);
+        let first = bpf_skb_vlan_pop(skb);
+        let popped = read_volatile(&raw const (*skb).vlan_tci);
+        (inner | outer | first | bpf_skb_vlan_pop(skb), pushed << 16 | popped & 0xffff)
+    }
 }

@@ -43,8 +43,8 @@ pub use error::{BpfError, chain};
 pub use hook::expected_attach_type;
 pub use ids::{link_fd, link_ids, map_fd, map_ids, prog_fd, prog_ids};
 pub use lab_abi::{
-    BPF_FIB_LOOKUP_MARK, BPF_FIB_LOOKUP_TBID, Config, PolicyKey, STAMP_MARK, STAMP_PRIORITY, STAMP_QUEUE, Seen, Stats,
-    VLAN_PRESENT, edit,
+    BPF_FIB_LOOKUP_MARK, BPF_FIB_LOOKUP_TBID, CURRENT_NETNS, Config, NO_SOCKET, PolicyKey, STAMP_MARK, STAMP_PRIORITY,
+    STAMP_QUEUE, Seen, Stats, VLAN_PRESENT, edit,
 };
 pub use link::{BpfLink, LinkInfo};
 pub use load::{LoadOptions, ProgramKind, Programs};

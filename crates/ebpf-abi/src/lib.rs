@@ -35,6 +35,11 @@ pub const VERDICT_DROP: i32 = 2;
 /// Verdict "a helper selected the destination": `TC_ACT_REDIRECT`, `TCX_REDIRECT`, `NETKIT_REDIRECT`.
 pub const VERDICT_REDIRECT: i32 = 7;
 
+/// `BPF_F_CURRENT_NETNS`: the namespace of the packet's device.
+pub const CURRENT_NETNS: u64 = u64::MAX;
+/// What `assign` records in the place of an errno where there is no such socket.
+pub const NO_SOCKET: i32 = 1;
+
 /// What `edit_packet` calls, by [`Config::number`]; the argument is [`Config::redirect_flags`].
 pub mod edit {
     /// Nothing; counts in [`Stats::misses`](super::Stats::misses) the packets that are not in one piece.
@@ -71,6 +76,9 @@ pub mod edit {
     /// `bpf_l4_csum_replace` of two bytes in the checksum of UDP over IPv4, as if zeros became the argument, and back; read are the
     /// checksum before, above the lower 16 bits, and in between.
     pub const SUM: u32 = 15;
+    /// `bpf_skb_vlan_push` of the 802.1Q tag above the lower 16 bits and of the 802.1ad tag in them, and `bpf_skb_vlan_pop` twice;
+    /// read are the tags that are beside the packet after the second push, above the lower 16 bits, and after the first pop.
+    pub const TWO_TAGS: u32 = 16;
     /// Each byte of [`Seen::edit_read`](super::Seen::edit_read) before the helper is called.
     pub const UNREAD: u8 = 0xff;
 }
@@ -87,7 +95,8 @@ pub const POLICY_ENTRIES: u32 = 64;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Flags of the redirect helper, of `bpf_fib_lookup`, or of `bpf_check_mtu`; the argument of `edit_packet`.
+    /// Flags of the redirect helper, of `bpf_fib_lookup`, or of `bpf_check_mtu`; the argument of `edit_packet`; the namespace in
+    /// which `assign` looks for a socket, by its id or [`CURRENT_NETNS`].
     pub redirect_flags: u64,
     /// Index of the host-side device, for programs that can't trust `__sk_buff::ifindex`: under netkit a PRIMARY
     /// program sees the pod's index.

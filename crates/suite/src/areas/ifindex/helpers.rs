@@ -61,24 +61,32 @@ fn one_after_the_other(
 const TAGS: Case = Case::new(
     "G18",
     "tags-by-helpers",
-    "bpf_skb_vlan_push puts a tag of either type beside the packet, where the next program sees it; bpf_skb_vlan_pop takes it off.",
+    "bpf_skb_vlan_push puts a tag of either type beside the packet, where the next program sees it, and a first one into it; bpf_skb_vlan_pop takes it off.",
     tags,
 )
 .on(library::PAIR)
 .over(everywhere);
 fn tags(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
-    const ID: u32 = 0x123;
+    // Priority 5 and identifier 0x123; all zeros is a tag too.
+    const TAG: u32 = 0xa123;
+    const OUTER: u32 = 0x6321;
     let testbed = ctx.testbed()?;
-    for (what, protocol) in [("802.1Q", 0x8100), ("802.1ad", 0x88a8)] {
-        let push = u64::from(protocol << 16 | ID);
+    for (what, protocol, tag) in [("802.1Q", 0x8100, TAG), ("802.1ad", 0x88a8, TAG), ("zeros", 0x8100, 0)] {
+        let push = u64::from(protocol << 16 | tag);
         let edits = [(edit::VLAN_PUSH, push), (edit::VLAN_POP, 0)];
         let [first, second] =
             one_after_the_other(ctx, &testbed, variant, Proto::Udp, Family::V4, edits)?.map(|stats| stats.last);
         ctx.equal(format!("{what}: results of push and pop"), (first.edit_code, second.edit_code), (0, 0));
         ctx.equal(format!("{what}: the tag before it is pushed"), first.vlan_tci, 0);
         let seen = (second.vlan_tci, second.vlan_proto);
-        ctx.equal(format!("{what}: the tag and its type before it is popped"), seen, (VLAN_PRESENT | ID, protocol));
+        ctx.equal(format!("{what}: the tag and its type before it is popped"), seen, (VLAN_PRESENT | tag, protocol));
     }
+    let edits = [(edit::TWO_TAGS, u64::from(TAG << 16 | OUTER)), (edit::NOTHING, 0)];
+    let [both, after] =
+        one_after_the_other(ctx, &testbed, variant, Proto::Udp, Family::V4, edits)?.map(|stats| stats.last);
+    let read = (both.edit_code, both.edit_read >> 16, both.edit_read & 0xffff);
+    ctx.equal("results of two tags, the outer one, and the inner one once that is popped", read, (0, OUTER, TAG));
+    ctx.equal("the tag after both were popped", after.vlan_tci, 0);
     Ok(())
 }
 
@@ -176,29 +184,33 @@ const CONGESTION: Case = Case::new(
 .over(everywhere);
 fn congestion(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const BPF_HDR_START_NET: u64 = 1;
-    /// Where the ECN field is, and its values (RFC 3168, 5).
-    const TOS: u64 = 1;
+    /// The byte with the ECN field, which IPv6 has four bits higher, and its values (RFC 3168, 5).
+    const CLASS: u64 = 1;
     const NOT_ECT: u8 = 0;
     const ECT: u8 = 2;
     const CE: u8 = 3;
     let testbed = ctx.testbed()?;
     let mark = editor(ctx, &testbed, edit::CONGESTED, 0)?;
-    let read = editor(ctx, &testbed, edit::READ, TOS << 16 | BPF_HDR_START_NET)?;
+    let read = editor(ctx, &testbed, edit::READ, CLASS << 16 | BPF_HDR_START_NET)?;
     let _mark = testbed.attach(ctx, P0, variant.attach(), variant.direction(), &mark)?;
     let _read = testbed.attach_behind(ctx, P0, variant.attach(), variant.direction(), &read)?;
     let (from, to) = variant.direction().ends("pod", "host");
-    let address = SocketAddr::new(testbed.net.addr(to, Family::V4), ctx.marker);
-    let sink = UdpSink::bind(testbed.net.ns(to), address)?;
-    let probe = UdpProbe::connect(testbed.net.ns(from), address)?;
-    for (what, tos, code, after) in [("without ECN", NOT_ECT, 0, NOT_ECT), ("ECT(0)", ECT, 1, CE), ("CE", CE, 1, CE)] {
-        probe.set_tos(tos)?;
-        probe.send(what.as_bytes())?;
-        // A wrong IPv4 checksum would keep it from the receiver.
-        let received = sink.receive(ctx.patience(2_000)).map(|(payload, _)| payload);
-        ctx.equal(format!("{what}: the datagram arrives"), received.as_deref(), Some(what.as_bytes()));
-        ctx.equal(format!("{what}: the result"), mark.stats()?.last.edit_code, code);
-        let [seen, ..] = read.stats()?.last.edit_read.to_le_bytes();
-        ctx.equal(format!("{what}: the field at the next program"), seen, after);
+    for (family, shift) in [(Family::V4, 0), (Family::V6, 4)].into_iter().filter(|(family, _)| family.is_available()) {
+        let address = SocketAddr::new(testbed.net.addr(to, family), ctx.marker);
+        let sink = UdpSink::bind(testbed.net.ns(to), address)?;
+        let probe = UdpProbe::connect(testbed.net.ns(from), address)?;
+        for (what, ecn, code, after) in
+            [("without ECN", NOT_ECT, 0, NOT_ECT), ("ECT(0)", ECT, 1, CE), ("CE", CE, 1, CE)]
+        {
+            probe.set_tos(ecn)?;
+            probe.send(what.as_bytes())?;
+            // A wrong IPv4 checksum would keep it from the receiver.
+            let received = sink.receive(ctx.patience(2_000)).map(|(payload, _)| payload);
+            ctx.equal(format!("{family}, {what}: the datagram arrives"), received.as_deref(), Some(what.as_bytes()));
+            ctx.equal(format!("{family}, {what}: the result"), mark.stats()?.last.edit_code, code);
+            let [seen, ..] = read.stats()?.last.edit_read.to_le_bytes();
+            ctx.equal(format!("{family}, {what}: the field at the next program"), seen >> shift & CE, after);
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! bpf_redirect with BPF_F_INGRESS, bpf_redirect_peer between kinds of device, and bpf_sk_assign.
 
-use lab_bpf::{Config, ProgramKind};
+use lab_bpf::{CURRENT_NETNS, Config, NO_SOCKET, ProgramKind};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -12,7 +12,7 @@ use lab_protocol::{AttachRequest, AttachType, Capability, DeviceKind, Hook, Kern
 use lab_topology::{Family, library, link};
 use lab_traffic::{Proto, SILENCE_WINDOW, UdpProbe, UdpSink};
 use nix::errno::Errno;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// `BPF_F_INGRESS`, include/uapi/linux/bpf.h.
 const BPF_F_INGRESS: u64 = 1;
@@ -143,7 +143,7 @@ fn peer_into_l3(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const SK_ASSIGN: Case = Case::new(
     "R21",
     "sk-assign",
-    "bpf_sk_assign gives a packet to another socket at tc ingress; on netkit it is EOPNOTSUPP, and the packet goes where it went.",
+    "bpf_sk_assign gives a packet to another socket at tc ingress; on netkit it is EOPNOTSUPP, and the packet goes where it went; a socket of another namespace is found by its id.",
     sk_assign,
 )
 .on(library::PAIR)
@@ -155,7 +155,7 @@ fn sk_assign(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (to, proxy) = (SocketAddr::new(host, ctx.marker), SocketAddr::new(host, ctx.marker ^ 1));
     let sink = UdpSink::bind(testbed.net.ns("host"), proxy)?;
     let probe = UdpProbe::connect(testbed.net.ns("pod"), to)?;
-    let config = Config { socket_port: proxy.port().into(), ..Config::new(ctx.marker) };
+    let config = Config { socket_port: proxy.port().into(), redirect_flags: CURRENT_NETNS, ..Config::new(ctx.marker) };
     let program = testbed.load(ctx, P0, ProgramKind::Assign, config)?;
     let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
     probe.send(b"for the proxy")?;
@@ -175,5 +175,24 @@ fn sk_assign(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     probe.send(b"for nobody")?;
     ctx.equal("error of the sender without the program", probe.error(ctx.patience(2_000)), Some(Errno::ECONNREFUSED));
     ctx.equal("datagram at the proxy without the program", sink.receive(SILENCE_WINDOW), None);
+    // A socket of the workload's namespace is found there alone, and no packet can be given to it.
+    drop(sink);
+    let _there = UdpSink::bind(testbed.net.ns("pod"), SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), proxy.port()))?;
+    let id = link::netnsid(testbed.net.ns("host"), testbed.net.ns("pod"))?
+        .ok_or_else(|| Stop::check("the host's namespace has no id for the pod's"))?;
+    let elsewhere = if native { wanted } else { -(Errno::ENETUNREACH as i32) };
+    for (what, namespace, code) in [("its own", CURRENT_NETNS, NO_SOCKET), ("the pod's", id as u64, elsewhere)] {
+        let config = Config { redirect_flags: namespace, ..config };
+        let program = testbed.load(ctx, P0, ProgramKind::Assign, config)?;
+        let attachment = testbed.attach(ctx, P0, variant.attach(), Direction::FromWorkload, &program)?;
+        probe.send(b"for nobody")?;
+        ctx.equal(
+            format!("{what} namespace: error of the sender"),
+            probe.error(ctx.patience(2_000)),
+            Some(Errno::ECONNREFUSED),
+        );
+        ctx.equal(format!("{what} namespace: what the helper returned"), program.stats()?.last.fib_code, code);
+        attachment.detach()?;
+    }
     Ok(())
 }

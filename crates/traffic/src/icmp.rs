@@ -188,14 +188,15 @@ fn request(to: IpAddr, id: u16, sequence: u16) -> Vec<u8> {
     packet.extend([0x4e; 48]);
     // The kernel fills in the checksum of ICMPv6 only: it covers the addresses.
     if to.is_ipv4() {
-        let sum = checksum(&packet);
+        let sum = internet_checksum(&packet);
         packet[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     packet
 }
 
 /// The internet checksum of RFC 1071.
-fn checksum(packet: &[u8]) -> u16 {
+#[must_use]
+pub fn internet_checksum(packet: &[u8]) -> u16 {
     let words = packet.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
@@ -224,7 +225,7 @@ mod tests {
     #[test]
     fn a_request_sums_to_zero_and_reads_back() {
         let packet = request("10.0.0.1".parse().unwrap(), 0x1234, 7);
-        assert_eq!(checksum(&packet), 0);
+        assert_eq!(internet_checksum(&packet), 0);
         let mut with_ip = vec![0x45; 20];
         with_ip.extend(&packet);
         assert_eq!(parse(true, &with_ip), Some(Echo { request: true, id: 0x1234, sequence: 7 }));

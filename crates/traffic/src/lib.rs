@@ -12,6 +12,7 @@
 mod capture;
 pub mod content;
 mod flow;
+mod fragments;
 mod frame;
 pub mod gate;
 mod header;
@@ -30,9 +31,10 @@ mod weak;
 
 pub use capture::{Capture, Packet, Stamping, pcap};
 pub use flow::{Flow, FlowReport, Proto};
+pub use fragments::in_two_fragments;
 pub use frame::send_frame;
 pub use header::{Headers, Transport, udp_answer};
-pub use icmp::{PingReport, ping};
+pub use icmp::{PingReport, internet_checksum, ping};
 pub use icmp_error::{IcmpError, icmp_error};
 pub use late::arrivals as late_arrivals;
 pub use netstat::repeated_syns;

@@ -11,7 +11,9 @@ use lab_harness::{
 };
 use lab_protocol::AttachRequest;
 use lab_topology::{Family, library};
-use lab_traffic::{Capture, ExtensionHeader, Headers, Packet, Proto, Transport, UdpProbe, UdpSink, send_frame};
+use lab_traffic::{
+    Capture, ExtensionHeader, Headers, Packet, Proto, Transport, UdpProbe, UdpSink, internet_checksum, send_frame,
+};
 use nix::errno::Errno;
 use std::{
     io::{Read, Write},
@@ -135,16 +137,6 @@ fn rule_precedence(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     node.datapath.clear_rule(&rules[2].0)?;
     node.datapath.set_rule(&rules[1].0, DROP)?;
     reaches(ctx, "the network denied, UDP without a rule of its own", [false, false, true])
-}
-
-/// The checksum of RFC 1071.
-fn internet_checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 /// The 28 bytes of a UDP datagram without content, from the IPv4 header on; the kernel fills in the header's checksum.

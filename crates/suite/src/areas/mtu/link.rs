@@ -9,7 +9,7 @@ use lab_harness::{
     variants,
 };
 use lab_protocol::{Capability, LinkKind};
-use lab_topology::{Family, Netns, PairRequest, library, library::Overlay, link};
+use lab_topology::{Family, Netns, PairRequest, ethtool, library, library::Overlay, link};
 use lab_traffic::{Capture, Headers, Oversized, Path, SILENCE_WINDOW, Transport, UdpOptions, UdpProbe, UdpSink};
 use nix::errno::Errno;
 use std::{fs, net::SocketAddr};
@@ -225,7 +225,7 @@ fn segments_cross_unsplit(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 const SEGMENTED_AND_FRAGMENTED_UDP: Case = Case::new(
     "U07",
     "segmented-and-fragmented-udp",
-    "Datagrams that are segmented late (UDP_SEGMENT) and datagrams that are fragmented arrive whole.",
+    "Datagrams that are segmented late (UDP_SEGMENT), by the receiver's device or in software, and datagrams that are fragmented arrive whole.",
     segmented_and_fragmented,
 )
 .on(library::GATEWAY)
@@ -234,17 +234,22 @@ const SEGMENTED_AND_FRAGMENTED_UDP: Case = Case::new(
 fn segmented_and_fragmented(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const SEGMENT: u16 = 1_200;
     const SEGMENTS: usize = 8;
+    /// What the last segment lacks.
+    const SHORTER: usize = 100;
     const FRAGMENTED: usize = 4_096;
     const COUNT: u32 = 3;
     let testbed = ctx.testbed()?;
     let watch = HookCounters::new(ctx, &testbed, P0, variant.attach())?;
+    // Of the two ways one is segmented in software, behind the programs.
+    ethtool::send_checksummed(testbed.net.ns("host"), "u0")?;
     for to in ["w1", "ext"] {
         ctx.watch(&testbed.net, ["w0", to]);
         for family in Family::available().iter().copied() {
             let at = SocketAddr::new(testbed.net.addr(to, family), ctx.marker);
             let sink = UdpSink::bind(testbed.net.ns(to), at)?;
             let before = watch.counted()?.from;
-            let whole: Vec<u8> = (0..SEGMENTS).flat_map(|number| [number as u8; SEGMENT as usize]).collect();
+            let mut whole: Vec<u8> = (0..SEGMENTS).flat_map(|number| [number as u8; SEGMENT as usize]).collect();
+            whole.truncate(whole.len() - SHORTER);
             UdpProbe::connect(testbed.net.ns("w0"), at)?.send_segments(&whole, SEGMENT)?;
             let mut arrived = Vec::new();
             while arrived.len() < SEGMENTS {

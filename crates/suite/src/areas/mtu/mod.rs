@@ -1,6 +1,7 @@
 //! Packet sizes: MTU, path MTU, segmentation.
 
 mod check_mtu;
+mod fragments;
 mod link;
 
 pub use check_mtu::{PODS_LARGE_WINDOWS, bulk_until};
@@ -8,4 +9,4 @@ pub use link::checksum_errors;
 
 use lab_harness::case::Area;
 
-pub static AREA: Area = Area::new("mtu", &[link::CASES, check_mtu::CASES]).keeping_evidence();
+pub static AREA: Area = Area::new("mtu", &[link::CASES, check_mtu::CASES, fragments::CASES]).keeping_evidence();

@@ -10,7 +10,7 @@ use lab_harness::{
 };
 use lab_protocol::{AttachRequest, Capability, LinkKind};
 use lab_topology::{Family, Tap, library, link};
-use lab_traffic::{Headers, Proto, Transport, UdpProbe, UdpSink};
+use lab_traffic::{Headers, Proto, Transport, UdpProbe, UdpSink, send_frame};
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -59,6 +59,31 @@ fn pod_and_tap(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     ctx.equal("packets at both programs", (to_tap.stats()?.marked, to_pod.stats()?.marked), (families, families));
     tagged_to_pod(ctx, variant, &testbed)?;
     ctx.equal("packets that came out of the tap", to_pod.stats()?.marked, families + 1);
+    tagged_to_tap(ctx, &testbed)
+}
+
+/// A frame with a VLAN tag from the pod: the machine at the tap reads it with its tag, wherever that was meanwhile (tun_put_user()).
+fn tagged_to_tap(ctx: &mut Ctx, testbed: &Testbed) -> CaseResult {
+    const TAGS: &[(u16, u16)] = &[(0x8100, 5 << 13 | 100)];
+    const TAG: usize = 4;
+    let net = &testbed.net;
+    let gateway = net.readback("host", P0.dev)?.mac.unwrap_or_default();
+    let inner = tagged(TAGS, &datagram(net.addr4("w0"), net.addr4("host"), ctx.marker));
+    send_frame(net.ns("w0"), net.ifindex("w0", "eth0"), gateway, TAGS[0].0, &inner)?;
+    let (tap, marker, mut read) = (net.tap("host", "tap0"), ctx.marker, None);
+    ctx.wait_until(2_000, || {
+        let Some(mut frame) = tap.receive(Duration::ZERO)? else { return Ok(false) };
+        let ours = |frame: &[u8], at: usize| {
+            let headers = frame.get(at..).and_then(Headers::of);
+            headers.is_some_and(|headers| headers.ports().is_some_and(|(_, port)| port == marker))
+        };
+        if ours(&frame, ETHERNET) || ours(&frame, ETHERNET + TAG) {
+            read = Some(frame.split_off(ETHERNET - 2));
+        }
+        Ok(read.is_some())
+    })?;
+    let sent = [&TAGS[0].0.to_be_bytes()[..], &inner].concat();
+    ctx.check("the frame at the tap, from its tag on", read.as_ref() == Some(&sent), format!("{read:02x?}"));
     Ok(())
 }
 
@@ -125,13 +150,14 @@ const MIRRED: Case = Case::new(
     "mirred-and-tap",
     "Filters with mirred hand a pod's packets to a tap as they are, and what comes out of the tap to the pod; of a mirrored packet both \
      the tap and the node have one. The pod's device can receive what comes out of the tap, and what is for a tap that is down is dropped. \
-     netkit takes the time of arrival off what it passes on.",
+     netkit takes the time of arrival off what it passes on. A filter does not keep a target that is deleted.",
     mirred,
 )
 .on(library::TAP)
 .over(devices)
 .needs(&[Capability::Mirred]);
 fn mirred(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    const GONE: &str = "gone0";
     let testbed = ctx.testbed()?;
     let program = testbed.counter(ctx, P0)?;
     let attached = match variant.device().is_netkit() {
@@ -190,5 +216,13 @@ fn mirred(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let to_tap = add(at_pod, at_tap, Mirred::Redirect)?;
     testbed.none_pass(ctx, [("w0", "host", Proto::Udp, Family::V4), ("w0", "host", Proto::Udp, Family::V6)]);
     host.run(|| to_tap.remove())?;
+    // A filter gives up its target when that is deleted (mirred_device_event()), which else would never end.
+    link::create_dummy(host, GONE)?;
+    let gone = link::info(host, GONE)?.ifindex;
+    let to_nobody = add(at_pod, gone, Mirred::Redirect)?;
+    link::delete(host, GONE)?;
+    testbed.none_pass(ctx, [("w0", "host", Proto::Udp, Family::V4)]);
+    host.run(|| to_nobody.remove())?;
+    testbed.flow_passes(ctx, "w0", "host", Proto::Udp, Family::V4);
     Ok(())
 }

@@ -79,6 +79,7 @@ fn call(ctx: &TcContext, argument: u64) -> (i64, u32) {
                 let between = read_volatile(&raw const (*skb).len);
                 return (grown | bpf_skb_change_tail(skb, length, 0), between);
             }
+            edit::METADATA => return (0, (ctx.data() - read_volatile(&raw const (*skb).data_meta) as usize) as u32),
             edit::WRAP => return wrap(ctx),
             edit::SUM => return sum(ctx, argument),
             edit::TWO_TAGS => return two_tags(ctx, small),

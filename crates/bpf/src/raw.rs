@@ -56,6 +56,18 @@ pub fn minimal(prog_type: u32, expected_attach_type: u32, verdict: i32) -> Resul
     assemble(prog_type, expected_attach_type, "minimal", &[mov(0, verdict), exit()])
 }
 
+/// A `BPF_PROG_TYPE_XDP` program that puts `bytes` of metadata before each packet (`bpf_xdp_adjust_meta()`) and passes it.
+///
+/// # Errors
+/// [`BpfError::Load`].
+pub fn xdp_metadata(bytes: i32) -> Result<RawProgram, BpfError> {
+    /// `BPF_FUNC_xdp_adjust_meta`.
+    const ADJUST_META: i32 = 54;
+    const XDP_PASS: i32 = 2;
+    let instructions = [mov(2, -bytes), call(ADJUST_META), mov(0, XDP_PASS), exit()];
+    assemble(BPF_PROG_TYPE_XDP, 0, "metadata", &instructions)
+}
+
 /// A `BPF_PROG_TYPE_SCHED_CLS` program that tail-calls `slot` and returns `fallback` where that is empty. Loading it
 /// makes it a user of the map.
 ///

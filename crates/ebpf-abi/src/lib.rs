@@ -79,6 +79,8 @@ pub mod edit {
     /// `bpf_skb_vlan_push` of the 802.1Q tag above the lower 16 bits and of the 802.1ad tag in them, and `bpf_skb_vlan_pop` twice;
     /// read are the tags that are beside the packet after the second push, above the lower 16 bits, and after the first pop.
     pub const TWO_TAGS: u32 = 16;
+    /// No helper; read is how many bytes of metadata are before the packet (`data_meta`), which XDP has put there.
+    pub const METADATA: u32 = 17;
     /// Each byte of [`Seen::edit_read`](super::Seen::edit_read) before the helper is called.
     pub const UNREAD: u8 = 0xff;
 }
@@ -299,10 +301,41 @@ mod tests {
     }
 
     #[test]
-    fn merging_keeps_the_latest_packet() {
+    fn merging_adds_counts_and_keeps_the_largest_and_the_latest() {
         let seen = |time_ns, mark| Seen { time_ns, mark, ..Seen::default() };
-        let mut sum = Stats { packets: 3, marked: 1, max_len: 60, last: seen(20, 7), ..Stats::default() };
-        sum.merge(&Stats { packets: 4, marked: 2, max_len: 1500, last: seen(10, 8), ..Stats::default() });
-        assert_eq!((sum.packets, sum.marked, sum.max_len, sum.last.mark), (7, 3, 1500, 7));
+        let one = Stats {
+            packets: 30,
+            marked: 20,
+            bytes: 1_000,
+            misses: 10,
+            max_len: 60,
+            max_gso_size: 1_400,
+            max_wire_len: 70,
+            last: seen(20, 7),
+        };
+        let other = Stats {
+            packets: 4,
+            marked: 3,
+            bytes: 200,
+            misses: 2,
+            max_len: 1_500,
+            max_gso_size: 1_300,
+            max_wire_len: 1_600,
+            last: seen(10, 8),
+        };
+        let sum = Stats {
+            packets: 34,
+            marked: 23,
+            bytes: 1_200,
+            misses: 12,
+            max_len: 1_500,
+            max_gso_size: 1_400,
+            max_wire_len: 1_600,
+            last: seen(20, 7),
+        };
+        for (mut first, second) in [(one, other), (other, one)] {
+            first.merge(&second);
+            assert_eq!(first, sum);
+        }
     }
 }

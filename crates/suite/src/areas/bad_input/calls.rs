@@ -1,7 +1,7 @@
 //! bpf(2) calls that the kernel must refuse, and two that it must accept.
 
 use crate::areas::mprog::chain::{Chain, next};
-use lab_bpf::{BpfError, Mprog, XdpMode, raw, raw::Redirect};
+use lab_bpf::{BpfError, Config, Mprog, ProgramKind, XdpMode, edit, raw, raw::Redirect};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::Ctx,
@@ -134,13 +134,14 @@ fn internal_redirect_flags(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
 const XDP: Case = Case::new(
     "N12",
     "xdp",
-    "netkit refuses native XDP with EOPNOTSUPP and veth accepts it; generic XDP runs on both and traffic passes.",
+    "netkit refuses native XDP with EOPNOTSUPP and veth accepts it; generic XDP runs on both and traffic passes. Programs at tc ingress see the metadata of either.",
     xdp,
 )
 .on(library::PAIR)
 .over(variants::devices);
 fn xdp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const PASS: i32 = 2;
+    const METADATA: i32 = 8;
     let testbed = ctx.testbed()?;
     let ifindex = testbed.ifindex(P0);
     let program = raw::minimal(raw::BPF_PROG_TYPE_XDP, 0, PASS)?;
@@ -163,5 +164,22 @@ fn xdp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     generic.update(&drop_all, None)?;
     let report = testbed.silence(ctx, "pod", "host", Proto::Udp, Family::V4);
     ctx.check("a dropping generic program drops", report.lost(), &report);
+    drop(generic);
+    let config = Config { number: edit::METADATA, ..Config::new(ctx.marker) };
+    let reading = testbed.load(ctx, P0, ProgramKind::Edit, config)?;
+    let _reading = testbed.attach(ctx, P0, AttachRequest::Tc, Direction::FromWorkload, &reading)?;
+    let writing = raw::xdp_metadata(METADATA)?;
+    for mode in [XdpMode::Native, XdpMode::Generic] {
+        if mode == XdpMode::Native && variant.device() != LinkKind::Veth {
+            continue;
+        }
+        let link = testbed.run(P0, || lab_bpf::attach_xdp(ifindex, &writing, mode))?;
+        testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+        let read = reading.stats()?.last.edit_read;
+        ctx.equal(format!("{mode:?}: bytes of metadata at tc ingress"), read, METADATA.cast_unsigned());
+        drop(link);
+    }
+    testbed.flow_passes(ctx, "pod", "host", Proto::Udp, Family::V4);
+    ctx.equal("bytes of metadata without XDP", reading.stats()?.last.edit_read, 0);
     Ok(())
 }

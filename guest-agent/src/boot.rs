@@ -7,7 +7,10 @@ use lab_harness::{Suite, quiet};
 use lab_protocol::message::PORT_NAME;
 use nix::{
     mount::{MsFlags, mount},
-    sys::reboot::{RebootMode, reboot},
+    sys::{
+        reboot::{RebootMode, reboot},
+        resource::{RLIM_INFINITY, Resource, setrlimit},
+    },
 };
 use std::{fs, path::Path};
 
@@ -25,6 +28,10 @@ pub fn as_init(suites: &[&'static dyn Suite]) -> ! {
 
 fn live(suites: &[&'static dyn Suite]) -> Result<(), AgentError> {
     let (boot_ms, nonce) = (sender::boottime_ms(), successor::nonce());
+    // Before 5.11 programs and maps count as locked memory. aya raises the limit when a map is refused, but not every program is
+    // loaded by aya.
+    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)
+        .unwrap_or_else(|errno| kmsg::say(&format!("RLIMIT_MEMLOCK: {errno}")));
     // An agent that takes another one's place finds the machine as that one has set it up.
     let modules = if nonce.is_some() { modules::loaded() } else { set_up()? };
     let port = port::open(PORT_NAME).map_err(AgentError::Port)?;

@@ -4,16 +4,18 @@ use crate::{
     config, parse,
     parse::{Flow, NETWORK},
     stats,
+    tunnel::KEY_SIZE,
 };
 use aya_ebpf::{
     bindings::{
         BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_INVALIDATE_HASH, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_tunnel_key,
     },
     helpers::generated::{
         bpf_clone_redirect, bpf_l4_csum_replace, bpf_set_hash, bpf_skb_adjust_room, bpf_skb_change_tail,
-        bpf_skb_change_type, bpf_skb_ecn_set_ce, bpf_skb_load_bytes, bpf_skb_load_bytes_relative, bpf_skb_pull_data,
-        bpf_skb_set_tstamp, bpf_skb_vlan_pop, bpf_skb_vlan_push,
+        bpf_skb_change_type, bpf_skb_ecn_set_ce, bpf_skb_get_tunnel_key, bpf_skb_load_bytes,
+        bpf_skb_load_bytes_relative, bpf_skb_pull_data, bpf_skb_set_tstamp, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     macros::classifier,
     programs::TcContext,
@@ -80,6 +82,7 @@ fn call(ctx: &TcContext, argument: u64) -> (i64, u32) {
                 return (grown | bpf_skb_change_tail(skb, length, 0), between);
             }
             edit::METADATA => return (0, (ctx.data() - read_volatile(&raw const (*skb).data_meta) as usize) as u32),
+            edit::TUNNEL_ID | edit::TUNNEL_REMOTE => return tunnel_key(ctx, argument),
             edit::WRAP => return wrap(ctx),
             edit::SUM => return sum(ctx, argument),
             edit::TWO_TAGS => return two_tags(ctx, small),
@@ -159,5 +162,22 @@ fn two_tags(ctx: &TcContext, tags: u32) -> (i64, u32) {
         let first = bpf_skb_vlan_pop(skb);
         let popped = read_volatile(&raw const (*skb).vlan_tci);
         (inner | outer | first | bpf_skb_vlan_pop(skb), pushed << 16 | popped & 0xffff)
+    }
+}
+
+/// Which tunnel the packet came through: the result, and what [`config::number`] asks for.
+#[inline(always)]
+fn tunnel_key(ctx: &TcContext, flags: u64) -> (i64, u32) {
+    // SAFETY: integers and unions of integers, for which all zeros is a value.
+    let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+    // SAFETY: the context is valid while the program runs, the key outlives the call and has at least this size.
+    let code = unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &raw mut key, KEY_SIZE, flags) };
+    // SAFETY: every word of the union is initialised, and has a value for each kind of address.
+    let (v4, v6) = unsafe { (key.__bindgen_anon_1.remote_ipv4, u32::from_be(key.__bindgen_anon_1.remote_ipv6[3])) };
+    match (config::number(), flags) {
+        (edit::TUNNEL_ID, _) => (code, key.tunnel_id),
+        // The one address that the helper gives in the machine's byte order.
+        (_, 0) => (code, v4),
+        _ => (code, v6),
     }
 }

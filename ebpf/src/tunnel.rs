@@ -14,6 +14,8 @@ use lab_abi::VERDICT_DROP;
 /// `::ffff:a.b.c.d`, the word before the address.
 const MAPPED: u32 = 0xffff_u32.to_be();
 const TTL: u8 = 64;
+/// A key without the local address, which kernels before 6.0 refuse as too long ("bpf: Add source ip in struct bpf_tunnel_key").
+pub const KEY_SIZE: u32 = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
 
 /// Sends marked packets through the target, wrapped as the settings say.
 #[classifier]
@@ -43,9 +45,6 @@ fn choose(ctx: &TcContext) -> bool {
         key.__bindgen_anon_1.remote_ipv6 = remote;
         u64::from(BPF_F_TUNINFO_IPV6)
     };
-    // Without the local address, which kernels before 6.0 refuse as too long ("bpf: Add source ip in struct
-    // bpf_tunnel_key").
-    let size = offset_of!(bpf_tunnel_key, __bindgen_anon_3) as u32;
     // SAFETY: the context is valid while the program runs, the key outlives the call and has at least this size.
-    unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, size, flags) == 0 }
+    unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, KEY_SIZE, flags) == 0 }
 }

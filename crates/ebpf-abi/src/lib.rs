@@ -81,6 +81,10 @@ pub mod edit {
     pub const TWO_TAGS: u32 = 16;
     /// No helper; read is how many bytes of metadata are before the packet (`data_meta`), which XDP has put there.
     pub const METADATA: u32 = 17;
+    /// `bpf_skb_get_tunnel_key`: the flags; read is the network's identifier.
+    pub const TUNNEL_ID: u32 = 18;
+    /// The same; read is the last word of the remote address, host byte order.
+    pub const TUNNEL_REMOTE: u32 = 19;
     /// Each byte of [`Seen::edit_read`](super::Seen::edit_read) before the helper is called.
     pub const UNREAD: u8 = 0xff;
 }

@@ -1,6 +1,6 @@
 //! Traffic between two nodes, plain and in tunnels.
 
-use lab_bpf::{Config, ProgramKind};
+use lab_bpf::{Config, ProgramKind, edit};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -9,6 +9,7 @@ use lab_harness::{
     trip::{HookCounters, Trip},
     variants,
 };
+use lab_protocol::AttachRequest;
 use lab_topology::{Family, library, library::Overlay};
 use lab_traffic::{Capture, Headers, Packet, Transport};
 
@@ -118,13 +119,16 @@ fn wraps(headers: &Headers, overlay: Overlay, network: u32) -> bool {
 const TUNNEL_CHOSEN_BY_PROGRAM: Case = Case::new(
     "T12",
     "tunnel-chosen-by-program",
-    "Without a route, programs at the pods select VXLAN's network and remote address per packet, over IPv4 and IPv6.",
+    "Without a route, programs at the pods select VXLAN's network and remote address per packet, over IPv4 and IPv6, and the far end reads them.",
     tunnel_chosen_by_program,
 )
 .on(library::TWO_NODE_METADATA)
 .over(variants::one_each);
 fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
+    /// include/uapi/linux/bpf.h.
+    const BPF_F_TUNINFO_IPV6: u64 = 1;
     let tunnel = Overlay::VxlanMetadata;
+    let arriving = Spot { node: THERE.node, dev: tunnel.dev() };
     let testbed = ctx.testbed()?;
     let mac = |node| {
         let info = testbed.net.readback(node, tunnel.dev())?;
@@ -147,6 +151,14 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         };
         let (here, first) = choosing(HERE, "nodeB")?;
         let (there, second) = choosing(THERE, "nodeA")?;
+        let flags = if family == Family::V4 { 0 } else { BPF_F_TUNINFO_IPV6 };
+        let [id, remote] = [edit::TUNNEL_ID, edit::TUNNEL_REMOTE].map(|number| {
+            let config = Config { number, redirect_flags: flags, ..Config::new(ctx.marker) };
+            testbed.load(ctx, arriving, ProgramKind::Edit, config)
+        });
+        let (id, remote) = (id?, remote?);
+        let asking = testbed.attach(ctx, arriving, AttachRequest::Tc, Direction::FromWorkload, &id)?;
+        let behind = testbed.attach_behind(ctx, arriving, AttachRequest::Tc, Direction::FromWorkload, &remote)?;
         Trip::new(ctx, "w0", "w1").passes(ctx, &testbed, &[])?;
         // The last segments of a connection follow its end: both counts are read until nothing is between them.
         let (mut sent, mut wrapped) = (0, 0);
@@ -157,7 +169,13 @@ fn tunnel_chosen_by_program(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
             Ok(wrapped == sent)
         })?;
         ctx.equal(format!("over {family}: packets in the network that the programs chose"), wrapped, sent);
-        for attachment in [first, second] {
+        let far = u32::from_be(lab_bpf::datapath::words(testbed.net.addr("nodeA", family))[3]);
+        for (what, program, wanted) in [("the network", &id, network), ("the remote address", &remote, far)] {
+            let last = program.stats()?.last;
+            let read = (last.edit_code, last.edit_read);
+            ctx.equal(format!("over {family}: {what} of what arrives, by bpf_skb_get_tunnel_key"), read, (0, wanted));
+        }
+        for attachment in [behind, asking, first, second] {
             attachment.detach()?;
         }
         let report = testbed.silence(ctx, "w0", "w1", lab_traffic::Proto::Icmp, family);

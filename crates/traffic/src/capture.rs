@@ -42,6 +42,8 @@ pub struct Packet {
     pub kind: u8,
     /// EtherType, in host byte order (`include/uapi/linux/if_ether.h`).
     pub protocol: u16,
+    /// Link-layer address of the sender; zeros on devices without them.
+    pub source: [u8; 6],
     /// From the network header on, cut at a few hundred bytes.
     pub data: Vec<u8>,
     /// Length before cutting, bytes.
@@ -150,15 +152,14 @@ impl Capture {
             _ => None,
         });
         let length = received.bytes;
-        let (ifindex, hardware, kind, protocol) = received.address.map_or((0, 0, 0, 0), |address| {
-            (address.ifindex() as u32, address.hatype(), address.pkttype(), u16::from_be(address.protocol()))
-        });
+        let Some(address) = received.address else { return Err(io::ErrorKind::InvalidData.into()) };
         Ok(Some(Packet {
             at: at.unwrap_or_default(),
-            ifindex,
-            hardware,
-            kind,
-            protocol,
+            ifindex: address.ifindex() as u32,
+            hardware: address.hatype(),
+            kind: address.pkttype(),
+            protocol: u16::from_be(address.protocol()),
+            source: address.addr().unwrap_or_default(),
             data: buffer[..length.min(SNAP)].to_vec(),
             length: u32::try_from(length).unwrap_or(u32::MAX),
         }))
@@ -186,9 +187,10 @@ pub fn pcap(packets: &[Packet]) -> Vec<u8> {
         file.extend([0; 2]);
         file.extend(packet.ifindex.to_be_bytes());
         file.extend(packet.hardware.to_be_bytes());
-        file.extend([packet.kind, 0]);
-        // The device's own address is not recorded.
-        file.extend([0; 8]);
+        let octets = if packet.source == [0; 6] { 0 } else { packet.source.len() as u8 };
+        file.extend([packet.kind, octets]);
+        file.extend(packet.source);
+        file.extend([0; 2]);
         file.extend(&packet.data);
     }
     file
@@ -206,6 +208,7 @@ mod tests {
             hardware: 1,
             kind: libc::PACKET_OUTGOING,
             protocol: 0x0800,
+            source: [2, 0, 0, 0, 0, 9],
             data: vec![0x45; 100],
             length: 3000,
         };
@@ -214,15 +217,16 @@ mod tests {
         let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
         assert_eq!((word(0), word(20), word(24), word(28)), (0xa1b2_3c4d, 276, 3, 7));
         assert_eq!((word(32), word(36)), (120, 3020), "captured and real length");
-        assert_eq!(file[40..50], [0x08, 0x00, 0, 0, 0, 0, 0, 5, 0, 1]);
+        assert_eq!(file[40..60], [0x08, 0x00, 0, 0, 0, 0, 0, 5, 0, 1, 4, 6, 2, 0, 0, 0, 0, 9, 0, 0]);
         assert_eq!((file.len() - 24) % 136, 0, "whole records only");
     }
 
     #[test]
     fn lengths_are_those_of_the_header() {
         let of = |data: &[u8]| {
-            let (at, kind) = (Duration::ZERO, libc::PACKET_HOST);
-            Packet { at, ifindex: 5, hardware: 1, kind, protocol: 0x0800, data: data.to_vec(), length: 100 }.declared()
+            let (at, kind, source) = (Duration::ZERO, libc::PACKET_HOST, [0; 6]);
+            let data = data.to_vec();
+            Packet { at, ifindex: 5, hardware: 1, kind, protocol: 0x0800, source, data, length: 100 }.declared()
         };
         assert_eq!(of(&[0x45, 0, 1, 2, 0, 0]), Some(258));
         assert_eq!(of(&[0x60, 0, 0, 0, 0, 8]), Some(48));

@@ -8,7 +8,7 @@ use crate::areas::{
 };
 use lab_bpf::{
     TcOptions,
-    datapath::{FROM_WORKLOAD, WorkloadRule},
+    datapath::{FROM_WORKLOAD, TO_WORKLOAD, WorkloadRule},
 };
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
@@ -211,5 +211,16 @@ fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let longest = arriving.stats()?.max_len;
         ctx.check(format!("{family}: the longest packet in the second workload"), longest > least, longest);
     }
+    // What was read of a jumbogram does not remain for the packets behind it, whose ports decide.
+    let denied = WorkloadRule {
+        host_ifindex: node.testbed.ifindex(W1.at),
+        direction: TO_WORKLOAD,
+        service: Some((UDP, ctx.marker)),
+        remote: net.addr("w0", Family::V4),
+        prefix: 32,
+    };
+    node.datapath.set_rule(&denied, DROP)?;
+    let report = node.testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
+    ctx.check("a denied port after jumbograms", report.lost(), &report);
     Ok(())
 }

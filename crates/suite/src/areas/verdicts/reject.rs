@@ -45,6 +45,7 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let program = testbed.load(ctx, at, ProgramKind::Reject, config)?;
     let attachment = testbed.attach(ctx, at, variant.attach(), variant.direction(), &program)?;
     let (client, server) = (testbed.net.ns("w0"), testbed.net.ns("w1"));
+    let gateway = testbed.net.readback("host", P0.dev)?.mac.unwrap_or_default();
     for family in Family::available().iter().copied() {
         let mut capture = Capture::start(client)?;
         let to = SocketAddr::new(testbed.net.addr("w1", family), ctx.marker);
@@ -55,6 +56,12 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         let wanted = ExpectedError { to, kinds: PORT_UNREACHABLE, offender: Some(to.ip()) };
         let what = format!("udp over {family}");
         heard(ctx, &what, &mut capture, testbed.net.addr("w0", family), &wanted)?;
+        let arrived = capture
+            .packets()?
+            .iter()
+            .filter(|packet| !packet.is_outgoing() && is_error(packet))
+            .map(|packet| packet.source);
+        ctx.equal(format!("{what}: link-layer sources of ICMP errors"), arrived.collect(), vec![gateway]);
         let error = probe.error(ctx.patience(1_000));
         ctx.equal(format!("{what}: error of the socket"), error, Some(Errno::ECONNREFUSED));
         ctx.equal(format!("{what}: datagram that arrives"), sink.receive(SILENCE_WINDOW), None);
@@ -83,6 +90,12 @@ fn reject_by_icmp(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         testbed.flow_passes(ctx, "w0", "w1", proto, family);
     }
     Ok(())
+}
+
+/// Whether it is an ICMP error; ICMPv6 has those below 128 (RFC 4443, 2.1), and nothing here sends an ICMPv4 message of another type.
+fn is_error(packet: &Packet) -> bool {
+    let headers = Headers::of(&packet.data);
+    headers.is_some_and(|headers| matches!(headers.transport, Transport::Icmp { kind: ..128, .. }))
 }
 
 /// Whether the packet opens a connection to this address; there is no other TCP traffic to it.

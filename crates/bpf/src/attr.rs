@@ -137,7 +137,7 @@ pub struct ProgAttach {
     pub expected_revision: u64,
 }
 
-/// `BPF_PROG_TEST_RUN` up to the repetitions.
+/// `BPF_PROG_TEST_RUN` up to the context.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct TestRun {
@@ -149,6 +149,10 @@ pub struct TestRun {
     pub data_out: u64,
     pub repeat: u32,
     pub duration: u32,
+    pub ctx_size_in: u32,
+    pub ctx_size_out: u32,
+    pub ctx_in: u64,
+    pub ctx_out: u64,
 }
 
 /// `BPF_LINK_CREATE` on a device.
@@ -293,6 +297,7 @@ mod tests {
         assert_eq!(offset_of!(ProgLoad, prog_name), offset_of!(uapi::bpf_attr__bindgen_ty_4, prog_name));
         assert_eq!(offset_of!(TestRun, data_in), offset_of!(uapi::bpf_attr__bindgen_ty_7, data_in));
         assert_eq!(offset_of!(TestRun, repeat), offset_of!(uapi::bpf_attr__bindgen_ty_7, repeat));
+        assert_eq!(offset_of!(TestRun, ctx_out), offset_of!(uapi::bpf_attr__bindgen_ty_7, ctx_out));
         assert_eq!(offset_of!(MapElem, value), 16);
         assert_eq!(offset_of!(MapElem, flags), offset_of!(uapi::bpf_attr__bindgen_ty_2, flags));
         assert_eq!(offset_of!(MapCreate, map_flags), offset_of!(uapi::bpf_attr__bindgen_ty_1, map_flags));

@@ -124,21 +124,50 @@ pub fn checking_mtu() -> Result<RawProgram, BpfError> {
     assemble(BPF_PROG_TYPE_SCHED_CLS, 0, "checking_mtu", &instructions)
 }
 
+/// Where `struct __sk_buff` of include/uapi/linux/bpf.h has `ifindex`, behind ten words.
+const SKB_IFINDEX: usize = 10 * 4;
+
 /// `BPF_PROG_TEST_RUN`: the program's return value for one packet, which goes nowhere.
 ///
 /// # Errors
 /// [`BpfError::Call`]: `EINVAL` for a packet shorter than its headers.
 pub fn test_run(program: &impl AsFd, packet: &[u8]) -> Result<u32, BpfError> {
+    test_run_in(program, packet, &[])
+}
+
+/// [`test_run`] with a packet of a device of the caller's network namespace (`bpf_prog_test_run_skb()`).
+///
+/// # Errors
+/// [`BpfError::Call`]: `ENODEV` where there is no such device.
+pub fn test_run_at(program: &impl AsFd, packet: &[u8], ifindex: u32) -> Result<u32, BpfError> {
+    let mut context = [0; SKB_IFINDEX + 4];
+    context[SKB_IFINDEX..].copy_from_slice(&ifindex.to_ne_bytes());
+    test_run_in(program, packet, &context)
+}
+
+fn test_run_in(program: &impl AsFd, packet: &[u8], context: &[u8]) -> Result<u32, BpfError> {
     let mut attr = attr::TestRun {
         prog_fd: sys::number(program.as_fd()),
         data_size_in: packet.len() as u32,
         data_in: sys::address(packet),
         repeat: 1,
+        ctx_size_in: context.len() as u32,
+        ctx_in: if context.is_empty() { 0 } else { sys::address(context) },
         ..attr::TestRun::default()
     };
     sys::bpf(Command::ProgTestRun, &mut attr)
         .map(|_| attr.retval)
         .map_err(|errno| BpfError::call("BPF_PROG_TEST_RUN", errno))
+}
+
+/// A `BPF_PROG_TYPE_SCHED_CLS` program that returns the index of the packet's device.
+///
+/// # Errors
+/// [`BpfError::Load`].
+pub fn device_of_packet() -> Result<RawProgram, BpfError> {
+    // BPF_LDX | BPF_MEM | BPF_W of the context.
+    let ifindex = bpf_insn { off: SKB_IFINDEX as i16, ..instruction(0x61, 0, 1, 0) };
+    assemble(BPF_PROG_TYPE_SCHED_CLS, 0, "device_of_packet", &[ifindex, exit()])
 }
 
 /// `BPF_PROG_LOAD` of a minimal program with one byte of the attribute set, as far out as `at`.

@@ -1,10 +1,7 @@
 //! bpf(2) itself. Every unsafe call of the crate is here.
 
 use crate::attr;
-use nix::{
-    errno::Errno,
-    sys::resource::{RLIM_INFINITY, Resource, setrlimit},
-};
+use nix::errno::Errno;
 use std::{
     ffi::CString,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -156,16 +153,9 @@ fn c_path(path: &Path) -> Result<CString, Errno> {
     CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)
 }
 
-/// `BPF_MAP_CREATE`. Before 5.11 a map is locked memory (`bpf_map_charge_init()`), of which the first process has 64 KiB: the limit
-/// is raised where a map does not fit, as aya raises it for the maps that it makes.
+/// `BPF_MAP_CREATE`.
 pub fn map_create(attr: &mut attr::MapCreate) -> Result<OwnedFd, Errno> {
-    bpf_fd(Command::MapCreate, attr).or_else(|errno| match errno {
-        Errno::EPERM => {
-            setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
-            bpf_fd(Command::MapCreate, attr)
-        }
-        other => Err(other),
-    })
+    bpf_fd(Command::MapCreate, attr)
 }
 
 /// `BPF_MAP_UPDATE_ELEM` with any flags of 0.

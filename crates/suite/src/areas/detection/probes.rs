@@ -5,16 +5,24 @@ use lab_harness::{
     case::{Case, CaseResult, Variant},
     ctx::Ctx,
     probe,
+    testbed::P0,
+    variants,
 };
 use lab_protocol::{Capability, Hook};
-use lab_topology::{LinkKind, NetkitOptions, Netns, PairRequest, link};
+use lab_topology::{LinkKind, NetkitOptions, Netns, PairRequest, library, link};
 use nix::errno::Errno;
 
 const SCHED_CLS: u32 = raw::BPF_PROG_TYPE_SCHED_CLS;
 
 /// In the order in which they run.
-pub const CASES: &[Case] =
-    &[HEADROOM_BY_READ_BACK, SINGLE_BY_READ_BACK, REDIRECT_PEER_EGRESS, PROG_ARRAY_ENFORCEMENT, LEFTOVERS_OF_A_PROBE];
+pub const CASES: &[Case] = &[
+    HEADROOM_BY_READ_BACK,
+    SINGLE_BY_READ_BACK,
+    REDIRECT_PEER_EGRESS,
+    PROG_ARRAY_ENFORCEMENT,
+    LEFTOVERS_OF_A_PROBE,
+    TEST_RUN_DEVICE,
+];
 
 /// Whether the probe agrees with the release; the host handles entries under `unsupported` in kernels.toml.
 pub fn as_released(ctx: &mut Ctx, capability: Capability) -> bool {
@@ -154,5 +162,31 @@ fn leftovers(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
         let left = link::info(&ns, name);
         ctx.check(format!("{name} is untouched"), left.is_ok(), format!("{left:?}"));
     }
+    Ok(())
+}
+
+const TEST_RUN_DEVICE: Case = Case::new(
+    "D16",
+    "test-run-device",
+    "BPF_PROG_TEST_RUN gives a program a packet of the device that is named, of loopback without a name, and ENODEV for one that is not there.",
+    test_run_device,
+)
+.on(library::PAIR)
+.over(variants::devices);
+fn test_run_device(ctx: &mut Ctx, _variant: &Variant) -> CaseResult {
+    const LOOPBACK: u32 = 1;
+    const NOBODY: u32 = 0x7fff_fff0;
+    const FRAME: [u8; 60] = [0; 60];
+    let testbed = ctx.testbed()?;
+    let program = raw::device_of_packet()?;
+    let device = testbed.ifindex(P0);
+    let at = |ifindex| testbed.run(P0, || raw::test_run_at(&program, &FRAME, ifindex));
+    ctx.equal(
+        "the device that the program sees without a context",
+        testbed.run(P0, || raw::test_run(&program, &FRAME))?,
+        LOOPBACK,
+    );
+    ctx.equal("the device that the program sees", at(device)?, device);
+    ctx.refused("a device that is not there", at(NOBODY), Errno::ENODEV);
     Ok(())
 }

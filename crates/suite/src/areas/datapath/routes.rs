@@ -16,7 +16,7 @@ use lab_harness::{
     testbed::{P0, Spot},
     variants,
 };
-use lab_protocol::{AttachRequest, LinkKind};
+use lab_protocol::{AttachRequest, Capability, LinkKind};
 use lab_topology::{Family, library, link};
 use lab_traffic::{ConnectAttempt, Path, Proto, SILENCE_WINDOW, UdpProbe, UdpSink, send_frame};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -183,7 +183,8 @@ const BEYOND_64_KIB: Case = Case::new(
         .map(|(attach, device)| Variant { attach: Some(attach), device: Some(device), ..Variant::default() })
         .into()
 })
-.needs(NEEDS)
+// NEEDS, and limits beyond 64 KiB.
+.needs(&[Capability::BpfJit, Capability::BigTcp])
 .within(30_000);
 fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     const LIMIT: u32 = 180_000;

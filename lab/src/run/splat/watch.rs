@@ -8,8 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Maximum bytes of console text that are examined at once: of a cell that floods the log, only the end is read.
-const MOST: u64 = 256 << 10;
+/// Maximum bytes of console text that are examined at once.
+const PIECE: u64 = 256 << 10;
+/// Pieces of a flooded console that are examined from its start; of what follows only the end is.
+const PIECES: u32 = 64;
 
 /// Reads a console while it grows.
 #[derive(Debug)]
@@ -26,9 +28,7 @@ impl ConsoleWatch {
 
     /// Splats since the last call. A console that can't be read has none; launching would have failed.
     pub fn look(&mut self) -> Vec<Splat> {
-        let (text, fresh) = self.fresh();
-        self.read += fresh;
-        scan(&text)
+        self.until(None).0
     }
 
     /// Splats since the last call and before the line with `mark`. Text after the mark is left for the next call.
@@ -36,17 +36,37 @@ impl ConsoleWatch {
     /// The agent writes marks only to a console with text. Therefore, if the mark is missing, there is no text before
     /// it, unless the console was flooded: then all text is examined.
     pub fn look_before(&mut self, mark: &str) -> Vec<Splat> {
-        let (text, fresh) = self.fresh();
-        let (before, passed) = match text.find(mark) {
-            Some(within) => {
-                let at = text[..within].rfind('\n').map_or(0, |end| end + 1);
-                (&text[..at], at as u64)
+        let begin = self.read;
+        let (splats, found) = self.until(Some(mark));
+        if found || self.read - begin > PIECE {
+            return splats;
+        }
+        self.read = begin;
+        Vec::new()
+    }
+
+    /// Splats of the new text up to the line with the mark, and whether there is one.
+    fn until(&mut self, mark: Option<&str>) -> (Vec<Splat>, bool) {
+        let end = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        let mut splats = Vec::new();
+        for number in 0.. {
+            if number == PIECES {
+                self.read = self.read.max(end.saturating_sub(PIECE));
             }
-            None if fresh > MOST => (&*text, fresh),
-            None => ("", 0),
-        };
-        self.read += passed;
-        scan(before)
+            let text = self.piece(end);
+            if text.is_empty() {
+                break;
+            }
+            if let Some(within) = mark.and_then(|mark| text.find(mark)) {
+                let at = text[..within].rfind('\n').map_or(0, |end| end + 1);
+                self.read += at as u64;
+                splats.extend(scan(&text[..at]));
+                return (splats, true);
+            }
+            self.read += text.len() as u64;
+            splats.extend(scan(&text));
+        }
+        (splats, false)
     }
 
     /// Skips the present content of the console: text that a restored guest printed before it was saved.
@@ -54,20 +74,25 @@ impl ConsoleWatch {
         self.read = std::fs::metadata(&self.path).map_or(self.read, |file| file.len());
     }
 
-    /// New text, and its length in bytes of the console. Invalid UTF-8 becomes `?`, so that offsets in the text are
-    /// offsets in the file.
-    fn fresh(&self) -> (String, u64) {
+    /// The next piece of the text before `end`, of whole lines where more follows. Invalid UTF-8 becomes `?`, so that offsets in the
+    /// text are offsets in the file.
+    fn piece(&self, end: u64) -> String {
         let mut bytes = Vec::new();
-        let mut read = || -> std::io::Result<u64> {
+        let mut read = || -> std::io::Result<()> {
             let mut file = File::open(&self.path)?;
             file.seek(SeekFrom::Start(self.read))?;
-            let fresh = file.metadata()?.len().saturating_sub(self.read);
-            file.take(MOST.min(fresh)).read_to_end(&mut bytes)?;
-            Ok(fresh)
+            file.take(PIECE.min(end.saturating_sub(self.read))).read_to_end(&mut bytes)?;
+            Ok(())
         };
-        let fresh = read().unwrap_or(0);
+        // What can't be read has no splats.
+        drop(read());
+        if self.read + (bytes.len() as u64) < end
+            && let Some(line) = bytes.iter().rposition(|byte| *byte == b'\n')
+        {
+            bytes.truncate(line + 1);
+        }
         bytes.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
-        (String::from_utf8_lossy(&bytes).into_owned(), fresh)
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
@@ -116,11 +141,28 @@ mod tests {
     fn all_text_of_a_flooded_console_is_examined_if_the_mark_is_missing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
-        let flood = "[   10.3] p0: hello\n".repeat(MOST as usize / 10);
+        let flood = "[   10.3] p0: hello\n".repeat(PIECE as usize / 10);
         std::fs::write(&path, format!("{WARN}{flood}[   10.4] netkit-lab: end B02-y[tc]\n")).unwrap();
         let mut watch = ConsoleWatch::new(&path);
         assert_eq!(watch.look_before("end B02-y[tc]").len(), 1);
         assert!(watch.look().is_empty());
+    }
+
+    #[test]
+    fn splats_behind_a_flood_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console.log");
+        let line = "[   10.3] p0: hello\n";
+        let other = "[   10.5] BUG: sleeping function called from invalid context\n";
+        // Twice a piece, and more than all pieces.
+        for lines in [2 * PIECE as usize / line.len(), (u64::from(PIECES) + 2) as usize * PIECE as usize / line.len()] {
+            let flood = line.repeat(lines);
+            std::fs::write(&path, format!("{WARN}{flood}{WARN}[   10.4] netkit-lab: end B02-y[tc]\n{other}")).unwrap();
+            let mut watch = ConsoleWatch::new(&path);
+            assert_eq!(watch.look_before("end B02-y[tc]").len(), 2);
+            assert_eq!(watch.look().len(), 1, "what follows the mark");
+            assert_eq!(ConsoleWatch::new(&path).look().len(), 3);
+        }
     }
 
     #[test]

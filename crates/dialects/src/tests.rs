@@ -350,6 +350,28 @@ fn a_failure_is_told_by_what_the_exception_or_the_panic_said() {
 }
 
 #[test]
+fn more_tests_than_planned_are_told() {
+    let account = read(SuiteDialect::Ktap, "TAP version 13\n1..1\nok 1 a\nok 2 b\n");
+    assert_eq!(account.faults, ["1 tests planned, 2 reported"]);
+    let nested = "KTAP version 1\n1..1\n  # Subtest: outer\n  1..1\n  ok 1 a\n  ok 2 b\nok 1 outer\n";
+    assert_eq!(read(SuiteDialect::Ktap, nested).faults, ["1 tests planned in outer, 2 reported"]);
+    let account = read(SuiteDialect::Libtest, &LIBTEST.replace("running 4", "running 3"));
+    assert_eq!(account.faults, ["3 tests planned, 4 reported"]);
+}
+
+#[test]
+fn totals_of_several_test_binaries_add_up() {
+    let one = "running 2 tests\ntest a ... ok\ntest b ... ignored\ntest result: ok. 1 passed; 0 failed; 1 ignored\n";
+    let two = "running 1 test\ntest c ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+    let account = read(SuiteDialect::Libtest, &format!("{one}{two}"));
+    assert_eq!(conclude(SuiteDialect::Libtest, &account, ProgramExit::Exited(0)), Conclusion::Passed, "{account:?}");
+    assert_eq!(brief(&account), ["pass a", "skip b (ignored)", "pass c"]);
+    // A total of one that its lines contradict is a fault of all.
+    let account = read(SuiteDialect::Libtest, &format!("{}{two}", one.replace("1 passed", "2 passed")));
+    assert_eq!(account.faults, ["the suite says 3 passed, 0 failed, 1 ignored; its lines say 2, 0, 1"]);
+}
+
+#[test]
 fn a_parent_that_hides_its_subtest_is_told() {
     let account = read(SuiteDialect::Ktap, "KTAP version 1\n1..1\n  1..1\n  not ok 1 inner\nok 1 outer\n");
     assert_eq!(account.faults, ["outer is ok, but its subtest inner is not"]);

@@ -195,3 +195,55 @@ impl Verdict {
         self.warnings.iter().cloned().chain(splats).chain(known).chain(earlier).chain(reused).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{attached, passed};
+    use lab_protocol::{
+        AttachRequest, DeviceKind,
+        witness::{Account, AttachPlace, AttachRow, AttachWay},
+    };
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_type_that_was_only_refused_or_detached_is_not_used() {
+        let row = |attach, counts: [u64; 3]| AttachRow {
+            place: AttachPlace {
+                attach,
+                hook: String::new(),
+                device: "eth0".to_owned(),
+                kind: "veth".to_owned(),
+                namespace: "w0".to_owned(),
+            },
+            way: AttachWay::Link,
+            program: "tc_main".to_owned(),
+            tag: String::new(),
+            ids: vec![7],
+            process: "loader".to_owned(),
+            pid: 77,
+            first_ms: 0,
+            attached: counts[0],
+            refused: BTreeMap::from([("EINVAL".to_owned(), counts[1])]),
+            detached: counts[2],
+            replaced: 0,
+            runs: None,
+            detail: String::new(),
+        };
+        let used = |own, rows| {
+            let mut report = passed("X01-exec[veth]", own);
+            report.witness = Some(Box::new(Account { rows, ..Account::default() }));
+            Verdict::on(report, Outcome::Passed).used()
+        };
+        let refused = row(Some(AttachType::Netkit), [0, 3, 0]);
+        // It was there before the program came.
+        let detached = row(Some(AttachType::Tc), [0, 0, 1]);
+        let tcx = row(Some(AttachType::Tcx), [2, 1, 2]);
+        let other = row(None, [1, 0, 0]);
+        assert_eq!(used(Vec::new(), vec![refused.clone(), detached.clone()]), []);
+        let rows = vec![refused, tcx.clone(), detached, other, tcx];
+        assert_eq!(used(Vec::new(), rows.clone()), [AttachType::Tcx]);
+        let own = attached(AttachRequest::Netkit, DeviceKind::NetkitL3, AttachType::Netkit);
+        assert_eq!(used(vec![own], rows), [AttachType::Tcx, AttachType::Netkit]);
+    }
+}

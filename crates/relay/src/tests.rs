@@ -114,6 +114,24 @@ fn who_sends_more_than_its_window_loses_the_connection() {
     drop(connecting);
 }
 
+/// A piece costs more of the window than its bytes: all of that is given back when the socket has taken it.
+#[test]
+fn a_talk_in_single_bytes_goes_on_beyond_the_window() {
+    let service = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mux = ends(Some(service.local_addr().unwrap()));
+    thread::spawn(move || {
+        let (stream, _) = service.accept().unwrap();
+        io::copy(&mut &stream, &mut &stream)
+    });
+    let mut program = connection(&mux);
+    for number in 0..2 * WINDOW / cost(1) {
+        let (sent, mut back) = ([number as u8], [0]);
+        program.write_all(&sent).unwrap();
+        program.read_exact(&mut back).unwrap_or_else(|error| panic!("byte {number}: {error}"));
+        assert_eq!(back, sent, "byte {number}");
+    }
+}
+
 #[test]
 fn connections_that_are_reset_while_they_connect_have_a_limit() {
     let (peer, own) = UnixStream::pair().unwrap();
@@ -173,8 +191,13 @@ fn datagrams_keep_their_borders() {
     for bytes in [&b"one"[..], b"", b"three"] {
         near.datagram(channel, bytes).unwrap();
     }
-    let heard: Vec<Vec<u8>> = (0..3).map(|_| heard.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
-    assert_eq!(heard, [b"one".to_vec(), b"".to_vec(), b"three".to_vec()]);
+    let got: Vec<Vec<u8>> = (0..3).map(|_| heard.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+    assert_eq!(got, [b"one".to_vec(), b"".to_vec(), b"three".to_vec()]);
+    // None is lost where each is taken before the next one comes, however many there are.
+    for number in 0..2 * WINDOW / cost(1) {
+        near.datagram(channel, &[number as u8]).unwrap();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(20)), Ok(vec![number as u8]), "datagram {number}");
+    }
     near.reset(channel);
     assert!(near.datagram(channel, b"x").is_err());
 }

@@ -3,7 +3,7 @@
 use super::{
     html,
     junit::{self, Dialect},
-    run_json, terminal,
+    run_json, summary, terminal,
 };
 use crate::results::directory;
 use lab_protocol::{
@@ -244,6 +244,18 @@ fn colours_are_used_if_asked_for() {
     assert!(text.contains("\x1b[31m"), "{text}");
     let text = terminal::summary(&record(), Path::new("results/latest"), false);
     assert!(!text.contains('\x1b'), "{text}");
+}
+
+/// GitHub ends a property at a comma and all properties at two colons; cells have commas in their names.
+#[test]
+fn the_title_of_an_annotation_is_whole() {
+    let told = summary::annotations(&record());
+    for line in told.lines() {
+        let (title, message) = line.strip_prefix("::error title=").unwrap().split_once("::").unwrap();
+        assert!(!title.contains([',', ':']) && !message.is_empty(), "{line}");
+    }
+    let wanted = "::error title=failed 6.12 A02-tcx-link[tcx%2Cveth%2Cingress]::check: udp arrives: ";
+    assert_eq!(told.lines().filter(|line| line.starts_with(wanted)).count(), 1, "{told}");
 }
 
 #[test]

@@ -195,6 +195,20 @@ fn what_the_kernel_still_lists_is_left_and_has_its_maker() {
     assert!(told.left[0].to_string().ends_with("link 5, attached by a process that was not seen"), "{}", told.left[0]);
 }
 
+/// An index alone does not name a device, and a network namespace has many.
+#[test]
+fn a_program_that_was_there_before_is_left_on_another_device() {
+    let at = |netns, ifindex, name: &str| {
+        let target = SeenDevice { netns, ifindex, name: name.to_owned(), kind: "netkit".to_owned() };
+        ListedAttachment { target, ..standing(TCX_INGRESS, 9, None) }
+    };
+    let old = at(NETNS, 6, "nk0");
+    let after = [old.clone(), at(NETNS, 7, "nk1"), at(NETNS + 1, 6, "nk2")];
+    let told = Book::default().close(&[old], &after, Vec::new(), 0);
+    let left: Vec<&str> = told.left.iter().map(|left| &*left.place.device).collect();
+    assert_eq!(left, ["nk1", "nk2"]);
+}
+
 #[test]
 fn an_end_that_was_not_seen_is_told() {
     let told = account(&[link(TCX_INGRESS, entered::TCX_LINK_ATTACH, 4, 2)], &[]);
@@ -251,6 +265,24 @@ fn filters_are_followed_by_priority_and_by_program() {
     let swapped = filter(5, 1).word(68, 4);
     let told = account(&[filter(4, 1), swapped, qdisc], &[]);
     assert_eq!((told.rows[0].replaced, told.rows[0].detached, told.unexplained), (1, 1, 0));
+}
+
+/// `tc filter add … parent ffff:`, which the ingress queueing discipline takes beside `ingress`.
+#[test]
+fn a_filter_below_the_handle_of_the_ingress_discipline_is_on_ingress() {
+    let made = message(kind::FILTER_NEW, 0xffff_0000, 1, Some("bpf")).program(4, "tc_main").word(48, entered::CLS_BPF);
+    let hook = Some(AttachType::Tc);
+    let listed = ListedAttachment { attach: hook, hook: "clsact/ingress".to_owned(), ..standing(TCX_INGRESS, 4, None) };
+    let told = account(std::slice::from_ref(&made), &[listed]);
+    assert_eq!(
+        told.left[0].to_string(),
+        "program tc_main (id 4) at clsact/ingress of nk0 (netkit) in w0, attached by loader (77)"
+    );
+    // Either name of the hook deletes it.
+    for parent in [0xffff_0000, INGRESS] {
+        let told = account(&[made.clone(), message(kind::FILTER_DEL, parent, 0, None)], &[]);
+        assert_eq!((told.rows[0].detached, told.unexplained), (1, 0), "{parent:x}");
+    }
 }
 
 #[test]
@@ -360,15 +392,43 @@ fn a_device_that_moves_takes_its_programs_along_and_leaves_its_filters() {
     let link = command(28).request(8, NETKIT_PEER).word(48, entered::NETKIT_LINK_ATTACH).word(72, 3);
     let gone = nk0(Written::new(kind::DEVICE_GONE, 0));
     let there = |written: Written| written.word(52, NETNS + 1).on(12, "nk7", "netkit");
-    let mut book = Book::new(HashMap::new(), 0);
-    book.take(link.read());
-    book.take(gone.read());
-    book.take(there(Written::new(kind::DEVICE_MOVED, 0)).read());
+    let moved = || {
+        let mut book = Book::new(HashMap::from([(NETNS, "w0".to_owned()), (NETNS + 1, "w1".to_owned())]), 0);
+        let program = prog_attach(NETKIT_PEER, entered::NETKIT_PROG_ATTACH, 8);
+        let events = [link.clone(), program, gone.clone(), there(Written::new(kind::DEVICE_MOVED, 0))];
+        events.iter().for_each(|event| book.take(event.read()));
+        book
+    };
+    let mut book = moved();
     assert!(book.on(NETNS, 6, "netkit/peer").is_empty());
-    assert_eq!(book.on(NETNS + 1, 12, "netkit/peer"), [(9, Some(3))].into());
+    assert_eq!(book.on(NETNS + 1, 12, "netkit/peer"), [(9, Some(3)), (8, None)].into());
     book.take(there(Written::new(kind::DEVICE_GONE, 0)).word(48, entered::UNREGISTERING).read());
     let account = book.close(&[], &[], Vec::new(), 0);
-    assert_eq!((account.rows[0].detached, account.unexplained), (1, 0));
+    let detached: Vec<u64> = account.rows.iter().map(|row| row.detached).collect();
+    assert_eq!((&detached[..], account.unexplained), (&[1, 1][..], 0));
+    // Where it is now is told, not where it was attached.
+    let book = moved();
+    let on = "at netkit/peer of nk7 (netkit) in w1";
+    assert_eq!(
+        book.standing(),
+        [
+            format!("program tc_main (id 8) {on}, by loader (77)"),
+            format!("program tc_main (id 9) {on}, link 3, by loader (77)")
+        ]
+    );
+    let listed = |prog, link| {
+        let target = SeenDevice { netns: NETNS + 1, ifindex: 12, name: "nk7".to_owned(), kind: "netkit".to_owned() };
+        ListedAttachment { target, ..standing(NETKIT_PEER, prog, link) }
+    };
+    let told = book.close(&[], &[listed(8, None), listed(9, Some(3))], Vec::new(), 0);
+    let left: Vec<String> = told.left.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        left,
+        [
+            format!("program tc_main (id 8) {on}, attached by loader (77)"),
+            format!("program tc_main (id 9) {on}, link 3, attached by loader (77)")
+        ]
+    );
 }
 
 /// What there was before is listed while events come in: an attachment may be in both.

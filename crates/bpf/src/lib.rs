@@ -2,8 +2,9 @@
 //!
 //! Where to start: [`Programs`] opens the object and loads [`Program`]s; [`attach_tc`], [`attach_link`] and
 //! [`attach_prog`] attach them; [`observe`] and [`query`] list what is attached. aya loads programs and owns their
-//! maps; [`BpfMap`] and [`Ring`] are maps without a program, for questions about maps themselves. What aya does not offer is done with bpf(2) directly: links and attachments of tcx and netkit with all their
-//! anchors, `expected_attach_type` at load, link ids in queries.
+//! maps; [`BpfMap`] and [`Ring`] are maps without a program, for questions about maps themselves. What aya does not
+//! offer is done with bpf(2) directly: links and attachments of tcx and netkit with all their anchors,
+//! `expected_attach_type` at load, link ids in queries.
 //!
 //! *Architecture invariant:* requests are never reported as results: [`observe`], [`query`] and [`BpfLink::info`] read
 //! from the kernel.

@@ -203,18 +203,25 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::Arc, thread};
+    use std::{
+        sync::Arc,
+        thread::{self, JoinHandle},
+    };
+
+    /// Somebody who has 50 bytes for a window of 100 with 60 in it, and says when they may come and whether anybody wants them.
+    fn waiting_for_room(window: &Arc<Window>) -> (mpsc::Receiver<bool>, JoinHandle<()>) {
+        let (said, heard) = mpsc::channel();
+        let other = Arc::clone(window);
+        let thread = thread::spawn(move || said.send(other.enter(50, 100)).unwrap());
+        assert!(heard.recv_timeout(LOOK).is_err(), "110 bytes do not fit in 100");
+        (heard, thread)
+    }
 
     #[test]
     fn a_full_window_holds_the_stream_until_the_host_takes() {
         let window = Arc::new(Window::default());
         assert!(window.enter(60, 100));
-        let (said, heard) = mpsc::channel();
-        let other = Arc::clone(&window);
-        let thread = thread::spawn(move || {
-            said.send(other.enter(50, 100)).unwrap();
-        });
-        assert!(heard.recv_timeout(Duration::from_millis(50)).is_err(), "110 bytes do not fit in 100");
+        let (heard, thread) = waiting_for_room(&window);
         window.leave(10);
         assert!(heard.recv_timeout(Duration::from_secs(5)).unwrap());
         thread.join().unwrap();
@@ -228,12 +235,7 @@ mod tests {
     fn who_waits_for_room_goes_on_when_the_reader_leaves() {
         let window = Arc::new(Window::default());
         assert!(window.enter(60, 100));
-        let (said, heard) = mpsc::channel();
-        let other = Arc::clone(&window);
-        let thread = thread::spawn(move || {
-            said.send(other.enter(50, 100)).unwrap();
-        });
-        assert!(heard.recv_timeout(LOOK).is_err(), "110 bytes do not fit in 100");
+        let (heard, thread) = waiting_for_room(&window);
         window.close();
         assert!(!heard.recv_timeout(Duration::from_secs(5)).unwrap(), "nobody wants them");
         thread.join().unwrap();

@@ -1,7 +1,6 @@
 //! Rules and connections of the miniature datapath: what a connection is, which rule counts, which errors belong to none.
 
-use crate::areas::datapath::node::{DatapathNode, NEEDS, W0, W1, Workload};
-use lab_bpf::datapath::{TO_WORKLOAD, WorkloadRule};
+use crate::areas::datapath::node::{DatapathNode, NEEDS, W0, W1};
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -35,11 +34,6 @@ pub const CASES: &[Case] = &[
     FRAGMENTS_AND_EXTENSION_HEADERS,
 ];
 
-/// A rule for what comes from a network to a workload.
-fn rule(node: &DatapathNode, to: Workload, service: Option<(u8, u16)>, remote: IpAddr, prefix: u32) -> WorkloadRule {
-    WorkloadRule { host_ifindex: node.testbed.ifindex(to.at), direction: TO_WORKLOAD, service, remote, prefix }
-}
-
 const PROTOCOL_OF_A_CONNECTION: Case = Case::new(
     "V17",
     "protocol-of-a-connection",
@@ -72,7 +66,8 @@ fn protocol_of_a_connection(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         };
         let port = talk(ctx, "before the rule")?;
         // A rule does not end connections that it would not have let in, so that only the key can tell the two apart.
-        let deny = rule(&node, W1, Some((UDP, ctx.marker)), from, if from.is_ipv4() { 32 } else { 128 });
+        let deny =
+            node.rule(W1, Direction::ToWorkload, Some((UDP, ctx.marker)), from, if from.is_ipv4() { 32 } else { 128 });
         node.datapath.set_rule(&deny, DROP)?;
         let sink = UdpSink::bind(server, to)?;
         let datagrams = client.run(|| UdpSocket::bind((from, port)))?;
@@ -110,11 +105,11 @@ fn rule_precedence(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let (udp, tcp) = (Some((UDP, ctx.marker)), Some((TCP, ctx.marker)));
     // What is allowed and what is denied: everything by network, UDP by service, TCP by service and network.
     let rules = [
-        (rule(&node, W1, None, from, 32), DROP),
-        (rule(&node, W1, None, from, 24), PASS),
-        (rule(&node, W1, udp, from, 24), PASS),
-        (rule(&node, W1, tcp, from, 24), DROP),
-        (rule(&node, W1, tcp, from, 32), PASS),
+        (node.rule(W1, Direction::ToWorkload, None, from, 32), DROP),
+        (node.rule(W1, Direction::ToWorkload, None, from, 24), PASS),
+        (node.rule(W1, Direction::ToWorkload, udp, from, 24), PASS),
+        (node.rule(W1, Direction::ToWorkload, tcp, from, 24), DROP),
+        (node.rule(W1, Direction::ToWorkload, tcp, from, 32), PASS),
     ];
     let reaches = |ctx: &mut Ctx, when: &str, wanted: [bool; 3]| {
         node.datapath.forget_connections()?;

@@ -3,7 +3,9 @@
 //! The workloads send with complete checksums, so that every receiver verifies the packets that the datapath rewrote. Where they
 //! leave that to their device ([`DatapathNode::offloading`]), the node's devices complete them.
 
-use lab_bpf::datapath::{Counters, Datapath, FROM_WORKLOAD, Mechanism, TO_WORKLOAD, WorkloadPrograms, fault};
+use lab_bpf::datapath::{
+    Counters, Datapath, FROM_WORKLOAD, Mechanism, TO_WORKLOAD, WorkloadPrograms, WorkloadRule, fault,
+};
 use lab_harness::{
     case::Direction,
     ctx::{Ctx, Stop},
@@ -67,6 +69,14 @@ pub struct Attached {
 /// What every case with a [`DatapathNode`] needs. Interpreted, programs of this depth that call each other by tail calls
 /// share a stack that is too small for them (docs/findings.md): the kernel crashes.
 pub const NEEDS: &[Capability] = &[Capability::BpfJit];
+
+/// How the maps of the datapath name a direction.
+const fn key(direction: Direction) -> u32 {
+    match direction {
+        Direction::FromWorkload => FROM_WORKLOAD,
+        Direction::ToWorkload => TO_WORKLOAD,
+    }
+}
 
 impl DatapathNode {
     /// The two workloads of a topology that has these only.
@@ -199,18 +209,15 @@ impl DatapathNode {
         let slot = self.workloads.iter().find(|known| known.name == workload.name).map_or(workload.slot, |it| it.slot);
         let ifindex = self.testbed.ifindex(workload.at);
         let programs = self.datapath.workload(mechanism, ifindex, slot)?;
-        let ends = [
-            (Direction::FromWorkload, FROM_WORKLOAD, &programs.from),
-            (Direction::ToWorkload, TO_WORKLOAD, &programs.to),
-        ];
+        let ends = [(Direction::FromWorkload, &programs.from), (Direction::ToWorkload, &programs.to)];
         let mut handles = Vec::new();
-        for (direction, key, program) in ends {
+        for (direction, program) in ends {
             let hook = hook(mechanism.attach_type(), direction);
             handles.push(self.testbed.run(workload.at, || attach_hook(hook, ifindex, program, MprogCall::Link))?);
             let record = self.testbed.record(workload.at, request, program.id)?;
             ctx.watch_link(&self.testbed.net, workload.at.node, workload.at.dev);
             let datapath = self.datapath.clone();
-            let meter = move || datapath.counters(ifindex, key).map(|counters| counters.entered);
+            let meter = move || datapath.counters(ifindex, key(direction)).map(|counters| counters.entered);
             ctx.report_metered(record, Some(Box::new(meter)));
         }
         Ok(Attached { programs, handles })
@@ -236,11 +243,21 @@ impl DatapathNode {
     /// # Errors
     /// The map can't be read.
     pub fn counters(&self, workload: Workload, direction: Direction) -> Result<Counters, Stop> {
-        let key = match direction {
-            Direction::FromWorkload => FROM_WORKLOAD,
-            Direction::ToWorkload => TO_WORKLOAD,
-        };
-        Ok(self.datapath.counters(self.testbed.ifindex(workload.at), key)?)
+        Ok(self.datapath.counters(self.testbed.ifindex(workload.at), key(direction))?)
+    }
+
+    /// A rule for one direction of a workload's packets: for everything or for one IP protocol and destination port, and for a network
+    /// on the other side.
+    pub fn rule(
+        &self,
+        workload: Workload,
+        direction: Direction,
+        service: Option<(u8, u16)>,
+        remote: IpAddr,
+        prefix: u32,
+    ) -> WorkloadRule {
+        let host_ifindex = self.testbed.ifindex(workload.at);
+        WorkloadRule { host_ifindex, direction: key(direction), service, remote, prefix }
     }
 
     /// Maps the service's addresses to a workload, for UDP and TCP, with the cell's marker as port.

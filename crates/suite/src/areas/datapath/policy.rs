@@ -2,7 +2,7 @@
 
 use crate::areas::datapath::node::{DatapathNode, NEEDS, W0, W1, W2, Workload, service_address};
 use crate::topologies::{PODS_SAME_IFINDEX, SHARED_IFINDEX};
-use lab_bpf::datapath::{FROM_WORKLOAD, TO_WORKLOAD, WorkloadRule};
+use lab_bpf::datapath::WorkloadRule;
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::{Ctx, Stop},
@@ -62,9 +62,7 @@ fn pod_to_pod(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
 
 /// Everything from one workload to another, at the second one's ingress.
 fn ingress_rule(node: &DatapathNode, to: Workload, from: IpAddr) -> WorkloadRule {
-    let prefix = if from.is_ipv4() { 32 } else { 128 };
-    let host_ifindex = node.testbed.ifindex(to.at);
-    WorkloadRule { host_ifindex, direction: TO_WORKLOAD, service: None, remote: from, prefix }
+    node.rule(to, Direction::ToWorkload, None, from, if from.is_ipv4() { 32 } else { 128 })
 }
 
 /// Checks that neither UDP nor ICMP passes from w0 to w1 in either family, and returns the number of sent packets.
@@ -110,9 +108,7 @@ fn deny(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     }
     // The same at the other pod's egress, for one service only.
     let remote = node.testbed.net.addr("w0", Family::V4);
-    let host_ifindex = node.testbed.ifindex(W1.at);
-    let service = Some((17, ctx.marker));
-    let rule = WorkloadRule { host_ifindex, direction: FROM_WORKLOAD, service, remote, prefix: 24 };
+    let rule = node.rule(W1, Direction::FromWorkload, Some((17, ctx.marker)), remote, 24);
     node.datapath.forget_connections()?;
     node.datapath.set_rule(&rule, DROP)?;
     let report = node.testbed.silence(ctx, "w1", "w0", Proto::Udp, Family::V4);

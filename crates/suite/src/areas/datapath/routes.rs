@@ -6,10 +6,7 @@ use crate::areas::{
     ifindex::crossing::{datagram, tagged},
     mtu::{PODS_LARGE_WINDOWS, bulk_until},
 };
-use lab_bpf::{
-    TcOptions,
-    datapath::{FROM_WORKLOAD, TO_WORKLOAD, WorkloadRule},
-};
+use lab_bpf::TcOptions;
 use lab_harness::{
     case::{Case, CaseResult, Direction, Variant},
     ctx::Ctx,
@@ -114,13 +111,7 @@ fn tagged_frames(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
     let arrived = sink.receive(ctx.patience(2_000)).is_some();
     ctx.require("without the datapath the node takes the tag off", arrived, arrived)?;
     let (_mechanism, _attached) = node.attach(ctx, variant.attach())?;
-    let rule = WorkloadRule {
-        host_ifindex: node.testbed.ifindex(W0.at),
-        direction: FROM_WORKLOAD,
-        service: Some((UDP, ctx.marker)),
-        remote: net.addr("w1", Family::V4),
-        prefix: 32,
-    };
+    let rule = node.rule(W0, Direction::FromWorkload, Some((UDP, ctx.marker)), net.addr("w1", Family::V4), 32);
     node.datapath.set_rule(&rule, DROP)?;
     let before = node.counters(W0, Direction::FromWorkload)?;
     // netkit reports the drop.
@@ -213,13 +204,7 @@ fn beyond_64_kib(ctx: &mut Ctx, variant: &Variant) -> CaseResult {
         ctx.check(format!("{family}: the longest packet in the second workload"), longest > least, longest);
     }
     // What was read of a jumbogram does not remain for the packets behind it, whose ports decide.
-    let denied = WorkloadRule {
-        host_ifindex: node.testbed.ifindex(W1.at),
-        direction: TO_WORKLOAD,
-        service: Some((UDP, ctx.marker)),
-        remote: net.addr("w0", Family::V4),
-        prefix: 32,
-    };
+    let denied = node.rule(W1, Direction::ToWorkload, Some((UDP, ctx.marker)), net.addr("w0", Family::V4), 32);
     node.datapath.set_rule(&denied, DROP)?;
     let report = node.testbed.silence(ctx, "w0", "w1", Proto::Udp, Family::V4);
     ctx.check("a denied port after jumbograms", report.lost(), &report);
